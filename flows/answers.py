@@ -1,0 +1,99 @@
+"""What commands take apart and what they answer: settings of the views, results as JSON and text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def show_source(out: Any, found: Any) -> None:
+    """A trained or carded source model."""
+    result = {
+        **version_of(found), "metrics": found.report.metrics, "flow_run_id": found.flow_run_id,
+        "mlflow_run_id": found.mlflow_run_id,
+    }  # fmt: skip
+    metrics = ", ".join(f"{n.replace('_', ' ')} {v:.4f}" for n, v in found.report.metrics.items())
+    out.show(result, f"{found.version.uri} registered; on {found.report.split}: {metrics}")
+
+
+def show_move(out: Any, found: Any) -> None:
+    """Who reigns now."""
+    before = f", version {found.previous} before" if found.previous else ""
+    out.show(found.model_dump(), f"{found.name}: champion is version {found.version}{before}")
+
+
+def version_of(found: Any) -> dict[str, Any]:
+    """Name, version and address of what was registered."""
+    return {"name": found.version.name, "version": found.version.version, "uri": found.version.uri}
+
+
+def adapt_result(found: Any, seconds: float) -> dict[str, Any]:
+    """The JSON of `sfda adapt`. Epochs count from 1."""
+    sides = found.sides
+    return {
+        "flow_run_id": found.flow_run_id,
+        "mlflow_run_id": found.mlflow_run_id,
+        **version_of(found),
+        "selected_epoch": found.selected_epoch + 1,
+        "selected_by": found.selected_by,
+        "scores": found.scores,
+        "metrics": {
+            "source": sides.source.metrics if sides.source else None,
+            "adapted": sides.adapted.metrics if sides.adapted else None,
+        },
+        "picture": sides.picture,
+        "promoted": found.promoted,
+        "seconds": seconds,
+        "images_per_second": found.images_per_second,
+        "peak_memory_mb": found.peak_memory_mb,
+    }
+
+
+def adapt_text(result: dict[str, Any]) -> str:
+    """The same for a person."""
+    metrics = result["metrics"]
+    lines = [f"{'':<30}{'source':>10}{'adapted':>10}"] if metrics["source"] else []
+    for name, value in (metrics["source"] or {}).items():
+        lines.append(f"{name.replace('_', ' '):<30}{value:>10.4f}{metrics['adapted'][name]:>10.4f}")
+    lines.append(f"epoch {result['selected_epoch']}, chosen by {result['selected_by']}")
+    lines.append(f"registered as {result['uri']}" + (", promoted" if result["promoted"] else ""))
+    if result["picture"]:
+        lines.append(f"picture {result['picture']}")
+    return "\n".join(lines)
+
+
+def taken(given: dict[str, Any], name: str) -> dict[str, Any]:
+    """A group of settings, taken out of the others. Raises BadInput for a value in its place."""
+    from sfda.errors import BadInput
+
+    found = given.pop(name, {})
+    if not isinstance(found, dict):
+        raise BadInput(f"{name} is a group of settings: give one of them, e.g. {name}.NAME=VALUE")
+    return found
+
+
+def usual_views(arch: str, given: dict[str, Any]) -> dict[str, Any]:
+    """An architecture's views with some of them given."""
+    from sfda.problems.classification import defaults
+
+    return {**defaults(arch)[1].model_dump(), **given}
+
+
+def model_views(source: str, given: dict[str, Any]) -> Any:
+    """A model's own views with some of them given; None if none is."""
+    if not given:
+        return None
+    from sfda.data.bundle import read_spec
+    from sfda.refs import Views
+    from tasks.models import locate
+    from tasks.tracking import canonical
+
+    own = read_spec(locate(canonical(source))).views
+    return Views.from_settings({**own.model_dump(), **given}, "views")
+
+
+def stated_input(arch: str, *, file: Path | None = None, **given: Any) -> Any:
+    """What is stated of a network's input, over what its architecture states, or None."""
+    from flows.parameters import read_input
+
+    return read_input(arch, file, {k: v for k, v in given.items() if v is not None})

@@ -1,0 +1,371 @@
+"""The command `sfda`: thin and typed, over the flows. Heavy imports are inside the commands."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from flows.answers import (
+    adapt_result,
+    adapt_text,
+    model_views,
+    show_move,
+    show_source,
+    stated_input,
+    taken,
+    usual_views,
+    version_of,
+)
+from flows.session import as_manifest, read_settings, session, words
+
+app = typer.Typer(
+    name="sfda",
+    help="Fit a vision model somebody else trained to new, unlabelled data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option()]
+Problem = Literal["classification", "segmentation", "detection", "pose"]
+Workers = Annotated[int, typer.Option(min=0, help="processes that load images")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="a setting, k=v; dots nest: schedule.lr=0.01")
+]
+Epochs = Annotated[int | None, typer.Option(min=1)]
+Seed = Annotated[int, typer.Option(min=0)]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+
+
+@app.command()
+def check(manifest: Path, json: Json = False) -> None:
+    """Verify a manifest and name every fault."""
+    with session(json, state=False) as out:
+        from sfda.data.manifest import check as check_manifest
+        from sfda.folders import data_folder
+        from tasks.progress import Progress
+
+        with Progress(f"check {manifest}", 0) as progress:
+            found = check_manifest(manifest, data_folder(), progress=progress.to)
+        result = {
+            "ok": found.ok,
+            "faults": list(found.faults),
+            "count": found.count,
+            "classes": found.classes,
+        }
+        said = "\n".join(found.faults) or f"{manifest}: {found.count} images, no fault"
+        out.show(result, said)
+        if not found.ok:
+            raise SystemExit(2)
+
+
+@app.command()
+def manifest(
+    path: Path,
+    out: Annotated[Path, typer.Option(help="where to write the manifest")],
+    problem: Problem = "classification",
+    model: Annotated[str | None, typer.Option(help="take the class names of this model")] = None,
+    classes: Annotated[str | None, typer.Option(help="a,b,c")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV with file,class")] = None,
+    template: Annotated[Path | None, typer.Option(help="a benchmark's template")] = None,
+    json: Json = False,
+) -> None:
+    """Make a manifest for a folder, a zip or an npz of images."""
+    with session(json, state=model is not None) as output:
+        from sfda.data.manifest import build_manifest, open_manifest
+        from sfda.errors import BadInput
+        from sfda.folders import data_folder
+
+        names = words(classes, None) if classes else None
+        if model and names:
+            raise BadInput("give --model or --classes, not both: a model brings its class names")
+        if model:
+            from tasks.models import refer
+
+            names = refer(model).classes
+        made = build_manifest(
+            path, problem=problem, classes=names, labels_csv=labels, out=out, template=template,
+            data_root=data_folder() if os.environ.get("SFDA_DATA") else None,
+        )  # fmt: skip
+        found = open_manifest(made)
+        splits = {name: split.count for name, split in found.splits.items()}
+        text = f"{made}: " + ", ".join(f"{name} {count}" for name, count in splits.items())
+        output.show({"manifest": str(made), "splits": splits, "classes": found.classes}, text)
+
+
+@app.command("train-source")
+def train_source(
+    data: Annotated[Path, typer.Option(help="a manifest with labels")],
+    arch: Annotated[str, typer.Option(help="torchvision:resnet50, timm:..., sfda:lenet")],
+    name: str = typer.Option(...),
+    init: Annotated[Path | None, typer.Option(help="backbone weights to start from")] = None,
+    settings: Set = None,
+    size: Annotated[int | None, typer.Option(help="side of the network's input")] = None,
+    resize: Annotated[int | None, typer.Option(help="side before the crop to --size")] = None,
+    head: Literal["bottleneck", "plain"] = "bottleneck",
+    split: str = "train",
+    val_split: str = "val",
+    checkpoint: Literal["best", "last"] = "best",
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Train and register a source model, where the source data are."""
+    with session(json) as out:
+        from flows import train_source as flow
+        from sfda.refs import Views
+
+        given = read_settings(settings or [])
+        views = taken(given, "views")
+        spec = stated_input(arch, size=size, resize=resize)
+        found = flow.train_source(
+            str(data), arch, name, init=str(init) if init else None, settings=given, head=head,
+            input=spec, views=Views.from_settings(usual_views(arch, views)) if views else None,
+            epochs=epochs, seed=seed, split=split, val_split=val_split, checkpoint=checkpoint,
+            device=device, workers=workers,
+        )  # fmt: skip
+        show_source(out, found)
+
+
+@app.command()
+def card(
+    model: Annotated[str, typer.Option(help="models:/NAME@source")],
+    data: Annotated[Path, typer.Option(help="a labelled manifest of the source")],
+    split: str = "val",
+    name: str | None = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """At the source site: give a model the card that travels instead of its data."""
+    with session(json) as out:
+        from flows.train_source import make_card
+
+        show_source(out, make_card(model, str(data), split=split, name=name, device=device))
+
+
+@app.command("import-model")
+def import_model(
+    weights: Annotated[Path, typer.Argument(help="a checkpoint, or a folder with SHOT's three")],
+    arch: Annotated[str, typer.Option(help="torchvision:resnet50, timm:..., sfda:lenet")],
+    name: str = typer.Option(...),
+    problem: Problem = "classification",
+    classes: Annotated[str | None, typer.Option(help="a,b,c in the order of the outputs")] = None,
+    classes_file: Annotated[Path | None, typer.Option(help="one class a line")] = None,
+    input: Annotated[Path | None, typer.Option(help="YAML: size, resize, mean, std ...")] = None,
+    size: int | None = None,
+    resize: int | None = None,
+    mean: Annotated[str | None, typer.Option(help="0.485,0.456,0.406")] = None,
+    std: Annotated[str | None, typer.Option(help="0.229,0.224,0.225")] = None,
+    channels: Annotated[str | None, typer.Option(help="rgb, bgr or gray")] = None,
+    json: Json = False,
+) -> None:
+    """Register a model that was trained elsewhere."""
+    with session(json) as out:
+        from flows.import_model import import_model as flow
+
+        spec = stated_input(
+            arch, file=input, size=size, resize=resize, mean=mean, std=std, channels=channels
+        )
+        found = flow(
+            str(weights), arch, words(classes, classes_file), name, problem=problem, input=spec
+        )
+        result = {**version_of(found), "sha256": found.sha256, "mlflow_run_id": found.mlflow_run_id}
+        out.show(result, f"{found.version.uri} registered, digest {found.sha256[:16]}")
+
+
+@app.command()
+def adapt(
+    source: Annotated[str, typer.Option(help="models:/NAME@champion, models:/NAME/3, a bundle")],
+    target: Annotated[str, typer.Option(help="a manifest, or a folder of images")],
+    method: Annotated[str | None, typer.Option(help="see `sfda methods`; default shot")] = None,
+    settings: Set = None,
+    preset: Annotated[str | None, typer.Option(help="a shipped preset's name, or a file")] = None,
+    select_by: Annotated[str | None, typer.Option(help="a validator, or last")] = None,
+    epochs: Epochs = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    name: Annotated[str | None, typer.Option(help="register under this name")] = None,
+    split: str | None = None,
+    test_split: str | None = None,
+    promote: Annotated[bool, typer.Option("--promote", help="if labels show it better")] = False,
+    device: Device = "auto",
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Adapt a model to unlabelled data, choose, evaluate, register."""
+    with session(json) as out:
+        from flows import presets
+        from flows.adapt import adapt as flow
+        from flows.parameters import flow_parameters
+        from sfda.config import merged
+
+        given = presets.read(preset, allowed=flow_parameters(flow)) if preset else {}
+        more = read_settings(settings or [])
+        views = merged(taken(given, "views"), taken(more, "views"))
+        explicit = {
+            "method": method, "select_by": select_by, "epochs": epochs, "seed": seed, "name": name,
+            "split": split, "test_split": test_split,
+        }  # fmt: skip
+        given |= {key: value for key, value in explicit.items() if value is not None}
+        given["settings"] = merged(taken(given, "settings"), more)
+        given = {"promote": promote, "device": device, "workers": workers, **given}
+        started = time.monotonic()
+        found = flow(source, as_manifest(target), views=model_views(source, views), **given)
+        result = adapt_result(found, time.monotonic() - started)
+        out.show(result, adapt_text(result))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="models:/NAME@champion")],
+    data: Annotated[Path, typer.Option(help="a manifest with labels")],
+    split: str = "test",
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Metrics of one model on one labelled split."""
+    with session(json) as out:
+        from tasks import manifests
+        from tasks.evaluate import evaluate_model
+        from tasks.models import refer
+
+        found = evaluate_model(refer(model), manifests.refer(data), split, device)
+        lines = [
+            f"{name.replace('_', ' '):<30}{value:.4f}" for name, value in found.metrics.items()
+        ]
+        lines += [
+            f"{name:<30}{row.get('accuracy', float('nan')):.4f}  of {int(row['count'])}"
+            for name, row in found.per_class.items()
+        ]
+        out.show({"metrics": found.metrics, **found.model_dump()}, "\n".join(lines))
+
+
+@app.command()
+def compare(
+    source: Annotated[str, typer.Option(help="models:/NAME@source")],
+    target: Annotated[Path, typer.Option(help="a manifest with a labelled test split")],
+    methods: Annotated[str, typer.Option(help="a,b,c; 'supervised' is the bound")],
+    seeds: Annotated[str | None, typer.Option(help="0,1,2; default 0")] = None,
+    settings: Set = None,
+    preset: str | None = None,
+    select_by: str | None = None,
+    epochs: Epochs = None,
+    split: str | None = None,
+    test_split: str | None = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """One table of methods; settings: METHOD.k=v for one of them, k=v for all."""
+    with session(json) as out:
+        from flows import presets
+        from flows.compare import compare as flow
+        from flows.parameters import flow_parameters, per_method, read_seeds
+        from sfda.config import merged
+
+        given = presets.read(preset, allowed=flow_parameters(flow)) if preset else {}
+        chosen = list(words(methods, None))
+        more = read_settings(settings or [])
+        views = merged(taken(given, "views"), taken(more, "views"))
+        given["settings"] = per_method(chosen, taken(given, "settings"), more)
+        explicit = {
+            "select_by": select_by, "epochs": epochs, "split": split, "test_split": test_split,
+            "seeds": read_seeds(seeds) if seeds else None,
+        }  # fmt: skip
+        given |= {key: value for key, value in explicit.items() if value is not None}
+        given = {"device": device, "workers": workers, **given}
+        found = flow(
+            source, str(target), given.pop("methods", chosen), views=model_views(source, views),
+            **given,
+        )  # fmt: skip
+        out.show(found.model_dump(), found.table)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Option(help="models:/NAME@champion")],
+    data: Annotated[str, typer.Option(help="a manifest, or a folder of images")],
+    out: Annotated[Path, typer.Option(help="a folder for predictions.csv")],
+    split: str = "adapt",
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Answers of a model for every image, as CSV."""
+    with session(json) as output:
+        from tasks.predict import predict as run
+
+        count, file = run(model, as_manifest(data), split, out, device)
+        output.show({"count": count, "file": str(file)}, f"{file}: {count} images")
+
+
+@app.command()
+def methods(json: Json = False) -> None:
+    """What there is: problems, setting, paper."""
+    with session(json, state=False) as out:
+        from flows.parameters import describe_methods
+
+        found = describe_methods()
+        lines = [
+            f"{row['name']:<14}{', '.join(row['problems']):<18}{row['setting']:<14}{row['paper']}\n"
+            f"              {row['says']}"
+            for row in found
+        ]
+        out.show({"methods": found}, "\n".join(lines))
+
+
+@app.command()
+def promote(name: str, version: str, json: Json = False) -> None:
+    """Let a version of a model be the champion."""
+    with session(json) as out:
+        from flows.promote import promote as flow
+
+        show_move(out, flow(name, version))
+
+
+@app.command()
+def rollback(name: str, json: Json = False) -> None:
+    """Let the champion before this one reign again."""
+    with session(json) as out:
+        from flows.promote import rollback as flow
+
+        show_move(out, flow(name))
+
+
+@app.command()
+def ui(mlflow_port: Port = 5000, prefect_port: Port = 4200, json: Json = False) -> None:
+    """MLflow's and Prefect's pages over $SFDA_HOME, on loopback, until Ctrl-C."""
+    with session(json) as out:
+        from flows.ui import servers, until_told
+
+        with servers(mlflow_port, prefect_port) as urls:
+            text = (
+                f"MLflow   {urls['mlflow_url']}\nPrefect  {urls['prefect_url']}\nCtrl-C ends both."
+            )
+            out.show(dict(urls), text)
+            until_told()
+
+
+@app.command()
+def demo(problem: str = "classification", device: Device = "auto", json: Json = False) -> None:
+    """The main job on built-in data: train, adapt, choose, evaluate, register, promote."""
+    with session(json) as out:
+        from flows import demo as flow
+        from sfda.errors import BadInput
+
+        if problem != "classification":
+            raise BadInput(f"no demo for '{problem}'; there is one for classification")
+        found = flow.classification(device)
+        shown = {**found.model_dump(), "selected_epoch": found.selected_epoch + 1}
+        out.show(shown, flow.text(found))
+
+
+def main() -> None:
+    """The entry point."""
+    app()

@@ -1,0 +1,54 @@
+"""A checkpoint trained elsewhere -> a registered source model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from sfda.config import Config
+from sfda.errors import BadInput
+from sfda.refs import InputSpec, Problem, Version
+from tasks import tracking
+from tasks.import_model import import_checkpoint
+from tasks.register import crown_if_first, register
+
+
+class ImportResult(Config):
+    """What an import tells at its end."""
+
+    flow_run_id: str
+    mlflow_run_id: str
+    version: Version
+    sha256: str
+
+
+def _title() -> str:
+    return f"import {flow_run.parameters['name']}"
+
+
+@flow(name="import_model", flow_run_name=_title)
+def import_model(
+    weights: str,
+    arch: str,
+    classes: tuple[str, ...],
+    name: str,
+    problem: Problem = "classification",
+    input: InputSpec | None = None,
+) -> ImportResult:
+    """Read a checkpoint without running anything in it, and register it as source model `name`."""
+    tracking.check_name(name)
+    if problem != "classification":
+        raise BadInput(f"models for {problem} cannot be imported yet; classification can")
+    path = str(Path(weights).absolute())
+    key = tracking.run_key("import", path, arch, classes, name, input)
+    tags = {"prefect.flow_run_id": str(flow_run.id)}
+    params = {"weights": path, "arch": arch, "classes": ", ".join(classes)}
+    with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:
+        model = import_checkpoint(path, arch, classes, input)
+        version = register(model, name, run_id, {"source": path, "arch": arch}, "source")
+        crown_if_first(version)
+    return ImportResult(
+        flow_run_id=str(flow_run.id), mlflow_run_id=run_id, version=version, sha256=model.sha256
+    )

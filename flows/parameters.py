@@ -1,0 +1,163 @@
+"""Types of flow parameters: Prefect's form offers what there is, and refuses the rest."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
+
+from sfda import plugins
+from sfda.config import Config, merged, say_faults
+from sfda.errors import BadInput
+from sfda.refs import InputSpec, SideBySide, Version
+
+
+def one_of(folder: str, *more: str) -> Any:
+    """The type of a name in an open folder: Prefect's form lists what there is."""
+
+    def check(name: str) -> str:
+        if name not in more:
+            plugins.load(folder, name)
+        return name
+
+    schema = {"type": "string", "enum": [*plugins.names(folder), *more]}
+    return Annotated[str, AfterValidator(check), WithJsonSchema(schema)]
+
+
+BOUND = "supervised"  # in `compare`: the same network trained on the target's labels
+MethodName = one_of("methods")
+ComparedName = one_of("methods", BOUND)
+ValidatorName = one_of("validators", "last")
+Epochs = Annotated[int, Field(ge=1, description="overrides the method's own number of epochs")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class AdaptResult(Config):
+    """What `adapt` tells at its end."""
+
+    flow_run_id: str
+    mlflow_run_id: str
+    version: Version
+    selected_epoch: int
+    selected_by: str
+    scores: dict[str, float]
+    sides: SideBySide
+    promoted: bool
+    images_per_second: float
+    peak_memory_mb: float
+
+
+def short(path: str) -> str:
+    """A manifest's or model's address, short enough for a run's name.
+
+    >>> short("data_manifests/digits/usps.yaml"), short("models:/digits@source")
+    ('digits/usps', 'digits@source')
+    """
+    if ":/" in path:
+        return path.partition(":/")[2]
+    found = Path(path)
+    return "/".join([*found.parent.parts[-1:], found.stem])
+
+
+def flow_parameters(flow: Any) -> set[str]:
+    """Names that a preset of this flow may give."""
+    return set(flow.parameters.properties) - {"source", "target"}
+
+
+def per_method(
+    methods: list[str], preset: dict[str, Any], given: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Settings by method: those under a method's name are its own, the others everybody's.
+
+    Raises BadInput for a method's name that is given a value instead of settings.
+    """
+    for place in (preset, given):
+        for name in methods:
+            if not isinstance(place.get(name, {}), dict):
+                raise BadInput(f"{name} is a method: give it settings, e.g. --set {name}.seed=1")
+    shared = {k: v for k, v in given.items() if k not in methods}
+    return {m: merged(merged(preset.get(m, {}), shared), given.get(m, {})) for m in methods}
+
+
+def read_seeds(text: str) -> list[int]:
+    """`0,1,2` as numbers. Raises BadInput."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BadInput(f"--seeds {text}: write whole numbers with commas, e.g. 0,1,2") from None
+
+
+def read_input(arch: str, file: Path | None, given: dict[str, Any]) -> InputSpec | None:
+    """An input spec from a YAML file or from single values, over what the architecture states.
+
+    None where nothing is given. Raises BadInput for what does not make one.
+    """
+    from sfda.problems.classification import defaults
+
+    if file is None and not given:
+        return None
+    stated = defaults(arch)[0]
+    values: dict[str, Any] = stated.model_dump() if stated else {}
+    if file is not None:
+        if not file.is_file():
+            raise BadInput(f"no file {file}; it should say size, mean, std and channels as YAML")
+        values |= _mapping(file)
+    for name in ("size", "resize"):
+        if isinstance(given.get(name), int):
+            given[name] = (given[name], given[name])
+    for name in ("mean", "std"):
+        if isinstance(given.get(name), str):
+            given[name] = _numbers(name, given[name])
+    if "size" in given and "resize" not in given:
+        values["resize"] = None
+    try:
+        return InputSpec.model_validate({**values, **given})
+    except ValidationError as error:
+        raise BadInput(say_faults(error, InputSpec, "input")) from None
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} is not YAML: {error}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{file} should say size, mean, std and channels as `name: value` lines")
+    return found
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise BadInput(f"--{name} {text}: write numbers with commas, e.g. 0.5,0.5,0.5") from None
+
+
+def describe_methods() -> list[dict[str, Any]]:
+    """Every method with its problems, its setting, its paper and one sentence."""
+    rows = []
+    for name in plugins.names("methods"):
+        kind = plugins.load("methods", name)
+        said = (inspect.getmodule(kind).__doc__ or "").strip()
+        paper = re.search(r"arXiv:(\d{4}\.\d{4,5})", said)
+        rows.append(
+            {
+                "name": name,
+                "problems": sorted(kind.problems),
+                "setting": kind.setting,
+                "paper": f"arXiv:{paper[1]}" if paper else "",
+                "says": said.partition("\n")[0],
+            }
+        )
+    return rows
+
+
+def name_of(source: str) -> str:
+    """The registered name in a model's address, or the last part of a path."""
+    if source.startswith("models:/"):
+        return source.removeprefix("models:/").partition("@")[0].partition("/")[0]
+    return source.rstrip("/").rpartition("/")[2] or "adapted"

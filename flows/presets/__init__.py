@@ -1,0 +1,40 @@
+"""Parameters of one flow and nothing else, as YAML; each names the paper that it is from."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sfda.errors import BadInput
+
+HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The presets that ship."""
+    return sorted(file.stem for file in HERE.glob("*.yaml"))
+
+
+def read(preset: str, *, allowed: set[str] | None = None) -> dict[str, Any]:
+    """The parameters in a preset of ours, or in a file. Raises BadInput for anything else."""
+    file = Path(preset)
+    if not file.is_file():
+        file = HERE / f"{preset}.yaml"
+    if not file.is_file():
+        near = difflib.get_close_matches(preset, names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
+        raise BadInput(f"no preset and no file '{preset}'; {hint}")
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} is not YAML: {error}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{file} holds no parameters: write `name: value` lines")
+    if allowed is not None and (unknown := sorted(set(found) - allowed)):
+        raise BadInput(
+            f"{file} names {', '.join(unknown)}; the flow takes {', '.join(sorted(allowed))}"
+        )
+    return found

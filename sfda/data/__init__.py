@@ -1,0 +1,1 @@
+"""Everything that opens a data file: manifests, rows, decoded images, views, loaders."""

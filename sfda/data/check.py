@@ -1,0 +1,102 @@
+"""Verification of a manifest against its data: every fault, not the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfda.data.digests import file_digest
+from sfda.data.readers import FolderReader, Reader, ZipReader, npz_count, open_zip
+from sfda.data.rows import inspect_split
+from sfda.data.schema import REMAKE, Manifest, open_manifest
+from sfda.errors import BadInput
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a verification found. `count` is the number of distinct images over all splits."""
+
+    ok: bool
+    faults: list[str]
+    count: int
+    classes: tuple[str, ...] | int | None
+
+
+def check(
+    path: Path | str, data_root: Path | None = None, *, progress: Progress | None = None
+) -> CheckResult:
+    """Verify digests, counts, classes and every image of the manifest at `path`.
+
+    `progress(done, total)` is called as images are decoded. Nothing that is wrong with the data
+    raises: it becomes a fault.
+    """
+    try:
+        manifest = open_manifest(path, data_root=data_root)
+    except BadInput as error:
+        return CheckResult(False, [str(error)], 0, None)
+    faults = _archive_faults(manifest)
+    keys: dict[str, None] = {}  # a set in order: splits may share images
+    for split in manifest.splits:
+        found, _ = inspect_split(manifest, split)
+        faults += found.faults
+        keys.update(dict.fromkeys(found.keys))
+    faults += _image_faults(manifest, tuple(keys), progress)
+    faults = list(dict.fromkeys(faults))
+    return CheckResult(not faults, faults, len(keys), manifest.classes)
+
+
+def _archive_faults(manifest: Manifest) -> list[str]:
+    if manifest.archive is None:
+        missing = not manifest.location.is_dir()
+        hint = "set SFDA_DATA to the folder that holds your data sets"
+        return [f"folder {manifest.location} is missing; {hint}"] if missing else []
+    path = manifest.archive_path
+    assert path is not None
+    if not path.is_file():
+        return [f"archive {path} is missing; set SFDA_DATA to the folder that holds your data sets"]
+    if file_digest(path) != manifest.archive.sha256:
+        return [
+            f"archive {path} is not the one the manifest was made with (other sha256); {REMAKE}"
+        ]
+    return []
+
+
+def _image_faults(
+    manifest: Manifest, keys: tuple[str, ...], progress: Progress | None
+) -> list[str]:
+    """Decode each image once; what is missing or corrupt is a fault by name."""
+    path = manifest.archive_path
+    reader: Reader
+    try:
+        if manifest.arrays and path:
+            npz_count(path, manifest.arrays.image)
+            return []
+        if path is None:
+            if not manifest.location.is_dir():
+                return []  # said already
+            reader = FolderReader(manifest.location, keys)
+        else:
+            open_zip(path).close()
+            reader = ZipReader(path, keys)
+    except BadInput as error:
+        return [] if path and not path.is_file() else [str(error)]
+
+    def fault(row: int) -> str | None:
+        try:
+            reader.image(row)
+        except BadInput as error:
+            return str(error)
+        return None
+
+    faults = []
+    with ThreadPoolExecutor() as pool:
+        for done, found in enumerate(pool.map(fault, range(len(keys))), start=1):
+            if found:
+                faults.append(found)
+            if progress:
+                progress(done, len(keys))
+    return faults

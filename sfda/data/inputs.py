@@ -1,0 +1,85 @@
+"""From stored images to what a network is given, and to what it answers; all that serving needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from sfda.precision import network_precision
+from sfda.refs import InputSpec
+from sfda.types import Images
+
+Stack = np.ndarray[Any, np.dtype[np.uint8]]  # [B, H, W, C]
+Rows = np.ndarray[Any, np.dtype[np.int64]]  # [B]
+CACHE = 2**18  # pixels that are standardised at once on a CPU
+
+
+def standardise(
+    images: UInt8[Tensor, "B H W C"], spec: InputSpec, device: torch.device | str
+) -> Float[Tensor, "B C H W"]:
+    """Divide by `spec.scale`, then standardise with mean and std, in float32 on `device`."""
+    device = torch.device(device)
+    std = torch.tensor(spec.std, device=device)
+    factor = (1 / (spec.scale * std)).view(-1, 1, 1)
+    offset = (torch.tensor(spec.mean, device=device) / std).view(-1, 1, 1)
+    moved = images.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    if device.type != "cpu":
+        layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        return moved.to(torch.float32, memory_format=layout).mul_(factor).sub_(offset)
+    out = torch.empty(moved.shape, dtype=torch.float32)
+    few = max(1, CACHE // max(1, moved[:1].numel()))
+    for part, into in zip(moved.split(few), out.split(few), strict=True):  # stays in the cache
+        into.copy_(part.contiguous()).mul_(factor).sub_(offset)
+    return out
+
+
+def centre_crop(images: Stack, size: tuple[int, int]) -> Stack:
+    """The middle of each image, (height, width) = `size`; a view, not a copy."""
+    top = round((images.shape[-3] - size[0]) / 2)
+    left = round((images.shape[-2] - size[1]) / 2)
+    return images[..., top : top + size[0], left : left + size[1], :]
+
+
+@torch.no_grad()
+def answer(network: nn.Module, images: Images, device: torch.device) -> Any:
+    """What `network` makes of a batch in eval mode; bfloat16 inside on CUDA, float32 outside."""
+    with (
+        evaluating(network),
+        network_precision(device),
+    ):
+        return as_float(network(images))
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every submodule is in the mode it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def as_float(output: Any) -> Any:
+    """The same structure with its floating-point tensors in float32."""
+    if isinstance(output, Tensor):
+        return output.float() if output.is_floating_point() else output
+    if isinstance(output, dict):
+        return {name: as_float(part) for name, part in output.items()}
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*map(as_float, output))
+    if isinstance(output, list | tuple):
+        return type(output)(map(as_float, output))
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        parts = {f.name: as_float(getattr(output, f.name)) for f in dataclasses.fields(output)}
+        return dataclasses.replace(output, **parts)
+    return output

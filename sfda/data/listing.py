@@ -1,0 +1,125 @@
+"""What images a folder, a zip or an npz holds."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from sfda.data.readers import npz_array, npz_count, open_zip
+from sfda.errors import BadInput
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_ARRAYS = ("x", "images", "image", "data")
+LABEL_ARRAYS = ("y", "labels", "label", "targets", "target")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Images in sorted order; of an npz also the names of its arrays, and its labels."""
+
+    path: Path
+    keys: tuple[str, ...]  # paths below the folder or in the zip, or indices as text
+    image: str | None = None
+    label: str | None = None
+    labels: np.ndarray[Any, Any] | None = None
+
+    @property
+    def root(self) -> Path:
+        """The folder that the manifest's root will name."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def column(self) -> str:
+        """The row file's column that names an image."""
+        return "index" if self.image else "file"
+
+    def name(self, key: str) -> str:
+        """The name a row's id is the digest of."""
+        return f"{self.image}:{key}" if self.image else key
+
+
+def list_images(path: Path) -> Listing:
+    """All images in `path`. Raises BadInput if it is missing, no known kind, or holds none."""
+    if not path.exists():
+        raise BadInput(f"{path} does not exist; give a folder of images, a zip of them, or an npz")
+    if path.suffix.lower() == ".npz" and path.is_file():
+        return _npz(path)
+    if path.is_dir():
+        keys = _folder(path)
+    elif path.suffix.lower() == ".zip":
+        with open_zip(path) as archive:
+            keys = _zip(path, archive)
+    else:
+        raise BadInput(f"{path} is neither a folder, nor a .zip, nor a .npz")
+    if not keys:
+        raise BadInput(f"{path} holds no images; looked for {', '.join(SUFFIXES)}")
+    return Listing(path, tuple(sorted(keys)))
+
+
+def _folder(root: Path) -> list[str]:
+    keys: list[str] = []
+    visited: set[Path] = set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        here = Path(folder)
+        if here.resolve() in visited:  # a link back up
+            below.clear()
+            continue
+        visited.add(here.resolve())
+        below[:] = [name for name in below if not name.startswith(".")]
+        inside = PurePosixPath(here.relative_to(root).as_posix())
+        keys += [str(inside / name) for name in files if _is_image(name)]
+    return keys
+
+
+def _zip(path: Path, archive: zipfile.ZipFile) -> list[str]:
+    infos = [info for info in archive.infolist() if not info.is_dir()]
+    keys = [
+        info.filename
+        for info in infos
+        if _is_image(info.filename) and not info.filename.startswith("__MACOSX/")
+    ]
+    if any(info.flag_bits & 1 for info in infos):
+        raise BadInput(f"{path} is encrypted; unpack it, or make a zip without a password")
+    odd = [key for key in keys if key.startswith("/") or ".." in PurePosixPath(key).parts]
+    if odd:
+        raise BadInput(f"{path} holds members outside of it: {', '.join(odd[:3])}")
+    if len(set(keys)) < len(keys):
+        raise BadInput(f"{path} holds several members of one name; pack it anew")
+    return keys
+
+
+def _npz(path: Path) -> Listing:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = list(archive.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise BadInput(f"{path} cannot be read as npz: {error}") from None
+    image = next((name for name in IMAGE_ARRAYS if name in names), None)
+    if image is None:
+        raise BadInput(
+            f"{path} has no array of images: one of its arrays ({', '.join(names)}) must be "
+            f"named {' or '.join(IMAGE_ARRAYS)}"
+        )
+    count = npz_count(path, image)
+    if not count:
+        raise BadInput(f"{path} holds no images: array '{image}' is empty")
+    label = next((name for name in LABEL_ARRAYS if name in names), None)
+    labels = npz_array(path, label) if label else None
+    if labels is not None and (
+        labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer)
+    ):
+        raise BadInput(
+            f"{path}: array '{label}' is {labels.dtype} {list(labels.shape)}, "
+            f"not one whole number for each of {count} images"
+        )
+    return Listing(path, tuple(str(i) for i in range(count)), image, label, labels)
+
+
+def _is_image(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return path.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in parts)

@@ -1,0 +1,197 @@
+"""Batches for training, and looks at a whole set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sfda.data.inputs import Rows, Stack, standardise
+from sfda.data.scans import labelled_scan, scan, scan_views
+from sfda.data.views import ViewMaker
+from sfda.errors import BadInput
+from sfda.refs import InputSpec, Views
+from sfda.types import TargetBatch
+
+__all__ = ["TargetLoader", "labelled_scan", "scan", "scan_views"]
+
+
+class Job(NamedTuple):
+    """One batch to be made: its epoch and its rows."""
+
+    epoch: int
+    rows: Rows
+
+
+class Made(NamedTuple):
+    """One batch as bytes, [B, H, W, C]."""
+
+    rows: Tensor
+    weak: Tensor
+    strong: Tensor | None
+
+
+class TargetLoader:
+    """The unlabelled target in shuffled batches: a pure function of seed and epoch.
+
+    A batch of one image is left out, since batch norm cannot use it. With `drop_last` an incomplete
+    batch is left out too, unless it is all there is.
+    """
+
+    def __init__(
+        self,
+        images: Stack,
+        spec: InputSpec,
+        views: Views,
+        *,
+        strong: bool,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        drop_last: bool = False,
+        workers: int = 0,
+    ) -> None:
+        self._spec = spec
+        self._device = torch.device(device)
+        self._plan = BatchPlan(len(images), batch_size=batch_size, seed=seed, drop_last=drop_last)
+        maker = ViewMaker(spec, views, seed=seed)
+        self._source = BatchSource(images, maker, self._device, strong=strong, workers=workers)
+
+    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
+        """Batches that one epoch over `rows` (None: all) takes."""
+        return self._plan.steps(None if rows is None else len(rows))
+
+    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
+        """The batches of one epoch. `rows` may name a row several times."""
+        for made in self._source.batches(self._plan.jobs(epoch, rows)):
+            yield TargetBatch(
+                index=made.rows.to(self._device, non_blocking=True),
+                weak=standardise(made.weak, self._spec, self._device),
+                strong=(
+                    None
+                    if made.strong is None
+                    else standardise(made.strong, self._spec, self._device)
+                ),
+            )
+
+
+class BatchPlan:
+    """Which rows make up which batch."""
+
+    def __init__(self, size: int, *, batch_size: int, seed: int, drop_last: bool) -> None:
+        if batch_size < 2:
+            raise BadInput(f"batch size {batch_size} is too small; batch norm needs at least 2")
+        if size < 2:
+            raise BadInput(f"{size} images are too few to learn from; at least 2 are needed")
+        self._size = size
+        self._batch_size = batch_size
+        self._seed = seed
+        self._drop_last = drop_last
+
+    def steps(self, size: int | None) -> int:
+        """Number of batches for so many rows."""
+        whole, rest = divmod(self._size if size is None else size, self._batch_size)
+        return whole + int(rest > 1 and not (self._drop_last and whole))
+
+    def jobs(self, epoch: int, rows: Int[Tensor, " R"] | None) -> list[Job]:
+        """The batches of one epoch, shuffled."""
+        chosen = np.arange(self._size) if rows is None else rows.cpu().numpy().astype(np.int64)
+        generator = np.random.default_rng([self._seed % 2**32, epoch % 2**32])
+        order = chosen[generator.permutation(len(chosen))]
+        size = self._batch_size
+        return [Job(epoch, order[n * size : (n + 1) * size]) for n in range(self.steps(len(order)))]
+
+
+class BatchSource:
+    """Makes batches of views, here or in worker processes; which of the two changes no value."""
+
+    def __init__(
+        self,
+        images: Stack,
+        maker: ViewMaker,
+        device: torch.device,
+        *,
+        strong: bool,
+        workers: int,
+    ) -> None:
+        self._set = _Batches(images, maker, strong=strong)
+        self._pin = device.type == "cuda"
+        self._jobs = _Jobs()
+        self._loader: DataLoader[Made] | None = None
+        if workers:
+            self._loader = DataLoader(
+                self._set,
+                batch_size=None,
+                sampler=self._jobs,
+                num_workers=workers,
+                pin_memory=self._pin,
+                persistent_workers=True,
+            )
+
+    def batches(self, jobs: list[Job]) -> Iterator[Made]:
+        """The batches, in order."""
+        if self._loader is not None:
+            self._jobs.jobs = jobs
+            # workers are the parallelism; asked for in a forked worker, this can wait for ever
+            cv2.setNumThreads(0)
+            yield from self._loader
+            return
+        for job in jobs:
+            made = self._set[job]
+            yield _pinned(made) if self._pin else made
+
+
+class _Batches(Dataset[Made]):
+    """Batches by job; the images stay in their file, in worker processes too."""
+
+    def __init__(self, images: Stack, maker: ViewMaker, *, strong: bool) -> None:
+        self.images = images
+        self.maker = maker
+        self.strong = strong
+
+    def __getitem__(self, job: Job) -> Made:
+        stored = self.images[job.rows]
+        rows = torch.from_numpy(job.rows)
+        if not self.strong:
+            return Made(rows, _tensor(self.maker.weak(stored, job.epoch, job.rows)), None)
+        weak, strong = self.maker.pair(stored, job.epoch, job.rows)
+        return Made(rows, _tensor(weak), _tensor(strong))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if isinstance(self.images, np.memmap) and self.images.filename is not None:
+            state["images"] = self.images.filename  # else every worker would get a copy
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if not isinstance(state["images"], np.ndarray):
+            state["images"] = np.load(state["images"], mmap_mode="r")
+        self.__dict__.update(state)
+
+
+class _Jobs(Sampler[Job]):
+    """Hands the jobs of the current epoch to a loader that outlives it."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self.jobs)
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+
+def _tensor(stack: Stack) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(stack))
+
+
+def _pinned(made: Made) -> Made:
+    strong = None if made.strong is None else made.strong.pin_memory()
+    return Made(made.rows.pin_memory(), made.weak.pin_memory(), strong)

@@ -1,0 +1,234 @@
+"""What a manifest file may say, and how one is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from sfda.config import Config
+from sfda.data.digests import file_digest
+from sfda.errors import BadInput
+from sfda.folders import data_folder, state_folder
+from sfda.refs import ManifestRef, Problem
+
+Sha256 = str
+REMAKE = "make it anew with `sfda manifest`, or put the original file back"
+
+
+class Archive(Config):
+    """One file that holds all images: a zip of image files, or an npz of arrays."""
+
+    file: str
+    sha256: Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Arrays(Config):
+    """Names of the arrays in an npz: images uint8 [N, H, W] or [N, H, W, 3], the others [N]."""
+
+    image: str
+    label: str | None = None
+    split: str | None = None
+
+
+class SplitSpec(Config):
+    """Which rows form a split, and how many they are.
+
+    With `rows`: the rows of that CSV, of which `where` picks those whose `split` column says so.
+    With `equals` (npz alone): those where the split array has this value. With neither: all.
+    """
+
+    rows: str | None = None
+    sha256: Sha256 | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    where: str | None = None
+    equals: int | None = None
+    count: int = Field(ge=0)
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SplitSpec:
+        if self.rows and not self.sha256:
+            raise ValueError("`rows` needs the `sha256` of that file")
+        if self.where is not None and not self.rows:
+            raise ValueError("`where` picks rows of a file: it needs `rows`")
+        if self.rows and self.equals is not None:
+            raise ValueError("`rows` and `equals` exclude each other")
+        return self
+
+
+class Manifest(Config):
+    """A set of images: where they lie, which splits there are, what the classes are called.
+
+    It knows the file it came from and whether labels may be read through it.
+    """
+
+    name: str
+    problem: Problem
+    version: int = 1
+    origin: str
+    licence: str | None = None
+    root: str
+    classes: tuple[str, ...] | int | None = None  # a bare number: so many classes without names
+    archive: Archive | None = None
+    arrays: Arrays | None = None
+    splits: dict[str, SplitSpec] = {}
+    template: bool = False  # True: says what a benchmark holds; its rows are made by its owner
+    layout: str | None = None  # how the files are expected to lie, for a reader
+    counts: int | dict[str, int] | None = None  # official number of images, in all or by class
+
+    _path: Path = PrivateAttr(default=Path())
+    _data_root: Path = PrivateAttr(default=Path())
+    _labelled: bool = PrivateAttr(default=True)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        odd = [name for name in value if isinstance(name, bool) or not isinstance(name, str | int)]
+        if odd:
+            raise ValueError(f"class {odd[0]!r} is not text; put it in quotes")
+        return tuple(str(name) for name in value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if isinstance(self.classes, int) and (isinstance(self.classes, bool) or self.classes < 1):
+            raise ValueError("`classes` is a list of names or a number above 0")
+        if isinstance(self.classes, tuple):
+            twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+            if twice or not self.classes or "" in self.classes:
+                raise ValueError(f"`classes` must be distinct names; twice: {', '.join(twice)}")
+        if self.arrays and not self.archive:
+            raise ValueError("`arrays` needs an `archive`, the npz they lie in")
+        if not self.template and not self.splits:
+            raise ValueError("there is no split")
+        for name, split in self.splits.items():
+            if not self.template and not self.arrays and not split.rows:
+                raise ValueError(f"split '{name}' needs `rows`: only an npz does without")
+            if split.equals is not None and not (self.arrays and self.arrays.split):
+                raise ValueError(f"split '{name}': `equals` needs a `split` array")
+        if PurePosixPath(self.root).is_absolute() or self.root.startswith("."):
+            return self
+        if ".." in PurePosixPath(self.root).parts:
+            raise ValueError(f"root {self.root!r} leaves the data folder")
+        return self
+
+    @property
+    def path(self) -> Path:
+        """The file this manifest was read from."""
+        return self._path
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels may be read; False for good after `unlabelled()`."""
+        return self._labelled
+
+    @property
+    def location(self) -> Path:
+        """The folder that `root` names."""
+        if self.root.startswith("."):
+            return self._path.parent / self.root
+        return self._data_root / self.root  # an absolute root stands for itself
+
+    @property
+    def archive_path(self) -> Path | None:
+        """The zip or npz, if the images lie in one."""
+        return self.location / self.archive.file if self.archive else None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, None where the manifest does not say."""
+        return len(self.classes) if isinstance(self.classes, tuple) else self.classes
+
+    def rows_path(self, spec: SplitSpec) -> Path | None:
+        """The row file of a split: beside the manifest, or else below the root."""
+        if not spec.rows:
+            return None
+        beside = self._path.parent / spec.rows
+        return beside if beside.is_file() else self.location / spec.rows
+
+    def unlabelled(self) -> Manifest:
+        """A copy that can never give labels: they are dropped before rows leave this package."""
+        arrays = self.arrays.model_copy(update={"label": None}) if self.arrays else None
+        copy = self.model_copy(update={"arrays": arrays})
+        copy._labelled = False
+        return copy
+
+
+def open_manifest(path: Path | str, *, data_root: Path | None = None) -> Manifest:
+    """Read the manifest at `path`; its root lies below `data_root` (None: $SFDA_DATA, or here).
+
+    Raises BadInput if there is no such file, if it is not a manifest, or only a template of one.
+    """
+    path = Path(path)
+    manifest = parse_manifest(path)
+    if manifest.template:
+        raise BadInput(
+            f"{path} is a template: it names no files yet; point it at your copy of the data with "
+            f"`sfda manifest FOLDER --template {path} --problem {manifest.problem} --out M.yaml`"
+        )
+    if PurePosixPath(manifest.root).is_absolute() and not is_ours(path):
+        raise BadInput(
+            f"{path}: root {manifest.root} is absolute, so it fits one machine only; "
+            "write it below $SFDA_DATA, or relative to the manifest with a leading ./"
+        )
+    manifest._data_root = data_root or data_folder()
+    return manifest
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """The manifest or template at `path`, its data not looked at. Raises BadInput."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(
+            f"no manifest at {path}; data_manifests/README.md says how to write one, "
+            "`sfda manifest FOLDER` makes one"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read as a manifest: {error}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path} is not a manifest: it needs keys such as name, root and splits")
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        raise BadInput(f"{path}: {_explain(error)}") from None
+    manifest._path = path.absolute()
+    return manifest
+
+
+def manifest_ref(path: Path | str) -> ManifestRef:
+    """The manifest file by address and content; its row files' digests stand in it."""
+    path = Path(path).absolute()
+    if not path.is_file():
+        raise BadInput(f"no manifest at {path}")
+    return ManifestRef(path=str(path), sha256=file_digest(path))
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `path` lies where this product keeps its own files."""
+    return path.resolve().is_relative_to(state_folder().resolve())
+
+
+def _explain(error: ValidationError) -> str:
+    """All that pydantic found, one clause a fault."""
+    clauses = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"] if part not in ("tuple[str, ...]",))
+        if fault["type"] == "extra_forbidden":
+            known = ", ".join(name for name in Manifest.model_fields)
+            clauses.append(
+                f"unknown key '{where}'" + ("" if "." in where else f" (known: {known})")
+            )
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            clauses.append(f"{where}: {message}" if where else message)
+    return "; ".join(clauses)

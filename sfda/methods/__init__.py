@@ -1,0 +1,1 @@
+"""Ways to adapt a source model to unlabelled target data: one file each, found by being here."""

@@ -1,0 +1,99 @@
+"""What every method is: a student, four hooks around a loss, and the network to deploy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, Self
+
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from sfda.config import Config
+from sfda.errors import BadInput
+from sfda.schedule import Schedule
+from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
+
+
+class MethodConfig(Config):
+    """Settings of all methods. `lr_scale` names parts of the network: absent is 1, 0 freezes."""
+
+    schedule: Schedule = Schedule()
+    lr_scale: dict[str, float] = {}
+
+
+class Method(nn.Module):
+    """A way to adapt a source model to unlabelled target data.
+
+    Only `losses` must be written. The loop calls `start_epoch`, then `losses` and `after_step` for
+    every batch, then `end_epoch`; it optimises the parameters of `student` alone.
+    """
+
+    Config: ClassVar[type[MethodConfig]]
+    problems: ClassVar[frozenset[str]]
+    setting: ClassVar[str] = "closed set"
+    views: ClassVar[Literal["none", "photometric", "geometric"]] = "none"
+    minimises: ClassVar[frozenset[str]] = frozenset()  # validators that its own loss contains
+    student: Any  # nn.Module in truth; methods know which network their problem has
+
+    def __init__(self, source: nn.Module, target: TargetInfo, config: MethodConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.student = copy.deepcopy(source)
+        freeze_(self.student, config.lr_scale)
+
+    def start_epoch(self, scan: Scan, clock: Clock) -> None:
+        """Look at the whole target set before the epoch's first batch."""
+
+    def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
+        """Named, already weighted scalars on the graph; empty for no optimiser step."""
+        raise NotImplementedError(f"{type(self).__name__} names no losses")
+
+    def after_step(self, clock: Clock) -> None:
+        """Moving averages and the like, after the optimiser's step."""
+
+    def end_epoch(self, clock: Clock) -> Iterator[Losses]:
+        """Further losses after the last batch; each is minimised and not counted by the clock."""
+        return iter(())
+
+    def sample(self, epoch: int) -> Int[Tensor, " R"] | None:
+        """Rows that this epoch runs over, repeats allowed; None: every row once."""
+        return None
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the student alone: teachers and banks keep the mode they are in."""
+        self.training = mode
+        self.student.train(mode)
+        return self
+
+    @property
+    def adapted(self) -> nn.Module:
+        """The network to deploy."""
+        student: nn.Module = self.student
+        return student
+
+    def parameter_groups(self, schedule: Schedule) -> list[dict[str, Any]]:
+        """Every trained parameter in exactly one group: one group a part of the network."""
+        scale = self.config.lr_scale
+        parts = {name: list(part.parameters()) for name, part in self.student.named_children()}
+        parts[""] = list(self.student.parameters(recurse=False))
+        return [
+            {"params": trained, "scale": scale.get(name, 1.0), "name": name}
+            for name, found in parts.items()
+            if (trained := [p for p in found if p.requires_grad])
+        ]
+
+
+def freeze_(network: nn.Module, lr_scale: dict[str, float]) -> None:
+    """Freeze the parts whose scale is 0 and those the network itself calls frozen.
+
+    Raises BadInput for a name that is no part of the network.
+    """
+    parts = dict(network.named_children())
+    if unknown := sorted(set(lr_scale) - set(parts)):
+        known = ", ".join(parts) or "none"
+        raise BadInput(f"lr_scale names {', '.join(unknown)}; the network's parts are {known}")
+    for name in {n for n, scale in lr_scale.items() if scale == 0} | set(
+        getattr(network, "frozen", ())
+    ):
+        parts[name].requires_grad_(False)

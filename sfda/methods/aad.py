@@ -1,0 +1,84 @@
+"""AaD: attracting and dispersing (Yang et al., NeurIPS 2022, arXiv:2205.04183).
+
+Predictions of neighbours in feature space are pulled together, those of the rest of the batch
+pushed apart; the push fades as training goes on. The bank starts from the test transform, where
+the authors use the train transform in eval mode (classification specification, section 1.2).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from jaxtyping import Float
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from sfda.bank import MemoryBank
+from sfda.losses import neighbour_attraction
+from sfda.methods._base import Method, MethodConfig
+from sfda.precision import full_precision
+from sfda.problems.classification import Classifier, ClassOutput
+from sfda.schedule import Schedule
+from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
+
+
+class AaDConfig(MethodConfig):
+    """Defaults: VisDA-C, as in the paper."""
+
+    schedule: Schedule = Schedule(lr=1e-3)
+    lr_scale: dict[str, float] = {"backbone": 0.1}
+    neighbours: PositiveInt = 5  # K
+    push: NonNegativeFloat = 1.0  # alpha, tied to batches of 64: see `dispersion`
+    fade: NonNegativeFloat = 5.0  # beta, how fast the push decays
+
+
+class AaD(Method):
+    """Attracting and dispersing for classification."""
+
+    Config = AaDConfig
+    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    config: AaDConfig
+
+    def __init__(self, source: Classifier, target: TargetInfo, config: AaDConfig) -> None:
+        super().__init__(source, target, config)
+        self.bank = MemoryBank(target.size, source.feature_dim, source.num_classes)
+        self.neighbours = min(config.neighbours, target.size - 1)
+
+    def start_epoch(self, scan: Scan, clock: Clock) -> None:
+        """Fill the bank once, before the first step."""
+        if clock.epoch == 0:
+            for index, out in scan(self.student):
+                self.bank.update(index, out.features, out.logits.softmax(1))
+
+    def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
+        """Paper eq. 5; the batch is written to the bank before its neighbours are searched."""
+        out: ClassOutput = self.student(batch.weak)
+        probs = out.logits.softmax(1)
+        self.bank.update(batch.index, out.features, probs)
+        near = self.bank.neighbours(batch.index, out.features, self.neighbours)
+        weight = self.config.push * dispersion(
+            clock, fade=self.config.fade, batch_size=self.config.schedule.batch_size
+        )
+        return {
+            "attract": neighbour_attraction(probs, self.bank.probs[near]),
+            "disperse": weight * batch_agreement(probs),
+        }
+
+
+def dispersion(clock: Clock, *, fade: float, batch_size: int) -> float:
+    """Weight of the push, (1 + 10 t)^-fade for the run's fraction t, counted from 0.
+
+    The push sums over the batch without dividing by its size, so for batches other than the
+    paper's 64 it is scaled by 63 / (B - 1).
+    """
+    return float((1 + 10 * clock.fraction) ** -fade) * 63 / (batch_size - 1)
+
+
+@full_precision
+def batch_agreement(probs: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
+    """(1/B) sum over pairs i != j of <p_i, p_j>; both factors take gradient."""
+    together = probs @ probs.T
+    return (together.sum() - together.diagonal().sum()) / len(probs)
+
+
+EXPORT = AaD

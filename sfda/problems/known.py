@@ -1,0 +1,23 @@
+"""The closed set of problems, and which of them a network is for."""
+
+from __future__ import annotations
+
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from torch import nn
+
+from sfda.problems import classification
+
+PROBLEMS = MappingProxyType({"classification": classification})
+NETWORKS: tuple[tuple[type[nn.Module], ModuleType], ...] = (
+    (classification.Classifier, classification),
+)
+
+
+def problem_of(network: nn.Module) -> Any:
+    """The module with `loss` and `pseudo_labels` for this network; TypeError for a foreign one."""
+    for kind, problem in NETWORKS:
+        if isinstance(network, kind):
+            return problem
+    raise TypeError(f"{type(network).__name__} is the network of no problem in {sorted(PROBLEMS)}")

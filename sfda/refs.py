@@ -1,0 +1,168 @@
+"""Nouns that stages hand to each other: addresses with digests, never tensors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from sfda.config import Config
+
+Problem = Literal["classification", "segmentation", "detection", "pose"]
+Scores = dict[str, float]
+Metrics = dict[str, float]
+Pixels = Annotated[int, Field(ge=1, le=16384)]
+
+
+class InputSpec(Config):
+    """How a network wants its images: it belongs to the model and is part of its digest.
+
+    An image is resized to `resize`, cropped to `size`, divided by `scale` and standardised with
+    `mean` and `std`. All sizes are (height, width) in pixels.
+    """
+
+    size: tuple[Pixels, Pixels]
+    resize: tuple[Pixels, Pixels] | None = None  # None: straight to `size`, nothing cropped
+    keep_ratio: bool = False  # True: the shorter side is resized and the middle square is kept
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    channels: Literal["rgb", "bgr", "gray"] = "rgb"
+    scale: float = Field(255.0, gt=0)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InputSpec:
+        if not len(self.mean) == len(self.std) == self.depth:
+            raise ValueError(f"mean and std need {self.depth} values for {self.channels} images")
+        if min(self.std) <= 0:
+            raise ValueError("std must be above 0")
+        if self.resize and (self.resize[0] < self.size[0] or self.resize[1] < self.size[1]):
+            raise ValueError(f"resize {self.resize} is smaller than size {self.size}")
+        return self
+
+    @property
+    def depth(self) -> int:
+        """Number of channels, 1 or 3."""
+        return 1 if self.channels == "gray" else 3
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """(height, width) at which decoded images are kept: before the crop."""
+        return self.resize or self.size
+
+
+class Views(Config):
+    """What random views of an image may change. Weak: crop, flip, rotation; strong: all."""
+
+    crop: bool = True  # a random crop of `size` out of `resize`; without room to crop, see `pad`
+    pad: int = Field(0, ge=0)  # pixels of black border added before the crop
+    flip: bool = True  # mirror left to right, half of the time
+    rotate: float = Field(0.0, ge=0, le=180)  # at most this many degrees, either way
+    jitter: float = Field(0.4, ge=0, le=1)  # strong: brightness, contrast, saturation
+    hue: float = Field(0.1, ge=0, le=0.5)
+    grayscale: float = Field(0.2, ge=0, le=1)  # probability
+    blur: float = Field(0.5, ge=0, le=1)  # probability of a Gaussian blur
+    erase: float = Field(0.5, ge=0, le=1)  # probability of a rectangle of noise
+
+
+class ManifestRef(Config):
+    """A manifest file by address and content."""
+
+    path: str
+    sha256: str
+
+
+class LabelledSplit(Config):
+    """A split with labels, and the digest of its images."""
+
+    name: str
+    seen: str
+
+
+class FileRef(Config):
+    """Any file by address and content."""
+
+    path: str
+    sha256: str
+
+
+class ModelSpec(Config):
+    """`spec.json` of a bundle: all that is needed to build the network that the weights fit."""
+
+    format: Literal[1] = 1
+    problem: Problem
+    arch: str  # torchvision:resnet50, timm:..., sfda:lenet, sfda:tiny
+    classes: tuple[str, ...]
+    input: InputSpec
+    views: Views
+    head: Literal["bottleneck", "plain"] = "bottleneck"  # SHOT's, or the network's own
+    bottleneck_dim: int = 256
+    bottleneck_dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class ModelRef(Config):
+    """A model by address and content: equal digests are equal specs and weights."""
+
+    uri: str
+    sha256: str
+    problem: Problem
+    arch: str
+    classes: tuple[str, ...]
+
+
+class PredictionsRef(Config):
+    """One scan of the target with the source model, kept on disk: labels, confidences, features."""
+
+    folder: str
+    sha256: str  # of its index file, which names the digest of every shard
+    source_sha256: str
+    count: int
+    profile: dict[str, Any]  # class and confidence histograms
+
+
+class Candidate(Config):
+    """The adapted network after one epoch, scored without labels; its weights may be gone again."""
+
+    epoch: int  # 0 for the first
+    scores: Scores
+    weights: str | None  # path of its bundle; None if only the scores are kept, or by `compare`
+    sha256: str | None
+
+
+class Adaptation(Config):
+    """What one adaptation left: candidates in order, and what it cost."""
+
+    folder: str
+    history_sha256: str
+    candidates: tuple[Candidate, ...]
+    seconds: float  # steps and loading, without the scans
+    images_per_second: float
+    peak_memory_mb: float
+
+
+class Report(Config):
+    """Metrics of one model on one labelled split: scalars by unambiguous names, and per class."""
+
+    split: str
+    count: int
+    metrics: Metrics
+    per_class: dict[str, dict[str, float]]  # class -> {accuracy, count}
+    confusion: list[list[int]]  # rows: truth, columns: prediction
+
+
+class SideBySide(Config):
+    """Reports of source and adapted model on one split; None where the target has no labels."""
+
+    split: str | None
+    source: Report | None
+    adapted: Report | None
+    picture: str | None = None  # path of the PNG
+
+
+class Version(Config):
+    """A registered model version."""
+
+    name: str
+    version: str
+    uri: str
+    aliases: tuple[str, ...] = ()

@@ -1,0 +1,65 @@
+"""Supervised training, of a source model and of the bound that target labels would allow.
+
+It is the same loop as adaptation: labels travel in `TargetBatch.labelled`, which no method for
+unlabelled targets is ever given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar
+
+from jaxtyping import Int
+from pydantic import Field
+from torch import Tensor
+
+from sfda.methods._base import Method, MethodConfig
+from sfda.problems.known import problem_of
+from sfda.schedule import Schedule
+from sfda.types import Batches, Clock, Labelled, Losses, TargetBatch
+
+
+class SupervisedConfig(MethodConfig):
+    """SHOT's source recipe (arXiv:2002.08546, section 4.1): smoothing 0.1, backbone slower."""
+
+    schedule: Schedule = Schedule(lr=1e-2, epochs=30)
+    lr_scale: dict[str, float] = {"backbone": 0.1}
+    smoothing: float = Field(0.1, ge=0, lt=1)
+
+
+class Supervised(Method):
+    """Cross-entropy on labelled images."""
+
+    Config = SupervisedConfig
+    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    config: SupervisedConfig
+
+    def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
+        """The problem's supervised loss."""
+        if batch.labelled is None:
+            raise ValueError("supervised training needs labelled batches")
+        found: Losses = problem_of(self.student).loss(
+            self.student,
+            batch.labelled.images,
+            batch.labelled.targets,
+            smoothing=self.config.smoothing,
+        )
+        return found
+
+
+class LabelledBatches:
+    """Batches of a set, each with its labels: `targets` [N] by row."""
+
+    def __init__(self, batches: Batches, targets: Int[Tensor, " N"]) -> None:
+        self.batches, self.targets = batches, targets
+
+    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
+        """Batches an epoch takes."""
+        return self.batches.steps(rows)
+
+    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
+        """Batches of one epoch."""
+        for batch in self.batches.epoch(epoch, rows):
+            targets = self.targets.to(batch.index.device)[batch.index]
+            yield replace(batch, labelled=Labelled(batch.index, batch.weak, targets))

@@ -1,0 +1,1 @@
+"""Scores of a model on the target without labels: one file each, found by being here."""

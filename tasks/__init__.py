@@ -1,0 +1,1 @@
+"""One stage a file: open, call sfda, save, log."""

@@ -1,0 +1,187 @@
+"""Adaptation: the loop over the target, one candidate an epoch, each scored without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from prefect import task
+from torch import nn
+
+from sfda import plugins
+from sfda.config import Config
+from sfda.data.loaders import TargetLoader, scan, scan_views
+from sfda.data.predictions import replaying, verify_predictions
+from sfda.errors import BadInput
+from sfda.evaluate import score
+from sfda.methods._base import Method, MethodConfig
+from sfda.refs import Adaptation, ManifestRef, ModelRef, PredictionsRef, Scores, Views
+from sfda.types import SeenViews
+from tasks import manifests, tracking
+from tasks.cache import SameWork, code_digest, key_of
+from tasks.device import DeviceName, choose, place
+from tasks.home import home, one_at_a_time
+from tasks.models import open_model
+from tasks.training import Training
+
+DEFAULT_VALIDATORS = {"classification": ("infomax", "agreement")}  # the first that may choose
+
+
+def settings_for(
+    method: str, problem: str, settings: dict[str, Any], epochs: int | None = None
+) -> MethodConfig:
+    """The method's settings, checked. Raises BadInput for an unknown method, setting or value."""
+    kind: type[Method] = plugins.load("methods", method)
+    if problem not in kind.problems:
+        fit = [
+            m for m in plugins.names("methods") if problem in plugins.load("methods", m).problems
+        ]
+        raise BadInput(f"{method} is not for {problem}; for that there are {', '.join(fit)}")
+    config = kind.Config.from_settings(settings)
+    if epochs is None:
+        return config
+    schedule = config.schedule.model_copy(update={"epochs": epochs})
+    return config.model_copy(update={"schedule": schedule})
+
+
+def default_choice(method: str, problem: str) -> str:
+    """The validator where the user names none: one the method does not itself minimise."""
+    minimised = plugins.load("methods", method).minimises
+    return next(v for v in DEFAULT_VALIDATORS[problem] if v not in minimised)
+
+
+def validators_for(select_by: str, problem: str) -> list[str]:
+    """All that cost no more than the one scan, and the one that chooses."""
+    kinds = {name: plugins.load("validators", name) for name in plugins.names("validators")}
+    if select_by != "last" and select_by not in kinds:
+        raise BadInput(f"no '{select_by}' in sfda.validators; there are {', '.join(kinds)}, last")
+    return [
+        name
+        for name, kind in kinds.items()
+        if problem in kind.problems and (not kind.needs_views or name == select_by)
+    ]
+
+
+class AdaptPlan(Config):
+    """What fixes the outcome of an adaptation, besides source and code."""
+
+    seen: str  # digest of what can be seen of the target's split
+    split: str
+    method: str
+    config: dict[str, Any]
+    views: Views | None
+    select_by: str
+    seed: int
+
+
+def make_plan(
+    source: ModelRef,
+    target: ManifestRef,
+    split: str,
+    method: str,
+    settings: dict[str, Any],
+    views: Views | None = None,
+    select_by: str | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+) -> AdaptPlan:
+    """All choices made and checked, before anything is loaded. Raises BadInput."""
+    config = settings_for(method, source.problem, settings, epochs)
+    by = select_by or default_choice(method, source.problem)
+    validators_for(by, source.problem)
+    manifest = manifests.open_ref(target)
+    if manifest.problem != source.problem:
+        raise BadInput(f"{target.path} is for {manifest.problem}, the model for {source.problem}")
+    manifests.class_map(manifest.classes, source.classes, manifest.name)
+    return AdaptPlan(
+        seen=manifests.seen_digest(target, split),
+        split=split,
+        method=method,
+        config=config.model_dump(mode="json"),
+        views=views,
+        select_by=by,
+        seed=seed,
+    )
+
+
+@task(
+    name="adaptation",
+    cache_policy=SameWork(ignore=("target", "run_id", "workers", "title")),
+    persist_result=True,
+    result_serializer="json",
+)
+def adapt_to_target(
+    source: ModelRef,
+    predictions: PredictionsRef,
+    target: ManifestRef,
+    plan: AdaptPlan,
+    keep: Literal["best", "all"],
+    run_id: str,
+    title: str,
+    device: DeviceName = "auto",
+    workers: int = 0,
+) -> Adaptation:
+    """Candidates of one run, in order. The target is opened without its labels."""
+    chosen = choose(device)
+    settings = settings_for(plan.method, source.problem, plan.config)
+    network, spec = open_model(source)
+    verify_predictions(predictions)
+    manifest = manifests.open_ref(target).unlabelled()
+    opened = manifests.open_split(manifest, plan.split, spec.input)
+    views = plan.views or spec.views
+    kind: type[Method] = plugins.load("methods", plan.method)
+    torch.manual_seed(plan.seed)
+    algorithm = kind(network, opened.info, settings)
+    place(algorithm, chosen)
+    look = scan(opened.images, spec.input, device=chosen)
+    work = key_of(
+        source=source.sha256, plan=plan, keep=keep, device=chosen.type, code=code_digest()
+    )
+    training = Training(
+        folder=home() / "runs" / work[:24],
+        method=algorithm,
+        spec=spec,
+        batches=TargetLoader(
+            opened.images,
+            spec.input,
+            views,
+            strong=kind.views != "none",
+            batch_size=settings.schedule.batch_size,
+            drop_last=settings.schedule.drop_last,
+            seed=plan.seed,
+            device=chosen,
+            workers=workers,
+        ),
+        scan=replaying(look, predictions, spec),
+        schedule=settings.schedule,
+        seed=plan.seed,
+        score=_scorer(opened, spec.input, views, plan.select_by, source.problem, chosen),
+        select_by=plan.select_by,
+        keep=keep,
+        run_id=run_id,
+        title=title,
+    )
+    with one_at_a_time(training.folder), tracking.system_metrics(run_id):
+        return training.run()
+
+
+def _scorer(
+    opened: manifests.Opened,
+    spec: Any,
+    views: Views,
+    select_by: str,
+    problem: str,
+    device: torch.device,
+) -> Callable[[nn.Module], Scores]:
+    names = validators_for(select_by, problem)
+    look = scan(opened.images, spec, device=device)
+    look_views = scan_views(opened.images, spec, views, seed=0, device=device)
+
+    def scores(network: nn.Module) -> Scores:
+        validators = {name: plugins.load("validators", name)() for name in names}
+        if any(v.needs_views for v in validators.values()):
+            return score(look_views(network), validators)
+        return score((SeenViews(*seen) for seen in look(network)), validators)
+
+    return scores

@@ -1,0 +1,155 @@
+"""Comparison of methods: metrics of every epoch, with labels; here alone, and after all choices."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from sfda.config import Config
+from sfda.refs import Adaptation, LabelledSplit, ManifestRef, Metrics, ModelRef
+from tasks.cache import SameWork
+from tasks.device import DeviceName
+from tasks.evaluate import evaluate_model
+
+METRICS = ("overall_accuracy", "macro_accuracy")
+
+
+class WeightsGone(Exception):
+    """The weights of an earlier comparison were deleted and its metrics do not serve this one."""
+
+
+class Epochs(Config):
+    """Metrics of every epoch of one run, in order, and of the one chosen without labels."""
+
+    metrics: tuple[Metrics, ...]
+    chosen: int
+
+
+@task(
+    name="evaluation of all epochs",
+    cache_policy=SameWork(),
+    persist_result=True,
+    result_serializer="json",
+)
+def evaluate_epochs(
+    source: ModelRef,
+    adaptation: Adaptation,
+    chosen: int,
+    manifest: ManifestRef,
+    split: LabelledSplit,
+    device: DeviceName = "auto",
+) -> Epochs:
+    """Metrics of every epoch on the labelled split; then all weights but the chosen are deleted.
+
+    Raises WeightsGone where an earlier comparison has deleted them.
+    """
+    folder = Path(adaptation.folder)
+    found = []
+    for candidate in adaptation.candidates:
+        weights = folder / f"epoch-{candidate.epoch:04d}"
+        if not weights.is_dir():
+            raise WeightsGone(str(weights))
+        ref = source.model_copy(update={"uri": str(weights), "sha256": candidate.sha256})
+        found.append(evaluate_model(ref, manifest, split.name, device).metrics)
+    (folder / "state.pt").unlink(missing_ok=True)  # it would resume a run whose weights are gone
+    for candidate in adaptation.candidates:
+        if candidate.epoch != chosen:
+            shutil.rmtree(folder / f"epoch-{candidate.epoch:04d}", ignore_errors=True)
+    return Epochs(metrics=tuple(found), chosen=chosen)
+
+
+class Row(Config):
+    """One line of the table: a method over all seeds. Every list has one entry a seed."""
+
+    method: str
+    seeds: tuple[int, ...]
+    metric: str
+    selected: tuple[float, ...]  # the epoch chosen without labels
+    last: tuple[float, ...]
+    oracle: tuple[float, ...]  # the best epoch by target labels
+    source: float
+    selected_epochs: tuple[int, ...]
+    selected_by: str
+    seconds: tuple[float, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Means over the seeds, spread as standard deviation, regret and harm rate."""
+        regret = [o - s for o, s in zip(self.oracle, self.selected, strict=True)]
+        return {
+            "method": self.method,
+            "metric": self.metric,
+            "seeds": list(self.seeds),
+            "selected": mean(self.selected),
+            "selected_spread": spread(self.selected),
+            "last": mean(self.last),
+            "oracle": mean(self.oracle),
+            "source": self.source,
+            "regret": mean(regret),
+            "harm_rate": mean([float(s < self.source) for s in self.selected]),
+            "selected_by": self.selected_by,
+            "selected_epochs": [epoch + 1 for epoch in self.selected_epochs],
+            "selected_values": list(self.selected),
+            "last_values": list(self.last),
+            "oracle_values": list(self.oracle),
+            "seconds": mean(self.seconds),
+        }
+
+
+def mean(values: Any) -> float:
+    """Arithmetic mean."""
+    return statistics.fmean(values)
+
+
+def spread(values: Any) -> float:
+    """Standard deviation of the sample; 0 for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def make_rows(
+    method: str,
+    by: str,
+    runs: list[tuple[int, Adaptation, Epochs]],
+    source: Metrics,
+) -> list[Row]:
+    """One row a metric from the runs of one method: (seed, adaptation, metrics of its epochs)."""
+    return [
+        Row(
+            method=method,
+            seeds=tuple(seed for seed, _, _ in runs),
+            metric=metric,
+            selected=tuple(e.metrics[e.chosen][metric] for _, _, e in runs),
+            last=tuple(e.metrics[-1][metric] for _, _, e in runs),
+            oracle=tuple(max(m[metric] for m in e.metrics) for _, _, e in runs),
+            source=source[metric],
+            selected_epochs=tuple(e.chosen for _, _, e in runs),
+            selected_by=by,
+            seconds=tuple(a.seconds for _, a, _ in runs),
+        )
+        for metric in METRICS
+    ]
+
+
+def table(rows: list[dict[str, Any]], metric: str) -> str:
+    """The rows of one metric as markdown, in percent."""
+    lines = [
+        f"| method | chosen by | {metric.replace('_', ' ')} % | last epoch | oracle | regret | "
+        "harm rate | seeds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in (r for r in rows if r["metric"] == metric):
+        cells = (
+            row["method"],
+            row["selected_by"],
+            f"{100 * row['selected']:.2f} ± {100 * row['selected_spread']:.2f}",
+            f"{100 * row['last']:.2f}",
+            f"{100 * row['oracle']:.2f}",
+            f"{100 * row['regret']:.2f}",
+            f"{row['harm_rate']:.2f}",
+            str(len(row["seeds"])),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

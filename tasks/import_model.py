@@ -1,0 +1,50 @@
+"""Import of a model: from the registry for a job, or from a checkpoint trained elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from sfda.card import missing
+from sfda.data.bundle import write_bundle
+from sfda.data.cards import read_card
+from sfda.data.checkpoints import load_classifier, read_weights
+from sfda.refs import InputSpec, ModelRef
+from tasks import models
+from tasks.cache import key_of
+from tasks.home import disk_errors, home
+
+
+@task(name="import of the source model")
+def import_source(uri: str) -> ModelRef:
+    """The model at an address, found, digested and verified; what its card lacks is said."""
+    found = models.refer(uri)
+    card = read_card(models.locate(found.uri))
+    lacking = missing(card)
+    said = "complete" if not lacking else f"without {', '.join(lacking)} (`sfda card` makes them)"
+    text = (
+        f"### Source model {found.uri}\n\n{found.arch}, {len(found.classes)} classes, "
+        f"digest `{found.sha256[:16]}`\n\nSource card: {said}"
+    )
+    create_markdown_artifact(text, key="source-model")
+    return found
+
+
+@task(name="import of a checkpoint")
+def import_checkpoint(
+    weights: str, arch: str, classes: tuple[str, ...], input_spec: InputSpec | None
+) -> ModelRef:
+    """A checkpoint as a bundle below home, its code not run and every key accounted for."""
+    network, spec = load_classifier(
+        read_weights(Path(weights)), arch=arch, classes=classes, input=input_spec
+    )
+    key = key_of(weights=str(Path(weights).absolute()), spec=spec)
+    folder = home() / "imported" / key[:24]
+    with disk_errors(str(folder)):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        digest = write_bundle(folder, network, spec)
+    return ModelRef(
+        uri=str(folder), sha256=digest, problem=spec.problem, arch=spec.arch, classes=spec.classes
+    )

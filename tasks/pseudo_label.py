@@ -1,0 +1,83 @@
+"""Pseudo-labelling of the target: one scan with the source model, kept for all that follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from sfda.data.loaders import scan
+from sfda.data.predictions import keep_predictions
+from sfda.refs import ManifestRef, ModelRef, PredictionsRef
+from tasks import manifests
+from tasks.cache import SameWork, key_of
+from tasks.device import DeviceName, choose, place
+from tasks.home import disk_errors, home, one_at_a_time
+from tasks.models import open_model
+
+
+@task(
+    name="pseudo-labelling of the target",
+    cache_policy=SameWork(ignore=("target",)),
+    persist_result=True,
+    result_serializer="json",
+)
+def pseudo_label(
+    source: ModelRef, target: ManifestRef, seen: str, split: str, device: DeviceName = "auto"
+) -> PredictionsRef:
+    """Labels, confidences and features of every target image, in the eyes of the source model.
+
+    `seen` is the digest of what can be seen of the split; labels are not, so they do not count.
+    """
+    network, spec = open_model(source)
+    chosen = choose(device)
+    manifest = manifests.open_ref(target).unlabelled()
+    manifests.class_map(manifest.classes, source.classes, manifest.name)
+    opened = manifests.open_split(manifest, split, spec.input)
+    key = key_of(source=source.sha256, seen=seen, split=split, device=chosen.type)
+    folder = home() / "predictions" / key[:24]
+    with disk_errors(f"predictions in {folder}"), one_at_a_time(folder):
+        return keep_predictions(
+            scan(opened.images, spec.input, device=chosen),
+            place(network, chosen),
+            spec,
+            folder,
+            size=len(opened.images),
+            source_sha256=source.sha256,
+        )
+
+
+def show_profile(name: str, found: PredictionsRef) -> None:
+    """The profile as an artifact of the flow run, also where the scan came from the cache."""
+    create_markdown_artifact(profile_text(name, found), key="pseudo-labels")
+
+
+def profile_text(name: str, found: PredictionsRef) -> str:
+    """Class and confidence histograms of a target as markdown."""
+    profile = found.profile
+    lines = [
+        f"### What the source model sees in {name}",
+        "",
+        f"{found.count} images, mean confidence {profile['mean_confidence']:.3f}",
+        "",
+        "| class | images | share |",
+        "|---|---:|---|",
+    ]
+    lines += [
+        f"| {label} | {count} | {_bar(count / found.count)} |"
+        for label, count in profile["classes"].items()
+    ]
+    histogram: list[Any] = profile["confidence_histogram"]
+    width = 1 / len(histogram)
+    lines += ["", "| confidence | images | share |", "|---|---:|---|"]
+    lines += [
+        f"| {i * width:.2f} to {(i + 1) * width:.2f} | {count} | {_bar(count / found.count)} |"
+        for i, count in enumerate(histogram)
+        if count
+    ]
+    return "\n".join(lines)
+
+
+def _bar(share: float) -> str:
+    return f"{'█' * round(20 * share)} {share:.1%}"

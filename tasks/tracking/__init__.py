@@ -1,0 +1,63 @@
+"""Runs, metrics and registered models: the only code that imports mlflow."""
+
+from tasks.tracking.registry import (
+    by_alias,
+    canonical,
+    champions,
+    check_name,
+    fetch,
+    find_version,
+    register,
+    set_alias,
+    set_champion,
+    tag_version,
+    version_tags,
+    versions,
+)
+from tasks.tracking.runs import (
+    Point,
+    flatten,
+    last_step,
+    log_file,
+    log_json,
+    log_manifest,
+    log_points,
+    run,
+    run_key,
+    set_tags,
+    system_metrics,
+)
+from tasks.tracking.store import (
+    client,
+    experiment,
+    store_uri,
+)
+
+__all__ = [
+    "Point",
+    "by_alias",
+    "canonical",
+    "champions",
+    "check_name",
+    "client",
+    "experiment",
+    "fetch",
+    "find_version",
+    "flatten",
+    "last_step",
+    "log_file",
+    "log_json",
+    "log_manifest",
+    "log_points",
+    "register",
+    "run",
+    "run_key",
+    "set_alias",
+    "set_champion",
+    "set_tags",
+    "store_uri",
+    "system_metrics",
+    "tag_version",
+    "version_tags",
+    "versions",
+]

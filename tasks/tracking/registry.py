@@ -1,0 +1,197 @@
+"""Registered models: versions, aliases, and the history of champions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+import sfda
+from sfda.errors import BadInput
+from sfda.refs import Version
+from tasks.cache import key_of
+from tasks.home import home
+from tasks.tracking.store import client, store_uri
+
+HISTORY = "sfda.champions"  # tag of a registered model: its champions so far, oldest first
+NEEDS = (
+    "torch", "torchvision", "timm", "numpy", "pillow", "pydantic", "pyyaml", "safetensors",
+    "jaxtyping",
+)  # fmt: skip
+
+
+def register(run_id: str, bundle: Path, name: str, *, depth: int, tags: dict[str, str]) -> Version:
+    """Log a bundle as a pyfunc model of the run and register it under `name`.
+
+    `tags["sha256"]` is the bundle's digest: a run that has registered these weights already gives
+    that version back, so a job that was killed after this step registers nothing twice.
+    """
+    check_name(name)
+    for known in client().search_model_versions(f"name = '{name}' AND run_id = '{run_id}'"):
+        if known.tags.get("sha256") == tags["sha256"]:
+            tag_version(_version(known), tags)
+            return _version(known)
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="adapted",
+            loader_module="sfda.serving",
+            data_path=str(bundle),
+            code_paths=[str(Path(sfda.__file__).parent)],
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, depth))])
+            ),
+            pip_requirements=[f"{package}=={installed(package)}" for package in NEEDS],
+        )
+    # that finished the run; killed from here on it must still be found, with its version
+    client().update_run(run_id, status="RUNNING")
+    return _version(mlflow.register_model(logged.model_uri, name, tags=tags))
+
+
+def check_name(name: str) -> None:
+    """Raise BadInput for a name that the registry would not take."""
+    if not name or any(c in name for c in "/:@'\"`") or name != name.strip():
+        raise BadInput(f"'{name}' cannot name a model; use letters, digits, '-', '_' and '.'")
+
+
+def _version(found: Any) -> Version:
+    return Version(
+        name=found.name,
+        version=str(found.version),
+        uri=f"models:/{found.name}/{found.version}",
+        aliases=tuple(found.aliases or ()),
+    )
+
+
+def versions(name: str) -> list[Version]:
+    """All versions of a model, the newest first; empty where there is no such model."""
+    check_name(name)
+    found = client().search_model_versions(f"name = '{name}'")
+    held = client().get_registered_model(name).aliases if found else {}  # a search tells none
+    known = [
+        _version(v).model_copy(
+            update={"aliases": tuple(sorted(a for a in held if str(held[a]) == str(v.version)))}
+        )
+        for v in found
+    ]
+    return sorted(known, key=lambda v: -int(v.version))
+
+
+def version_tags(found: Version) -> dict[str, str]:
+    """The tags of a version."""
+    return dict(client().get_model_version(found.name, found.version).tags)
+
+
+def tag_version(found: Version, tags: dict[str, str]) -> None:
+    """Set tags of a version."""
+    for key, value in tags.items():
+        client().set_model_version_tag(found.name, found.version, key, value)
+
+
+def by_alias(name: str, alias: str) -> Version | None:
+    """The version that carries an alias, or None."""
+    check_name(name)
+    try:
+        return _version(client().get_model_version_by_alias(name, alias))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise  # a server that does not answer is no evidence that nobody reigns
+
+
+def set_alias(found: Version, alias: str) -> None:
+    """Move an alias to this version."""
+    client().set_registered_model_alias(found.name, alias, found.version)
+
+
+def champions(name: str) -> list[str]:
+    """Versions that were champion, in order; the last one reigns.
+
+    The alias is the truth: where it was moved by hand, or a job was killed between the alias and
+    the history, the version it names is put last.
+    """
+    text = client().get_registered_model(name).tags.get(HISTORY, "[]")
+    history = [str(v) for v in json.loads(text)]
+    reigning = by_alias(name, "champion")
+    if reigning and history[-1:] != [reigning.version]:
+        history.append(reigning.version)
+    return history
+
+
+def set_champion(found: Version, history: list[str]) -> None:
+    """Let this version reign and keep the history, which ends with it.
+
+    `previous` names the one before. Setting it again, after a kill, changes nothing.
+    """
+    set_alias(found, "champion")
+    client().set_registered_model_tag(found.name, HISTORY, json.dumps(history))
+    if len(history) > 1:
+        client().set_registered_model_alias(found.name, "previous", history[-2])
+    elif by_alias(found.name, "previous"):
+        client().delete_registered_model_alias(found.name, "previous")
+
+
+def find_version(name: str, version: str) -> Version:
+    """A registered version; BadInput names what there is instead."""
+    known = versions(name)
+    for found in known:
+        if found.version == str(version):
+            return found
+    if not known:
+        raise BadInput(f"no model '{name}' in {store_uri()}; {_names()}")
+    raise BadInput(
+        f"model '{name}' has no version {version}; there are "
+        + ", ".join(v.version for v in reversed(known))
+    )
+
+
+def _names() -> str:
+    known = sorted(m.name for m in client().search_registered_models())
+    return f"there are {', '.join(known)}" if known else "the registry is empty"
+
+
+def canonical(uri: str) -> str:
+    """An address without an alias: `models:/digits@champion` becomes `models:/digits/3`.
+
+    Raises BadInput for a model, version or alias that is not there.
+    """
+    if not uri.startswith("models:/"):
+        return uri
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    if at:
+        found = by_alias(name, alias)
+        if found is None:
+            known = versions(name)
+            held = sorted({a for v in known for a in v.aliases})
+            what = f"its aliases are {', '.join(held) or 'none'}" if known else _names()
+            raise BadInput(f"no model at {uri}: {what}")
+        return found.uri
+    name, _, version = name.partition("/")
+    if not version:
+        raise BadInput(f"{uri} names no version; say models:/{name}@champion or models:/{name}/1")
+    return find_version(name, version).uri
+
+
+def fetch(uri: str) -> Path:
+    """The local folder of a model at `models:/...` or `runs:/...`, fetched if remote."""
+    kept = home() / "fetched" / key_of(store=store_uri(), uri=uri)[:24]
+    try:
+        if kept.is_dir():
+            return kept
+        folder = Path(
+            mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store_uri())
+        )
+        if store_uri().startswith("sqlite:"):
+            return folder  # where it lies
+        kept.parent.mkdir(exist_ok=True)
+        shutil.move(folder, kept)
+        return kept
+    except (MlflowException, OSError) as error:
+        raise BadInput(f"no model at {uri}: {str(error).splitlines()[0]}") from error

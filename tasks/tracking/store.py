@@ -1,0 +1,49 @@
+"""The MLflow store: whose it is, and our experiment in it."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from tasks.home import home
+
+EXPERIMENT = "sfda"
+
+
+def client() -> MlflowClient:
+    """The client of the store that `MLFLOW_TRACKING_URI` names now."""
+    return _client(store_uri())
+
+
+@lru_cache
+def _client(uri: str) -> MlflowClient:
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return MlflowClient(uri, uri)
+
+
+def experiment() -> str:
+    """The id of our experiment, made if absent; local stores keep its files below home."""
+    found = client().get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    local = store_uri().startswith("sqlite:")
+    place = (home() / "mlartifacts").as_uri() if local else None
+    try:
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # which pages the UI offers
+        made = client().create_experiment(EXPERIMENT, artifact_location=place, tags=kind)
+        return str(made)
+    except MlflowException:  # somebody else made it meanwhile
+        found = client().get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def store_uri() -> str:
+    """The user's store, or SQLite below home, where a worker imports a flow without our command."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"

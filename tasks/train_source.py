@@ -1,0 +1,213 @@
+"""Training of a source model, where the source data are, and its card."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from prefect import task
+from torch import nn
+
+from sfda.card import Card, make_card
+from sfda.config import Config
+from sfda.data.bundle import read_spec
+from sfda.data.cards import write_card
+from sfda.data.checkpoints import load_backbone, read_weights
+from sfda.data.digests import file_digest
+from sfda.data.loaders import TargetLoader, labelled_scan, scan
+from sfda.errors import BadInput
+from sfda.evaluate import report
+from sfda.problems.classification import build_from_spec
+from sfda.refs import Adaptation, FileRef, ManifestRef, ModelRef, ModelSpec, Report
+from sfda.source import LabelledBatches, Supervised, SupervisedConfig
+from tasks import manifests, tracking
+from tasks.cache import SameWork, code_digest, key_of
+from tasks.device import DeviceName, choose, place
+from tasks.home import disk_errors, home, one_at_a_time
+from tasks.models import locate, open_model
+from tasks.training import Training, best_epoch, log_history
+
+CHOSEN_BY = "macro_accuracy"
+
+
+class TrainPlan(Config):
+    """What fixes the outcome of a training, besides data and code."""
+
+    seen: tuple[str, str]  # digests of the images of both splits; labels are in the manifest's
+    splits: tuple[str, str]  # learnt from, scored on
+    spec: ModelSpec
+    start: ModelRef | FileRef | None  # a model to go on from, backbone weights, or nothing
+    config: dict[str, Any]
+    checkpoint: Literal["best", "last"]
+    seed: int
+
+
+def make_train_plan(
+    data: ManifestRef,
+    splits: tuple[str, str],
+    spec: ModelSpec,
+    settings: dict[str, Any],
+    *,
+    start: ModelRef | str | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    epochs: int | None = None,
+    seed: int = 0,
+) -> TrainPlan:
+    """All choices made and checked, before anything is loaded. Raises BadInput."""
+    config = SupervisedConfig.from_settings(settings)
+    if epochs is not None:
+        schedule = config.schedule.model_copy(update={"epochs": epochs})
+        config = config.model_copy(update={"schedule": schedule})
+    for split in splits:
+        if not manifests.has_labels(manifests.open_ref(data), split):
+            raise BadInput(f"{data.path} has no labels in '{split}', and training needs them")
+    if isinstance(start, str):
+        if not Path(start).is_file():
+            raise BadInput(f"no file {start} to start from")
+        start_ref: ModelRef | FileRef | None = FileRef(
+            path=str(Path(start).absolute()), sha256=file_digest(Path(start))
+        )
+    else:
+        start_ref = start
+    seen = tuple(manifests.seen_digest(data, split) for split in splits)
+    return TrainPlan(
+        seen=(seen[0], seen[1]),
+        splits=splits,
+        spec=spec,
+        start=start_ref,
+        config=config.model_dump(mode="json"),
+        checkpoint=checkpoint,
+        seed=seed,
+    )
+
+
+@task(
+    name="training",
+    cache_policy=SameWork(ignore=("run_id", "title", "workers")),
+    persist_result=True,
+    result_serializer="json",
+)
+def train(
+    data: ManifestRef,
+    plan: TrainPlan,
+    run_id: str,
+    title: str,
+    device: DeviceName = "auto",
+    workers: int = 0,
+) -> Adaptation:
+    """Supervised training on the first split, scored after every epoch on the second."""
+    chosen = choose(device)
+    spec, seed = plan.spec, plan.seed
+    settings = SupervisedConfig.from_settings(plan.config)
+    torch.manual_seed(seed)
+    network = _starting_network(spec, plan.start)
+    manifest = manifests.open_ref(data)
+    model = ModelRef(uri="", sha256="", problem=spec.problem, arch=spec.arch, classes=spec.classes)
+    learn, check = (manifests.open_split(manifest, split, spec.input) for split in plan.splits)
+    labels, held = (manifests.labels_for(opened.split, model) for opened in (learn, check))
+    algorithm = Supervised(network, learn.info, settings)
+    place(algorithm, chosen)
+    loader = TargetLoader(
+        learn.images,
+        spec.input,
+        spec.views,
+        strong=False,
+        batch_size=settings.schedule.batch_size,
+        seed=seed,
+        device=chosen,
+        workers=workers,
+    )
+    outputs = labelled_scan(check.images, held, spec.input, device=chosen)
+    work = key_of(data=data.sha256, plan=plan, device=chosen.type, code=code_digest())
+    training = Training(
+        folder=home() / "runs" / work[:24],
+        method=algorithm,
+        spec=spec,
+        batches=LabelledBatches(loader, torch.from_numpy(labels).to(chosen)),
+        scan=scan(learn.images, spec.input, device=chosen),
+        schedule=settings.schedule,
+        seed=seed,
+        score=lambda network: report(outputs(network), spec.classes, split=plan.splits[1]).metrics,
+        select_by="last" if plan.checkpoint == "last" else CHOSEN_BY,
+        keep="best",
+        run_id=run_id,
+        title=title,
+    )
+    with one_at_a_time(training.folder), tracking.system_metrics(run_id):
+        return training.run()
+
+
+def _starting_network(spec: ModelSpec, start: ModelRef | FileRef | None) -> nn.Module:
+    if isinstance(start, ModelRef):
+        network: nn.Module = open_model(start)[0]
+        return network
+    network = build_from_spec(spec)
+    if start:
+        load_backbone(network, read_weights(Path(start.path)))
+    return network
+
+
+def trained_model(found: Adaptation, plan: TrainPlan, run_id: str) -> ModelRef:
+    """The epoch that the plan's checkpoint names: the best on the held-out split, or the last."""
+    history = log_history(found, run_id)
+    by = "last" if plan.checkpoint == "last" else CHOSEN_BY
+    chosen = found.candidates[best_epoch(history, by)]
+    return ModelRef(
+        uri=str(chosen.weights),
+        sha256=str(chosen.sha256),
+        problem=plan.spec.problem,
+        arch=plan.spec.arch,
+        classes=plan.spec.classes,
+    )
+
+
+@task(name="source card")
+def add_card(
+    model: ModelRef, data: ManifestRef, split: str, device: DeviceName = "auto"
+) -> tuple[ModelRef, Report]:
+    """A copy of the model with the card of its own data, and its report on them."""
+    network, spec = open_model(model)
+    manifest = manifests.open_ref(data)
+    opened = manifests.open_split(manifest, split, spec.input)
+    labels = manifests.labels_for(opened.split, model)
+    chosen = choose(device)
+    outputs = labelled_scan(opened.images, labels, spec.input, device=chosen)
+    place(network, chosen)
+    card = make_card(
+        network,
+        outputs(network),
+        {
+            "source_sha256": model.sha256,
+            "manifest": manifest.name,
+            "manifest_sha256": data.sha256,
+            "split": split,
+        },
+        spec.classes,
+    )
+    found = report(outputs(network), spec.classes, split=split)
+    return _with_card(model, card), found
+
+
+def _with_card(model: ModelRef, card: Card) -> ModelRef:
+    """A copy of the model's bundle with this card, in a place named by both."""
+    facts = key_of(model=model.sha256, facts=card.facts)
+    folder = home() / "cards" / facts[:24]
+    with (
+        disk_errors(f"the card in {folder}"),
+        one_at_a_time(folder),
+        tempfile.TemporaryDirectory(dir=folder.parent) as scratch,
+    ):
+        fresh = Path(scratch, "bundle")
+        shutil.copytree(locate(model.uri), fresh)
+        write_card(fresh, card)
+        if not folder.is_dir():
+            fresh.rename(folder)
+    return model.model_copy(update={"uri": str(folder)})
+
+
+def spec_of(model: ModelRef) -> ModelSpec:
+    """The spec of a model."""
+    return read_spec(locate(model.uri))

@@ -1,0 +1,265 @@
+"""One run of the loop as a stage lives through it: resume, score, keep the best, log."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sfda.adapt import adapt
+from sfda.data.bundle import bundle_digest, write_bundle
+from sfda.data.digests import file_digest
+from sfda.errors import BadInput, NotFinite
+from sfda.methods._base import Method
+from sfda.refs import Adaptation, Candidate, ModelSpec, Scores
+from sfda.schedule import Schedule
+from sfda.types import Batches, EpochEnd, EpochStart, Scan, State, StepEnd
+from tasks import tracking
+from tasks.device import peak_memory_mb
+from tasks.home import disk_errors
+from tasks.progress import Progress
+
+POINTS = 25  # logged per epoch and loss; each is the mean over its steps
+
+
+@dataclass
+class Training:
+    """What one run of the loop needs besides the loop itself."""
+
+    folder: Path  # state, history and weights; the same folder resumes the same run
+    method: Method
+    spec: ModelSpec
+    batches: Batches
+    scan: Scan
+    schedule: Schedule
+    seed: int
+    score: Callable[[nn.Module], Scores]
+    select_by: str  # a score, or "last"
+    keep: Literal["best", "all"]
+    run_id: str
+    title: str
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self) -> Adaptation:
+        """Go through all epochs, or those that are left, and say what they gave.
+
+        Raises BadInput where a loss is no longer finite.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        resume = self._load_state()
+        self._log_missing()
+        total = self.batches.steps(self.method.sample(0)) * self.schedule.epochs
+        with Progress(self.title, total, done=self._steps_done()) as progress:
+            found: list[tuple[dict[str, Tensor], StepEnd]] = []
+            started = time.perf_counter()
+            for event in adapt(
+                self.method,
+                self.batches,
+                self.scan,
+                self.schedule,
+                seed=self.seed,
+                resume=resume,
+            ):
+                match event:
+                    case EpochStart():
+                        found, started = [], time.perf_counter()
+                    case StepEnd():
+                        found.append((event.losses, event))
+                        progress.advance()
+                    case EpochEnd():
+                        epoch = self._summary(found, time.perf_counter() - started)
+                        self._end_epoch(event, epoch)
+                        progress.say(_line(epoch, self.schedule.epochs))
+        return self._result()
+
+    def _summary(self, found: list[tuple[dict[str, Tensor], StepEnd]], seconds: float) -> Any:
+        """Losses of one epoch as numbers: the device is waited for here, once an epoch."""
+        first, last = found[0][1].clock, found[-1][1].clock
+        names = sorted({name for losses, _ in found for name in losses})
+        table = {
+            name: torch.stack(
+                [losses.get(name, torch.zeros(())).detach().float().cpu() for losses, _ in found]
+            )
+            for name in names
+        }
+        for name, values in table.items():
+            if not values.isfinite().all():
+                step = first.step + int((~values.isfinite()).nonzero()[0])
+                raise BadInput(
+                    f"{self.title}: the loss '{name}' is not finite at step {step}; "
+                    + self._slower()
+                )
+        width = max(1, -(-len(found) // POINTS))
+        return {
+            "epoch": first.epoch,
+            "steps": [first.step + i for i in range(0, len(found), width)],
+            "losses": {
+                name: [float(chunk.mean()) for chunk in values.split(width)]
+                for name, values in table.items()
+            },
+            "rate": [found[i][1].rate for i in range(0, len(found), width)],
+            "last_step": last.step,
+            "images": sum(event.images for _, event in found),
+            "seconds": seconds,
+        }
+
+    def _slower(self) -> str:
+        rate = self.schedule.lr / 10
+        return f"lower the learning rate, e.g. --set schedule.lr={rate:g}"
+
+    def _end_epoch(self, event: EpochEnd, epoch: dict[str, Any]) -> None:
+        try:
+            epoch["scores"] = self.score(event.adapted)
+        except NotFinite as error:
+            raise BadInput(
+                f"{self.title}: after step {epoch['last_step']} {error}; {self._slower()}"
+            ) from error
+        with disk_errors(f"weights and state below {self.folder}"):
+            weights = self.folder / f"epoch-{epoch['epoch']:04d}"
+            epoch["sha256"] = write_bundle(weights, event.adapted, self.spec)
+            epoch["weights"] = str(weights)
+            self.history.append(epoch)
+            self._forget_worse()
+            self._save_state(event.state)
+            self._sweep()  # after the state: what an old state refers to must still be there
+        self._log(epoch)
+
+    def _forget_worse(self) -> None:
+        """Refer to the weights of the best epoch so far and of the last; others keep scores."""
+        if self.keep == "all":
+            return
+        kept = {self.history[-1]["epoch"], best_epoch(self.history, self.select_by)}
+        for epoch in self.history:
+            if epoch["epoch"] not in kept:
+                epoch["weights"] = None
+
+    def _sweep(self) -> None:
+        """Delete weights that the history does not refer to."""
+        kept = {epoch["weights"] for epoch in self.history}
+        for weights in self.folder.glob("epoch-*"):
+            if str(weights) not in kept:
+                shutil.rmtree(weights, ignore_errors=True)
+
+    def _save_state(self, state: State) -> None:
+        """One file, replaced in one step: a kill at any moment leaves the old or the new."""
+        part = self.folder / f".state.{os.getpid()}"
+        kept = {
+            "next_epoch": state.next_epoch,
+            "method": dict(state.method),
+            "optimizer": dict(state.optimizer) if state.optimizer else None,
+            "history": json.dumps(self.history),
+        }
+        with part.open("wb") as file:  # given a path, torch would hide what the disk says
+            torch.save(kept, file)
+        os.replace(part, self.folder / "state.pt")
+
+    def _load_state(self) -> State | None:
+        """Where an earlier start stopped; None if there was none, or its weights are spoilt."""
+        file = self.folder / "state.pt"
+        for left in self.folder.glob(".state.*"):
+            left.unlink()
+        if not file.is_file():
+            return None
+        device = next(self.method.parameters()).device
+        kept = torch.load(file, map_location=device, weights_only=True)
+        history = json.loads(kept["history"])
+        if not all(_has_weights(epoch) for epoch in history):
+            return None
+        self.history = history
+        return State(kept["next_epoch"], kept["method"], kept["optimizer"])
+
+    def _steps_done(self) -> int:
+        return int(self.history[-1]["last_step"]) + 1 if self.history else 0
+
+    def _log_missing(self) -> None:
+        """What an earlier start finished and this run does not show yet."""
+        logged = tracking.last_step(self.run_id, "epoch") if self.history else -1
+        for epoch in self.history:
+            if epoch["epoch"] + 1 > logged:
+                self._log(epoch)
+
+    def _log(self, epoch: dict[str, Any]) -> None:
+        tracking.log_points(self.run_id, points_of(epoch))
+
+    def _result(self) -> Adaptation:
+        text = json.dumps(self.history, indent=1)
+        part = self.folder / ".history"
+        with disk_errors(str(part)):
+            part.write_text(text)
+            os.replace(part, self.folder / "history.json")
+        seconds = sum(epoch["seconds"] for epoch in self.history)
+        device = next(self.method.parameters()).device
+        return Adaptation(
+            folder=str(self.folder),
+            history_sha256=file_digest(self.folder / "history.json"),
+            candidates=tuple(
+                Candidate(
+                    epoch=epoch["epoch"],
+                    scores=epoch["scores"],
+                    weights=epoch["weights"] if self.keep == "best" else None,
+                    sha256=epoch["sha256"],
+                )
+                for epoch in self.history
+            ),
+            seconds=seconds,
+            images_per_second=sum(epoch["images"] for epoch in self.history) / seconds,
+            peak_memory_mb=peak_memory_mb(device),
+        )
+
+
+def _has_weights(epoch: dict[str, Any]) -> bool:
+    """Whether the weights that an epoch refers to are there as they were written."""
+    try:
+        return not epoch["weights"] or bundle_digest(Path(epoch["weights"])) == epoch["sha256"]
+    except BadInput:
+        return False
+
+
+def best_epoch(history: list[dict[str, Any]], select_by: str) -> int:
+    """The epoch with the highest score, the earliest of equals; the last one for "last"."""
+    if select_by == "last":
+        return int(history[-1]["epoch"])
+    return int(max(history, key=lambda epoch: epoch["scores"][select_by])["epoch"])
+
+
+def log_history(adaptation: Adaptation, run_id: str) -> list[dict[str, Any]]:
+    """The history of an adaptation, after making sure that the run shows it.
+
+    It does not yet where the adaptation came from the cache.
+    """
+    history: list[dict[str, Any]] = json.loads(Path(adaptation.folder, "history.json").read_text())
+    logged = tracking.last_step(run_id, "epoch")
+    for epoch in history:
+        if epoch["epoch"] + 1 > logged:
+            tracking.log_points(run_id, points_of(epoch))
+    return history
+
+
+def points_of(epoch: dict[str, Any]) -> list[tracking.Point]:
+    """One epoch of the history as metrics: losses and rate by step, scores by epoch."""
+    points = [
+        (f"loss/{name}", value, step)
+        for name, values in epoch["losses"].items()
+        for step, value in zip(epoch["steps"], values, strict=True)
+    ]
+    points += [
+        ("rate", value, step) for step, value in zip(epoch["steps"], epoch["rate"], strict=True)
+    ]
+    number = epoch["epoch"] + 1
+    points += [(f"score/{name}", value, number) for name, value in epoch["scores"].items()]
+    points.append(("images_per_second", epoch["images"] / epoch["seconds"], number))
+    points.append(("epoch", number, number))  # the last one: it says that the epoch is logged
+    return points
+
+
+def _line(epoch: dict[str, Any], epochs: int) -> str:
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in epoch["scores"].items())
+    return f"epoch {epoch['epoch'] + 1}/{epochs}: {scores}"

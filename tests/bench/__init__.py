@@ -1,0 +1,1 @@
+"""Benchmarks: each writes `bench/<name>.json`; what is there already is not measured again."""

@@ -1,0 +1,50 @@
+"""The work of one `sfda adapt` as plain calls of the library: no Prefect, no MLflow."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from sfda import plugins
+from sfda.adapt import adapt
+from sfda.data.bundle import read_bundle
+from sfda.data.decode import decode, decode_key
+from sfda.data.loaders import TargetLoader, labelled_scan, scan
+from sfda.data.manifest import open_manifest, read_split
+from sfda.evaluate import report, score
+from sfda.types import EpochEnd, SeenViews, TargetInfo
+
+CPU = torch.device("cpu")
+SCORES = ("entropy", "infomax", "nuclear_norm")
+
+
+def main(target: str, bundle: str, seed: int, scratch: Path) -> None:
+    """Scan, one epoch of SHOT, scores, and both models evaluated."""
+    network, spec = read_bundle(Path(bundle))
+    manifest = open_manifest(Path(target))
+    images, labels, rows = {}, {}, {}
+    for name in ("adapt", "test"):
+        split = read_split(manifest, name)
+        key = decode_key(manifest, name, spec.input)
+        images[name] = decode(split, spec.input, scratch, key=key)
+        labels[name], rows[name] = split.labels, split.row_ids
+    kind = plugins.load("methods", "shot")
+    config = kind.Config.from_settings({"schedule": {"epochs": 1}})
+    look = scan(images["adapt"], spec.input, device=CPU)
+    list(look(network))
+    method = kind(network, TargetInfo(len(rows["adapt"]), rows["adapt"]), config)
+    loader = TargetLoader(
+        images["adapt"], spec.input, spec.views, strong=False, batch_size=64, seed=seed, device=CPU
+    )
+    for event in adapt(method, loader, look, config.schedule, seed=seed):
+        if isinstance(event, EpochEnd):
+            seen = (SeenViews(*part) for part in look(event.adapted))
+            score(seen, {name: plugins.load("validators", name)() for name in SCORES})
+    both = labelled_scan(images["test"], labels["test"], spec.input, device=CPU)
+    for model in (network, method.adapted):
+        report(both(model), spec.classes, split="test")
+
+
+main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))

@@ -1,0 +1,102 @@
+"""What the command line and the platform cost: `sfda --help`, and one whole job over its bare work.
+
+The job is the demo's: `sfda adapt` on the drawn digits for one epoch. Its bare work is the same
+calls of the library in one process: scan, one epoch, scores, evaluation. The first start, which
+makes Prefect's and MLflow's databases, is reported apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SFDA = str(Path(sys.executable).with_name("sfda"))
+BARE = str(Path(__file__).with_name("bare.py"))
+ROUNDS = 5
+
+
+def measure(out: Path) -> dict[str, Any]:
+    helps = [seconds([SFDA, "--help"]) for _ in range(ROUNDS)]
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder, "home")
+        env = {**os.environ, "SFDA_HOME": str(home)}
+        call("demo", env=env)
+        first = json.loads((home / "demo" / "first.json").read_text())
+        jobs, bare = [], []
+        for seed in range(1, ROUNDS + 1):
+            job = job_seconds(home, env, seed)
+            bare.append(bare_seconds(home, env, seed))
+            jobs.append(job)
+        shutil.rmtree(home, ignore_errors=True)
+    return {
+        "help_s": helps,
+        "first_train_source_s": first,
+        "job_s": jobs,
+        "bare_s": bare,
+        "added_s": [a - b for a, b in zip(jobs, bare, strict=True)],
+    }
+
+
+def call(name: str, env: dict[str, str]) -> None:
+    """Make the demo's data and a source model; the first start of everything."""
+    home = Path(env["SFDA_HOME"])
+    make = "from sfda.data.digits import write_demo; from pathlib import Path; import sys\n"
+    make += "write_demo(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", make, str(home / name)], check=True, env=env)
+    took = seconds(
+        [SFDA, "train-source", "--data", str(home / name / "digits_source.yaml"), "--arch",
+         "sfda:lenet", "--name", "digits", "--epochs", "5"], env
+    )  # fmt: skip
+    (home / name / "first.json").write_text(json.dumps(took))
+
+
+def job_seconds(home: Path, env: dict[str, str], seed: int) -> float:
+    target = str(home / "demo" / "digits_target.yaml")
+    return seconds(
+        [SFDA, "adapt", "--source", "models:/digits@source", "--target", target, "--epochs", "1",
+         "--seed", str(seed), "--select-by", "last", "--json"], env
+    )  # fmt: skip
+
+
+def bare_seconds(home: Path, env: dict[str, str], seed: int) -> float:
+    bundle = next((home / "cards").iterdir())
+    target = str(home / "demo" / "digits_target.yaml")
+    with tempfile.TemporaryDirectory() as scratch:
+        return seconds([sys.executable, BARE, target, str(bundle), str(seed), scratch], env)
+
+
+def seconds(command: list[str], env: dict[str, str] | None = None) -> float:
+    started = time.perf_counter()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:3])} failed: {done.stderr[-2000:]}")
+    return time.perf_counter() - started
+
+
+def text(found: dict[str, Any]) -> str:
+    def line(name: str, values: list[float]) -> str:
+        return (
+            f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} to {max(values):.2f} |"
+        )
+
+    return "\n".join(
+        [
+            "| seconds | median | min to max |",
+            "|---|---:|---:|",
+            line("`sfda --help`", found["help_s"]),
+            line("`sfda adapt`, one epoch, existing databases", found["job_s"]),
+            line("the same work as a plain Python process", found["bare_s"]),
+            line("added by Prefect, MLflow and the command line", found["added_s"]),
+            "",
+            f"First `sfda train-source` (5 epochs), databases made: "
+            f"{found['first_train_source_s']:.1f} s.",
+        ]
+    )

@@ -1,0 +1,154 @@
+"""Steps per second of the whole pipeline over a bare loop that does nothing but the network's work.
+
+Bare: the same network, one batch already in memory, the method's own forward passes, backward and
+step. Both are measured in turns, one after the other, so that a slow minute of the machine hits
+both; the figure is the median of the ratios.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sfda import plugins
+from sfda.adapt import adapt
+from sfda.data.decode import decode, decode_key
+from sfda.data.loaders import TargetLoader, scan
+from sfda.data.manifest import open_manifest, read_split
+from sfda.problems.classification import build, defaults
+from sfda.refs import InputSpec, Views
+from sfda.types import StepEnd, TargetInfo
+
+CPU = torch.device("cpu")
+ROUNDS = 5
+CASES = (
+    # name, manifest, architecture, (resize, size), steps a round, method
+    ("digit network, 28 px, shot", "digits/usps", "sfda:lenet", None, 40, "shot"),
+    ("digit network, 28 px, mean_teacher", "digits/usps", "sfda:lenet", None, 40, "mean_teacher"),
+    ("SqueezeNet, 224 px, shot", "pacs/art_painting", "torchvision:squeezenet1_1", (256, 224), 2,
+     "shot"),
+    ("SqueezeNet, 224 px, mean_teacher", "pacs/art_painting", "torchvision:squeezenet1_1",
+     (256, 224), 2, "mean_teacher"),
+)  # fmt: skip
+
+
+def measure(out: Path) -> dict[str, Any]:
+    """Every case, its rounds, and the cost of making one batch."""
+    return {"cases": [case(out, *given) for given in CASES]}
+
+
+def case(
+    out: Path, name: str, manifest: str, arch: str, pixels: Any, steps: int, method: str
+) -> dict[str, Any]:
+    spec, views = input_of(arch, pixels)
+    opened = open_manifest(Path("data_manifests") / f"{manifest}.yaml").unlabelled()
+    split = read_split(opened, "adapt")
+    images = decode(split, spec, out / "decoded", key=decode_key(opened, "adapt", spec))
+    torch.manual_seed(0)
+    kind = plugins.load("methods", method)
+    config = kind.Config()
+    info = TargetInfo(len(images), split.row_ids)
+    algorithm = kind(build(arch, 10), info, config)
+    loader = TargetLoader(
+        images, spec, views, strong=kind.views != "none", batch_size=64, seed=0, device=CPU
+    )
+    batch = next(loader.epoch(0))
+    bare = bare_loop(algorithm, batch, config)
+    run = pipeline(algorithm, loader, scan(images, spec, device=CPU), config)
+    bare(1)
+    run(1)
+    rounds = [(bare(steps), run(steps)) for _ in range(ROUNDS)]
+    batches = [timed(lambda: next(loader.epoch(3))) for _ in range(5)]
+    return {
+        "name": name,
+        "bare_steps_per_s": [1 / b for b, _ in rounds],
+        "pipeline_steps_per_s": [1 / p for _, p in rounds],
+        "ratios": [b / p for b, p in rounds],
+        "batch_ms": [1000 * seconds for seconds in batches],
+        "views": "weak" if kind.views == "none" else "weak and strong",
+    }
+
+
+def input_of(arch: str, pixels: Any) -> tuple[InputSpec, Views]:
+    spec, views = defaults(arch)
+    assert spec is not None
+    if pixels:
+        resize, size = pixels
+        spec = spec.model_copy(update={"resize": (resize, resize), "size": (size, size)})
+    return spec, views
+
+
+def bare_loop(algorithm: Any, batch: Any, config: Any) -> Callable[[int], float]:
+    """Seconds a step of the network's work alone."""
+    student = algorithm.student
+    teacher = getattr(algorithm, "teacher", None)
+    optimizer = config.schedule.make_optimizer(algorithm.parameter_groups(config.schedule))
+    labels = torch.zeros(len(batch.index), dtype=torch.long)
+
+    def loop(steps: int) -> float:
+        algorithm.train()
+        started = time.perf_counter()
+        for _ in range(steps):
+            images = batch.weak
+            if teacher is not None:
+                with torch.no_grad():
+                    teacher(batch.weak)
+                images = batch.strong
+            loss = F.cross_entropy(student(images).logits, labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        return (time.perf_counter() - started) / steps
+
+    return loop
+
+
+def pipeline(algorithm: Any, loader: Any, look: Any, config: Any) -> Callable[[int], float]:
+    """Seconds a step of the real loop with the real loader, scans left out."""
+
+    def loop(steps: int) -> float:
+        schedule = replace_epochs(config.schedule)
+        events = adapt(algorithm, loader, look, schedule)
+        next(events)  # the scan
+        started = time.perf_counter()
+        for _ in range(steps):
+            assert isinstance(next(events), StepEnd)
+        seconds = (time.perf_counter() - started) / steps
+        events.close()
+        return seconds
+
+    return loop
+
+
+def replace_epochs(schedule: Any) -> Any:
+    return schedule.model_copy(update={"epochs": 100})
+
+
+def timed(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def text(found: dict[str, Any]) -> str:
+    lines = [
+        "| network, method | bare steps/s | pipeline steps/s | ratio (median, min to max) | "
+        "one batch of views, ms |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row in found["cases"]:
+        middle = {key: statistics.median(row[key]) for key in row if key not in ("name", "views")}
+        ratios = np.array(row["ratios"])
+        lines.append(
+            f"| {row['name']} ({row['views']} view) | {middle['bare_steps_per_s']:.2f} "
+            f"| {middle['pipeline_steps_per_s']:.2f} | {middle['ratios']:.2f} "
+            f"({ratios.min():.2f} to {ratios.max():.2f}) | {middle['batch_ms']:.1f} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,145 @@
+"""A job killed for good after an epoch goes on there and ends as the undisturbed one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import torch
+from conftest import Home, World, sfda
+
+from tasks import tracking
+from tasks.models import refer
+
+pytestmark = pytest.mark.flow
+
+EPOCHS = 16  # enough to be caught in the middle
+MAIN = "from flows.cli import main; main()"
+
+
+def words(world: World) -> list[str]:
+    """The command: small steps, so that all epochs differ to the last."""
+    given = small.FAST | {"lr": 0.001, "batch_size": 4, "epochs": EPOCHS}
+    settings = [w for n, value in given.items() for w in ("--set", f"schedule.{n}={value}")]
+    return ["adapt", "--source", str(world.bundle), "--target", str(world.target), "--method",
+            "aad", "--name", "toy", *settings, "--json"]  # fmt: skip
+
+
+class Jobs:
+    """Starts `sfda` as a user does, in a process group of its own that ends with the test."""
+
+    def __init__(self, home: Home, world: World) -> None:
+        self.home, self.world = home, world
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self) -> subprocess.Popen[str]:
+        unset = {name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_"))}
+        env = {name: value for name, value in os.environ.items() if name not in unset}
+        env |= {"SFDA_HOME": str(self.home.path), "OMP_NUM_THREADS": "1"}
+        job = subprocess.Popen(
+            [sys.executable, "-c", MAIN, *words(self.world)],
+            env=env,
+            cwd=self.home.path,
+            stdout=subprocess.PIPE,
+            stderr=(self.home.path / f"stderr-{len(self.started)}").open("w"),
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(job)
+        return job
+
+    def end(self) -> None:
+        """End what a killed job left, such as Prefect's temporary server."""
+        for job in self.started:
+            try:
+                os.killpg(job.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            job.wait()
+
+
+def migrated_database(home: Home) -> None:
+    """A copy of the test server's database, since migrating a new one takes ten seconds."""
+    from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL as URL
+
+    kept = home.path / "prefect" / "prefect.db"
+    kept.parent.mkdir()
+    with (
+        contextlib.closing(sqlite3.connect(str(URL.value()).partition(":///")[2])) as theirs,
+        contextlib.closing(sqlite3.connect(kept)) as ours,
+    ):
+        theirs.backup(ours)
+
+
+@pytest.fixture
+def jobs(world: World) -> Iterator[Jobs]:
+    made = Jobs(world.home("killed"), world)
+    migrated_database(made.home)
+    yield made
+    made.end()
+
+
+def state_of(home: Home) -> Path | None:
+    return next(iter(home.path.glob("runs/*/state.pt")), None)
+
+
+def outcome(home: Home, said: Any) -> dict[str, Any]:
+    """All that must not depend on the kill."""
+    (history,) = home.path.glob("runs/*/history.json")
+    return {
+        "sha256": refer(said["uri"]).sha256,
+        "scores": said["scores"],
+        "selected_epoch": said["selected_epoch"],
+        "metrics": said["metrics"],
+        "epochs": [
+            {name: epoch[name] for name in ("epoch", "scores", "sha256", "losses")}
+            for epoch in json.loads(history.read_text())
+        ],
+    }
+
+
+def test_a_killed_job_started_again_ends_as_the_undisturbed_one(world, jobs):
+    undisturbed = world.home("undisturbed")
+    with undisturbed.entered():
+        expected = outcome(undisturbed, sfda(*words(world)).json)
+    assert len({epoch["sha256"] for epoch in expected["epochs"]}) == EPOCHS
+
+    job, end = jobs.start(), time.monotonic() + 120
+    while state_of(jobs.home) is None:
+        assert job.poll() is None, (jobs.home.path / "stderr-0").read_text()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(job.pid, signal.SIGKILL)
+    assert job.wait() == -signal.SIGKILL
+    done = torch.load(state_of(jobs.home))["next_epoch"]
+    assert 1 <= done < EPOCHS
+    with jobs.home.entered():
+        (run,) = tracking.client().search_runs([tracking.experiment()])
+        assert run.info.status == "RUNNING"  # nobody was left to end it
+        assert tracking.versions("toy") == []
+
+    job = jobs.start()
+    said, _ = job.communicate(timeout=120)
+    errors = (jobs.home.path / "stderr-1").read_text()
+    assert job.returncode == 0, errors
+    assert f"epoch {done + 1}/{EPOCHS}" in errors
+    assert f"epoch {done}/{EPOCHS}" not in errors  # it went on where it had stopped
+    assert said.count("\n") == 1  # one JSON object and nothing else
+    with jobs.home.entered():
+        assert outcome(jobs.home, json.loads(said)) == expected
+        (again,) = tracking.client().search_runs([tracking.experiment()])
+        assert (again.info.run_id, again.info.status) == (run.info.run_id, "FINISHED")
+        assert [v.version for v in tracking.versions("toy")] == ["1"]
+        curve = tracking.client().get_metric_history(run.info.run_id, "score/infomax")
+        assert sorted(point.step for point in curve) == list(range(1, EPOCHS + 1))

@@ -1,0 +1,457 @@
+"""The main job end to end: trained, adapted, held or promoted, compared, and all on record."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+from conftest import Home, World, flow_artifacts, flow_stages, sfda
+
+from tasks import tracking
+
+pytestmark = pytest.mark.flow
+
+STAGES = [
+    "import of the source model",
+    "pseudo-labelling of the target",
+    "adaptation",
+    "choice",
+    "evaluation",
+    "registration",
+    "promotion",
+]
+EPOCHS = 4
+CACHED = {"pseudo-labelling of the target", "adaptation", "evaluation"}
+METRICS = {"overall_accuracy", "macro_accuracy", "expected_calibration_error", "log_loss"}
+FAST = [
+    word
+    for name, value in (small.FAST | {"epochs": EPOCHS}).items()
+    for word in ("--set", f"schedule.{name}={value}")
+] + ["--set", "lr_scale.backbone=1"]
+
+
+@dataclass(frozen=True)
+class Story:
+    """One home and what every command of the main job said there, in this order."""
+
+    home: Home
+    world: World
+    train: Any
+    better: Any  # aad, not asked to promote
+    promoted: Any  # the same again, asked to
+    held: Any  # no better than the champion, asked to
+    unlabelled: Any
+    reigning: list[str | None]  # champion after each of these
+    promote: Any
+    rollback: Any
+
+    def run(self, said: Any) -> Any:
+        return tracking.client().get_run(said["mlflow_run_id"])
+
+
+@pytest.fixture(scope="module")
+def story(world: World) -> Story:
+    home = world.home("story")
+    given = small.target_arrays()
+    bare = {"x": given["x"][given["split"] == 0], "split": given["split"][given["split"] == 0]}
+    nameless = small.write(world.folder, "bare", bare, {"adapt": 48}, classes=None)
+
+    def adapt(target: Path, *more: object) -> Any:
+        said = sfda("adapt", "--source", "models:/toy@source", "--target", target, *more, "--json")
+        reigning.append(champion())
+        return said.json
+
+    def champion() -> str | None:
+        found = tracking.by_alias("toy", "champion")
+        return found and found.version
+
+    reigning: list[str | None] = []
+    aad = ["--method", "aad", *FAST]
+    with home.entered():
+        trained = sfda(
+            "train-source", "--data", world.source, "--arch", "sfda:tiny", "--name", "toy",
+            "--epochs", 6, "--checkpoint", "last", "--set", "schedule.lr=0.05", "--set",
+            "schedule.batch_size=8", "--set", "schedule.decay=none", "--set",
+            "lr_scale.backbone=1", "--json",
+        ).json  # fmt: skip
+        reigning.append(champion())
+        yield Story(
+            home=home,
+            world=world,
+            train=trained,
+            better=adapt(world.target, *aad),
+            promoted=adapt(world.target, *aad, "--promote"),
+            held=adapt(world.target, "--method", "shot", "--epochs", 1, "--promote", "--set",
+                       "schedule.lr=1e-6"),
+            unlabelled=adapt(nameless, *aad, "--promote"),
+            reigning=reigning,
+            promote=sfda("promote", "toy", "1", "--json").json,
+            rollback=sfda("rollback", "toy", "--json").json,
+        )  # fmt: skip
+
+
+def test_training_registers_a_source_that_is_champion_of_its_name(story):
+    assert story.train["uri"] == "models:/toy/1"
+    assert story.train["metrics"]["macro_accuracy"] > 0.9
+    assert set(story.train["metrics"]) == METRICS
+    assert story.reigning[0] == "1"
+    assert tracking.by_alias("toy", "source").version == "1"
+    run = story.run(story.train)
+    assert run.data.params["arch"] == "sfda:tiny"
+    assert run.data.params["schedule.lr"] == "0.05"
+    assert [i.dataset.name for i in run.inputs.dataset_inputs] == [
+        f"{story.world.source.parent.name}/source"
+    ]
+    assert flow_stages(story.train["flow_run_id"]) == [
+        ("training", "Completed"),
+        ("source card", "Completed"),
+        ("registration", "Completed"),
+    ]
+
+
+def test_every_key_of_the_issues_table_is_there(story):
+    assert {"name", "version", "uri", "metrics"} <= set(story.train)
+    assert {
+        "flow_run_id", "mlflow_run_id", "version", "uri", "selected_epoch", "scores", "metrics",
+        "promoted", "seconds", "images_per_second", "peak_memory_mb",
+    } <= set(story.better)  # fmt: skip
+    assert set(story.better["metrics"]) == {"source", "adapted"}
+    assert set(story.better["metrics"]["source"]) == METRICS
+    assert {"infomax"} <= set(story.better["scores"])
+    assert story.better["seconds"] > 0 < story.better["images_per_second"]
+    assert story.better["peak_memory_mb"] > 10
+
+
+def test_the_stages_have_the_users_words_and_the_second_time_come_from_the_cache(story):
+    assert flow_stages(story.better["flow_run_id"]) == [(name, "Completed") for name in STAGES]
+    assert flow_stages(story.promoted["flow_run_id"]) == [
+        (name, "Cached" if name in CACHED else "Completed") for name in STAGES
+    ]
+
+
+def test_artifacts_show_the_source_the_labels_the_choice_the_report_and_the_verdict(story):
+    found = flow_artifacts(story.better["flow_run_id"])
+    assert set(found) == {
+        "source-model", "pseudo-labels", "choice", "adaptation-report", "promotion-verdict",
+    }  # fmt: skip
+    assert "Source card: complete" in found["source-model"]
+    assert "48 images" in found["pseudo-labels"]
+    counted = [int(r.split("|")[2]) for r in found["pseudo-labels"].splitlines() if "%" in r]
+    assert sum(counted) == 2 * 48  # once by class, once by confidence
+    for side in ("source", "adapted"):
+        value = story.better["metrics"][side]["macro_accuracy"]
+        assert f"{value:.4f}" in found["adaptation-report"]
+    assert story.better["mlflow_run_id"] in found["adaptation-report"]
+    choice = json.loads(found["choice"])
+    assert [row["chosen"] for row in choice].index("yes") == story.better["selected_epoch"] - 1
+    assert "better, but promotion was not asked for" in found["promotion-verdict"]
+
+
+def test_the_run_has_parameters_curves_by_step_and_the_dataset(story):
+    run, client = story.run(story.better), tracking.client()
+    assert run.info.status == "FINISHED"
+    assert run.data.params["method"] == "aad"
+    assert run.data.params["schedule.batch_size"] == "8"
+    assert run.data.params["select_by"] == "infomax"
+    assert run.data.params["source"] == "models:/toy/1"
+    for loss in ("loss/attract", "loss/disperse", "rate"):
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, loss)]
+        assert sorted(steps) == list(range(6 * EPOCHS))
+    scores = client.get_metric_history(run.info.run_id, "score/infomax")
+    by_epoch = {m.step: m.value for m in scores}
+    assert sorted(by_epoch) == list(range(1, EPOCHS + 1))
+    chosen = max(by_epoch, key=by_epoch.get)
+    assert chosen == story.better["selected_epoch"]
+    assert by_epoch[chosen] == pytest.approx(story.better["scores"]["infomax"])
+    for side in ("source", "adapted"):
+        for name, value in story.better["metrics"][side].items():
+            assert run.data.metrics[f"{side}/{name}"] == pytest.approx(value)
+    (found,) = run.inputs.dataset_inputs
+    digest = small.sha256(story.world.target)
+    assert found.dataset.digest == digest[:32]
+    tags = {tag.key: tag.value for tag in found.tags}
+    assert tags == {"mlflow.data.context": "target-unlabelled", "sha256": digest}
+    assert run.data.tags["prefect.flow_run_id"] == story.better["flow_run_id"]
+    assert run.data.tags["selected_by"] == "infomax"
+
+
+def test_a_run_from_the_cache_shows_the_same_curves(story):
+    def curves(said: Any) -> dict[str, list[tuple[int, float]]]:
+        run = story.run(said)
+        return {
+            name: [(m.step, m.value) for m in tracking.client().get_metric_history(
+                run.info.run_id, name)]
+            for name in run.data.metrics if not name.startswith("system/")
+        }  # fmt: skip
+
+    assert story.better["mlflow_run_id"] != story.promoted["mlflow_run_id"]
+    assert curves(story.better) == curves(story.promoted)
+
+
+def test_the_picture_and_the_report_are_kept_with_the_run(story, tmp_path):
+    client, run_id = tracking.client(), story.better["mlflow_run_id"]
+    names = [file.path for file in client.list_artifacts(run_id)]
+    assert {"report.json", "pictures"} <= set(names)
+    report = json.loads(
+        Path(client.download_artifacts(run_id, "report.json", tmp_path)).read_text()
+    )
+    assert report["split"] == "test"
+    assert report["adapted"]["metrics"] == story.better["metrics"]["adapted"]
+    assert sum(map(sum, report["adapted"]["confusion"])) == report["adapted"]["count"] == 30
+    (picture,) = client.list_artifacts(run_id, "pictures")
+    content = Path(client.download_artifacts(run_id, picture.path, tmp_path)).read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert content == Path(story.better["picture"]).read_bytes()
+
+
+def test_the_version_says_where_it_comes_from(story):
+    version = tracking.find_version("toy", story.better["version"])
+    tags = tracking.version_tags(version)
+    assert tags["method"] == "aad"
+    assert tags["source"] == "models:/toy/1"
+    assert tags["source.sha256"] == tracking_sha("1")
+    assert tags["manifest.sha256"] == small.sha256(story.world.target)
+    assert json.loads(tags["report"])["adapted"] == story.better["metrics"]["adapted"]
+    assert tags["verdict"].startswith("better, but promotion was not asked for")
+    assert tags["sha256"] == tracking_sha(version.version) != tracking_sha("1")
+
+
+def tracking_sha(version: str) -> str:
+    from tasks.models import refer
+
+    return refer(f"models:/toy/{version}").sha256
+
+
+def test_the_adapted_model_carries_its_sources_card_on(story):
+    from sfda.card import missing
+    from sfda.data.cards import read_card
+    from tasks.models import locate
+
+    card = read_card(locate(story.better["uri"]))
+    assert missing(card) == []
+    assert card.facts.manifest == "toy/source"
+    assert card.facts.count == 30
+
+
+def test_only_what_is_better_is_promoted_and_only_when_that_is_asked_for(story):
+    source, adapted = (story.better["metrics"][side]["macro_accuracy"] for side in
+                       ("source", "adapted"))  # fmt: skip
+    assert adapted == 1.0 > source
+    assert not story.better["promoted"]
+    assert story.promoted["promoted"]
+    assert not story.held["promoted"]
+    assert not story.unlabelled["promoted"]
+    third = story.promoted["version"]
+    assert story.reigning == ["1", "1", third, third, third]
+    verdicts = [
+        tracking.version_tags(tracking.find_version("toy", said["version"]))["verdict"]
+        for said in (story.promoted, story.held, story.unlabelled)
+    ]
+    assert verdicts[0].startswith("promoted: macro accuracy")
+    assert verdicts[1].startswith("held: not better")
+    assert f"champion (version {third}) {adapted:.4f}" in verdicts[1]
+    assert verdicts[2].startswith("held: the target has no labelled test split, so there is no ev")
+
+
+def test_without_labels_there_are_no_metrics_and_the_weights_are_the_same(story):
+    assert story.unlabelled["metrics"] == {"source": None, "adapted": None}
+    assert story.unlabelled["picture"] is None
+    assert story.unlabelled["scores"] == story.better["scores"]
+    assert tracking_sha(story.unlabelled["version"]) == tracking_sha(story.better["version"])
+    metrics = story.run(story.unlabelled).data.metrics
+    assert not [name for name in metrics if name.startswith(("source/", "adapted/"))]
+    report = flow_artifacts(story.unlabelled["flow_run_id"])["adaptation-report"]
+    assert "no labels" in report
+
+
+def test_promote_and_rollback_move_the_champion_and_keep_the_history(story):
+    third = story.promoted["version"]
+    assert story.promote == {"name": "toy", "version": "1", "previous": third}
+    assert story.rollback == {"name": "toy", "version": third, "previous": "1"}
+    assert tracking.champions("toy") == ["1", third]
+    assert tracking.canonical("models:/toy@champion") == f"models:/toy/{third}"
+    assert tracking.canonical("models:/toy@candidate") == story.unlabelled["uri"]
+
+
+def test_nothing_is_left_running(story):
+    open_runs = tracking.client().search_runs(
+        [tracking.experiment()], "attributes.status = 'RUNNING'"
+    )
+    assert not open_runs
+
+
+LOADS = """
+import json, sys
+import mlflow, numpy as np
+model = mlflow.pyfunc.load_model(sys.argv[1])
+import sfda
+found = model.predict(np.load(sys.argv[2]))
+print(json.dumps({
+    "label": list(map(str, found["label"])),
+    "confidence": [float(c) for c in found["confidence"]],
+    "sum": [float(s) for s in found["probabilities"].sum(1)],
+    "from": sfda.__file__,
+    "signature": str(model.metadata.signature.inputs),
+}))
+"""
+
+
+def test_a_version_answers_elsewhere_as_sfda_predict_does(story, tmp_path):
+    given = small.target_arrays()
+    images, labels = (given[name][given["split"] == 1] for name in "xy")
+    np.save(tmp_path / "images.npy", images[..., None])
+    kept = ("PATH", "HOME", "MLFLOW_TRACKING_URI")
+    ended = subprocess.run(
+        [sys.executable, "-c", LOADS, story.better["uri"], str(tmp_path / "images.npy")],
+        cwd=tmp_path,
+        env={name: os.environ[name] for name in kept} | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout.splitlines()[-1])
+    assert Path(found["from"]).is_relative_to(story.home.path)  # the code that came with the model
+    assert "uint8" in found["signature"]
+    assert "(-1, -1, -1, 1)" in found["signature"]
+    assert np.allclose(found["sum"], 1)
+
+    said = sfda(
+        "predict", "--model", story.better["uri"], "--data", story.world.target, "--split", "test",
+        "--out", tmp_path / "answers", "--json",
+    ).json  # fmt: skip
+    with open(said["file"], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert said["count"] == len(rows) == 30
+    assert [row["label"] for row in rows] == found["label"]
+    assert np.allclose([float(r["confidence"]) for r in rows], found["confidence"], atol=1e-5)
+    right = [small.CLASSES[y] == label for y, label in zip(labels, found["label"], strict=True)]
+    evaluated = sfda("evaluate", "--model", story.better["uri"], "--data", story.world.target,
+                     "--json").json["metrics"]  # fmt: skip
+    assert evaluated == story.better["metrics"]["adapted"]
+    assert evaluated["overall_accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_what_was_deleted_or_altered_is_made_anew(story):
+    again = ["adapt", "--source", "models:/toy@source", "--target", story.world.target,
+             "--method", "aad", *FAST, "--json"]  # fmt: skip
+    Path(story.better["picture"]).unlink()
+    sha256 = tracking_sha(story.better["version"])
+    kept = [p for p in story.home.path.glob("runs/*/epoch-*") if bundle_sha(p) == sha256]
+    for folder in kept:
+        weights = folder / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    assert kept
+    said = sfda(*again).json
+    states = dict(flow_stages(said["flow_run_id"]))
+    assert states["pseudo-labelling of the target"] == "Cached"
+    assert (states["adaptation"], states["evaluation"]) == ("Completed", "Completed")
+    assert said["scores"] == story.better["scores"]
+    assert tracking_sha(said["version"]) == tracking_sha(story.better["version"])
+    assert Path(said["picture"]).is_file()
+
+
+def bundle_sha(folder: Path) -> str:
+    from sfda.data.bundle import bundle_digest
+
+    return bundle_digest(folder)
+
+
+def test_a_comparison_tells_selected_last_oracle_regret_and_harm(story):
+    words = [
+        "compare", "--source", "models:/toy@source", "--target", story.world.target, "--methods",
+        "aad,shot,supervised", "--seeds", "0,1", *FAST, "--set", "shot.schedule.lr=1e-6", "--json",
+    ]  # fmt: skip
+    first = sfda(*words).json
+    rows = {(row["method"], row["metric"]): row for row in first["rows"]}
+    assert {method for method, _ in rows} == {"source", "aad", "shot", "supervised"}
+    before = story.better["metrics"]["source"]
+    for (method, metric), row in rows.items():
+        assert row["source"] == before[metric]
+        if method == "source":
+            assert row["selected"] == row["last"] == row["oracle"] == before[metric]
+            continue
+        selected, last, oracle = (row[f"{n}_values"] for n in ("selected", "last", "oracle"))
+        assert row["seeds"] == [0, 1]
+        assert row["selected"] == pytest.approx(statistics.mean(selected))
+        assert row["selected_spread"] == pytest.approx(statistics.stdev(selected))
+        assert row["last"] == pytest.approx(statistics.mean(last))
+        assert row["oracle"] == pytest.approx(statistics.mean(oracle))
+        assert row["regret"] == pytest.approx(row["oracle"] - row["selected"])
+        harmed = [value < before[metric] for value in selected]
+        assert row["harm_rate"] == pytest.approx(statistics.mean(map(float, harmed)))
+        assert all(o >= s for o, s in zip(oracle, selected, strict=True))
+        assert all(o >= value for o, value in zip(oracle, last, strict=True))
+    assert rows["supervised", "macro_accuracy"]["selected_by"] == "last"
+    own = rows["supervised", "macro_accuracy"]
+    assert own["selected_values"] == own["last_values"]
+    chosen = rows["aad", "overall_accuracy"]["selected_values"][0]
+    assert chosen == story.better["metrics"]["adapted"]["overall_accuracy"]  # seed 0, as above
+
+    for row in rows.values():  # what the epochs gave, from the runs' own curves
+        if row["method"] in ("aad", "shot"):
+            check_against_curves(first, row)
+
+    second = sfda(*words).json
+    assert second["rows"] == first["rows"]
+    names = [name for name, state in flow_stages(second["flow_run_id"]) if state == "Cached"]
+    assert names.count("adaptation") == 4
+    assert names.count("evaluation of all epochs") == 4
+    assert "comparison" in flow_artifacts(second["flow_run_id"])
+    assert first["table"] == second["table"]
+    assert f"{100 * rows['aad', 'macro_accuracy']['oracle']:.2f}" in first["table"]
+
+
+def check_against_curves(said: Any, row: dict[str, Any]) -> None:
+    """Selected, last and oracle of every seed follow from `target/<metric>` of its run."""
+    client = tracking.client()
+    where = f"tags.`mlflow.parentRunId` = '{said['mlflow_run_id']}'"
+    for n, seed in enumerate(row["seeds"]):
+        (run,) = [
+            run
+            for run in client.search_runs([tracking.experiment()], where)
+            if (run.data.params["method"], run.data.params["seed"]) == (row["method"], str(seed))
+        ]
+        history = client.get_metric_history(run.info.run_id, f"target/{row['metric']}")
+        values = {m.step: m.value for m in history}
+        assert len(values) == EPOCHS
+        assert math.isclose(row["oracle_values"][n], max(values.values()))
+        assert math.isclose(row["last_values"][n], values[max(values)])
+        place = min(values) + row["selected_epochs"][n] - 1
+        assert math.isclose(row["selected_values"][n], values[place])
+        scores = client.get_metric_history(run.info.run_id, f"score/{row['selected_by']}")
+        by_epoch = {m.step: m.value for m in scores}
+        assert max(by_epoch, key=by_epoch.get) == row["selected_epochs"][n]
+
+
+def test_a_comparison_against_new_labels_comes_through_deleted_weights(story):
+    """The weights of the earlier comparison are gone; other labels need them once more."""
+    given = small.target_arrays()
+    given["y"] = given["y"].copy()
+    test = np.flatnonzero(given["split"] == 1)
+    given["y"][test[:10]] = (given["y"][test[:10]] + 1) % 3
+    corrected = small.write(story.world.folder, "corrected", given, small.TARGET)
+
+    def compare(target: Path) -> Any:
+        return sfda("compare", "--source", "models:/toy@source", "--target", target, "--methods",
+                    "aad", *FAST, "--json").json  # fmt: skip
+
+    first, second = compare(story.world.target), compare(corrected)
+    values = [
+        next(row for row in said["rows"] if (row["method"], row["metric"])
+             == ("aad", "overall_accuracy"))
+        for said in (first, second)
+    ]  # fmt: skip
+    assert values[0]["selected_epochs"] == values[1]["selected_epochs"]
+    assert [row["selected"] for row in values] == [1.0, pytest.approx(2 / 3)]

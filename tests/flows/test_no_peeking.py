@@ -1,0 +1,111 @@
+"""No peeking: the target's labels, there or not, right or permuted, change only the evaluation."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+from conftest import World, flow_stages, sfda
+
+from tasks.models import refer
+
+pytestmark = pytest.mark.flow
+
+ADAPT = ["adapt", "--method", "shot", "--name", "toy", "--epochs", 2, "--json"] + [
+    word for name, value in small.FAST.items() for word in ("--set", f"schedule.{name}={value}")
+]
+
+
+def adapted(world: World, name: str, target: Path) -> dict[str, Any]:
+    """An adaptation in a home of its own, where nothing can come from a cache."""
+    home = world.home(name)
+    with home.entered():
+        said = sfda(*ADAPT, "--source", world.bundle, "--target", target).json
+        stages = dict(flow_stages(said["flow_run_id"]))
+        assert (stages["pseudo-labelling of the target"], stages["adaptation"]) == (
+            "Completed",
+            "Completed",
+        )
+        (history,) = home.path.glob("runs/*/history.json")
+        epochs = [
+            {key: value for key, value in epoch.items() if key not in ("seconds", "weights")}
+            for epoch in json.loads(history.read_text())
+        ]
+        sha256 = refer(said["uri"]).sha256
+    return {
+        "chosen": {
+            "epochs": epochs,  # losses, scores and weights of all of them
+            "sha256": sha256,
+            "scores": said["scores"],
+            "selected_epoch": said["selected_epoch"],
+        },
+        "metrics": said["metrics"],
+    }
+
+
+def permuted(labels: np.ndarray) -> np.ndarray:
+    """The same labels on other rows."""
+    return np.random.default_rng(5).permutation(labels)
+
+
+def with_rows(folder: Path, labels: np.ndarray | None) -> Path:
+    """The target with a CSV of its rows, and labels in it if there are some."""
+    given, folder = small.target_arrays(), folder.absolute()
+    folder.mkdir()
+    rows = folder / "rows.csv"
+    with rows.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "split"] + ["class"] * (labels is not None))
+        for i, split in enumerate(given["split"]):
+            own = [] if labels is None else [small.CLASSES[labels[i]]]
+            writer.writerow([i, "adapt" if split == 0 else "test", *own])
+    entry = {"rows": "rows.csv", "sha256": small.sha256(rows)}
+    splits = {name: entry | {"where": name, "count": n} for name, n in small.TARGET.items()}
+    return small.write(folder, "target", {"x": given["x"]}, small.TARGET, splits=splits)
+
+
+@pytest.fixture(scope="module")
+def labelled(world: World) -> dict[str, Any]:
+    return adapted(world, "labelled", world.target)
+
+
+def test_a_target_without_any_label_gives_the_same_weights(world, labelled):
+    given = small.target_arrays()
+    bare = small.write(
+        world.folder / "none", "target", {n: given[n] for n in ("x", "split")}, small.TARGET
+    )
+    found = adapted(world, "none", bare)
+    assert found["chosen"] == labelled["chosen"]
+    assert found["metrics"] == {"source": None, "adapted": None}
+    assert labelled["metrics"]["adapted"]["overall_accuracy"] > 0.5
+
+
+def test_permuted_labels_in_the_archive_change_nothing_but_the_evaluation(world, labelled):
+    given = small.target_arrays()
+    other = given | {"y": permuted(given["y"])}
+    assert (other["y"] != given["y"]).mean() > 0.5
+    found = adapted(world, "npz", small.write(world.folder / "npz", "target", other, small.TARGET))
+    assert found["chosen"] == labelled["chosen"]
+    assert found["metrics"]["source"] != labelled["metrics"]["source"]
+    assert found["metrics"]["adapted"] != labelled["metrics"]["adapted"]
+
+
+def test_permuted_labels_in_a_row_file_change_nothing_but_the_evaluation(world, labelled):
+    labels = small.target_arrays()["y"]
+    found = adapted(world, "csv", with_rows(world.folder / "csv", permuted(labels)))
+    assert found["chosen"] == labelled["chosen"]
+    assert found["metrics"]["adapted"] != labelled["metrics"]["adapted"]
+
+
+def test_other_images_do_change_the_weights(world, labelled):
+    given = small.target_arrays()
+    given["x"][0, 0, 0] ^= 64
+    found = adapted(
+        world, "image", small.write(world.folder / "image", "target", given, small.TARGET)
+    )
+    assert found["chosen"]["sha256"] != labelled["chosen"]["sha256"]

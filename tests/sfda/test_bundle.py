@@ -1,0 +1,204 @@
+"""Bundles: what goes in comes out, an edit shows, and half a bundle never appears."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sfda.data.bundle import (
+    bundle_digest,
+    network_digest,
+    read_bundle,
+    read_spec,
+    write_bundle,
+)
+from sfda.errors import BadInput
+from sfda.problems.classification import build_from_spec, make_spec
+
+SPEC = make_spec("sfda:tiny", ("a", "b", "c"), bottleneck_dim=8)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    made = build_from_spec(SPEC)
+    made(torch.rand(4, 1, 16, 16))  # running statistics move off their start
+    return made.eval()
+
+
+@pytest.mark.parametrize("head", ["bottleneck", "plain"])
+@pytest.mark.parametrize("arch", ["sfda:tiny", "sfda:lenet", "torchvision:squeezenet1_1"])
+def test_what_goes_in_comes_out(tmp_path, arch, head):
+    spec = make_spec(arch, ("a", "b", "c"), head=head, bottleneck_dim=8)
+    network = build_from_spec(spec).eval()
+    digest = write_bundle(tmp_path / "deep" / "model", network, spec)
+    again, found = read_bundle(tmp_path / "deep" / "model", sha256=digest)
+    assert found == spec
+    assert not again.training
+    images = torch.rand(2, spec.input.depth, *spec.input.size)
+    with torch.no_grad():
+        assert torch.equal(again(images).logits, network(images).logits)
+    assert digest == network_digest(network, spec) == network_digest(again, spec)
+    assert digest == bundle_digest(tmp_path / "deep" / "model")
+
+
+def test_digest_depends_on_every_weight_and_every_word_of_the_spec(network):
+    first = network_digest(network, SPEC)
+    assert first == network_digest(network, SPEC.model_copy())
+    for change in ({"classes": ("a", "c", "b")}, {"bottleneck_dropout": 0.1}):
+        assert network_digest(network, SPEC.model_copy(update=change)) != first
+    spec = SPEC.model_copy(update={"input": SPEC.input.model_copy(update={"mean": (0.4,)})})
+    assert network_digest(network, spec) != first
+    for name, value in network.state_dict().items():
+        kept = value.clone()
+        value.view(-1)[0] += 1
+        assert network_digest(network, SPEC) != first, name
+        value.copy_(kept)
+    assert network_digest(network, SPEC) == first
+
+
+def test_digest_is_the_recorded_one():
+    """Digests of models that are out there must not move; if this one does, all of them do."""
+    network = build_from_spec(SPEC)
+    for number, value in enumerate(network.state_dict().values()):
+        value.fill_(number)
+    recorded = "e1866de4761d1b144e307317442ea2027838040ddecb28febc2a62bfdd26d0d7"
+    assert network_digest(network, SPEC) == recorded
+
+
+def test_digest_does_not_depend_on_the_layout_of_the_files(tmp_path, network):
+    digest = write_bundle(tmp_path / "model", network, SPEC)
+    weights, spec = tmp_path / "model" / "weights.safetensors", tmp_path / "model" / "spec.json"
+    tensors = load_file(weights)
+    backwards = {name: tensors[name] for name in sorted(tensors, reverse=True)}
+    save_file(backwards, weights, metadata={"sha256": digest, "made": "elsewhere"})
+    held = json.loads(spec.read_text())
+    spec.write_text(json.dumps(dict(reversed(held.items()))))
+    read_bundle(tmp_path / "model", sha256=digest)
+
+
+def test_an_edited_bundle_is_refused(tmp_path, network):
+    folder = tmp_path / "model"
+    digest = write_bundle(folder, network, SPEC)
+    spec = folder / "spec.json"
+    whole = spec.read_text()
+    spec.write_text(whole.replace('"b"', '"x"'))
+    with pytest.raises(BadInput, match="was changed after it was written"):
+        read_bundle(folder)
+    assert bundle_digest(folder) != digest
+    spec.write_text(whole)
+    raw = bytearray((folder / "weights.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (folder / "weights.safetensors").write_bytes(raw)
+    with pytest.raises(BadInput, match="was changed after it was written"):
+        read_bundle(folder)
+
+
+def test_another_model_than_the_one_named_is_refused(tmp_path, network):
+    write_bundle(tmp_path / "model", network, SPEC)
+    with pytest.raises(BadInput, match="not 000000000000"):
+        read_bundle(tmp_path / "model", sha256="0" * 64)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "spec.json"])
+def test_a_missing_or_broken_file_is_named(tmp_path, network, name):
+    folder = tmp_path / "model"
+    write_bundle(folder, network, SPEC)
+    (folder / name).write_bytes((folder / name).read_bytes()[:100])
+    with pytest.raises(BadInput, match=name):
+        read_bundle(folder)
+    (folder / name).unlink()
+    with pytest.raises(BadInput, match=r"not a .*model bundle"):
+        read_bundle(folder)
+
+
+def test_a_spec_with_an_unknown_word_says_which(tmp_path, network):
+    write_bundle(tmp_path / "model", network, SPEC)
+    path = tmp_path / "model" / "spec.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "colour": 1}))
+    with pytest.raises(BadInput, match="colour"):
+        read_spec(tmp_path / "model")
+
+
+def test_plain_safetensors_without_a_digest_are_no_bundle(tmp_path, network):
+    write_bundle(tmp_path / "model", network, SPEC)
+    path = tmp_path / "model" / "weights.safetensors"
+    save_file(load_file(path), path)
+    with pytest.raises(BadInput, match="states no digest"):
+        read_bundle(tmp_path / "model")
+
+
+def test_weights_that_are_not_numbers_are_not_written(tmp_path, network):
+    with torch.no_grad():
+        network.head.bias[0] = float("nan")
+    with pytest.raises(BadInput, match=r"head\.bias"):
+        write_bundle(tmp_path / "model", network, SPEC)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, network):
+    with pytest.raises(BadInput, match="cannot write"):  # the card comes after the weights
+        write_bundle(tmp_path / "model", network, SPEC, card=tmp_path / "absent.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_write_leaves_the_model_before_it(tmp_path, network):
+    first = write_bundle(tmp_path / "model", network, SPEC)
+    with torch.no_grad():
+        network.head.bias += 1
+    with pytest.raises(BadInput, match="cannot write"):
+        write_bundle(tmp_path / "model", network, SPEC, card=tmp_path / "absent.safetensors")
+    assert bundle_digest(tmp_path / "model") == first
+    second = write_bundle(tmp_path / "model", network, SPEC)
+    assert second != first
+    assert bundle_digest(tmp_path / "model") == second
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path, network):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BadInput, match="cannot write"):
+        write_bundle(tmp_path / "file" / "model", network, SPEC)
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path, network):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"x")
+    with pytest.raises(BadInput, match="something else"):
+        write_bundle(tmp_path / "photos", network, SPEC)
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+def test_a_card_is_carried_along_and_not_covered(tmp_path, network):
+    card = tmp_path / "made.safetensors"
+    save_file({"prototype": torch.ones(2)}, card)
+    digest = write_bundle(tmp_path / "model", network, SPEC, card=card)
+    assert (tmp_path / "model" / "card.safetensors").read_bytes() == card.read_bytes()
+    assert digest == network_digest(network, SPEC)
+    assert read_bundle(tmp_path / "model")[1] == SPEC
+
+
+def test_tied_and_scattered_weights_are_written(tmp_path, network):
+    plain = network_digest(network, SPEC)
+    first, second = network.backbone.body[5], network.backbone.body[9]
+    second.weight = first.weight  # tied
+    convolution = network.backbone.body[8]
+    convolution.weight.data = (
+        convolution.weight.data.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    )
+    assert not convolution.weight.is_contiguous()
+    assert network_digest(network, SPEC) == plain  # same numbers, same model
+    digest = write_bundle(tmp_path / "model", network, SPEC)
+    again, _ = read_bundle(tmp_path / "model", sha256=digest)
+    assert torch.equal(again.backbone.body[8].weight, convolution.weight)
+    assert torch.equal(again.backbone.body[9].weight, first.weight)
+
+
+def test_reading_leaves_the_random_numbers_alone(tmp_path, network):
+    write_bundle(tmp_path / "model", network, SPEC)
+    torch.manual_seed(5)
+    want = torch.rand(3)
+    torch.manual_seed(5)
+    read_bundle(tmp_path / "model")
+    assert torch.equal(torch.rand(3), want)

@@ -1,0 +1,219 @@
+"""The contract that every method keeps, on the toy shift; found by being in the folder."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import re
+from typing import Any
+
+import pytest
+import torch
+import toy
+
+from sfda import plugins
+from sfda.adapt import adapt
+from sfda.errors import BadInput
+from sfda.methods._base import Method
+from sfda.schedule import Schedule
+from sfda.types import Clock, EpochEnd, State, StepEnd
+
+METHODS = plugins.names("methods")
+MILD = 0.9  # radians; the border between two classes lies at 1.05
+FAST = Schedule(lr=0.02, epochs=3, batch_size=24)
+
+
+def make(name: str, **settings: Any) -> Method:
+    kind = plugins.load("methods", name)
+    config = kind.Config.from_settings({"schedule": FAST.model_dump(), **settings})
+    return kind(toy.source(), toy.info(), config)
+
+
+def run(method: Method, *, shift: float = 0.5, resume: State | None = None) -> list[EpochEnd]:
+    x, _ = toy.images(shift, seed=1)
+    ends = []
+    for event in adapt(method, toy.Batches(x), toy.scan(x), FAST, seed=3, resume=resume):
+        if isinstance(event, EpochEnd):
+            kept = io.BytesIO()
+            torch.save({"m": dict(event.state.method), "o": event.state.optimizer}, kept)
+            kept.seek(0)
+            loaded = torch.load(kept, weights_only=True)
+            state = State(event.state.next_epoch, loaded["m"], loaded["o"])
+            ends.append(EpochEnd(event.clock, event.adapted, state))
+    return ends
+
+
+def same(one: Any, other: Any, **tolerance: float) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+def started(name: str) -> tuple[Method, torch.Tensor]:
+    x, _ = toy.images(0.5, seed=1)
+    method = make(name)
+    method.start_epoch(toy.scan(x), Clock(0, 5, 3))
+    method.train()
+    return method, x
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_losses_are_named_finite_scalars_on_the_graph(name: str) -> None:
+    method, x = started(name)
+    losses = method.losses(toy.batch(x, torch.arange(24)), Clock(0, 5, 3))
+    for loss in losses.values():
+        assert loss.shape == ()
+        assert loss.isfinite()
+        assert loss.requires_grad
+
+
+def test_no_confident_label_gives_zero_on_the_graph() -> None:
+    x, _ = toy.images(0.5)
+    method = make("mean_teacher", threshold=1.0)
+    method.teacher.head.weight.data.zero_()  # so that every class is equally likely
+    losses = method.losses(toy.batch(x, torch.arange(24)), Clock(0, 5, 3))
+    assert losses["class"].item() == 0.0
+    losses["class"].backward()
+    assert all(float(p.grad.abs().sum()) == 0 for p in method.student.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_same_seed_same_result(name: str) -> None:
+    one, other = run(make(name))[-1], run(make(name))[-1]
+    same(one.state.method, other.state.method)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_resumed_run_ends_as_the_undisturbed_one(name: str) -> None:
+    whole = run(make(name))
+    resumed = run(make(name), resume=whole[0].state)
+    assert [end.clock.epoch for end in resumed] == [1, 2]
+    same(resumed[-1].state.method, whole[-1].state.method)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_only_the_student_learns_and_frozen_parts_stay(name: str) -> None:
+    method = make(name)
+    before = copy.deepcopy(dict(method.named_parameters()))
+    run(method)
+    for part, parameter in method.named_parameters():
+        frozen = method.config.lr_scale.get(part.split(".")[1], 1) == 0
+        changed = not torch.equal(before[part], parameter)
+        if part.startswith("student.") and frozen:
+            assert not changed, f"{part} is frozen"
+        elif part.startswith("student."):
+            assert changed, f"{part} did not learn"
+        else:
+            assert not parameter.requires_grad, f"{part} is no student's and takes gradient"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_parameter_is_in_one_group_or_frozen(name: str) -> None:
+    method = make(name)
+    grouped = [p for group in method.parameter_groups(FAST) for p in group["params"]]
+    assert len({id(p) for p in grouped}) == len(grouped)
+    trained = [p for p in method.parameters() if p.requires_grad]
+    assert {id(p) for p in grouped} == {id(p) for p in trained}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_in_another_order_leaves_the_same_state(name: str) -> None:
+    states = []
+    for rows in (list(range(24)), list(range(23, -1, -1))):
+        method, x = started(name)
+        optimizer = FAST.make_optimizer(method.parameter_groups(FAST))
+        losses = method.losses(toy.batch(x, rows), Clock(0, 5, 3))
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        method.after_step(Clock(0, 5, 3))
+        states.append(method.state_dict())
+    same(*states, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_mild_shift_is_not_made_worse(name: str) -> None:
+    x, y = toy.images(MILD, seed=1)
+    before = toy.accuracy(toy.source(), x, y)
+    assert 0.5 < before < 0.97, "the shift must cost something"
+    assert toy.accuracy(run(make(name), shift=MILD)[-1].adapted, x, y) >= before
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_train_mode_reaches_the_student_alone(name: str) -> None:
+    method = make(name)
+    method.train()
+    assert method.student.backbone.training
+    for part, module in method.named_children():
+        if part not in ("student", "problem"):
+            assert not any(m.training for m in module.modules() if list(m.parameters()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_unknown_settings_and_parts_are_refused(name: str) -> None:
+    with pytest.raises(BadInput, match="there is no 'thresold'"):
+        make(name, thresold=0.5)
+    with pytest.raises(BadInput, match="lr_scale names neck"):
+        make(name, lr_scale={"neck": 0.1})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_file_names_its_paper(name: str) -> None:
+    module = inspect.getmodule(plugins.load("methods", name))
+    assert re.search(r"arXiv:\d{4}\.\d{4,5}", module.__doc__)
+
+
+def test_a_batch_without_losses_takes_no_step_but_time_goes_on() -> None:
+    class Idle(Method):
+        steps = 0
+
+        def losses(self, batch: Any, clock: Clock) -> dict[str, torch.Tensor]:
+            return {}
+
+        def after_step(self, clock: Clock) -> None:
+            assert clock.step == self.steps
+            self.steps += 1
+
+    x, _ = toy.images()
+    method = Idle(toy.source(), toy.info(), plugins.load("methods", "shot").Config())
+    before = copy.deepcopy(method.state_dict())
+    events = list(adapt(method, toy.Batches(x), toy.scan(x), FAST))
+    assert [e.losses for e in events if isinstance(e, StepEnd)] == [{}] * 15
+    assert method.steps == 15
+    same(before, method.state_dict())
+
+
+def test_losses_after_an_epoch_are_minimised_and_not_counted() -> None:
+    class Late(Method):
+        def losses(self, batch: Any, clock: Clock) -> dict[str, torch.Tensor]:
+            return {}
+
+        def end_epoch(self, clock: Clock) -> Any:
+            yield {"weight": self.student.head.weight.square().sum()}
+
+    x, _ = toy.images()
+    config = plugins.load("methods", "aad").Config()
+    method = Late(toy.source(), toy.info(), config)
+    before = float(method.student.head.weight.norm())
+    clocks = [e.clock.step for e in adapt(method, toy.Batches(x), toy.scan(x), FAST)
+              if isinstance(e, StepEnd)]  # fmt: skip
+    assert clocks == list(range(15))
+    assert float(method.student.head.weight.norm()) < before
+
+
+def test_a_target_of_no_batch_is_refused() -> None:
+    class Empty(toy.Batches):
+        def steps(self, rows: Any = None) -> int:
+            return 0
+
+    x, _ = toy.images()
+    with pytest.raises(BadInput, match="fewer images"):
+        next(adapt(make("shot"), Empty(x), toy.scan(x), FAST))
+
+
+def test_a_frozen_child_of_the_network_never_trains() -> None:
+    network = toy.source()
+    network.frozen = frozenset({"backbone"})
+    kind = plugins.load("methods", "aad")
+    method = kind(network, toy.info(), kind.Config())
+    assert {g["name"] for g in method.parameter_groups(FAST)} == {"bottleneck", "head"}

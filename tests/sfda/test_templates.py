@@ -1,0 +1,151 @@
+"""Templates of benchmarks: names and numbers as published, no rows and no digests."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sfda.data.manifest import Manifest, build_manifest, open_manifest
+from sfda.errors import BadInput
+
+FOLDER = Path(__file__).parents[2] / "data_manifests"
+CLASSES = {"office31": 31, "officehome": 65, "visda": 12, "domainnet126": 126}
+TOTALS = {
+    "office31/amazon": 2817,
+    "office31/dslr": 498,
+    "office31/webcam": 795,
+    "officehome/art": 2427,
+    "officehome/clipart": 4365,
+    "officehome/product": 4439,
+    "officehome/realworld": 4357,
+    "visda/train": 152_397,
+    "visda/validation": 55_388,
+    "domainnet126/real": None,  # two lists of different length are about; neither was counted
+    "domainnet126/clipart": None,
+    "domainnet126/painting": None,
+    "domainnet126/sketch": None,
+}
+every_template = pytest.mark.parametrize("name", TOTALS)
+
+
+def path_of(name: str) -> Path:
+    return FOLDER / f"{name}.yaml"
+
+
+def raw(name: str) -> dict[str, Any]:
+    return yaml.safe_load(path_of(name).read_text(encoding="utf-8"))
+
+
+def test_no_other_templates_than_these():
+    there = {f"{p.parent.name}/{p.stem}" for s in CLASSES for p in (FOLDER / s).glob("*.yaml")}
+    assert there == set(TOTALS)
+
+
+@every_template
+def test_says_all_that_a_reader_needs(name):
+    said = raw(name)
+    assert said["name"] == name
+    assert said["problem"] == "classification"
+    assert said["version"] == 1
+    assert said["template"] is True
+    assert all(said[key].strip() for key in ("origin", "licence", "layout"))
+    assert said["root"].split("/")[0] == name.split("/")[0]
+
+
+@every_template
+def test_holds_no_rows_and_no_digest(name):
+    text = path_of(name).read_text(encoding="utf-8")
+    assert not {"splits", "archive", "arrays"} & set(raw(name))
+    assert not re.search(r"sha256|md5|[0-9a-f]{16,}", text, re.IGNORECASE)
+
+
+@every_template
+def test_is_a_manifest_that_cannot_be_run(name):
+    manifest = Manifest.model_validate(raw(name))
+    assert manifest.num_classes == CLASSES[name.split("/")[0]]
+    with pytest.raises(BadInput, match="is a template"):
+        open_manifest(path_of(name))
+
+
+@every_template
+def test_classes_are_distinct_text_and_the_same_in_all_domains(name):
+    classes = raw(name)["classes"]
+    assert all(isinstance(c, str) and c == c.strip() and "/" not in c for c in classes)
+    assert len(set(classes)) == len(classes) == CLASSES[name.split("/")[0]]
+    for other in TOTALS:
+        if other.split("/")[0] == name.split("/")[0]:
+            assert raw(other)["classes"] == classes
+
+
+@every_template
+def test_counts_are_the_published_ones(name):
+    counts = raw(name).get("counts")
+    if isinstance(counts, dict):
+        assert list(counts) == raw(name)["classes"]
+        assert all(type(count) is int and count > 0 for count in counts.values())
+        counts = sum(counts.values())
+    assert counts == TOTALS[name]
+
+
+def test_visda_validation_counts_by_class():
+    counts = raw("visda/validation")["counts"]
+    assert sum(counts.values()) == 55_388
+    assert (counts["aeroplane"], counts["car"], counts["truck"]) == (3646, 10_401, 5548)
+
+
+def test_orders_of_classes():
+    office31 = raw("office31/amazon")["classes"]
+    assert office31[:10] == [
+        "back_pack",
+        "bike",
+        "calculator",
+        "headphones",
+        "keyboard",
+        "laptop_computer",
+        "monitor",
+        "mouse",
+        "mug",
+        "projector",
+    ]
+    assert office31[10:] == sorted(office31[10:])
+    for name in ("officehome/art", "visda/train"):
+        assert raw(name)["classes"] == sorted(raw(name)["classes"])
+    domainnet = raw("domainnet126/real")["classes"]
+    index = {c: i for i, c in enumerate(domainnet)}  # as in the published list of categories
+    assert [index[c] for c in ("aircraft_carrier", "cello", "cell_phone")] == [0, 30, 31]
+    assert [index[c] for c in ("teddy-bear", "The_Eiffel_Tower", "tiger")] == [113, 115, 117]
+    assert index["zebra"] == 125
+
+
+def lay_out(folder: Path, counts: dict[str, int]) -> Path:
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(1, count + 1):
+            (folder / name / f"frame_{i:04}.jpg").write_bytes(f"{name} {i}".encode())
+    return folder
+
+
+def test_a_copy_with_the_published_counts_is_taken(tmp_path):
+    copy = lay_out(tmp_path / "images", raw("office31/dslr")["counts"])
+    made = build_manifest(
+        copy,
+        problem="classification",
+        out=tmp_path / "dslr.yaml",
+        template=path_of("office31/dslr"),
+    )
+    manifest = open_manifest(made)
+    assert manifest.classes == tuple(raw("office31/dslr")["classes"])
+    assert manifest.splits["adapt"].count + manifest.splits["test"].count == 498
+
+
+def test_a_copy_that_lacks_images_is_refused(tmp_path):
+    counts = raw("office31/dslr")["counts"] | {"mug": 7}
+    with pytest.raises(BadInput, match="class mug: 7 images, officially 8"):
+        build_manifest(
+            lay_out(tmp_path / "images", counts),
+            problem="classification",
+            out=tmp_path / "dslr.yaml",
+            template=path_of("office31/dslr"),
+        )

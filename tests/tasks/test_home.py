@@ -1,0 +1,100 @@
+"""State lies where SFDA_HOME says, and a disk that refuses ends the job with one clear message."""
+
+import errno
+import os
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sfda.errors import BadInput
+from tasks import home as place_of_state
+from tasks.device import choose, peak_memory_mb, place
+
+
+def test_home_is_made_where_the_variable_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("SFDA_HOME", str(tmp_path / "deep" / "home"))
+    assert place_of_state.home() == tmp_path / "deep" / "home"
+    assert (tmp_path / "deep" / "home").is_dir()
+    assert not list((tmp_path / "deep" / "home").iterdir())  # the probe leaves nothing
+
+
+def test_home_is_in_the_working_folder_unless_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("SFDA_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert place_of_state.home() == tmp_path / ".sfda"
+
+
+@pytest.mark.parametrize("below", ["file/home", "file"])
+def test_a_home_below_a_file_cannot_be_written_to(tmp_path, monkeypatch, below):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("SFDA_HOME", str(tmp_path / below))
+    with pytest.raises(BadInput, match=f"cannot write to SFDA_HOME .*{below}.*set SFDA_HOME to a"):
+        place_of_state.home()
+
+
+def test_a_home_on_a_read_only_place_cannot_be_written_to(monkeypatch):
+    monkeypatch.setenv("SFDA_HOME", "/proc/self")
+    with pytest.raises(BadInput, match="cannot write to SFDA_HOME /proc/self"):
+        place_of_state.home()
+
+
+def test_what_the_user_has_set_stays(tmp_path, monkeypatch):
+    for name in (*place_of_state.DEFAULTS, "PREFECT_HOME", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "before")  # so that monkeypatch takes back what is set below
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SFDA_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://tracking.example")
+    place_of_state.prepare_environment()
+    assert os.environ["MLFLOW_TRACKING_URI"] == "https://tracking.example"
+    assert os.environ["PREFECT_HOME"] == str(tmp_path / "prefect")
+    assert os.environ["DO_NOT_TRACK"] == "1"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    place_of_state.prepare_environment()
+    assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_full_or_closed_disk_is_bad_input_that_says_what_to_do(number):
+    said = f"cannot write the state: {os.strerror(number)}; free some space"
+    with pytest.raises(BadInput, match=said), place_of_state.disk_errors("the state"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_really_full_disk_is_told_so():
+    with (
+        pytest.raises(BadInput, match="cannot write it: No space left on device"),
+        place_of_state.disk_errors("it"),
+    ):
+        Path("/dev/full").write_text("x")
+
+
+def test_other_errors_are_not_dressed_up():
+    with pytest.raises(ConnectionResetError), place_of_state.disk_errors("it"):
+        raise ConnectionResetError(errno.ECONNRESET, "gone")
+
+
+def test_auto_takes_the_gpu_where_there_is_one():
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert choose("auto").type == expected
+    assert choose("cpu").type == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_not_replaced_silently():
+    with pytest.raises(BadInput, match="no CUDA device is visible; use --device cpu"):
+        choose("cuda")
+
+
+def test_placing_on_the_cpu_changes_no_weight():
+    network = nn.Conv2d(3, 4, 3)
+    before = network.weight.detach().clone()
+    assert place(network, torch.device("cpu")) is network
+    assert torch.equal(network.weight, before)
+
+
+def test_memory_is_told_in_megabytes():
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB
+    assert own <= peak_memory_mb(torch.device("cpu")) < 1.1 * own

@@ -1,0 +1,235 @@
+"""Runs end as they went, the registry keeps its history, and every refusal says what there is."""
+
+import time
+
+import mlflow
+import pytest
+import small
+
+from sfda.data.digests import file_digest
+from sfda.errors import BadInput
+from sfda.refs import ManifestRef, Version
+from tasks import register, tracking
+from tasks.models import locate, open_model, refer
+
+
+def interrupt(key: str = "work", **params: object) -> str:
+    """A run whose process was told to end."""
+    with (
+        pytest.raises(KeyboardInterrupt),
+        tracking.run("job", key=key, tags={}, params=params) as run_id,
+    ):
+        raise KeyboardInterrupt
+    return run_id
+
+
+def start(key: str = "work", **params: object) -> str:
+    """A run as a process leaves it that dies without a word."""
+    run_id = interrupt(key, **params)
+    tracking.client().update_run(run_id, status="RUNNING")
+    return run_id
+
+
+def status(run_id: str) -> str:
+    return tracking.client().get_run(run_id).info.status
+
+
+@pytest.fixture
+def registered(home, tmp_path):
+    """Registers the source model as often as it is called, each time from a run of its own."""
+    model = small.bundle(tmp_path / "bundle")
+
+    def make() -> Version:
+        with tracking.run("job", key="k", tags={}, params={}) as run_id:
+            return tracking.register(
+                run_id, locate(model.uri), "toy", depth=1, tags={"sha256": model.sha256}
+            )
+
+    return make
+
+
+def test_a_run_is_finished_at_its_end_and_failed_on_an_error(home):
+    with tracking.run("good", key="a", tags={"who": "me"}, params={"a": {"b": 1}}) as good:
+        assert status(good) == "RUNNING"
+    with (
+        pytest.raises(ZeroDivisionError),
+        tracking.run("bad", key="b", tags={}, params={}) as bad,
+    ):
+        1 / 0  # noqa: B018
+    assert (status(good), status(bad)) == ("FINISHED", "FAILED")
+    run = tracking.client().get_run(good)
+    assert run.info.run_name == "good"
+    assert run.data.params == {"a.b": "1"}
+    assert run.data.tags["who"] == "me"
+    assert run.info.artifact_uri.startswith((home / "mlartifacts").as_uri())
+
+
+@pytest.mark.parametrize(("die", "left"), [(start, "RUNNING"), (interrupt, "KILLED")])
+def test_a_killed_run_of_the_same_work_is_continued(home, die, left):
+    killed = die("same", lr=0.1)
+    assert status(killed) == left
+    with tracking.run("other", key="other", tags={}, params={}) as other:
+        assert other != killed
+    with tracking.run("job", key="same", tags={"flow": "2"}, params={"lr": 0.1}) as again:
+        assert again == killed
+        assert status(killed) == "RUNNING"
+    assert status(killed) == "FINISHED"
+    assert tracking.client().get_run(killed).data.tags["flow"] == "2"
+    with tracking.run("job", key="same", tags={}, params={}) as third:
+        assert third != killed  # a finished run is history
+
+
+def test_a_failed_run_is_not_continued(home):
+    with pytest.raises(ValueError), tracking.run("j", key="k", tags={}, params={}) as failed:  # noqa: PT011
+        raise ValueError
+    with tracking.run("j", key="k", tags={}, params={}) as again:
+        assert again != failed
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_refused_and_nothing_of_it_is_logged(home, value):
+    run_id = start()
+    with pytest.raises(ValueError, match="not finite: loss/b"):
+        tracking.log_points(run_id, [("loss/a", 1.0, 0), ("loss/b", value, 0)])
+    assert tracking.client().get_run(run_id).data.metrics == {}
+
+
+def test_points_keep_their_steps_also_when_there_are_more_than_one_request_takes(home):
+    run_id = start()
+    tracking.log_points(run_id, [("a", float(i), i) for i in range(1203)])
+    history = tracking.client().get_metric_history(run_id, "a")
+    assert {m.step: m.value for m in history} == {i: float(i) for i in range(1203)}
+    assert tracking.last_step(run_id, "a") == 1202
+    assert tracking.last_step(run_id, "never") == -1
+
+
+def test_a_manifest_is_logged_as_a_dataset_with_its_whole_digest(home, tmp_path):
+    path = small.write(tmp_path, "source", small.source_arrays(), small.SOURCE)
+    ref, run_id = ManifestRef(path=str(path), sha256=file_digest(path)), start()
+    tracking.log_manifest(run_id, "toy/source", ref, "target-unlabelled")
+    (found,) = tracking.client().get_run(run_id).inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest) == ("toy/source", ref.sha256[:32])
+    assert {tag.key: tag.value for tag in found.tags} == {
+        "mlflow.data.context": "target-unlabelled",
+        "sha256": ref.sha256,
+    }
+
+
+def test_system_metrics_reach_the_run(home):
+    run_id, end = start(), time.monotonic() + 30
+    with tracking.system_metrics(run_id):
+        while time.monotonic() < end:
+            found = tracking.client().get_run(run_id).data.metrics
+            if any(name.startswith("system/") for name in found):
+                break
+            time.sleep(0.1)
+    assert found["system/system_memory_usage_megabytes"] > 0
+    assert "system/cpu_utilization_percentage" in found
+
+
+def test_a_run_registers_one_version_however_often_it_is_asked(home, tmp_path):
+    model, run_id = small.bundle(tmp_path / "bundle"), start()
+    once, twice = (
+        tracking.register(run_id, locate(model.uri), "toy", depth=1, tags={"sha256": model.sha256})
+        for _ in range(2)
+    )
+    assert once == twice
+    assert once.uri == "models:/toy/1"
+    assert [v.version for v in tracking.versions("toy")] == ["1"]
+    assert tracking.version_tags(once) == {"sha256": model.sha256}
+    assert status(run_id) == "RUNNING"  # killed after this, it must be found and continued
+
+
+def test_a_registered_version_opens_as_the_same_model(registered, tmp_path):
+    found = refer(registered().uri)
+    assert found.sha256 == small.bundle(tmp_path / "again").sha256
+    assert found.classes == small.CLASSES
+    network, spec = open_model(found)
+    assert spec == small.SPEC
+    assert small.accuracy(network, small.source_arrays(), 1) == 1.0
+
+
+def test_an_alias_is_resolved_and_what_is_not_there_is_named_with_what_is(registered):
+    first, second = registered(), registered()
+    tracking.set_alias(first, "source")
+    tracking.set_alias(second, "candidate")
+    assert tracking.canonical("models:/toy@source") == "models:/toy/1"
+    assert tracking.canonical("models:/toy@candidate") == "models:/toy/2"
+    assert tracking.canonical("models:/toy/2") == "models:/toy/2"
+    assert tracking.canonical("some/folder") == "some/folder"
+    assert [v.aliases for v in tracking.versions("toy")] == [("candidate",), ("source",)]
+    for address, said in (
+        (
+            "models:/toy@champion",
+            "no model at models:/toy@champion: its aliases are candidate, source",
+        ),
+        ("models:/yot@champion", "no model at models:/yot@champion: there are toy"),
+        ("models:/yot/1", "no model 'yot' in sqlite.*there are toy"),
+        ("models:/toy/9", "model 'toy' has no version 9; there are 1, 2"),
+        ("models:/toy/first", "model 'toy' has no version first; there are 1, 2"),
+        ("models:/toy", "names no version; say models:/toy@champion or models:/toy/1"),
+        ("models:/o'hare/1", "'o'hare' cannot name a model"),
+        ("models:/o'hare@champion", "'o'hare' cannot name a model"),
+        ("models:/@champion", "'' cannot name a model"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            tracking.canonical(address)
+
+
+def test_an_empty_registry_says_that_it_is_empty(home):
+    with pytest.raises(BadInput, match="the registry is empty"):
+        tracking.canonical("models:/toy@champion")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "a@b", " a", "o'hare", 'say "x"', "a`b"])
+def test_names_that_a_registry_would_not_take_are_refused(name):
+    with pytest.raises(BadInput, match="cannot name a model"):
+        tracking.check_name(name)
+
+
+def test_a_missing_run_and_a_model_of_somebody_else_are_refused(home):
+    with pytest.raises(BadInput, match="no model at runs:/0123/model"):
+        refer("runs:/0123/model")
+    run_id = start()
+    mlflow.MlflowClient().log_text(run_id, "weights", "model/weights.bin")
+    with pytest.raises(BadInput, match="holds no bundle of sfda; import its weights"):
+        refer(f"runs:/{run_id}/model")
+
+
+def test_champions_follow_each_other_and_the_last_one_can_be_taken_back(registered):
+    assert register.crown_if_first(registered())
+    second, third = registered(), registered()
+    assert not register.crown_if_first(second)
+    for version, before in ((second, "1"), (third, "2")):
+        found, previous = register.promote("toy", version.version)
+        assert (found.version, previous) == (version.version, before)
+    assert tracking.champions("toy") == ["1", "2", "3"]
+    assert tracking.canonical("models:/toy@previous") == "models:/toy/2"
+
+    found, previous = register.rollback("toy")
+    assert (found.version, previous) == ("2", "3")
+    assert tracking.champions("toy") == ["1", "2"]
+    assert tracking.canonical("models:/toy@champion") == "models:/toy/2"
+    assert tracking.canonical("models:/toy@previous") == "models:/toy/1"
+    register.rollback("toy")
+    assert tracking.canonical("models:/toy@champion") == "models:/toy/1"
+    assert tracking.by_alias("toy", "previous") is None
+    with pytest.raises(BadInput, match="'toy' has had no champion before this one"):
+        register.rollback("toy")
+    assert tracking.canonical("models:/toy@champion") == "models:/toy/1"
+
+
+def test_promoting_the_champion_again_adds_nothing_to_its_history(registered):
+    register.crown_if_first(registered())
+    found, previous = register.promote("toy", "1")
+    assert (found.version, previous) == ("1", "1")
+    assert tracking.champions("toy") == ["1"]
+
+
+@pytest.mark.parametrize("name", ["yot", "o'hare"])
+def test_a_model_that_is_not_there_cannot_be_moved(registered, name):
+    registered()
+    with pytest.raises(BadInput):
+        register.promote(name, "1")
+    with pytest.raises(BadInput):
+        register.rollback(name)

@@ -1,0 +1,283 @@
+"""One run of the loop: killed anywhere it ends as undisturbed, and it keeps what it must, whole."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+import small
+import torch
+
+from sfda import plugins
+from sfda.data.bundle import bundle_digest
+from sfda.errors import BadInput
+from sfda.evaluate import score
+from sfda.methods._base import Method, MethodConfig
+from sfda.refs import Adaptation, Scores
+from sfda.types import Clock, Losses, SeenViews, TargetBatch
+from tasks import tracking
+from tasks.training import Training, best_epoch, log_history
+
+EPOCHS = 4
+GIVEN = small.target_arrays()
+IMAGES = GIVEN["x"][GIVEN["split"] == 0]
+
+
+class Killed(BaseException):
+    """The process is gone: no handler runs."""
+
+
+def make(name: str, **schedule: object) -> Method:
+    kind = plugins.load("methods", name)
+    settings = {
+        "schedule": small.FAST | {"epochs": EPOCHS} | schedule,
+        "lr_scale": {"backbone": 1.0},
+    }
+    return kind(small.source(), small.info(len(IMAGES)), kind.Config.from_settings(settings))
+
+
+def infomax(network: torch.nn.Module) -> Scores:
+    """What the adaptation's stage would score with."""
+    look = small.look(IMAGES)
+    found = {name: plugins.load("validators", name)() for name in ("infomax", "nuclear_norm")}
+    return score((SeenViews(*seen) for seen in look(network)), found)
+
+
+@dataclass
+class DiesAt:
+    """A scorer, or batches, in which the process dies at the n-th call."""
+
+    inner: object
+    number: int
+    calls: int = 0
+
+    def __call__(self, network: torch.nn.Module) -> Scores:
+        self.calls += 1
+        if self.calls == self.number:
+            raise Killed
+        return self.inner(network)
+
+    def steps(self, rows: object = None) -> int:
+        return self.inner.steps(rows)
+
+    def epoch(self, epoch: int, rows: object = None) -> Iterator[TargetBatch]:
+        for batch in self.inner.epoch(epoch, rows):
+            self.calls += 1
+            if self.calls == self.number:
+                raise Killed
+            yield batch
+
+
+@pytest.fixture
+def training(home, tmp_path) -> Callable[..., Training]:
+    """Makes a run of the loop; the same folder resumes the same run."""
+
+    def make_training(method: Method, folder: str = "run", **changes: object) -> Training:
+        with pytest.raises(Killed), tracking.run("job", key=folder, tags={}, params={}) as run_id:
+            raise Killed  # the next start of the same work continues this run
+        strong = type(method).views != "none"
+        given = {
+            "folder": tmp_path / folder,
+            "method": method,
+            "spec": small.SPEC,
+            "batches": small.batches(IMAGES, strong=strong),
+            "scan": small.look(IMAGES),
+            "schedule": method.config.schedule,
+            "seed": 3,
+            "score": infomax,
+            "select_by": "infomax",
+            "keep": "best",
+            "run_id": run_id,
+            "title": "toy",
+        }
+        return Training(**(given | changes))
+
+    return make_training
+
+
+def outcome(found: Adaptation) -> list[tuple[str | None, Scores]]:
+    """What must not depend on kills: weights and scores of every epoch."""
+    return [(c.sha256, c.scores) for c in found.candidates]
+
+
+def curves(run_id: str) -> dict[str, dict[int, float]]:
+    """Every metric of a run that does not tell time, by step."""
+    client = tracking.client()
+    names = [n for n in client.get_run(run_id).data.metrics if "per_second" not in n]
+    return {n: {m.step: m.value for m in client.get_metric_history(run_id, n)} for n in names}
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [("shot", {}), ("aad", {"optimizer": "adam", "lr": 1e-3}), ("mean_teacher", {})],
+)
+def test_a_killed_run_ends_as_the_undisturbed_one(training, name, schedule):
+    undisturbed = training(make(name, **schedule), "undisturbed")
+    expected = undisturbed.run()
+    assert len({sha for sha, _ in outcome(expected)}) == EPOCHS  # it does learn
+
+    in_second_scan = training(make(name, **schedule), score=DiesAt(infomax, 2))
+    with pytest.raises(Killed):
+        in_second_scan.run()
+    in_third_epoch = training(make(name, **schedule))
+    steps = in_third_epoch.batches.steps()
+    in_third_epoch.batches = DiesAt(in_third_epoch.batches, steps + 3)
+    with pytest.raises(Killed):
+        in_third_epoch.run()
+    history = json.loads(torch.load(in_third_epoch.folder / "state.pt")["history"])
+    assert [epoch["epoch"] for epoch in history] == [0, 1]
+
+    last = training(make(name, **schedule))
+    found = last.run()
+    assert outcome(found) == outcome(expected)
+    assert curves(last.run_id) == curves(undisturbed.run_id)
+    assert curves(last.run_id)["epoch"] == {1: 1, 2: 2, 3: 3, 4: 4}
+
+
+def test_a_run_that_is_done_is_not_run_again(training):
+    first = training(make("shot")).run()
+    again = training(make("shot"), score=DiesAt(infomax, 1)).run()  # would die if it were
+    assert outcome(again) == outcome(first)
+    assert again.history_sha256 == first.history_sha256
+
+
+def test_the_history_is_shown_by_another_run_that_finds_it_done(training):
+    first = training(make("shot"))
+    found = first.run()
+    other = training(make("shot"), "other")
+    log_history(found, other.run_id)
+    assert curves(other.run_id) == curves(first.run_id)
+    log_history(found, other.run_id)  # nothing twice
+    history = tracking.client().get_metric_history(other.run_id, "epoch")
+    assert [m.step for m in history] == [1, 2, 3, 4]
+
+
+class Scripted:
+    """A score that is known beforehand, epoch by epoch."""
+
+    def __init__(self, values: list[float], folder: Path | None = None) -> None:
+        self.values, self.folder = iter(values), folder
+        self.seen: list[list[str]] = []
+
+    def __call__(self, network: torch.nn.Module) -> Scores:
+        if self.folder:
+            self.seen.append(epochs_on(self.folder))
+        return {"infomax": next(self.values)}
+
+
+def epochs_on(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("epoch-*"))
+
+
+def test_only_the_best_and_the_last_weights_are_kept(training, tmp_path):
+    scores = Scripted([0.3, 0.9, 0.1, 0.9], tmp_path / "run")
+    found = training(make("shot"), score=scores).run()
+    assert scores.seen == [[], ["epoch-0000"], ["epoch-0001"], ["epoch-0001", "epoch-0002"]]
+    assert epochs_on(tmp_path / "run") == ["epoch-0001", "epoch-0003"]
+    assert [c.weights is not None for c in found.candidates] == [False, True, False, True]
+    assert [c.scores["infomax"] for c in found.candidates] == [0.3, 0.9, 0.1, 0.9]
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert best_epoch(history, "infomax") == 1  # the earliest of equals
+    assert best_epoch(history, "last") == 3
+
+
+def test_a_comparison_keeps_all_weights(training, tmp_path):
+    found = training(make("shot"), score=Scripted([0.3, 0.9, 0.1, 0.2]), keep="all").run()
+    assert epochs_on(tmp_path / "run") == [f"epoch-000{i}" for i in range(4)]
+    assert [c.weights for c in found.candidates] == [None] * 4  # they go when it has scored them
+
+
+class PoisonConfig(MethodConfig):
+    """No settings of its own."""
+
+
+class Poisoned(Method):
+    """Two losses, of which one is not a number at a given step."""
+
+    Config = PoisonConfig
+    problems = frozenset({"classification"})
+    step = 8
+
+    def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
+        good = self.student(batch.weak).logits.square().mean()
+        bad = float("nan") if clock.step == self.step else 0.0
+        return {"good": good, "poison": bad * good.detach()}
+
+
+class Exploding(Poisoned):
+    """Finite losses, but the last step of the first epoch throws the weights to infinity."""
+
+    def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
+        out = self.student(batch.weak).logits.square().mean()
+        return {"good": out * (1e36 if clock.step == 5 else 1e-3)}
+
+
+def poisoned(kind: type[Method], **schedule: object) -> Method:
+    config = PoisonConfig.from_settings({"schedule": small.FAST | {"epochs": 3} | schedule})
+    return kind(small.source(), small.info(len(IMAGES)), config)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_is_named_with_its_step(training, tmp_path):
+    run = training(poisoned(Poisoned))
+    said = "toy: the loss 'poison' is not finite at step 8; lower the .*schedule.lr=0.003"
+    with pytest.raises(BadInput, match=said):
+        run.run()
+    state = torch.load(tmp_path / "run" / "state.pt")
+    assert state["next_epoch"] == 1  # of 6 steps each; the spoilt second epoch is not kept
+    assert epochs_on(tmp_path / "run") == ["epoch-0000"]
+    assert curves(run.run_id)["epoch"] == {1: 1}
+
+
+def test_weights_that_explode_in_the_last_step_of_an_epoch_end_the_run_too(training, tmp_path):
+    with pytest.raises(BadInput, match=r"toy: .*not finite.*schedule.lr=0.003"):
+        training(poisoned(Exploding)).run()
+    assert epochs_on(tmp_path / "run") == []
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_a_kill_while_the_state_is_written_costs_one_epoch_and_no_number(
+    training, tmp_path, monkeypatch
+):
+    expected = training(make("shot"), "undisturbed").run()
+    save, count = torch.save, [0]
+
+    def dies_half_way(kept: object, file: BinaryIO) -> None:
+        count[0] += 1
+        whole = io.BytesIO()
+        save(kept, whole)
+        content = whole.getvalue()
+        if count[0] != 2:
+            file.write(content)
+            return
+        file.write(content[: len(content) // 2])
+        file.flush()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", dies_half_way)
+        with pytest.raises(Killed):
+            training(make("shot")).run()
+    left = [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".state")]
+    assert len(left) == 1
+    assert torch.load(tmp_path / "run" / "state.pt")["next_epoch"] == 1  # the old one, whole
+    scores = DiesAt(infomax, 99)
+    assert outcome(training(make("shot"), score=scores).run()) == outcome(expected)
+    assert scores.calls == EPOCHS - 1  # the first epoch was not gone through again
+    assert not list((tmp_path / "run").glob(".state*"))
+    assert len(epochs_on(tmp_path / "run")) <= 2
+
+
+@pytest.mark.parametrize("spoil", ["alter", "delete"])
+def test_a_finished_run_whose_weights_are_spoilt_is_run_again(training, spoil):
+    expected = training(make("shot")).run()
+    weights = Path(str(expected.candidates[-1].weights), "weights.safetensors")
+    content = weights.read_bytes()
+    weights.unlink()
+    if spoil == "alter":
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    again = training(make("shot")).run()
+    assert outcome(again) == outcome(expected)
+    assert bundle_digest(weights.parent) == expected.candidates[-1].sha256
