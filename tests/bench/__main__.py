@@ -36,4 +36,5 @@ def main() -> None:
         print(f"## {name}\n\n{module.text(json.loads(file.read_text()))}\n", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

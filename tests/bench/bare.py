@@ -47,4 +47,5 @@ def main(target: str, bundle: str, seed: int, scratch: Path) -> None:
         report(both(model), spec.classes, split="test")
 
 
-main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
