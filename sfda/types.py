@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ Images = Float[Tensor, "B C H W"]
 Losses = dict[str, Tensor]  # named, already weighted scalars; the loop minimises their sum
 UNSURE = -100  # pseudo-label below the threshold
 UNKNOWN = -1  # a class the source never saw
+Regime = Literal["closed", "partial", "open", "open-partial"]
+"""How the classes of target and source compare. Partial: the target lacks some of the source's;
+open: it has some that the source lacks; open-partial: both."""
 
 
 class Warp(NamedTuple):
@@ -58,6 +61,12 @@ class TargetInfo:
     row_ids: tuple[str, ...]
     groups: tuple[str, ...] | None = None  # volumes, videos
     priors: Float[Tensor, "N C"] | None = None  # class ratios from the user, never from labels
+    regime: Regime | None = None  # as the target's list of classes declares it; None: no such list
+
+    @property
+    def may_be_unknown(self) -> bool:
+        """Whether classes that the source never saw are declared, or not ruled out."""
+        return self.regime not in ("closed", "partial")
 
     def __post_init__(self) -> None:
         if len(self.row_ids) != self.size:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from jaxtyping import Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from sfda.config import Config
@@ -15,11 +16,18 @@ from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Rejection = Share | Literal["auto"]
+"""Above which entropy, as a share of log C, the deployed model answers "unknown"; "auto" splits the
+target's entropies into two clusters."""
+
+
 class MethodConfig(Config):
     """Settings of all methods. `lr_scale` names parts of the network: absent is 1, 0 freezes."""
 
     schedule: Schedule = Schedule()
     lr_scale: dict[str, float] = {}
+    reject: Rejection | Literal["never"] | None = None  # None: as the method does by itself
 
 
 class Method(nn.Module):
@@ -39,6 +47,7 @@ class Method(nn.Module):
     def __init__(self, source: nn.Module, target: TargetInfo, config: MethodConfig) -> None:
         super().__init__()
         self.config = config
+        self.target = target
         self.student = copy.deepcopy(source)
         freeze_(self.student, config.lr_scale)
 
@@ -71,6 +80,18 @@ class Method(nn.Module):
         """The network to deploy."""
         student: nn.Module = self.student
         return student
+
+    @property
+    def rejection(self) -> Rejection | None:
+        """When the deployed network answers "unknown"; None: never."""
+        chosen = self.config.reject
+        if chosen is None:
+            return self.own_rejection()
+        return None if chosen == "never" else chosen
+
+    def own_rejection(self) -> Rejection | None:
+        """The same where the settings leave it to the method."""
+        return None
 
     def parameter_groups(self, schedule: Schedule) -> list[dict[str, Any]]:
         """Every trained parameter in exactly one group: one group a part of the network."""
