@@ -1,4 +1,4 @@
-"""What commands take apart and what they answer: settings of the views, results as JSON and text."""
+"""What commands take apart and what they answer: settings of views, results as JSON and text."""
 
 from __future__ import annotations
 

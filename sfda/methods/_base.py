@@ -15,7 +15,6 @@ from sfda.errors import BadInput
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
-
 Share = Annotated[float, Field(ge=0, le=1)]
 Rejection = Share | Literal["auto"]
 """Above which entropy, as a share of log C, the deployed model answers "unknown"; "auto" splits the
