@@ -60,7 +60,7 @@ def adapt(
         tracking.log_manifest(run_id, short(target), manifest, "target-unlabelled")
         start = import_source(model.uri)
         predictions = pseudo_label(start, manifest, plan.seen, split, device)
-        show_profile(short(target), predictions)
+        show_profile(short(target), predictions, manifests.shift_of(manifest, start))
         found = adapt_to_target(
             start, predictions, manifest, plan, "best", run_id, title, device, workers
         )

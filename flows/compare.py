@@ -8,15 +8,25 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows.parameters import BOUND, ComparedName, Epochs, Seed, ValidatorName, short
+from flows.parameters import ComparedName, Epochs, Seed, ValidatorName, short
 from sfda.config import Config
 from sfda.refs import Adaptation, LabelledSplit, ManifestRef, ModelRef, PredictionsRef, Views
+from sfda.source import BOUND
 from tasks import manifests, tracking
 from tasks.adapt import AdaptPlan, adapt_to_target, make_plan
-from tasks.compare import METRICS, Row, WeightsGone, evaluate_epochs, make_rows, table
 from tasks.compare import Epochs as EpochMetrics
+from tasks.compare import (
+    WeightsGone,
+    counts_text,
+    evaluate_epochs,
+    evaluate_source,
+    make_rows,
+    metrics_of,
+    source_rows,
+    summaries,
+    table,
+)
 from tasks.device import DeviceName, resolve
-from tasks.evaluate import evaluate_source
 from tasks.import_model import import_source
 from tasks.models import refer
 from tasks.pseudo_label import pseudo_label, show_profile
@@ -69,8 +79,9 @@ def compare(
     """Run every method with every seed and score every epoch with the target's labels.
 
     `settings` holds each method's own. The method "supervised" is the bound: the source network
-    trained on the labels of `split`, its last epoch reported.
+    trained on the labels of `split`, its last epoch reported. "source" is always there.
     """
+    methods = [method for method in methods if method != "source"]
     manifest, model, device = manifests.refer(target), refer(source), resolve(device)
     test = manifests.test_split(manifest, test_split)
     assert test is not None
@@ -89,18 +100,20 @@ def compare(
         start = import_source(model.uri)
         seen = manifests.seen_digest(manifest, split)
         predictions = pseudo_label(start, manifest, seen, split, device)
-        show_profile(short(target), predictions)
+        show_profile(short(target), predictions, manifests.shift_of(manifest, start))
         job = Job(
             source=start, target=manifest, title=short(target), test=test,
             predictions=predictions, parent=run_id, device=device, workers=workers,
         )  # fmt: skip
-        before = evaluate_source(start, manifest, test, device).metrics
-        rows = [_source_row(before, metric) for metric in METRICS]
+        floor = evaluate_source(start, manifest, test, device)
+        found = source_rows(floor)
         for method in methods:
             runs = [(s, *_run(job, plan)) for (m, s), plan in plans.items() if m == method]
             by = next(_chosen_by(plan) for (m, _), plan in plans.items() if m == method)
-            rows += [row.summary() for row in make_rows(method, by, runs, before)]
-        text = "\n\n".join(table(rows, metric) for metric in METRICS)
+            found += make_rows(method, by, runs, floor.report.metrics)
+        rows = summaries(found)
+        tables = [table(rows, metric) for metric in metrics_of(floor.report.metrics)]
+        text = "\n\n".join([counts_text(floor.report), *tables])
         tracking.log_json(run_id, "comparison.json", {"rows": rows})
         create_markdown_artifact(text, key="comparison")
     return CompareResult(flow_run_id=str(flow_run.id), mlflow_run_id=run_id, rows=rows, table=text)
@@ -128,14 +141,6 @@ def _plan(
 
 def _chosen_by(plan: AdaptPlan | TrainPlan) -> str:
     return "last" if isinstance(plan, TrainPlan) else plan.select_by
-
-
-def _source_row(before: dict[str, float], metric: str) -> dict[str, Any]:
-    value = (before[metric],)
-    return Row(
-        method="source", seeds=(0,), metric=metric, selected=value, last=value, oracle=value,
-        source=before[metric], selected_epochs=(0,), selected_by="nothing", seconds=(0.0,),
-    ).summary()  # fmt: skip
 
 
 def _run(job: Job, plan: AdaptPlan | TrainPlan) -> tuple[Adaptation, EpochMetrics]:

@@ -14,6 +14,7 @@ from sfda import plugins
 from sfda.config import Config, merged, say_faults
 from sfda.errors import BadInput
 from sfda.refs import InputSpec, SideBySide, Version
+from sfda.source import BOUND
 
 
 def one_of(folder: str, *more: str) -> Any:
@@ -28,7 +29,6 @@ def one_of(folder: str, *more: str) -> Any:
     return Annotated[str, AfterValidator(check), WithJsonSchema(schema)]
 
 
-BOUND = "supervised"  # in `compare`: the same network trained on the target's labels
 MethodName = one_of("methods")
 ComparedName = one_of("methods", BOUND)
 ValidatorName = one_of("validators", "last")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Int
 from torch import Tensor
@@ -11,15 +11,30 @@ from torch import Tensor
 from sfda.errors import NotFinite
 from sfda.metrics import ClassificationMetric
 from sfda.refs import Report, Scores
+from sfda.rejection import TwoClusters
 from sfda.types import SeenViews
 from sfda.validators._base import Validator
 
 
+class Judged(NamedTuple):
+    """What one look at the target without labels tells of a network."""
+
+    scores: Scores
+    reject: float | None  # above which uncertainty its answer should be "unknown"
+
+
 def report(
-    outputs: Iterable[tuple[Any, Int[Tensor, " B"]]], classes: Sequence[str], *, split: str
+    outputs: Iterable[tuple[Any, Int[Tensor, " B"]]],
+    classes: Sequence[str],
+    *,
+    split: str,
+    reject: float | None = None,
 ) -> Report:
-    """The report over pairs of a network's output and the true labels. Raises NotFinite."""
-    metric = ClassificationMetric(classes)
+    """The report over pairs of a network's output and the true labels. Raises NotFinite.
+
+    Labels may be UNKNOWN; answers are where `reject` says so.
+    """
+    metric = ClassificationMetric(classes, reject=reject)
     for output, labels in outputs:
         _refuse_nan(output)
         metric.update(output.logits, labels)
@@ -32,13 +47,21 @@ def report(
     )
 
 
-def score(seen: Iterable[SeenViews], validators: dict[str, Validator]) -> Scores:
-    """Every validator's score from one look at the target. Raises NotFinite."""
+def judge(
+    seen: Iterable[SeenViews],
+    validators: dict[str, Validator],
+    rejection: float | Literal["auto"] | None = None,
+) -> Judged:
+    """Every validator's score, and the threshold of rejection. Raises NotFinite."""
+    clusters = TwoClusters()
     for batch in seen:
         _refuse_nan(batch.output)
         for validator in validators.values():
             validator.update(batch)
-    return {name: validator.compute() for name, validator in validators.items()}
+        if rejection == "auto":
+            clusters.update(batch.output)
+    scores = {name: validator.compute() for name, validator in validators.items()}
+    return Judged(scores, clusters.compute() if rejection == "auto" else rejection)
 
 
 def _refuse_nan(output: Any) -> None:

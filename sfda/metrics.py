@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfda.refs import Metrics
+from sfda.rejection import NAME, answers
+from sfda.types import UNKNOWN
 
 BINS = 15
 
@@ -16,13 +18,16 @@ BINS = 15
 class ClassificationMetric:
     """Confusion matrix and calibration over a set, fed batch by batch.
 
-    Classes without a sample in the set are left out of `macro_accuracy` (SHOT's per-class mean).
+    Labels are the model's classes, or UNKNOWN for classes that it lacks; with `reject` an answer
+    whose uncertainty exceeds it is "unknown" too. Classes without a sample in the set are left
+    out of all averages (SHOT's per-class mean), but answering one of them is an error.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        size = len(classes)
-        self.confusion = torch.zeros(size, size, dtype=torch.long)  # rows truth, columns prediction
+    def __init__(self, classes: Sequence[str], *, reject: float | None = None) -> None:
+        self.names = (*classes, NAME)
+        self.reject = reject
+        size = len(self.names)
+        self.counts = torch.zeros(size, size, dtype=torch.long)  # rows truth, columns answer
         self.bins = torch.zeros(3, BINS, dtype=torch.double)  # count, confidence, correct
         self.log_loss = 0.0
 
@@ -30,10 +35,15 @@ class ClassificationMetric:
         """Take in outputs and the truth, in the model's class order."""
         log_probs = logits.double().cpu().log_softmax(1)
         labels = labels.cpu()
+        size = len(self.names)
+        answered = answers(log_probs.exp(), self.reject)
+        pairs = (labels % size) * size + answered % size  # UNKNOWN, -1, is the last
+        self.counts += pairs.bincount(minlength=size * size).view(size, size)
+        self._calibrate(log_probs[labels != UNKNOWN], labels[labels != UNKNOWN])
+
+    def _calibrate(self, log_probs: Float[Tensor, "B C"], labels: Int[Tensor, " B"]) -> None:
+        """Confidence of the likeliest class, rejected or not, on samples of known classes."""
         top = log_probs.exp().max(1)
-        size = len(self.classes)
-        pairs = labels * size + top.indices
-        self.confusion += pairs.bincount(minlength=size * size).view(size, size)
         place = (top.values * BINS).long().clamp(max=BINS - 1)
         ones = torch.ones_like(top.values)
         for row, value in enumerate((ones, top.values, (top.indices == labels).double())):
@@ -43,25 +53,50 @@ class ClassificationMetric:
     @property
     def count(self) -> int:
         """Samples taken in."""
-        return int(self.confusion.sum())
+        return int(self.counts.sum())
+
+    @property
+    def opens(self) -> bool:
+        """Whether "unknown" is a possible truth or answer here."""
+        return self.reject is not None or bool(self.counts[-1].any())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of rows and columns of `confusion`: "unknown" is the last where it is possible."""
+        return self.names if self.opens else self.names[:-1]
+
+    @property
+    def confusion(self) -> Int[Tensor, "K K"]:
+        """Counts; rows are the truth, columns the answers."""
+        size = len(self.classes)
+        return self.counts[:size, :size]
 
     def compute(self) -> Metrics:
         """The metrics; ValueError if nothing was taken in.
 
-        `overall_accuracy`, `macro_accuracy`, `expected_calibration_error` (15 bins of equal width,
-        arXiv:1706.04599, eq. 3) and `log_loss` in nats.
+        `overall_accuracy` and `macro_accuracy` over all that occurs, "unknown" being one class;
+        of known samples `expected_calibration_error` (15 bins of equal width, arXiv:1706.04599,
+        eq. 3) and `log_loss` in nats. With unknown samples also those of `open_set_metrics`; with
+        rejection `rejected_share`.
         """
         if not self.count:
             raise ValueError("metrics of no samples")
-        support = self.confusion.sum(1)
+        support = self.counts.sum(1)
         present = support > 0
-        recall = self.confusion.diagonal()[present] / support[present]
-        return {
-            "overall_accuracy": float(self.confusion.diagonal().sum()) / self.count,
+        recall = self.counts.diagonal()[present] / support[present]
+        known = int(support[:-1].sum())
+        found = {
+            "overall_accuracy": float(self.counts.diagonal().sum()) / self.count,
             "macro_accuracy": float(recall.double().mean()),
-            "expected_calibration_error": calibration_error(self.bins),
-            "log_loss": self.log_loss / self.count,
         }
+        if support[-1] and known:
+            found |= open_set_metrics(self.counts)
+        if self.reject is not None:
+            found["rejected_share"] = float(self.counts[:, -1].sum()) / self.count
+        if known:
+            found["expected_calibration_error"] = calibration_error(self.bins)
+            found["log_loss"] = self.log_loss / known
+        return found
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """For every class that occurs: `accuracy` and `count`; for the others `count` 0 alone."""
@@ -71,6 +106,41 @@ class ClassificationMetric:
             name: {"accuracy": r / n, "count": float(n)} if n else {"count": 0.0}
             for name, r, n in zip(self.classes, right, support, strict=True)
         }
+
+
+def main_metric(metrics: Metrics) -> str:
+    """What decides between two models: the H-score where there are unknown samples.
+
+    >>> main_metric({"macro_accuracy": 0.5, "h_score": 0.4}), main_metric({"macro_accuracy": 0.5})
+    ('h_score', 'macro_accuracy')
+    """
+    return "h_score" if "h_score" in metrics else "macro_accuracy"
+
+
+def open_set_metrics(counts: Int[Tensor, "K K"], *, eps: float = 0.0) -> Metrics:
+    """Metrics of a confusion matrix whose last class is "unknown".
+
+    `os_star`: mean accuracy of the known classes that occur (GLC's accuracy on shared classes);
+    `unk`: accuracy of unknown samples, pooled; `os`: mean over known classes and unknown; `hos`:
+    harmonic mean of `os_star` and `unk`; `h_score`: the same number by GLC's name. `eps` 1e-5 is
+    what GLC's code adds to every denominator (arXiv:2303.07110); reports use 0.
+
+    >>> open_set_metrics(torch.tensor([[1, 1, 0], [0, 0, 0], [0, 1, 3]]))["h_score"]
+    0.6
+    """
+    support = counts.sum(1).double()
+    recall = counts.diagonal().double() / (support + eps).clamp_min(1e-12)
+    known = recall[:-1][support[:-1] > 0]
+    star, unk = float(known.mean()), float(recall[-1])
+    both = star + unk + eps
+    harmonic = 2 * star * unk / both if both else 0.0
+    return {
+        "h_score": harmonic,
+        "os": (float(known.sum()) + unk) / (len(known) + 1),
+        "os_star": star,
+        "unk": unk,
+        "hos": harmonic,
+    }
 
 
 def calibration_error(bins: Float[Tensor, "3 M"]) -> float:

@@ -98,6 +98,13 @@ class ModelSpec(Config):
     head: Literal["bottleneck", "plain"] = "bottleneck"  # SHOT's, or the network's own
     bottleneck_dim: int = 256
     bottleneck_dropout: float = Field(0.0, ge=0, lt=1)
+    reject: float | None = Field(None, ge=0, le=1)  # uncertainty above which it says "unknown"
+
+    @model_validator(mode="after")
+    def _unambiguous(self) -> ModelSpec:
+        if self.reject is not None and "unknown" in self.classes:
+            raise ValueError("a class is called 'unknown', so 'unknown' cannot mean rejection")
+        return self
 
 
 class ModelRef(Config):
@@ -156,6 +163,7 @@ class SideBySide(Config):
     split: str | None
     source: Report | None
     adapted: Report | None
+    reject: float | None = None  # uncertainty above which both answered "unknown"
     picture: str | None = None  # path of the PNG
 
 

@@ -11,6 +11,7 @@ import torch
 from sfda.data.bundle import read_bundle
 from sfda.data.decode import prepare
 from sfda.data.inputs import answer, centre_crop, standardise
+from sfda.rejection import NAME, answers
 
 BATCH = 64
 
@@ -26,14 +27,16 @@ class ClassifierModel:
     def predict(self, images: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Answers for uint8 images [N, H, W, 3], or [N, H, W, 1], or a list of such of any size.
 
-        `label` [N] names the class, `confidence` [N] is its probability, `probabilities` [N, C] are
-        in the order of `classes` [C]. ValueError for other types than uint8.
+        `label` [N] names the class, or is "unknown" where the model rejects; `confidence` [N] is
+        the likeliest class's probability, `probabilities` [N, C] are in the order of `classes` [C].
+        ValueError for other types than uint8.
         """
         probs = [self._probabilities(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
         found = np.concatenate(probs) if probs else np.zeros((0, len(self.spec.classes)))
         classes = np.array(self.spec.classes)
+        given = answers(torch.from_numpy(found), self.spec.reject).numpy()
         return {
-            "label": classes[found.argmax(1)] if len(found) else classes[:0],
+            "label": np.array((*self.spec.classes, NAME))[given],  # UNKNOWN is -1, the last
             "confidence": found.max(1) if len(found) else found[:, 0],
             "probabilities": found,
             "classes": classes,

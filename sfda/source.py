@@ -19,6 +19,8 @@ from sfda.problems.known import problem_of
 from sfda.schedule import Schedule
 from sfda.types import Batches, Clock, Labelled, Losses, TargetBatch
 
+BOUND = "supervised"  # in comparisons: the source network trained on the target's labels
+
 
 class SupervisedConfig(MethodConfig):
     """SHOT's source recipe (arXiv:2002.08546, section 4.1): smoothing 0.1, backbone slower."""

@@ -14,10 +14,10 @@ from sfda.config import Config
 from sfda.data.loaders import TargetLoader, scan, scan_views
 from sfda.data.predictions import replaying, verify_predictions
 from sfda.errors import BadInput
-from sfda.evaluate import score
+from sfda.evaluate import Judged, judge
 from sfda.methods._base import Method, MethodConfig
-from sfda.refs import Adaptation, ManifestRef, ModelRef, PredictionsRef, Scores, Views
-from sfda.types import SeenViews
+from sfda.refs import Adaptation, ManifestRef, ModelRef, PredictionsRef, Views
+from sfda.types import Regime, SeenViews
 from tasks import manifests, tracking
 from tasks.cache import SameWork, code_digest, key_of
 from tasks.device import DeviceName, choose, place
@@ -45,8 +45,10 @@ def settings_for(
     return config.model_copy(update={"schedule": schedule})
 
 
-def default_choice(method: str, problem: str) -> str:
+def default_choice(method: str, problem: str, regime: Regime | None = None) -> str:
     """The validator where the user names none: one the method does not itself minimise."""
+    if regime in ("open", "open-partial"):
+        return "last"  # the validators reward certainty, and unknown samples should have none
     minimised = plugins.load("methods", method).minimises
     return next(v for v in DEFAULT_VALIDATORS[problem] if v not in minimised)
 
@@ -72,6 +74,7 @@ class AdaptPlan(Config):
     config: dict[str, Any]
     views: Views | None
     select_by: str
+    regime: Regime | None
     seed: int
 
 
@@ -88,12 +91,12 @@ def make_plan(
 ) -> AdaptPlan:
     """All choices made and checked, before anything is loaded. Raises BadInput."""
     config = settings_for(method, source.problem, settings, epochs)
-    by = select_by or default_choice(method, source.problem)
-    validators_for(by, source.problem)
     manifest = manifests.open_ref(target)
     if manifest.problem != source.problem:
         raise BadInput(f"{target.path} is for {manifest.problem}, the model for {source.problem}")
-    manifests.class_map(manifest.classes, source.classes, manifest.name)
+    shift = manifests.class_shift(manifest.classes, source.classes, manifest.name)
+    by = select_by or default_choice(method, source.problem, shift.regime)
+    validators_for(by, source.problem)
     return AdaptPlan(
         seen=manifests.seen_digest(target, split),
         split=split,
@@ -101,6 +104,7 @@ def make_plan(
         config=config.model_dump(mode="json"),
         views=views,
         select_by=by,
+        regime=shift.regime,
         seed=seed,
     )
 
@@ -132,7 +136,7 @@ def adapt_to_target(
     views = plan.views or spec.views
     kind: type[Method] = plugins.load("methods", plan.method)
     torch.manual_seed(plan.seed)
-    algorithm = kind(network, opened.info, settings)
+    algorithm = kind(network, opened.info(plan.regime), settings)
     place(algorithm, chosen)
     look = scan(opened.images, spec.input, device=chosen)
     work = key_of(
@@ -156,7 +160,7 @@ def adapt_to_target(
         scan=replaying(look, predictions, spec),
         schedule=settings.schedule,
         seed=plan.seed,
-        score=_scorer(opened, spec.input, views, plan.select_by, source.problem, chosen),
+        judge=_judge(opened, spec.input, views, plan.select_by, algorithm, source.problem, chosen),
         select_by=plan.select_by,
         keep=keep,
         run_id=run_id,
@@ -166,22 +170,23 @@ def adapt_to_target(
         return training.run()
 
 
-def _scorer(
+def _judge(
     opened: manifests.Opened,
     spec: Any,
     views: Views,
     select_by: str,
+    method: Method,
     problem: str,
     device: torch.device,
-) -> Callable[[nn.Module], Scores]:
+) -> Callable[[nn.Module], Judged]:
     names = validators_for(select_by, problem)
     look = scan(opened.images, spec, device=device)
     look_views = scan_views(opened.images, spec, views, seed=0, device=device)
 
-    def scores(network: nn.Module) -> Scores:
+    def judged(network: nn.Module) -> Judged:
         validators = {name: plugins.load("validators", name)() for name in names}
         if any(v.needs_views for v in validators.values()):
-            return score(look_views(network), validators)
-        return score((SeenViews(*seen) for seen in look(network)), validators)
+            return judge(look_views(network), validators, method.rejection)
+        return judge((SeenViews(*seen) for seen in look(network)), validators, method.rejection)
 
-    return scores
+    return judged

@@ -10,12 +10,17 @@ from typing import Any
 from prefect import task
 
 from sfda.config import Config
-from sfda.refs import Adaptation, LabelledSplit, ManifestRef, Metrics, ModelRef
+from sfda.metrics import main_metric
+from sfda.refs import Adaptation, LabelledSplit, ManifestRef, Metrics, ModelRef, Report
+from sfda.source import BOUND
 from tasks.cache import SameWork
 from tasks.device import DeviceName
-from tasks.evaluate import evaluate_model
+from tasks.evaluate import evaluate_model, evaluate_thresholds
 
-METRICS = ("overall_accuracy", "macro_accuracy")
+CLOSED = ("overall_accuracy", "macro_accuracy")
+OPEN = ("h_score", "os_star", "unk", "os")
+SOURCE_THRESHOLD = 0.5  # at which GLC evaluates source models on open targets
+GRID = tuple(round(0.02 * i, 2) for i in range(1, 50))  # thresholds the oracle may pick from
 
 
 class WeightsGone(Exception):
@@ -62,6 +67,34 @@ def evaluate_epochs(
     return Epochs(metrics=tuple(found), chosen=chosen)
 
 
+class SourceOnly(Config):
+    """The source model on the labelled split; on open targets also at its best threshold."""
+
+    report: Report
+    best: Report | None = None
+    threshold: float | None = None
+
+
+@task(
+    name="evaluation of the source",
+    cache_policy=SameWork(),
+    persist_result=True,
+    result_serializer="json",
+)
+def evaluate_source(
+    source: ModelRef, manifest: ManifestRef, split: LabelledSplit, device: DeviceName = "auto"
+) -> SourceOnly:
+    """The floor of a comparison. Where there are unknown samples it rejects at 0.5, as GLC's does,
+    and stands a second time with the fixed threshold that the target's labels like best.
+    """
+    found = evaluate_model(source, manifest, split.name, device)
+    if main_metric(found.metrics) != "h_score":
+        return SourceOnly(report=found)
+    at = evaluate_thresholds(source, manifest, split.name, (*GRID, SOURCE_THRESHOLD), device)
+    best = max(GRID, key=lambda threshold: at[threshold].metrics["h_score"])
+    return SourceOnly(report=at[SOURCE_THRESHOLD], best=at[best], threshold=best)
+
+
 class Row(Config):
     """One line of the table: a method over all seeds. Every list has one entry a seed."""
 
@@ -76,8 +109,11 @@ class Row(Config):
     selected_by: str
     seconds: tuple[float, ...]
 
-    def summary(self) -> dict[str, Any]:
-        """Means over the seeds, spread as standard deviation, regret and harm rate."""
+    def summary(self, bound: float | None = None) -> dict[str, Any]:
+        """Means over the seeds, spread as standard deviation, regret and harm rate.
+
+        `bound` is the supervised network's mean on the same metric.
+        """
         regret = [o - s for o, s in zip(self.oracle, self.selected, strict=True)]
         return {
             "method": self.method,
@@ -88,6 +124,7 @@ class Row(Config):
             "last": mean(self.last),
             "oracle": mean(self.oracle),
             "source": self.source,
+            "bound": bound,
             "regret": mean(regret),
             "harm_rate": mean([float(s < self.source) for s in self.selected]),
             "selected_by": self.selected_by,
@@ -129,16 +166,47 @@ def make_rows(
             selected_by=by,
             seconds=tuple(a.seconds for _, a, _ in runs),
         )
-        for metric in METRICS
+        for metric in metrics_of(source)
     ]
+
+
+def metrics_of(found: Metrics) -> tuple[str, ...]:
+    """What a comparison shows: other figures where the target has unknown samples."""
+    return OPEN if main_metric(found) == "h_score" else CLOSED
+
+
+def source_rows(source: SourceOnly) -> list[Row]:
+    """The source model's own rows, and for open targets those with the best fixed threshold."""
+    found = [("source", source.report.metrics)]
+    if source.best is not None:
+        found = [
+            (f"source, rejects above {SOURCE_THRESHOLD}", source.report.metrics),
+            (f"source, rejects above {source.threshold} (oracle)", source.best.metrics),
+        ]
+    return [
+        Row(
+            method=name, seeds=(0,), metric=metric, selected=(metrics[metric],),
+            last=(metrics[metric],), oracle=(metrics[metric],),
+            source=source.report.metrics[metric], selected_epochs=(0,),
+            selected_by="labels" if "oracle" in name else "nothing", seconds=(0.0,),
+        )
+        for name, metrics in found
+        for metric in metrics_of(metrics)
+    ]  # fmt: skip
+
+
+def summaries(rows: list[Row]) -> list[dict[str, Any]]:
+    """All rows with the supervised bound beside them, where it was asked for."""
+    bounds = {row.metric: mean(row.last) for row in rows if row.method == BOUND}
+    return [row.summary(bounds.get(row.metric)) for row in rows]
 
 
 def table(rows: list[dict[str, Any]], metric: str) -> str:
     """The rows of one metric as markdown, in percent."""
     lines = [
-        f"| method | chosen by | {metric.replace('_', ' ')} % | last epoch | oracle | regret | "
-        "harm rate | seeds |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        f"| method | chosen by | {metric.replace('_', ' ')} % | last epoch | oracle "
+        "| source only | supervised bound | regret | harm rate | seeds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in (r for r in rows if r["metric"] == metric):
         cells = (
@@ -147,9 +215,17 @@ def table(rows: list[dict[str, Any]], metric: str) -> str:
             f"{100 * row['selected']:.2f} ± {100 * row['selected_spread']:.2f}",
             f"{100 * row['last']:.2f}",
             f"{100 * row['oracle']:.2f}",
+            f"{100 * row['source']:.2f}",
+            "" if row["bound"] is None else f"{100 * row['bound']:.2f}",
             f"{100 * row['regret']:.2f}",
             f"{row['harm_rate']:.2f}",
             str(len(row["seeds"])),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def counts_text(found: Report) -> str:
+    """How many test images each class has."""
+    counts = [f"{name} {int(row['count'])}" for name, row in found.per_class.items()]
+    return f"Split `{found.split}`, {found.count} images: {', '.join(counts)}."

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
+from sfda.data.bundle import read_spec
 from sfda.data.loaders import labelled_scan
 from sfda.evaluate import report
 from sfda.pictures import side_by_side
@@ -15,19 +17,46 @@ from tasks import manifests, tracking
 from tasks.cache import SameWork, key_of
 from tasks.device import DeviceName, choose, place
 from tasks.home import disk_errors, home
-from tasks.models import open_model
+from tasks.models import locate, open_model
 
 
 def evaluate_model(
-    model: ModelRef, manifest: ManifestRef, split: str, device: DeviceName
+    model: ModelRef,
+    manifest: ManifestRef,
+    split: str,
+    device: DeviceName,
+    reject: float | None = None,
 ) -> Report:
-    """Metrics of one model on one labelled split. Raises BadInput where there are no labels."""
+    """Metrics of one model on one labelled split. Raises BadInput where there are no labels.
+
+    `reject` is the uncertainty above which the model answers "unknown"; None is the model's own.
+    """
     network, spec = open_model(model)
     opened = manifests.open_split(manifests.open_ref(manifest), split, spec.input)
-    labels = manifests.labels_for(opened.split, model)
+    labels = manifests.labels_for(opened.split, model.classes, unknown=True)
     chosen = choose(device)
     outputs = labelled_scan(opened.images, labels, spec.input, device=chosen)
-    return report(outputs(place(network, chosen)), model.classes, split=split)
+    above = spec.reject if reject is None else reject
+    return report(outputs(place(network, chosen)), model.classes, split=split, reject=above)
+
+
+def evaluate_thresholds(
+    model: ModelRef,
+    manifest: ManifestRef,
+    split: str,
+    thresholds: Sequence[float],
+    device: DeviceName,
+) -> dict[float, Report]:
+    """The reports of one model at several thresholds of rejection, from one look at the split."""
+    network, spec = open_model(model)
+    opened = manifests.open_split(manifests.open_ref(manifest), split, spec.input)
+    labels = manifests.labels_for(opened.split, model.classes, unknown=True)
+    chosen = choose(device)
+    look = labelled_scan(opened.images, labels, spec.input, device=chosen)
+    outputs = list(look(place(network, chosen)))
+    return {
+        above: report(outputs, model.classes, split=split, reject=above) for above in thresholds
+    }
 
 
 def reference(candidate: Candidate, source: ModelRef) -> ModelRef:
@@ -55,12 +84,18 @@ def evaluate(
     title: str,
     device: DeviceName = "auto",
 ) -> SideBySide:
-    """Both reports and their picture; nothing but the split's absence where there are no labels."""
+    """Both reports and their picture; nothing but the split's absence where there are no labels.
+
+    Where the adapted model rejects, the source is given the same threshold: what is compared is
+    the adaptation.
+    """
     if split is None:
         return SideBySide(split=None, source=None, adapted=None)
+    above = read_spec(locate(adapted.uri)).reject
     sides = SideBySide(
         split=split.name,
-        source=evaluate_model(source, manifest, split.name, device),
+        reject=above,
+        source=evaluate_model(source, manifest, split.name, device, above),
         adapted=evaluate_model(adapted, manifest, split.name, device),
     )
     assert sides.source is not None
@@ -73,19 +108,6 @@ def evaluate(
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_bytes(side_by_side(sides.source, sides.adapted, title=title))
     return sides.model_copy(update={"picture": str(picture)})
-
-
-@task(
-    name="evaluation of the source",
-    cache_policy=SameWork(),
-    persist_result=True,
-    result_serializer="json",
-)
-def evaluate_source(
-    source: ModelRef, manifest: ManifestRef, split: LabelledSplit, device: DeviceName = "auto"
-) -> Report:
-    """The source model's report alone."""
-    return evaluate_model(source, manifest, split.name, device)
 
 
 def log_report(sides: SideBySide, run_id: str, title: str) -> None:
@@ -115,17 +137,21 @@ def report_text(sides: SideBySide, title: str) -> str:
         f"| {name.replace('_', ' ')} | {before:.4f} | {sides.adapted.metrics[name]:.4f} |"
         for name, before in sides.source.metrics.items()
     ]
+    after = sides.adapted.per_class
     classes = [
-        f"| {name} | {int(row['count'])} | {_share(row)} | {_share(after)} |"
-        for (name, row), after in zip(
-            sides.source.per_class.items(), sides.adapted.per_class.values(), strict=True
-        )
+        f"| {name} | {int(row['count'])} | {_share(row)} | {_share(after[name])} |"
+        for name, row in sides.source.per_class.items()
     ]
+    above = (
+        ""
+        if sides.reject is None
+        else (f' Both answer "unknown" where their uncertainty is above {sides.reject:.3f}.')
+    )
     return "\n".join(
         [
             f"### {title}",
             "",
-            f"Split `{sides.split}`, {sides.source.count} images.",
+            f"Split `{sides.split}`, {sides.source.count} images.{above}",
             "",
             "| metric | source | adapted |",
             "|---|---:|---:|",

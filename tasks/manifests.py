@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sfda.config import Config
 from sfda.data.decode import decode, decode_key
+from sfda.data.labels import listed
 from sfda.data.manifest import (
     Manifest,
     Split,
@@ -20,7 +23,7 @@ from sfda.data.manifest import (
 from sfda.errors import BadInput
 from sfda.folders import data_folder
 from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef
-from sfda.types import TargetInfo
+from sfda.types import UNKNOWN, Regime, TargetInfo
 from tasks.home import home
 from tasks.progress import Progress
 
@@ -34,10 +37,9 @@ class Opened:
     split: Split
     images: np.ndarray[Any, np.dtype[np.uint8]]
 
-    @property
-    def info(self) -> TargetInfo:
+    def info(self, regime: Regime | None = None) -> TargetInfo:
         """What a method may know of it."""
-        return TargetInfo(len(self.split.row_ids), self.split.row_ids)
+        return TargetInfo(len(self.split.row_ids), self.split.row_ids, regime=regime)
 
 
 def refer(path: str | Path) -> ManifestRef:
@@ -80,20 +82,29 @@ def open_split(manifest: Manifest, split: str, spec: InputSpec) -> Opened:
     return Opened(found, images)
 
 
-def labels_for(split: Split, model: ModelRef) -> Labels:
-    """The split's labels in the model's class order, by name.
+def labels_for(split: Split, model: tuple[str, ...], *, unknown: bool = False) -> Labels:
+    """The split's labels in the order of the model's classes; foreign classes as UNKNOWN.
 
-    Raises BadInput where there are none, or names do not fit.
+    Raises BadInput where there are none or names do not fit, and, unless `unknown` samples have a
+    meaning here, where a sample's class is foreign to the model.
     """
     if split.labels is None:
         raise BadInput(f"{split.manifest} has no labels in '{split.name}', and this needs some")
-    return class_map(split.classes, model.classes, split.manifest)[split.labels]
+    found = class_map(split.classes, model, split.manifest)[split.labels]
+    if not unknown and (found == UNKNOWN).any():
+        shift = class_shift(split.classes, model, split.manifest)
+        raise BadInput(
+            f"{split.manifest} has samples of classes that the model lacks, and learning from "
+            f"labels needs them: {listed(shift.extra)}; the model has {listed(model)}"
+        )
+    return found
 
 
 def class_map(classes: tuple[str, ...] | int | None, model: tuple[str, ...], what: str) -> Labels:
     """For every class of a manifest its index in the model, by name, whatever the order.
 
-    Without names the count must be the model's. Raises BadInput otherwise.
+    Classes that the model lacks are UNKNOWN. Without names the count must be the model's. Raises
+    BadInput otherwise, and where no class is shared.
     """
     if classes is None or isinstance(classes, int):
         count = len(model) if classes is None else classes
@@ -103,13 +114,63 @@ def class_map(classes: tuple[str, ...] | int | None, model: tuple[str, ...], wha
                 f"({', '.join(model[:5])} ...); name the classes in the manifest"
             )
         return np.arange(count)
-    if foreign := [name for name in classes if name not in model]:
-        raise BadInput(
-            f"{what} names classes that the model lacks: {', '.join(foreign)}; "
-            f"the model has {', '.join(model)}"
-        )
     place = {name: i for i, name in enumerate(model)}
-    return np.array([place[name] for name in classes], dtype=np.int64)
+    if not any(name in place for name in classes):
+        raise BadInput(
+            f"{what} shares no class with the model: it names {listed(classes)}, the model "
+            f"has {listed(model)}"
+        )
+    return np.array([place.get(name, UNKNOWN) for name in classes], dtype=np.int64)
+
+
+class ClassShift(Config):
+    """How a target's list of classes differs from the model's."""
+
+    regime: Regime | None  # None where the target does not name its classes
+    extra: tuple[str, ...] = ()  # the target's own: "unknown" to the model
+    missing: tuple[str, ...] = ()  # the model's, absent from the target
+
+    def text(self) -> str:
+        """For the user, every class by name; empty where nothing differs."""
+        said = []
+        if self.extra:
+            said.append(f"classes that the model lacks, counted as unknown: {listed(self.extra)}")
+        if self.missing:
+            said.append(f"classes of the model that the target lacks: {listed(self.missing)}")
+        pairs = [
+            (name, *difflib.get_close_matches(name, self.missing, n=1, cutoff=0.75))
+            for name in self.extra
+        ]
+        said += [
+            f"if '{pair[0]}' is meant to be '{pair[1]}', correct the manifest"
+            for pair in pairs
+            if len(pair) > 1
+        ]
+        return f"{self.regime} target: " + "; ".join(said) if said else ""
+
+
+def class_shift(
+    classes: tuple[str, ...] | int | None, model: tuple[str, ...], what: str
+) -> ClassShift:
+    """The regime that the target's list of classes declares. Raises BadInput as `class_map`."""
+    class_map(classes, model, what)
+    if not isinstance(classes, tuple):
+        return ClassShift(regime=None)
+    extra = tuple(name for name in classes if name not in model)
+    missing = tuple(name for name in model if name not in classes)
+    regimes: dict[tuple[bool, bool], Regime] = {
+        (False, False): "closed",
+        (False, True): "partial",
+        (True, False): "open",
+        (True, True): "open-partial",
+    }
+    return ClassShift(regime=regimes[bool(extra), bool(missing)], extra=extra, missing=missing)
+
+
+def shift_of(ref: ManifestRef, model: ModelRef) -> ClassShift:
+    """How the classes of a manifest differ from a model's. Raises BadInput as `class_map`."""
+    manifest = open_ref(ref)
+    return class_shift(manifest.classes, model.classes, manifest.name)
 
 
 def test_split(ref: ManifestRef, name: str | None) -> LabelledSplit | None:
@@ -129,6 +190,11 @@ def test_split(ref: ManifestRef, name: str | None) -> LabelledSplit | None:
 def has_labels(manifest: Manifest, split: str) -> bool:
     """Whether a split of this manifest exists and carries labels."""
     return split in manifest.splits and read_split(manifest, split).labels is not None
+
+
+def check_learnable(ref: ManifestRef, split: str, classes: tuple[str, ...]) -> None:
+    """Raise BadInput unless every row of the split has a label, of one of these classes."""
+    labels_for(read_split(open_ref(ref), split), classes)
 
 
 def class_names(ref: ManifestRef) -> tuple[str, ...]:

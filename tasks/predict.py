@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 from sfda.data.loaders import scan
+from sfda.rejection import NAME as UNKNOWN_NAME
+from sfda.rejection import answers
 from tasks import manifests
 from tasks.device import DeviceName, choose, place
 from tasks.home import disk_errors
@@ -14,11 +16,15 @@ from tasks.models import open_model, refer
 
 
 def predict(model: str, target: str, split: str, out: Path, device: DeviceName) -> tuple[int, Path]:
-    """Write `predictions.csv` (file, label, confidence) to a folder; the count and the file."""
+    """Write `predictions.csv` (file, label, confidence) to a folder; the count and the file.
+
+    The confidence is the likeliest class's probability, also where the label is "unknown".
+    """
     network, spec = open_model(refer(model))
     chosen = choose(device)
     manifest = manifests.open_ref(manifests.refer(target)).unlabelled()
     opened = manifests.open_split(manifest, split, spec.input)
+    names = (*spec.classes, UNKNOWN_NAME)  # UNKNOWN is -1, the last
     file, part = out / "predictions.csv", out / f".predictions.{os.getpid()}"
     with disk_errors(str(file)):
         out.mkdir(parents=True, exist_ok=True)
@@ -27,10 +33,11 @@ def predict(model: str, target: str, split: str, out: Path, device: DeviceName) 
             writer.writerow(("file", "label", "confidence"))
             look = scan(opened.images, spec.input, device=chosen)
             for index, output in look(place(network, chosen)):
-                top = output.logits.softmax(1).max(1)
+                probs = output.logits.softmax(1)
+                given = answers(probs, spec.reject)
                 for row, label, sure in zip(
-                    index.tolist(), top.indices.tolist(), top.values.tolist(), strict=True
+                    index.tolist(), given.tolist(), probs.amax(1).tolist(), strict=True
                 ):
-                    writer.writerow((opened.split.names[row], spec.classes[label], f"{sure:.6f}"))
+                    writer.writerow((opened.split.names[row], names[label], f"{sure:.6f}"))
         os.replace(part, file)
     return len(opened.images), file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from prefect import task
@@ -14,7 +15,10 @@ from tasks import manifests
 from tasks.cache import SameWork, key_of
 from tasks.device import DeviceName, choose, place
 from tasks.home import disk_errors, home, one_at_a_time
+from tasks.manifests import ClassShift
 from tasks.models import open_model
+
+log = logging.getLogger("sfda")
 
 
 @task(
@@ -48,17 +52,23 @@ def pseudo_label(
         )
 
 
-def show_profile(name: str, found: PredictionsRef) -> None:
-    """The profile as an artifact of the flow run, also where the scan came from the cache."""
-    create_markdown_artifact(profile_text(name, found), key="pseudo-labels")
+def show_profile(name: str, found: PredictionsRef, shift: ClassShift) -> None:
+    """The profile as an artifact of the flow run, also where the scan came from the cache.
+
+    What the target's classes lack or have beyond the model's is also said in the log.
+    """
+    if shift.text():
+        log.warning("%s: %s", name, shift.text())
+    create_markdown_artifact(profile_text(name, found, shift.text()), key="pseudo-labels")
 
 
-def profile_text(name: str, found: PredictionsRef) -> str:
+def profile_text(name: str, found: PredictionsRef, shift: str = "") -> str:
     """Class and confidence histograms of a target as markdown."""
     profile = found.profile
     lines = [
         f"### What the source model sees in {name}",
         "",
+        *([shift[:1].upper() + shift[1:], ""] if shift else []),
         f"{found.count} images, mean confidence {profile['mean_confidence']:.3f}",
         "",
         "| class | images | share |",

@@ -13,13 +13,12 @@ from prefect.artifacts import create_markdown_artifact
 from sfda.data.bundle import read_spec
 from sfda.data.cards import FILE as CARD
 from sfda.errors import BadInput
+from sfda.metrics import main_metric
 from sfda.refs import ManifestRef, ModelRef, SideBySide, Version
 from tasks import tracking
 from tasks.device import DeviceName
 from tasks.evaluate import evaluate_model
 from tasks.models import locate, refer
-
-METRIC = "macro_accuracy"  # what a promotion compares
 
 
 @task(name="registration")
@@ -69,8 +68,9 @@ def promote_if_better(
 ) -> bool:
     """Let the new version reign if that was asked for and labels show it better than all before.
 
-    Better: a higher macro accuracy on the labelled split than the source model's and than the
-    reigning champion's. Without labels there is no evidence, and nothing changes.
+    Better: a higher macro accuracy on the labelled split (H-score, if it has unknown samples) than
+    the source model's and than the reigning champion's. Without labels there is no evidence, and
+    nothing changes.
     """
     verdict, promoted = _verdict(found, sides, source, manifest, wanted, device)
     if promoted:
@@ -100,7 +100,8 @@ def _verdict(
     champion = tracking.by_alias(found.name, "champion")
     if champion and champion.version == found.version:
         return "champion already", True
-    ours, before = sides.adapted.metrics[METRIC], sides.source.metrics[METRIC]
+    metric = main_metric(sides.adapted.metrics)
+    ours, before = sides.adapted.metrics[metric], sides.source.metrics[metric]
     reigning = None
     if champion:
         ref = refer(champion.uri)
@@ -109,8 +110,8 @@ def _verdict(
             report = sides.source if same else evaluate_model(ref, manifest, sides.split, device)
         except BadInput as error:
             return f"held: champion {champion.uri} cannot be compared ({error})", False
-        reigning = report.metrics[METRIC]
-    said = f"macro accuracy {ours:.4f}, source {before:.4f}"
+        reigning = report.metrics[metric]
+    said = f"{metric.replace('_', ' ')} {ours:.4f}, source {before:.4f}"
     if champion:
         said += f", champion (version {champion.version}) {reigning:.4f}"
     if ours <= before or (reigning is not None and ours <= reigning):

@@ -19,7 +19,7 @@ from sfda.data.checkpoints import load_backbone, read_weights
 from sfda.data.digests import file_digest
 from sfda.data.loaders import TargetLoader, labelled_scan, scan
 from sfda.errors import BadInput
-from sfda.evaluate import report
+from sfda.evaluate import Judged, report
 from sfda.problems.classification import build_from_spec
 from sfda.refs import Adaptation, FileRef, ManifestRef, ModelRef, ModelSpec, Report
 from sfda.source import LabelledBatches, Supervised, SupervisedConfig
@@ -62,8 +62,7 @@ def make_train_plan(
         schedule = config.schedule.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"schedule": schedule})
     for split in splits:
-        if not manifests.has_labels(manifests.open_ref(data), split):
-            raise BadInput(f"{data.path} has no labels in '{split}', and training needs them")
+        manifests.check_learnable(data, split, spec.classes)
     if isinstance(start, str):
         if not Path(start).is_file():
             raise BadInput(f"no file {start} to start from")
@@ -105,10 +104,9 @@ def train(
     torch.manual_seed(seed)
     network = _starting_network(spec, plan.start)
     manifest = manifests.open_ref(data)
-    model = ModelRef(uri="", sha256="", problem=spec.problem, arch=spec.arch, classes=spec.classes)
     learn, check = (manifests.open_split(manifest, split, spec.input) for split in plan.splits)
-    labels, held = (manifests.labels_for(opened.split, model) for opened in (learn, check))
-    algorithm = Supervised(network, learn.info, settings)
+    labels, held = (manifests.labels_for(opened.split, spec.classes) for opened in (learn, check))
+    algorithm = Supervised(network, learn.info(), settings)
     place(algorithm, chosen)
     loader = TargetLoader(
         learn.images,
@@ -130,7 +128,9 @@ def train(
         scan=scan(learn.images, spec.input, device=chosen),
         schedule=settings.schedule,
         seed=seed,
-        score=lambda network: report(outputs(network), spec.classes, split=plan.splits[1]).metrics,
+        judge=lambda network: Judged(
+            report(outputs(network), spec.classes, split=plan.splits[1]).metrics, None
+        ),
         select_by="last" if plan.checkpoint == "last" else CHOSEN_BY,
         keep="best",
         run_id=run_id,
@@ -172,7 +172,7 @@ def add_card(
     network, spec = open_model(model)
     manifest = manifests.open_ref(data)
     opened = manifests.open_split(manifest, split, spec.input)
-    labels = manifests.labels_for(opened.split, model)
+    labels = manifests.labels_for(opened.split, model.classes)
     chosen = choose(device)
     outputs = labelled_scan(opened.images, labels, spec.input, device=chosen)
     place(network, chosen)

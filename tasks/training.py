@@ -18,8 +18,9 @@ from sfda.adapt import adapt
 from sfda.data.bundle import bundle_digest, write_bundle
 from sfda.data.digests import file_digest
 from sfda.errors import BadInput, NotFinite
+from sfda.evaluate import Judged
 from sfda.methods._base import Method
-from sfda.refs import Adaptation, Candidate, ModelSpec, Scores
+from sfda.refs import Adaptation, Candidate, ModelSpec
 from sfda.schedule import Schedule
 from sfda.types import Batches, EpochEnd, EpochStart, Scan, State, StepEnd
 from tasks import tracking
@@ -41,7 +42,7 @@ class Training:
     scan: Scan
     schedule: Schedule
     seed: int
-    score: Callable[[nn.Module], Scores]
+    judge: Callable[[nn.Module], Judged]
     select_by: str  # a score, or "last"
     keep: Literal["best", "all"]
     run_id: str
@@ -117,14 +118,16 @@ class Training:
 
     def _end_epoch(self, event: EpochEnd, epoch: dict[str, Any]) -> None:
         try:
-            epoch["scores"] = self.score(event.adapted)
+            epoch["scores"], reject = self.judge(event.adapted)
         except NotFinite as error:
             raise BadInput(
                 f"{self.title}: after step {epoch['last_step']} {error}; {self._slower()}"
             ) from error
         with disk_errors(f"weights and state below {self.folder}"):
             weights = self.folder / f"epoch-{epoch['epoch']:04d}"
-            epoch["sha256"] = write_bundle(weights, event.adapted, self.spec)
+            epoch["sha256"] = write_bundle(
+                weights, event.adapted, self.spec.model_copy(update={"reject": reject})
+            )
             epoch["weights"] = str(weights)
             self.history.append(epoch)
             self._forget_worse()

@@ -13,7 +13,7 @@ from sfda.data.bundle import read_bundle
 from sfda.data.decode import decode, decode_key
 from sfda.data.loaders import TargetLoader, labelled_scan, scan
 from sfda.data.manifest import open_manifest, read_split
-from sfda.evaluate import report, score
+from sfda.evaluate import judge, report
 from sfda.types import EpochEnd, SeenViews, TargetInfo
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def main(target: str, bundle: str, seed: int, scratch: Path) -> None:
     for event in adapt(method, loader, look, config.schedule, seed=seed):
         if isinstance(event, EpochEnd):
             seen = (SeenViews(*part) for part in look(event.adapted))
-            score(seen, {name: plugins.load("validators", name)() for name in SCORES})
+            judge(seen, {name: plugins.load("validators", name)() for name in SCORES})
     both = labelled_scan(images["test"], labels["test"], spec.input, device=CPU)
     for model in (network, method.adapted):
         report(both(model), spec.classes, split="test")

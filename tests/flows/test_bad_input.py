@@ -192,8 +192,8 @@ TARGETS: dict[str, tuple[Callable[[Shop], object], str]] = {
         r"toy/target has 4 unnamed classes, the model has 3 \(bar, post, cross",
     ),
     "foreign class names": (
-        lambda s: changed(s, "foreign", classes=["bar", "ring", "cross"]),
-        "toy/target names classes that the model lacks: ring; the model has bar, post, cross",
+        lambda s: changed(s, "foreign", classes=["ring", "star", "disc"]),
+        "toy/target shares no class with the model: it names ring, star, disc, the model has bar",
     ),
     "empty split": (empty_split, "split 'adapt': it has no rows"),
     "corrupt image in the middle": (

@@ -10,7 +10,7 @@ import torch
 import toy
 
 from sfda import plugins
-from sfda.evaluate import report, score
+from sfda.evaluate import judge, report
 from sfda.metrics import ClassificationMetric
 from sfda.pictures import side_by_side
 from sfda.problems.classification import ClassOutput
@@ -87,7 +87,7 @@ def test_a_good_model_scores_above_an_untrained_one(name: str) -> None:
     for network in (toy.source(), toy.network().eval()):
         with torch.no_grad():
             seen = [SeenViews(torch.arange(120), network(x), network(x), network(x + noise))]
-        scores.append(score(seen, {name: plugins.load("validators", name)()})[name])
+        scores.append(judge(seen, {name: plugins.load("validators", name)()}).scores[name])
     assert scores[0] > scores[1]
 
 

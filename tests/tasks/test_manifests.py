@@ -8,9 +8,8 @@ import small
 import yaml
 
 from sfda.errors import BadInput
-from sfda.refs import ModelRef
 from tasks import manifests
-from tasks.manifests import class_map
+from tasks.manifests import class_map, class_shift
 
 MODEL = ("bar", "post", "cross")
 
@@ -30,9 +29,52 @@ def test_a_part_of_the_models_classes_is_allowed():
     assert class_map(("cross",), MODEL, "m").tolist() == [2]
 
 
-def test_a_class_that_the_model_lacks_is_named():
-    with pytest.raises(BadInput, match="m names classes that the model lacks: ring, star; the mod"):
-        class_map(("bar", "ring", "star"), MODEL, "m")
+def test_a_class_that_the_model_lacks_is_unknown():
+    assert class_map(("bar", "ring", "star"), MODEL, "m").tolist() == [0, -1, -1]
+
+
+def test_without_a_shared_class_the_manifest_is_another_problems():
+    with pytest.raises(BadInput, match="m shares no class with the model: it names ring, star"):
+        class_map(("ring", "star"), MODEL, "m")
+
+
+@pytest.mark.parametrize(
+    ("classes", "regime", "extra", "missing"),
+    [
+        (("cross", "bar", "post"), "closed", (), ()),
+        (("bar", "post"), "partial", (), ("cross",)),
+        (("bar", "post", "cross", "ring"), "open", ("ring",), ()),
+        (("bar", "cros"), "open-partial", ("cros",), ("post", "cross")),
+        (3, None, (), ()),
+        (None, None, (), ()),
+    ],
+)
+def test_the_list_of_classes_declares_the_regime(classes, regime, extra, missing):
+    found = class_shift(classes, MODEL, "m")
+    assert (found.regime, found.extra, found.missing) == (regime, extra, missing)
+
+
+def test_a_shift_of_classes_is_told_by_name_and_a_slip_is_suspected():
+    said = class_shift(("bar", "cros"), MODEL, "m").text()
+    assert "lacks, counted as unknown: cros" in said
+    assert "target lacks: post, cross" in said
+    assert "if 'cros' is meant to be 'cross', correct the manifest" in said
+    assert class_shift(MODEL, MODEL, "m").text() == ""
+
+
+def test_foreign_samples_are_unknown_to_evaluation_and_refused_for_learning(home, tmp_path):
+    path = small.write(
+        tmp_path, "foreign", small.target_arrays(), small.TARGET, classes=["bar", "ring", "cross"]
+    )
+    opened = manifests.open_split(
+        manifests.open_ref(manifests.refer(path)), "test", small.SPEC.input
+    )
+    given = small.target_arrays()
+    truth = given["y"][given["split"] == 1]
+    found = manifests.labels_for(opened.split, MODEL, unknown=True)
+    assert found.tolist() == np.where(truth == 1, -1, truth).tolist()
+    with pytest.raises(BadInput, match=r"classes that the model lacks.*: ring; the model has bar"):
+        manifests.labels_for(opened.split, MODEL)
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -53,20 +95,18 @@ def test_labels_come_in_the_models_order(home, target):
     given = small.target_arrays()
     truth = given["y"][given["split"] == 1]
     names = ("post", "cross", "bar")
-    model = ModelRef(uri="", sha256="", problem="classification", arch="a", classes=names)
-    found = manifests.labels_for(opened.split, model)
+    found = manifests.labels_for(opened.split, names)
     assert [names[i] for i in found] == [MODEL[i] for i in truth]
     assert opened.images.shape == (30, 16, 16, 1)
     assert np.array_equal(opened.images[..., 0], given["x"][given["split"] == 1])
-    assert opened.info.size == 30
+    assert opened.info().size == 30
 
 
 def test_labels_are_not_there_once_they_are_dropped(home, target):
     unlabelled = manifests.open_ref(manifests.refer(target)).unlabelled()
     opened = manifests.open_split(unlabelled, "test", small.SPEC.input)
-    model = ModelRef(uri="", sha256="", problem="classification", arch="a", classes=MODEL)
     with pytest.raises(BadInput, match="has no labels in 'test'"):
-        manifests.labels_for(opened.split, model)
+        manifests.labels_for(opened.split, MODEL)
     assert not manifests.has_labels(unlabelled, "test")
     assert manifests.has_labels(manifests.open_ref(manifests.refer(target)), "test")
     assert not manifests.has_labels(manifests.open_ref(manifests.refer(target)), "elsewhere")

@@ -1,0 +1,78 @@
+"""BN: batch-norm statistics of the target in place of the source's (AdaBN, arXiv:1603.04779).
+
+No weight changes. One pass over the target gives every batch-norm layer the mean of its batches'
+means and variances.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from sfda.errors import BadInput
+from sfda.methods._base import Method, MethodConfig
+from sfda.schedule import Schedule
+from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
+
+Norm = nn.modules.batchnorm._BatchNorm
+
+
+class BnConfig(MethodConfig):
+    """One pass; incomplete batches are left out, since all batches weigh the same."""
+
+    schedule: Schedule = Schedule(epochs=1, drop_last=True)
+
+
+class Bn(Method):
+    """Recomputed batch-norm statistics, for every problem."""
+
+    Config = BnConfig
+    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    setting: ClassVar[str] = "any"
+    config: BnConfig
+
+    def __init__(self, source: nn.Module, target: TargetInfo, config: BnConfig) -> None:
+        super().__init__(source, target, config)
+        if not norms(self.student):
+            raise BadInput(
+                "the network has no batch-norm statistics, so bn changes nothing; use another "
+                "method, or `source`"
+            )
+
+    def train(self, mode: bool = True) -> Self:
+        """Batch norm alone works in train mode: dropout would disturb the statistics."""
+        self.training = mode
+        self.student.eval()
+        for layer in norms(self.student):
+            layer.train(mode)
+        return self
+
+    def start_epoch(self, scan: Scan, clock: Clock) -> None:
+        """Forget the statistics: every pass starts anew."""
+        for layer in norms(self.student):
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain mean over all batches
+
+    def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
+        """None; the forward pass moves the statistics."""
+        with torch.no_grad():
+            self.student(batch.weak)
+        return {}
+
+    def parameter_groups(self, schedule: Schedule) -> list[dict[str, Any]]:
+        """None: nothing is trained."""
+        return []
+
+
+def norms(network: nn.Module) -> list[Norm]:
+    """All batch-norm layers that keep statistics."""
+    return [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, Norm) and layer.running_mean is not None
+    ]
+
+
+EXPORT = Bn

@@ -1,0 +1,40 @@
+"""Source only: adapt nothing, the floor of every comparison (protocol as in arXiv:2002.08546)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+from sfda.methods._base import Method, MethodConfig
+from sfda.schedule import Schedule
+from sfda.types import Clock, Losses, TargetBatch
+
+
+class SourceConfig(MethodConfig):
+    """One epoch, in which nothing happens."""
+
+    schedule: Schedule = Schedule(epochs=1)
+
+
+class Source(Method):
+    """The source model as it came, for every problem."""
+
+    Config = SourceConfig
+    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    setting: ClassVar[str] = "any"
+    config: SourceConfig
+
+    def train(self, mode: bool = True) -> Self:
+        """The network stays in eval mode, so that no statistic moves."""
+        self.training = mode
+        return self
+
+    def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
+        """None."""
+        return {}
+
+    def parameter_groups(self, schedule: Schedule) -> list[dict[str, Any]]:
+        """None: nothing is trained."""
+        return []
+
+
+EXPORT = Source

@@ -1,0 +1,98 @@
+"""Targets with classes that the model lacks, or without some that it has, through all stages."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import small
+from conftest import flow_artifacts, sfda  # of this folder
+
+pytestmark = pytest.mark.flow
+FAST = ("--epochs", "2", "--set", "schedule.lr=0.03", "--set", "schedule.batch_size=8")
+
+
+@pytest.fixture(scope="module")
+def shop(world):
+    """A home with the toy model registered, and an open target: its posts are called rings."""
+    home = world.home("regimes")
+    target = small.write(
+        world.folder, "open", small.target_arrays(), small.TARGET, classes=["bar", "ring", "cross"]
+    )
+    weights = world.bundle / "weights.safetensors"
+    with home.entered():
+        sfda("import-model", weights, "--arch", "sfda:tiny", "--name", "toy", "--classes",
+             ",".join(small.CLASSES), "--json").json  # fmt: skip  # noqa: B018
+        yield target
+
+
+def adapt(target, *words):
+    return sfda("adapt", "--source", "models:/toy/1", "--target", target, *FAST, *words, "--json")
+
+
+def test_an_open_target_is_told_measured_and_answered(shop, tmp_path):
+    said = adapt(shop, "--method", "shot")
+    assert "classes that the model lacks, counted as unknown: ring" in said.err
+    found = said.json
+    assert found["selected_by"] == "last"
+    for side in ("source", "adapted"):
+        metrics = found["metrics"][side]
+        assert {"h_score", "hos", "os", "os_star", "unk", "rejected_share"} <= metrics.keys()
+        star, unk = metrics["os_star"], metrics["unk"]
+        assert metrics["h_score"] == pytest.approx(2 * star * unk / (star + unk or 1))
+    report = flow_artifacts(found["flow_run_id"])["adaptation-report"]
+    assert "| unknown | 10 |" in report
+    assert 'answer "unknown" where their uncertainty is above' in report
+    assert "ring" in flow_artifacts(found["flow_run_id"])["pseudo-labels"]
+    done = sfda("predict", "--model", found["uri"], "--data", shop, "--split", "test",
+                "--out", tmp_path, "--json").json  # fmt: skip
+    with open(done["file"], newline="") as file:
+        labels = [row["label"] for row in csv.DictReader(file)]
+    share = labels.count("unknown") / len(labels)
+    assert share == pytest.approx(found["metrics"]["adapted"]["rejected_share"])
+
+
+def test_a_fixed_threshold_can_be_given_to_any_method(shop):
+    found = adapt(shop, "--method", "mean_teacher", "--set", "reject=0.0").json
+    assert found["metrics"]["adapted"]["unk"] == 1.0
+    assert found["metrics"]["adapted"]["os_star"] == 0.0
+
+
+def test_without_rejection_no_sample_is_called_unknown(shop):
+    found = adapt(shop, "--method", "aad").json
+    assert found["metrics"]["adapted"]["unk"] == found["metrics"]["adapted"]["h_score"] == 0.0
+
+
+def test_a_comparison_on_an_open_target_has_the_source_at_its_best_threshold(shop):
+    words = ("--source", "models:/toy/1", "--target", shop, *FAST, "--json")
+    found = sfda("compare", *words, "--methods", "shot,bn,source").json
+    rows = {(row["method"], row["metric"]): row for row in found["rows"]}
+    names = {method for method, _ in rows}
+    floor = "source, rejects above 0.5"
+    (oracle,) = (name for name in names if "(oracle)" in name)
+    assert names == {floor, oracle, "shot", "bn"}
+    assert {metric for _, metric in rows} == {"h_score", "os_star", "unk", "os"}
+    assert rows[oracle, "h_score"]["selected"] >= rows[floor, "h_score"]["selected"]
+    assert rows["shot", "h_score"]["source"] == rows[floor, "h_score"]["selected"]
+    assert "unknown 10" in found["table"]
+
+
+def test_the_bound_has_no_meaning_where_there_are_unknown_samples(shop):
+    words = ("--source", "models:/toy/1", "--target", shop, *FAST, "--json")
+    said = sfda("compare", *words, "--methods", "supervised")
+    assert said.code == 2
+    assert "samples of classes that the model lacks" in said.err
+
+
+def test_a_partial_target_keeps_the_closed_metrics(shop, world):
+    given = small.target_arrays()
+    kept = given["y"] != 1
+    part = {name: values[kept] for name, values in given.items()}
+    sizes = {name: int((part["split"] == i).sum()) for i, name in enumerate(small.TARGET)}
+    part["y"] = (part["y"] == 2).astype(int)
+    target = small.write(world.folder, "partial", part, sizes, classes=["bar", "cross"])
+    said = adapt(target, "--method", "shot")
+    assert "classes of the model that the target lacks: post" in said.err
+    metrics = said.json["metrics"]["adapted"]
+    assert "h_score" not in metrics
+    assert 0 <= metrics["macro_accuracy"] <= 1
