@@ -33,9 +33,8 @@ def resolve(name: DeviceName) -> DeviceName:
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on its device; on a GPU with channels last, which its convolutions prefer."""
-    if device.type == "cuda":
-        network.to(memory_format=torch.channels_last)
+    """The network on its device, with channels last, which convolutions prefer."""
+    network.to(memory_format=torch.channels_last)
     return network.to(device)
 
 
