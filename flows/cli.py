@@ -20,7 +20,7 @@ from flows.answers import (
     usual_views,
     version_of,
 )
-from flows.session import as_manifest, read_settings, session, words
+from flows.session import Output, as_manifest, read_settings, session, words
 
 app = typer.Typer(
     name="sfda",
@@ -39,7 +39,8 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", help="a setting, k=v; dots nest: schedule.lr=0.01")
 ]
 Epochs = Annotated[int | None, typer.Option(min=1)]
-Seed = Annotated[int, typer.Option(min=0)]
+Regime = Literal["closed", "partial", "open", "open-partial"]
+Preset = Annotated[str | None, typer.Option(help="a shipped preset's name, or a file")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
 
@@ -78,7 +79,7 @@ def manifest(
 ) -> None:
     """Make a manifest for a folder, a zip or an npz of images."""
     with session(json, state=model is not None) as output:
-        from sfda.data.manifest import build_manifest, open_manifest
+        from sfda.data.manifest import build_manifest
         from sfda.errors import BadInput
         from sfda.folders import data_folder
 
@@ -93,10 +94,44 @@ def manifest(
             path, problem=problem, classes=names, labels_csv=labels, out=out, template=template,
             data_root=data_folder() if os.environ.get("SFDA_DATA") else None,
         )  # fmt: skip
-        found = open_manifest(made)
-        splits = {name: split.count for name, split in found.splits.items()}
-        text = f"{made}: " + ", ".join(f"{name} {count}" for name, count in splits.items())
-        output.show({"manifest": str(made), "splits": splits, "classes": found.classes}, text)
+        _show_manifest(output, made)
+
+
+@app.command()
+def subset(
+    manifest: Path,
+    out: Annotated[Path, typer.Option(help="where to write the new manifest")],
+    classes: Annotated[str | None, typer.Option(help="a,b,c: the classes to keep")] = None,
+    regimes: Annotated[Path | None, typer.Option(help="a benchmark's regimes.yaml")] = None,
+    regime: Annotated[Regime | None, typer.Option(help="one of that file")] = None,
+    side: Annotated[Literal["source", "target"] | None, typer.Option()] = None,
+    json: Json = False,
+) -> None:
+    """Make a manifest of some classes of a labelled one, for partial and open targets."""
+    with session(json, state=False) as output:
+        from sfda.data.subset import side_of
+        from sfda.data.subset import subset as write
+        from sfda.errors import BadInput
+        from sfda.folders import data_folder
+
+        if regimes and regime and side and not classes:
+            names, suffix = side_of(regimes, regime, side), f"{regime}, {side}"
+        elif classes and not (regimes or regime or side):
+            names, suffix = words(classes, None), None
+        else:
+            raise BadInput("give --classes a,b,c, or --regimes FILE with --regime and --side")
+        made = write(manifest, classes=names, out=out, suffix=suffix, data_root=data_folder())
+        _show_manifest(output, made)
+
+
+def _show_manifest(output: Output, made: Path) -> None:
+    """A manifest just written: its splits, counts and classes."""
+    from sfda.data.manifest import open_manifest
+
+    found = open_manifest(made)
+    splits = {name: split.count for name, split in found.splits.items()}
+    text = f"{made}: " + ", ".join(f"{name} {count}" for name, count in splits.items())
+    output.show({"manifest": str(made), "splits": splits, "classes": found.classes}, text)
 
 
 @app.command("train-source")
@@ -106,33 +141,43 @@ def train_source(
     name: str = typer.Option(...),
     init: Annotated[Path | None, typer.Option(help="backbone weights to start from")] = None,
     settings: Set = None,
+    preset: Preset = None,
     size: Annotated[int | None, typer.Option(help="side of the network's input")] = None,
     resize: Annotated[int | None, typer.Option(help="side before the crop to --size")] = None,
-    head: Literal["bottleneck", "plain"] = "bottleneck",
-    split: str = "train",
-    val_split: str = "val",
-    checkpoint: Literal["best", "last"] = "best",
+    head: Annotated[
+        Literal["bottleneck", "plain"] | None, typer.Option(help="default bottleneck")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="default train")] = None,
+    val_split: Annotated[str | None, typer.Option(help="default val")] = None,
+    checkpoint: Annotated[Literal["best", "last"] | None, typer.Option(help="default best")] = None,
     epochs: Epochs = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
     device: Device = "auto",
     workers: Workers = 0,
     json: Json = False,
 ) -> None:
     """Train and register a source model, where the source data are."""
     with session(json) as out:
+        from flows import presets
         from flows import train_source as flow
+        from flows.parameters import flow_parameters
+        from sfda.config import merged
         from sfda.refs import Views
 
-        given = read_settings(settings or [])
-        views = taken(given, "views")
-        spec = stated_input(arch, size=size, resize=resize)
-        found = flow.train_source(
-            str(data), arch, name, init=str(init) if init else None, settings=given, head=head,
-            input=spec, views=Views.from_settings(usual_views(arch, views)) if views else None,
-            epochs=epochs, seed=seed, split=split, val_split=val_split, checkpoint=checkpoint,
-            device=device, workers=workers,
-        )  # fmt: skip
-        show_source(out, found)
+        allowed = flow_parameters(flow.train_source) - {"data", "arch", "name"}
+        given = presets.read(preset, allowed=allowed) if preset else {}
+        more = read_settings(settings or [])
+        views = merged(taken(given, "views"), taken(more, "views"))
+        explicit = {
+            "init": str(init) if init else None, "head": head, "epochs": epochs, "seed": seed,
+            "split": split, "val_split": val_split, "checkpoint": checkpoint,
+            "input": stated_input(arch, size=size, resize=resize),
+            "views": Views.from_settings(usual_views(arch, views)) if views else None,
+        }  # fmt: skip
+        given |= {key: value for key, value in explicit.items() if value is not None}
+        given["settings"] = merged(taken(given, "settings"), more)
+        given = {"device": device, "workers": workers, **given}
+        show_source(out, flow.train_source(str(data), arch, name, **given))
 
 
 @app.command()
@@ -187,7 +232,7 @@ def adapt(
     target: Annotated[str, typer.Option(help="a manifest, or a folder of images")],
     method: Annotated[str | None, typer.Option(help="see `sfda methods`; default shot")] = None,
     settings: Set = None,
-    preset: Annotated[str | None, typer.Option(help="a shipped preset's name, or a file")] = None,
+    preset: Preset = None,
     select_by: Annotated[str | None, typer.Option(help="a validator, or last")] = None,
     epochs: Epochs = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
@@ -254,7 +299,7 @@ def compare(
     methods: Annotated[str, typer.Option(help="a,b,c; 'supervised' is the bound")],
     seeds: Annotated[str | None, typer.Option(help="0,1,2; default 0")] = None,
     settings: Set = None,
-    preset: str | None = None,
+    preset: Preset = None,
     select_by: str | None = None,
     epochs: Epochs = None,
     split: str | None = None,

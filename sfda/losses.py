@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfda.precision import full_precision
+from sfda.types import Clock
 
 EPS = 1e-5  # inside the logarithm of entropies, as in the released code of SHOT and its successors
 
@@ -44,3 +45,22 @@ def neighbour_attraction(
     """
     agreement = torch.einsum("bkc,bc->", neighbours, probs)
     return (torch.xlogy(neighbours, neighbours).sum() - agreement) / len(probs)
+
+
+def dispersion(clock: Clock, *, fade: float, batch_size: int) -> float:
+    """Weight of the push of AaD and SF(DA)^2, (1 + 10 t)^-fade for the run's fraction t, from 0.
+
+    The push sums over the batch without dividing by its size, so for batches other than the
+    papers' 64 it is scaled by 63 / (B - 1).
+    """
+    return float((1 + 10 * clock.fraction) ** -fade) * 63 / (batch_size - 1)
+
+
+@full_precision
+def batch_agreement(probs: Float[Tensor, "B C"], *, power: int = 1) -> Float[Tensor, ""]:
+    """(1/B) sum over pairs i != j of <p_i, p_j>^power; both factors take gradient.
+
+    AaD takes the product itself, SF(DA)^2 (arXiv:2403.10834) its square.
+    """
+    together = (probs @ probs.T) ** power
+    return (together.sum() - together.diagonal().sum()) / len(probs)

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from jaxtyping import Float
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Tensor
 
 from sfda.bank import MemoryBank
-from sfda.losses import neighbour_attraction
+from sfda.losses import batch_agreement, dispersion, neighbour_attraction
 from sfda.methods._base import Method, MethodConfig
-from sfda.precision import full_precision
 from sfda.problems.classification import Classifier, ClassOutput
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
@@ -63,22 +60,6 @@ class AaD(Method):
             "attract": neighbour_attraction(probs, self.bank.probs[near]),
             "disperse": weight * batch_agreement(probs),
         }
-
-
-def dispersion(clock: Clock, *, fade: float, batch_size: int) -> float:
-    """Weight of the push, (1 + 10 t)^-fade for the run's fraction t, counted from 0.
-
-    The push sums over the batch without dividing by its size, so for batches other than the
-    paper's 64 it is scaled by 63 / (B - 1).
-    """
-    return float((1 + 10 * clock.fraction) ** -fade) * 63 / (batch_size - 1)
-
-
-@full_precision
-def batch_agreement(probs: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
-    """(1/B) sum over pairs i != j of <p_i, p_j>; both factors take gradient."""
-    together = probs @ probs.T
-    return (together.sum() - together.diagonal().sum()) / len(probs)
 
 
 EXPORT = AaD

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from sfda.data.manifest import Manifest, build_manifest, open_manifest
+from sfda.data.subset import read_regimes, side_of, subset
 from sfda.errors import BadInput
 
 FOLDER = Path(__file__).parents[2] / "data_manifests"
-CLASSES = {"office31": 31, "officehome": 65, "visda": 12, "domainnet126": 126}
+CLASSES = {"office31": 31, "officehome": 65, "visda": 12, "domainnet": 345, "domainnet126": 126}
 TOTALS = {
     "office31/amazon": 2817,
     "office31/dslr": 498,
@@ -22,10 +23,19 @@ TOTALS = {
     "officehome/realworld": 4357,
     "visda/train": 152_397,
     "visda/validation": 55_388,
+    "domainnet/painting": 75_759,
+    "domainnet/real": 175_327,
+    "domainnet/sketch": 70_386,
     "domainnet126/real": None,  # two lists of different length are about; neither was counted
     "domainnet126/clipart": None,
     "domainnet126/painting": None,
     "domainnet126/sketch": None,
+}
+SPLITS = {  # shared, source-private and target-private classes; GLC's table
+    "office31": {"partial": (10, 21, 0), "open": (10, 0, 11), "open-partial": (10, 10, 11)},
+    "officehome": {"partial": (25, 40, 0), "open": (25, 0, 40), "open-partial": (10, 5, 50)},
+    "visda": {"partial": (6, 6, 0), "open": (6, 0, 6), "open-partial": (6, 3, 3)},
+    "domainnet": {"open-partial": (150, 50, 145)},
 }
 every_template = pytest.mark.parametrize("name", TOTALS)
 
@@ -40,7 +50,31 @@ def raw(name: str) -> dict[str, Any]:
 
 def test_no_other_templates_than_these():
     there = {f"{p.parent.name}/{p.stem}" for s in CLASSES for p in (FOLDER / s).glob("*.yaml")}
-    assert there == set(TOTALS)
+    assert there - {f"{benchmark}/regimes" for benchmark in SPLITS} == set(TOTALS)
+
+
+@pytest.mark.parametrize("benchmark", SPLITS)
+def test_regimes_are_the_published_splits_in_the_order_of_the_templates(benchmark):
+    classes = next(raw(name) for name in TOTALS if name.split("/")[0] == benchmark)["classes"]
+    wanted = {"closed": (classes, classes)} if benchmark != "domainnet" else {}
+    for regime, (shared, source, target) in SPLITS[benchmark].items():
+        first = shared + source
+        if (benchmark, regime) == ("office31", "open"):
+            first += 10  # GLC passes over classes 10 to 19
+        own = classes[first : first + target]
+        wanted[regime] = (classes[: shared + source], classes[:shared] + own)
+        assert len(own) == target
+    found = read_regimes(FOLDER / benchmark / "regimes.yaml")
+    assert {k: (list(v.source), list(v.target)) for k, v in found.items()} == wanted
+
+
+def test_no_class_of_the_regimes_is_out_of_place():
+    office31 = read_regimes(FOLDER / "office31" / "regimes.yaml")
+    assert office31["open"].target[9:12] == ("projector", "pen", "phone")
+    assert office31["open-partial"].source[-1] == "paper_notebook"
+    domainnet = read_regimes(FOLDER / "domainnet" / "regimes.yaml")["open-partial"]
+    assert (domainnet.source[0], domainnet.source[-1]) == ("The_Eiffel_Tower", "nail")
+    assert (domainnet.target[150], domainnet.target[-1]) == ("necklace", "zigzag")
 
 
 @every_template
@@ -110,7 +144,7 @@ def test_orders_of_classes():
         "projector",
     ]
     assert office31[10:] == sorted(office31[10:])
-    for name in ("officehome/art", "visda/train"):
+    for name in ("officehome/art", "visda/train", "domainnet/real"):
         assert raw(name)["classes"] == sorted(raw(name)["classes"])
     domainnet = raw("domainnet126/real")["classes"]
     index = {c: i for i, c in enumerate(domainnet)}  # as in the published list of categories
@@ -138,6 +172,23 @@ def test_a_copy_with_the_published_counts_is_taken(tmp_path):
     manifest = open_manifest(made)
     assert manifest.classes == tuple(raw("office31/dslr")["classes"])
     assert manifest.splits["adapt"].count + manifest.splits["test"].count == 498
+
+
+@pytest.mark.parametrize("regime", ["closed", "partial", "open", "open-partial"])
+def test_a_copy_is_cut_to_the_sides_of_a_regime(tmp_path, regime):
+    counts = raw("office31/dslr")["counts"]
+    whole = build_manifest(
+        lay_out(tmp_path / "images", counts),
+        problem="classification",
+        out=tmp_path / "dslr.yaml",
+        template=path_of("office31/dslr"),
+    )
+    for side in ("source", "target"):
+        classes = side_of(FOLDER / "office31" / "regimes.yaml", regime, side)
+        made = open_manifest(subset(whole, classes=classes, out=tmp_path / f"{side}.yaml"))
+        size = made.splits["adapt"].count + made.splits["test"].count
+        assert size == sum(counts[name] for name in classes)
+        assert made.classes == classes
 
 
 def test_a_copy_that_lacks_images_is_refused(tmp_path):

@@ -1,0 +1,150 @@
+"""Presets fit their flows and hold the papers' numbers; source recipes and regimes by command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import small
+import yaml
+from conftest import Home, World, sfda
+
+from flows import presets
+from flows.adapt import adapt
+from flows.compare import compare
+from flows.parameters import flow_parameters
+from flows.train_source import train_source
+from sfda import plugins
+from sfda.source import BOUND, SupervisedConfig
+from tasks import tracking
+
+every_preset = pytest.mark.parametrize("name", presets.names())
+ADDRESSES = {
+    adapt: {"source": "models:/a/1", "target": "t.yaml"},
+    compare: {"source": "models:/a/1", "target": "t.yaml", "methods": ["shot"]},
+    train_source: {"data": "s.yaml", "arch": "torchvision:resnet50", "name": "a"},
+}
+
+
+def flow_of(name: str) -> Any:
+    """A preset's last word says whose it is."""
+    return {"compare": compare, "source": train_source}.get(name.rpartition("-")[2], adapt)
+
+
+def config_of(name: str) -> Any:
+    """The settings of a preset of one method, over the method's defaults."""
+    given = presets.read(name)
+    kind = plugins.load("methods", given["method"]).Config if "method" in given else None
+    return (kind or SupervisedConfig).from_settings(given["settings"])
+
+
+@every_preset
+def test_every_preset_parses_against_its_flow_and_its_methods(name):
+    flow = flow_of(name)
+    given = presets.read(name, allowed=flow_parameters(flow) - {"data", "arch", "name"})
+    flow.validate_parameters(ADDRESSES[flow] | given)
+    if flow is not compare:
+        assert (flow is adapt) == ("method" in given)
+        config_of(name)
+        return
+    assert given["settings"]
+    for method, settings in given["settings"].items():
+        kind = SupervisedConfig if method == BOUND else plugins.load("methods", method).Config
+        kind.from_settings(settings)
+
+
+@every_preset
+def test_every_preset_says_in_its_first_line_where_it_is_from(name):
+    first = (presets.HERE / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    if flow_of(name) is not compare:
+        assert re.search(r"arXiv:\d{4}\.\d{5}", first)
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "epochs", "weight_decay", "more"),
+    [
+        ("office31-glc", 1e-3, 50, 1e-3, {"global_weight": 0.3}),
+        ("officehome-glc", 1e-3, 50, 1e-3, {"global_weight": 1.5}),
+        ("visda-glc", 1e-4, 20, 1e-3, {"global_weight": 0.3}),
+        ("visda-glc-open", 1e-4, 30, 1e-3, {"global_weight": 0.3}),
+        ("domainnet-glc", 1e-4, 10, 1e-3, {"global_weight": 1.5}),
+        ("visda-nrc", 1e-3, 15, 1e-3, {"neighbours": 5, "expanded": 5}),
+        ("officehome-nrc", 1e-3, 40, 5e-4, {"neighbours": 3, "late_expanded": 4}),
+        ("office31-nrc", 1e-3, 15, 1e-3, {"neighbours": 2, "expanded": 3}),
+        ("visda-sfda2", 1e-3, 15, 1e-3, {"augment_weight": 1e-4, "disentangle_weight": 10.0}),
+        ("domainnet126-sfda2", 1e-3, 15, 1e-3, {"augment_weight": 1e-4, "strength": 5.0}),
+        ("officehome-shot-partial", 1e-2, 15, 1e-3, {"regime": "partial", "pseudo_weight": 0.3}),
+        ("officehome-shot-open", 1e-2, 15, 1e-3, {"regime": "open", "pseudo_weight": 0.3}),
+        ("officehome-aad-partial", 1e-3, 40, 5e-4, {"neighbours": 3, "fade": 1.0}),
+        ("office31-source", 1e-2, 100, 1e-3, {"smoothing": 0.1}),
+        ("officehome-source", 1e-2, 50, 1e-3, {"smoothing": 0.1}),
+        ("visda-source", 1e-3, 10, 1e-3, {"smoothing": 0.1}),
+        ("office31-glc-source", 1e-2, 50, 1e-3, {"smoothing": 0.1}),
+        ("officehome-glc-source", 1e-2, 50, 1e-3, {"smoothing": 0.1}),
+        ("visda-glc-source", 1e-3, 10, 1e-3, {"smoothing": 0.1}),
+        ("domainnet-glc-source", 1e-2, 50, 1e-3, {"smoothing": 0.1}),
+        ("office-aad-source", 1e-2, 20, 5e-4, {"smoothing": 0.1}),
+    ],
+)
+def test_the_papers_numbers(name, lr, epochs, weight_decay, more):
+    config = config_of(name)
+    schedule = config.schedule
+    assert (schedule.lr, schedule.epochs, schedule.weight_decay) == (lr, epochs, weight_decay)
+    assert schedule.decay == ("shot" if weight_decay == 1e-3 else "none")
+    assert (schedule.batch_size, schedule.drop_last) == (64, "glc" in name)
+    assert config.lr_scale["backbone"] == 0.1
+    assert {key: getattr(config, key) for key in more} == more
+    frozen = presets.read(name).get("method") in ("glc", "shot")
+    assert config.lr_scale.get("head", 1.0) == (0.0 if frozen else 1.0)
+    trains = name.endswith("-source")
+    assert presets.read(name)["checkpoint" if trains else "select_by"] == "last"
+
+
+@pytest.fixture(scope="module")
+def home(world: World) -> Iterator[Home]:
+    made = world.home("presets")
+    with made.entered():
+        yield made
+
+
+@pytest.mark.flow
+def test_a_source_recipe_is_followed_and_what_is_said_beside_it_wins(world, home):
+    recipe = world.folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({
+        "checkpoint": "last", "epochs": 2, "seed": 7,
+        "settings": {"schedule": small.FAST, "smoothing": 0.2},
+    }))  # fmt: skip
+    words = ("train-source", "--data", world.source, "--arch", "sfda:tiny", "--name", "by-recipe")
+    said = sfda(*words, "--preset", recipe, "--epochs", 1, "--set", "schedule.lr=1e-3",
+                "--json").json  # fmt: skip
+    params = tracking.client().get_run(said["mlflow_run_id"]).data.params
+    wanted = {"schedule.epochs": "1", "schedule.batch_size": "8", "smoothing": "0.2", "seed": "7"}
+    assert wanted.items() <= params.items()
+    assert float(params["schedule.lr"]) == 1e-3
+    recipe.write_text("arch: timm:resnet10t\n")
+    ended = sfda(*words, "--preset", recipe)
+    assert ended.code == 2
+    assert re.search(r"recipe\.yaml names arch; the flow takes checkpoint, .*settings", ended.err)
+
+
+@pytest.mark.flow
+def test_the_classes_of_a_regime_are_chosen_by_command(world, home, tmp_path):
+    regimes = tmp_path / "regimes.yaml"
+    regimes.write_text("open: {source: [bar, post], target: [bar, post, cross]}\n")
+    out = tmp_path / "open" / "source.yaml"
+    words = ("subset", world.source, "--out", out)
+    said = sfda(*words, "--regimes", regimes, "--regime", "open", "--side", "source", "--json").json
+    assert said == {
+        "manifest": str(out), "splits": {"train": 40, "val": 20}, "classes": ["bar", "post"],
+    }  # fmt: skip
+    assert yaml.safe_load(out.read_text())["name"] == "toy/source (open, source)"
+    assert sfda("check", out, "--json").json["ok"]
+    by_name = sfda(*words, "--classes", "cross, bar")
+    assert by_name.out.strip() == f"{out}: train 40, val 20"
+    for given in ([], ["--regimes", regimes], ["--classes", "bar,post", "--side", "source"]):
+        ended = sfda(*words, *given)
+        assert ended.code == 2
+        assert "give --classes a,b,c, or --regimes FILE with --regime and --side" in ended.err
