@@ -25,8 +25,9 @@ class MemoryBank(nn.Module):
     similarities of a search (a 64th part more for their groups). Nothing copies the bank.
 
     With `approximate`, from FEW rows on, `index_` adds N (D + 8) bytes of main memory (eight bits
-    a number), and while it builds 4 N D more if the bank is on a GPU. A search then takes
-    32 B D (k + 1) bytes for its candidates' rows, and time that grows with N^(3/4) instead of N.
+    a number), up to twice that since its lists grow by doubling; while it builds, some 100 MB more,
+    and 4 N D if the bank is on a GPU. A search then takes 32 B D (k + 1) bytes for its candidates'
+    rows, and time that grows with N^(3/4) instead of N.
 
     A row is addressed by its index in the target set, never by its place in a batch.
     """
@@ -98,9 +99,9 @@ class MemoryBank(nn.Module):
         tile = max(k, TILE // max(1, len(unit)))
         best, rows = unit.new_empty(len(unit), 0), unit.new_empty(len(unit), 0, dtype=torch.long)
         for start in range(0, len(self.features), tile):
-            # this way round the product is faster, and so are the maxima of its groups
-            near = self.features[start : start + tile] @ unit.T
-            values, found = largest(near, min(k, len(near)))
+            # this way round the product is faster, and so are the maxima of its groups; it has no
+            # name here, so that one tile is gone before the next is made
+            values, found = largest(self.features[start : start + tile] @ unit.T, k)
             best, rows = torch.cat([best, values], 1), torch.cat([rows, found + start], 1)
             best, kept = best.topk(min(k, best.shape[1]), dim=1)
             rows = rows.gather(1, kept)
@@ -115,14 +116,14 @@ class MemoryBank(nn.Module):
 
 
 def largest(near: Float[Tensor, "T B"], k: int) -> tuple[Float[Tensor, "B K"], Int[Tensor, "B K"]]:
-    """The k largest numbers of every column and their rows, best first.
+    """The k largest numbers of every column, or all of fewer, and their rows; best first.
 
     The k largest lie in the k groups of rows whose maxima are largest, so that only those groups
     are sorted: the maxima cost one pass where sorting the whole column costs several.
     """
     groups = len(near) // GROUP
     if groups <= 2 * k:
-        values, rows = near.T.topk(k, dim=1)
+        values, rows = near.T.topk(min(k, len(near)), dim=1)
         return values, rows
     peaks = near[: groups * GROUP].unflatten(0, (groups, GROUP)).amax(1).T
     inside = torch.arange(GROUP, device=near.device)

@@ -7,7 +7,7 @@ the authors use the train transform in eval mode (classification specification, 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
 
@@ -27,6 +27,7 @@ class AaDConfig(MethodConfig):
     neighbours: PositiveInt = 5  # K
     push: NonNegativeFloat = 1.0  # alpha, tied to batches of 64: see `dispersion`
     fade: NonNegativeFloat = 5.0  # beta, how fast the push decays
+    search: Literal["exact", "approximate"] = "exact"
 
 
 class AaD(Method):
@@ -38,7 +39,10 @@ class AaD(Method):
 
     def __init__(self, source: Classifier, target: TargetInfo, config: AaDConfig) -> None:
         super().__init__(source, target, config)
-        self.bank = MemoryBank(target.size, source.feature_dim, source.num_classes)
+        approximate = config.search == "approximate"
+        self.bank = MemoryBank(
+            target.size, source.feature_dim, source.num_classes, approximate=approximate
+        )
         self.neighbours = min(config.neighbours, target.size - 1)
 
     def start_epoch(self, scan: Scan, clock: Clock) -> None:
@@ -46,6 +50,7 @@ class AaD(Method):
         if clock.epoch == 0:
             for index, out in scan(self.student):
                 self.bank.update(index, out.features, out.logits.softmax(1))
+        self.bank.index_()
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
         """Paper eq. 5; the batch is written to the bank before its neighbours are searched."""

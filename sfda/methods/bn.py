@@ -13,10 +13,9 @@ from torch import nn
 
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
+from sfda.norm import norms
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
-
-Norm = nn.modules.batchnorm._BatchNorm
 
 
 class BnConfig(MethodConfig):
@@ -64,15 +63,6 @@ class Bn(Method):
     def parameter_groups(self, schedule: Schedule) -> list[dict[str, Any]]:
         """None: nothing is trained."""
         return []
-
-
-def norms(network: nn.Module) -> list[Norm]:
-    """All batch-norm layers that keep statistics."""
-    return [
-        layer
-        for layer in network.modules()
-        if isinstance(layer, Norm) and layer.running_mean is not None
-    ]
 
 
 EXPORT = Bn

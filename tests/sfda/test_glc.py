@@ -13,6 +13,7 @@ import toy
 from torch import Tensor, nn
 
 from sfda.adapt import adapt
+from sfda.bank import FEW
 from sfda.clustering import margin, one_vs_all, positives, silhouettes
 from sfda.errors import BadInput
 from sfda.methods.glc import (
@@ -307,11 +308,20 @@ def test_unknowns_are_rejected_unless_ruled_out() -> None:
     assert method_of_toy("closed", reject=0.3).rejection == 0.3
 
 
-def test_approximate_search_takes_steps() -> None:
-    ends = run(method_of_toy(search="approximate", coefficient=1.0))
-    assert len(ends) == 2
-    x, y = toy.images(0.5, seed=1)
-    assert toy.accuracy(ends[-1].adapted, x, y) > 0.9
+def test_approximate_search_finds_what_exact_search_finds() -> None:
+    pytest.importorskip("faiss")
+    generator = torch.Generator().manual_seed(5)
+    centres = 3 * torch.randn(40, 8, generator=generator)
+    x = centres[torch.arange(5000) % 40] + torch.randn(5000, 8, generator=generator)
+    probs = x[:, :4].softmax(1)
+    batch = TargetBatch(torch.arange(64), x[:64])
+    losses = []
+    for search in ("exact", "approximate"):
+        method = started(x, probs, search=search, coefficient=2.0)
+        assert len(method.bank.features) >= FEW, "large enough for an index"
+        losses.append(method.losses(batch, Clock(0, 1, 1)))
+    for name, exact in losses[0].items():
+        torch.testing.assert_close(losses[1][name], exact, rtol=0.02, atol=0.0)
 
 
 def test_settings_out_of_range_are_refused() -> None:

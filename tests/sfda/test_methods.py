@@ -81,6 +81,27 @@ def test_no_confident_label_gives_zero_on_the_graph() -> None:
     assert all(float(p.grad.abs().sum()) == 0 for p in method.student.parameters())
 
 
+def test_the_mean_teacher_normalises_with_what_it_labels() -> None:
+    x, _ = toy.images(0.5, seed=1)
+    rows = torch.arange(24)
+    means = {}
+    for buffers in ("own", "keep", "average", "copy"):
+        method = make("mean_teacher", buffers=buffers)
+        method.train()
+        before = method.teacher.bottleneck[1].running_mean.clone()
+        method.losses(toy.batch(x, rows), Clock(0, 5, 3))
+        assert not method.teacher.bottleneck[1].training
+        method.after_step(Clock(0, 5, 3))
+        means[buffers] = method.teacher.bottleneck[1].running_mean
+        source = toy.source()
+        with torch.no_grad():
+            z = source.bottleneck[0](source.backbone(x[rows]))
+    torch.testing.assert_close(means["keep"], before)
+    torch.testing.assert_close(means["own"], 0.9 * before + 0.1 * z.mean(0))
+    assert not torch.equal(means["average"], means["copy"])
+    torch.testing.assert_close(means["average"], 0.99 * before + 0.01 * means["copy"])
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_same_seed_same_result(name: str) -> None:
     one, other = run(make(name))[-1], run(make(name))[-1]
