@@ -10,7 +10,7 @@ import platform
 import time
 from pathlib import Path
 
-NAMES = ("overhead", "throughput", "figures")
+NAMES = ("overhead", "throughput", "methods", "neighbours", "clustering", "figures")
 OUT = Path("bench")
 
 

@@ -14,35 +14,65 @@ from typing import Any
 
 SFDA = str(Path(sys.executable).with_name("sfda"))
 WEIGHTS = "weights/squeezenet1_1_imagenet_backbone.npz"
+M = "data_manifests"
+SUBSETS = {  # classes 0 to 5 are shared, 6 and 7 the source's own, 8 and 9 the target's own
+    "mnist-0-5": f"{M}/digits/mnist.yaml --classes 0,1,2,3,4,5",
+    "mnist-0-7": f"{M}/digits/mnist.yaml --classes 0,1,2,3,4,5,6,7",
+    "usps-0-5": f"{M}/digits/usps.yaml --classes 0,1,2,3,4,5",
+    "usps-0-5-8-9": f"{M}/digits/usps.yaml --classes 0,1,2,3,4,5,8,9",
+}
+LENET = "--arch sfda:lenet --set lr_scale.backbone=1.0 --seed 2019"
+SQUEEZE = (
+    f"--arch torchvision:squeezenet1_1 --size 128 --init {{data}}/{WEIGHTS} --set views.pad=8 "
+    "--epochs 8 --seed 0"
+)
 TRAIN = {
-    "mnist": "--data data_manifests/digits/mnist.yaml --arch sfda:lenet --name mnist "
-    "--set lr_scale.backbone=1.0 --seed 2019",
-    "pacs": "--data data_manifests/pacs/photo.yaml --arch torchvision:squeezenet1_1 --size 128 "
-    f"--init {{data}}/{WEIGHTS} --set views.pad=8 --epochs 8 --name pacs --seed 0",
+    "mnist": f"--data {M}/digits/mnist.yaml {LENET}",
+    "usps": f"--data {M}/digits/usps.yaml {LENET} --set views.pad=4 --set views.rotate=10",
+    "pacs": f"--data {M}/pacs/photo.yaml {SQUEEZE}",
+    "pacs_art": f"--data {M}/pacs/art_painting.yaml {SQUEEZE}",
+    "mnist06": f"--data {{out}}/mnist-0-5.yaml {LENET} --epochs 10",
+    "mnist08": f"--data {{out}}/mnist-0-7.yaml {LENET} --epochs 10",
 }
+ALL = "--methods source,bn,mean_teacher,shot,aad,nrc,sfda2,glc,supervised"
+DIGITS, PACS = "--preset digits-compare", "--preset pacs-compare"
+USPS = f"{M}/digits/usps.yaml"
 COMPARE = {
-    "MNIST → USPS": "--source models:/mnist@source --target data_manifests/digits/usps.yaml "
-    "--preset digits-compare",
+    "MNIST → USPS": f"--source models:/mnist@source --target {USPS} {DIGITS} {ALL}",
+    "USPS → MNIST": f"--source models:/usps@source --target {M}/digits/mnist.yaml {DIGITS} "
+    f"--epochs 8 {ALL}",
     "PACS photo → art painting": "--source models:/pacs@source "
-    "--target data_manifests/pacs/art_painting.yaml --epochs 4",
+    f"--target {M}/pacs/art_painting.yaml {PACS} {ALL}",
+    "PACS art painting → photo": "--source models:/pacs_art@source "
+    f"--target {M}/pacs/photo.yaml {PACS} --epochs 3 {ALL}",
+    "MNIST → USPS, partial": "--source models:/mnist@source --target {out}/usps-0-5.yaml "
+    f"{DIGITS} --epochs 10 --methods shot,glc,supervised",
+    "MNIST → USPS, open": f"--source models:/mnist06@source --target {USPS} {DIGITS} "
+    "--epochs 10 --methods shot,glc",
+    "MNIST → USPS, open-partial": "--source models:/mnist08@source "
+    f"--target {{out}}/usps-0-5-8-9.yaml {DIGITS} --epochs 10 --methods shot,glc",
 }
-METHODS = "shot,aad,mean_teacher,supervised"
 
 
 def measure(out: Path) -> dict[str, Any]:
-    """Train both sources, compare on both targets; what is done comes from the cache."""
+    """Train the sources, compare on every target; what is done comes from the cache."""
+    made = out / "regimes"
     env = {**os.environ, "SFDA_HOME": str((out / "home").absolute())}
-    trained = {name: sfda(f"train-source {given}", env) for name, given in TRAIN.items()}
+    for name, given in SUBSETS.items():
+        sfda(f"subset {given} --out {made}/{name}.yaml", env, made)
+    trained = {
+        name: sfda(f"train-source {given} --name {name}", env, made)
+        for name, given in TRAIN.items()
+    }
     tables = {
-        name: sfda(f"compare {given} --methods {METHODS} --seeds 0,1,2", env)
-        for name, given in COMPARE.items()
+        name: sfda(f"compare {given} --seeds 0,1,2", env, made) for name, given in COMPARE.items()
     }
     return {"sources": trained, "tables": tables}
 
 
-def sfda(command: str, env: dict[str, str]) -> dict[str, Any]:
+def sfda(command: str, env: dict[str, str], out: Path) -> dict[str, Any]:
     """One command's JSON object; its progress goes to this process's stderr."""
-    words = command.format(data=os.environ["SFDA_DATA"]).split()
+    words = command.format(data=os.environ["SFDA_DATA"], out=out).split()
     done = subprocess.run(
         [SFDA, *words, "--json"], env=env, stdout=subprocess.PIPE, text=True, check=False
     )
