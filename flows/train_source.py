@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from prefect.runtime import flow_run
+from pydantic import Field
 
 from flows.parameters import Epochs, Seed, name_of, short
 from sfda.config import Config
@@ -40,6 +41,7 @@ def train_source(
     init: str | None = None,
     settings: dict[str, Any] | None = None,
     head: Literal["bottleneck", "plain"] = "bottleneck",
+    bottleneck_dim: Annotated[int, Field(ge=1)] = 256,
     input: InputSpec | None = None,
     views: Views | None = None,
     epochs: Epochs | None = None,
@@ -56,7 +58,10 @@ def train_source(
     """
     tracking.check_name(name)
     manifest, device = manifests.refer(data), resolve(device)
-    spec = make_spec(arch, manifests.class_names(manifest), head=head, input=input, views=views)
+    spec = make_spec(
+        arch, manifests.class_names(manifest), head=head, bottleneck_dim=bottleneck_dim,
+        input=input, views=views,
+    )  # fmt: skip
     plan = make_train_plan(
         manifest, (split, val_split), spec, settings or {}, start=init, checkpoint=checkpoint,
         epochs=epochs, seed=seed,

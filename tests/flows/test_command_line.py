@@ -149,35 +149,6 @@ def test_a_preset_gives_parameters_and_what_is_said_beside_it_wins(world, model,
     assert re.search(r"mine\.yaml names epoch; the flow takes .*epochs", ended.err)
 
 
-@pytest.mark.parametrize("name", presets.names())
-def test_every_preset_parses_against_its_flow_and_its_method(name):
-    from flows.adapt import adapt
-    from flows.compare import compare
-    from flows.parameters import flow_parameters
-    from sfda.source import SupervisedConfig
-
-    given = presets.read(name)
-    if "method" in given:  # of `adapt`
-        presets.read(name, allowed=flow_parameters(adapt))
-        kind = plugins.load("methods", given["method"])
-        kind.Config.from_settings(given.get("settings", {}))
-        given = {"source": "models:/a/1", "target": "t.yaml", **given}
-        adapt.validate_parameters(given)
-        return
-    presets.read(name, allowed=flow_parameters(compare))
-    assert given["settings"]
-    for method, settings in given["settings"].items():
-        bound = method == "supervised"
-        kind = SupervisedConfig if bound else plugins.load("methods", method).Config
-        kind.from_settings(settings)
-
-
-def test_every_preset_names_its_paper_in_its_first_line():
-    for name in presets.names():
-        first = (presets.HERE / f"{name}.yaml").read_text().splitlines()[0]
-        assert first.startswith("# ")
-
-
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "", "\x00"])
 def test_a_preset_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "p.yaml").write_text(text)

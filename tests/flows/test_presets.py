@@ -127,7 +127,9 @@ def test_a_source_recipe_is_followed_and_what_is_said_beside_it_wins(world, home
     recipe.write_text("arch: timm:resnet10t\n")
     ended = sfda(*words, "--preset", recipe)
     assert ended.code == 2
-    assert re.search(r"recipe\.yaml names arch; the flow takes checkpoint, .*settings", ended.err)
+    assert re.search(
+        r"recipe\.yaml names arch; the flow takes bottleneck_dim, checkpoint, .*settings", ended.err
+    )
 
 
 @pytest.mark.flow
