@@ -72,6 +72,8 @@ class Training:
                 match event:
                     case EpochStart():
                         found, started = [], time.perf_counter()
+                        if said := self.method.remark():
+                            progress.say(said)
                     case StepEnd():
                         found.append((event.losses, event))
                         progress.advance()

@@ -57,6 +57,10 @@ class Method(nn.Module):
         """Named, already weighted scalars on the graph; empty for no optimiser step."""
         raise NotImplementedError(f"{type(self).__name__} names no losses")
 
+    def remark(self) -> str:
+        """What a person should know of the look that `start_epoch` took; empty for nothing."""
+        return ""
+
     def after_step(self, clock: Clock) -> None:
         """Moving averages and the like, after the optimiser's step."""
 

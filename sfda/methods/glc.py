@@ -27,6 +27,7 @@ from sfda.types import UNKNOWN, Clock, Losses, Scan, TargetBatch, TargetInfo
 
 COEFFICIENTS = (0.25, 0.5, 1.0, 2.0, 3.0)
 SEED = 0  # of all clusterings: they are part of the method, not of a run's chance
+COLLAPSING = 0.9  # share of unknown labels that leaves next to nothing to learn
 SOFT = 1e-4  # added to what a pseudo-target is divided by, as in the released code
 
 
@@ -84,6 +85,15 @@ class Glc(Method):
         gamma = self.config.coefficient or float(self.gamma)
         rho = self.config.suppression
         self.labels.copy_(global_labels(features, probs, gamma=gamma, rho=rho))
+
+    def remark(self) -> str:
+        """The share of unknown labels, and a warning where it leaves little to learn."""
+        share = float((self.labels == UNKNOWN).float().mean())
+        gamma = self.config.coefficient or float(self.gamma)
+        said = f"{share:.0%} of the target labelled unknown (gamma {gamma:g})"
+        if share < COLLAPSING:
+            return said
+        return f"{said}: it will end with nearly every sample rejected; try --set coefficient=1"
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
         """Both terms. Neighbours are searched before the batch is written to the bank."""

@@ -235,6 +235,15 @@ def test_a_batch_of_unknowns_alone_is_finite_and_made_less_sure(scale: float) ->
         assert (after > before).all()
 
 
+def test_a_collapse_onto_unknown_is_said() -> None:
+    method = glc(nn.Linear(4, 3), 4, 3, 20)
+    method.labels.fill_(UNKNOWN)
+    assert "100% of the target labelled unknown (gamma 1)" in method.remark()
+    assert "try --set coefficient=1" in method.remark()
+    method.labels[:10] = 2
+    assert method.remark() == "50% of the target labelled unknown (gamma 1)"
+
+
 def test_targets_sum_to_a_little_less_than_one() -> None:
     got = soft_targets(torch.tensor([2, UNKNOWN]), 4)
     expected = [[0, 0, 1 / 1.0001, 0], [1 / 4.0001] * 4]
