@@ -67,7 +67,7 @@ def job_seconds(home: Path, env: dict[str, str], seed: int) -> float:
 
 
 def bare_seconds(home: Path, env: dict[str, str], seed: int) -> float:
-    bundle = next((home / "cards").iterdir())
+    bundle = next((home / "cards").glob("*/spec.json")).parent
     target = str(home / "demo" / "digits_target.yaml")
     with tempfile.TemporaryDirectory() as scratch:
         return seconds([sys.executable, BARE, target, str(bundle), str(seed), scratch], env)
