@@ -157,7 +157,7 @@ def train_source(
     json: Json = False,
 ) -> None:
     """Train and register a source model, where the source data are."""
-    with session(json) as out:
+    with session(json, flow=True) as out:
         from flows import presets
         from flows import train_source as flow
         from flows.parameters import flow_parameters
@@ -190,7 +190,7 @@ def card(
     json: Json = False,
 ) -> None:
     """At the source site: give a model the card that travels instead of its data."""
-    with session(json) as out:
+    with session(json, flow=True) as out:
         from flows.train_source import make_card
 
         show_source(out, make_card(model, str(data), split=split, name=name, device=device))
@@ -213,7 +213,7 @@ def import_model(
     json: Json = False,
 ) -> None:
     """Register a model that was trained elsewhere."""
-    with session(json) as out:
+    with session(json, flow=True) as out:
         from flows.import_model import import_model as flow
 
         spec = stated_input(
@@ -245,7 +245,7 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Adapt a model to unlabelled data, choose, evaluate, register."""
-    with session(json) as out:
+    with session(json, flow=True) as out:
         from flows import presets
         from flows.adapt import adapt as flow
         from flows.parameters import flow_parameters
@@ -309,7 +309,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """One table of methods; settings: METHOD.k=v for one of them, k=v for all."""
-    with session(json) as out:
+    with session(json, flow=True) as out:
         from flows import presets
         from flows.compare import compare as flow
         from flows.parameters import flow_parameters, per_method, read_seeds
@@ -368,7 +368,7 @@ def methods(json: Json = False) -> None:
 @app.command()
 def promote(name: str, version: str, json: Json = False) -> None:
     """Let a version of a model be the champion."""
-    with session(json) as out:
+    with session(json, flow=True) as out:
         from flows.promote import promote as flow
 
         show_move(out, flow(name, version))
@@ -377,7 +377,7 @@ def promote(name: str, version: str, json: Json = False) -> None:
 @app.command()
 def rollback(name: str, json: Json = False) -> None:
     """Let the champion before this one reign again."""
-    with session(json) as out:
+    with session(json, flow=True) as out:
         from flows.promote import rollback as flow
 
         show_move(out, flow(name))
@@ -400,7 +400,7 @@ def ui(mlflow_port: Port = 5000, prefect_port: Port = 4200, json: Json = False) 
 @app.command()
 def demo(problem: str = "classification", device: Device = "auto", json: Json = False) -> None:
     """The main job on built-in data: train, adapt, choose, evaluate, register, promote."""
-    with session(json) as out:
+    with session(json, flow=True) as out:
         from flows import demo as flow
         from sfda.errors import BadInput
 

@@ -59,13 +59,15 @@ class Output:
 
 
 @contextmanager
-def session(as_json: bool, *, state: bool = True) -> Iterator[Output]:
+def session(as_json: bool, *, state: bool = True, flow: bool = False) -> Iterator[Output]:
     """Everything between the command line and a flow: environment, logs, errors.
 
     `BadInput` ends the process with exit code 2 and its message alone; an interrupt with 130.
-    Without `state` nothing is made below `$SFDA_HOME`.
+    Without `state` nothing is made below `$SFDA_HOME`. Where a `flow` is to run, a Prefect server
+    starts at once, unless the user has one.
     """
     out = Output(as_json)
+    server = None
     if threading.current_thread() is threading.main_thread():
         # else a polite kill would leave Prefect's temporary server behind
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -78,6 +80,10 @@ def session(as_json: bool, *, state: bool = True) -> Iterator[Output]:
                 os.environ.setdefault(name, value)
             prepare_environment()
         _logs()
+        if flow:
+            from flows.server import start_server
+
+            server = start_server(_server_log())
         yield out
     except BadInput as error:
         out.fail(str(error))
@@ -86,9 +92,17 @@ def session(as_json: bool, *, state: bool = True) -> Iterator[Output]:
     except Exception as error:
         if found := _bad_input_behind(error):
             out.fail(found)
+        if server is not None and server.poll() is not None:
+            out.fail(f"Prefect's server did not start; its last words are in {_server_log()}")
         raise
     finally:
         out.close()
+
+
+def _server_log() -> Path:
+    from sfda.folders import state_folder
+
+    return state_folder() / "logs" / "prefect.log"
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:

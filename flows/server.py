@@ -1,0 +1,79 @@
+"""A Prefect server for one command, which starts while torch is still being imported.
+
+Prefect would start one too, but only at the first request, and would first import the whole server
+into this process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+PATIENCE = 5.0  # seconds to end politely
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+OWN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+
+
+def start_server(log: Path) -> subprocess.Popen[bytes] | None:
+    """Its process; None where the user's own server, or one of this process, serves already.
+
+    It listens before it is ready: a request that comes too early waits instead of failing. Its
+    words go to `log`. It ends with this process, after Prefect has sent its last logs: what is
+    registered first is called last. On Linux it ends as well where this process is killed.
+    """
+    if os.environ.get("PREFECT_API_URL") or "prefect" in sys.modules or _in_a_file():
+        return None
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        door.listen(128)
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{door.getsockname()[1]}/api"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as words:
+            process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "uvicorn", "--app-dir", _packages(), "--factory",
+                    "prefect.server.api.server:create_app", "--fd", str(door.fileno()),
+                    "--log-level", "error", "--lifespan", "on",
+                ],
+                env={**os.environ, **OWN}, pass_fds=[door.fileno()], stdout=words, stderr=words,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )  # fmt: skip
+    atexit.register(_stop, process)
+    return process
+
+
+def _in_a_file() -> bool:
+    """Whether a file that Prefect reads may name a server of the user's; Prefect then decides."""
+    home = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect"))
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
+    here = {profiles: "PREFECT_API_URL", Path(".env"): "PREFECT_API_URL"}
+    here |= {Path("prefect.toml"): "api", Path("pyproject.toml"): "tool.prefect"}
+    return any(f.is_file() and word in f.read_text("utf-8", "replace") for f, word in here.items())
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _packages() -> str:
+    """The folder that Prefect lies in, found without importing it."""
+    spec = importlib.util.find_spec("prefect")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent.parent)

@@ -1,0 +1,95 @@
+"""The Prefect server of one command: when it starts, that it answers, that it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SERVES = """
+import os, sys, time
+from pathlib import Path
+from flows.server import start_server
+server = start_server(Path(sys.argv[1]))
+print(server and server.pid, os.environ.get("PREFECT_API_URL"), flush=True)
+if sys.argv[2:] == ["ask"]:
+    from prefect.client.orchestration import get_client
+    with get_client(sync_client=True) as client:
+        print(client.api_healthcheck(), flush=True)
+if sys.argv[2:] == ["wait"]:
+    time.sleep(100)
+"""
+
+
+def start(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:
+    kept = {name: v for name, v in os.environ.items() if not name.startswith("PREFECT_")}
+    kept |= {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVES, str(folder / "server.log"), *words],
+        env=kept | env, cwd=folder, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def lives(number: int) -> bool:
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def ends(number: int) -> bool:
+    """Whether a process is gone within its patience."""
+    last = time.monotonic() + 20
+    while lives(number) and time.monotonic() < last:
+        time.sleep(0.05)
+    return not lives(number)
+
+
+@pytest.mark.flow
+def test_a_request_waits_for_the_server_and_the_server_ends_with_the_command(tmp_path):
+    out, _ = start(tmp_path, "ask").communicate(timeout=120)
+    served, answer = out.splitlines()
+    number, address = served.split()
+    assert address.startswith("http://127.0.0.1:")
+    assert answer == "None"  # no exception to report
+    assert ends(int(number))
+    assert (tmp_path / "prefect" / "prefect.db").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a kill")
+def test_the_server_does_not_outlive_a_killed_command(tmp_path):
+    job = start(tmp_path, "wait")
+    assert job.stdout
+    number = int(job.stdout.readline().split()[0])
+    assert lives(number)
+    os.kill(job.pid, signal.SIGKILL)
+    job.communicate()
+    assert ends(number)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("prefect/profiles.toml", '[profiles.team]\nPREFECT_API_URL = "http://team:4200/api"\n'),
+        (".env", "PREFECT_API_URL=http://team:4200/api\n"),
+        ("prefect.toml", '[api]\nurl = "http://team:4200/api"\n'),
+        ("pyproject.toml", '[tool.prefect.api]\nurl = "http://team:4200/api"\n'),
+    ],
+)
+def test_a_server_that_the_user_named_in_a_file_is_left_to_prefect(tmp_path, file, text):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    out, _ = start(tmp_path).communicate(timeout=60)
+    assert out == "None None\n"
+
+
+def test_a_server_that_the_user_named_in_the_environment_is_used(tmp_path):
+    url = "http://team:4200/api"
+    out, _ = start(tmp_path, PREFECT_API_URL=url).communicate(timeout=60)
+    assert out == f"None {url}\n"
