@@ -23,10 +23,12 @@ class InputSpec(Config):
 
     size: tuple[Pixels, Pixels]
     resize: tuple[Pixels, Pixels] | None = None  # None: straight to `size`, nothing cropped
+    tiled: bool = False  # True: nothing is resized; the network sees tiles of `size`
     keep_ratio: bool = False  # True: the shorter side is resized and the middle square is kept
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     channels: Literal["rgb", "bgr", "gray"] = "rgb"
     scale: float = Field(255.0, gt=0)
+    window: tuple[float, float] | Literal["percentile"] | None = None  # intensities made 0 to 255
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -38,6 +40,10 @@ class InputSpec(Config):
             raise ValueError("std must be above 0")
         if self.resize and (self.resize[0] < self.size[0] or self.resize[1] < self.size[1]):
             raise ValueError(f"resize {self.resize} is smaller than size {self.size}")
+        if self.tiled and self.resize:
+            raise ValueError("a tiled input resizes nothing: leave out `resize`")
+        if isinstance(self.window, tuple) and self.window[0] >= self.window[1]:
+            raise ValueError(f"window {self.window}: the lower end must lie below the upper one")
         return self
 
     @property
@@ -98,6 +104,7 @@ class ModelSpec(Config):
     head: Literal["bottleneck", "plain"] = "bottleneck"  # SHOT's, or the network's own
     bottleneck_dim: int = 256
     bottleneck_dropout: float = Field(0.0, ge=0, lt=1)
+    binary_logit: bool = False  # segmentation: the head has one output, of the second class
     reject: float | None = Field(None, ge=0, le=1)  # uncertainty above which it says "unknown"
 
     @model_validator(mode="after")

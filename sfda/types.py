@@ -62,6 +62,8 @@ class TargetInfo:
     groups: tuple[str, ...] | None = None  # volumes, videos
     priors: Float[Tensor, "N C"] | None = None  # class ratios from the user, never from labels
     regime: Regime | None = None  # as the target's list of classes declares it; None: no such list
+    classes: tuple[str, ...] | None = None  # the model's, in its order
+    source_ratios: Float[Tensor, " C"] | None = None  # of pixels by class, from the source's card
 
     @property
     def may_be_unknown(self) -> bool:
