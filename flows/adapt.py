@@ -24,14 +24,14 @@ from tasks.select import select
 
 def _title() -> str:
     given = flow_run.parameters
-    return f"adapt {short(given['target'])} with {given['method']}"
+    return f"adapt {short(given['target'])}" + (f" with {m}" if (m := given["method"]) else "")
 
 
 @flow(name="adapt", flow_run_name=_title)
 def adapt(
     source: str,
     target: str,
-    method: MethodName = "shot",
+    method: MethodName | None = None,
     settings: dict[str, Any] | None = None,
     schedule: Schedule | None = None,
     views: Views | None = None,
@@ -54,7 +54,8 @@ def adapt(
     given = merged({"schedule": schedule.model_dump()} if schedule else {}, settings or {})
     manifest, model = manifests.refer(target), refer(source)
     plan = make_plan(model, manifest, split, method, given, views, select_by, epochs, seed)
-    name, title, device = name or name_of(source), _title(), resolve(device)
+    name, device = name or name_of(source), resolve(device)
+    title = f"adapt {short(target)} with {plan.method}"
     test = manifests.test_split(manifest, test_split)
     with tracking.run(title, **_record(plan, model, target, name, test)) as run_id:
         tracking.log_manifest(run_id, short(target), manifest, "target-unlabelled")
@@ -66,10 +67,11 @@ def adapt(
         )
         chosen = select(found, plan.select_by, run_id)
         adapted = reference(chosen, start)
-        sides = evaluate(start, adapted, manifest, test, title, device)
+        seen = (plan.split, plan.seen)
+        sides = evaluate(start, adapted, manifest, test, seen, title, device)
         log_report(sides, run_id, title)
         tags = {
-            "method": method,
+            "method": plan.method,
             "source": model.uri,
             "source.sha256": model.sha256,
             "manifest": short(target),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+USUAL = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
 
 def show_source(out: Any, found: Any) -> None:
     """A trained or carded source model."""
@@ -42,6 +44,7 @@ def adapt_result(found: Any, seconds: float) -> dict[str, Any]:
             "adapted": sides.adapted.metrics if sides.adapted else None,
         },
         "picture": sides.picture,
+        "panel": sides.panel,
         "promoted": found.promoted,
         "seconds": seconds,
         "images_per_second": found.images_per_second,
@@ -57,8 +60,7 @@ def adapt_text(result: dict[str, Any]) -> str:
         lines.append(f"{name.replace('_', ' '):<30}{value:>10.4f}{metrics['adapted'][name]:>10.4f}")
     lines.append(f"epoch {result['selected_epoch']}, chosen by {result['selected_by']}")
     lines.append(f"registered as {result['uri']}" + (", promoted" if result["promoted"] else ""))
-    if result["picture"]:
-        lines.append(f"picture {result['picture']}")
+    lines += [f"{name} {result[name]}" for name in ("picture", "panel") if result[name]]
     return "\n".join(lines)
 
 
@@ -72,11 +74,27 @@ def taken(given: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
-def usual_views(arch: str, given: dict[str, Any]) -> dict[str, Any]:
+def usual_views(arch: str, problem: str, given: dict[str, Any]) -> dict[str, Any]:
     """An architecture's views with some of them given."""
-    from sfda.problems.classification import defaults
+    from flows.parameters import problem_module
 
-    return {**defaults(arch)[1].model_dump(), **given}
+    return {**problem_module(problem).defaults(arch)[1].model_dump(), **given}
+
+
+def problem_of_manifest(path: Path) -> str:
+    """The problem that a manifest is for. Raises BadInput."""
+    from sfda.data.schema import parse_manifest
+
+    return parse_manifest(path).problem
+
+
+def problem_of_model(uri: str) -> str:
+    """The problem that a model is for. Raises BadInput."""
+    from sfda.data.bundle import read_spec
+    from tasks.models import locate
+    from tasks.tracking import canonical
+
+    return read_spec(locate(canonical(uri))).problem
 
 
 def model_views(source: str, given: dict[str, Any]) -> Any:
@@ -92,8 +110,27 @@ def model_views(source: str, given: dict[str, Any]) -> Any:
     return Views.from_settings({**own.model_dump(), **given}, "views")
 
 
-def stated_input(arch: str, *, file: Path | None = None, **given: Any) -> Any:
-    """What is stated of a network's input, over what its architecture states, or None."""
+def stated_input(
+    arch: str, problem: str, *, file: Path | None = None, new: bool = False, **given: Any
+) -> Any:
+    """What is stated of a network's input, over what its architecture states, or None.
+
+    Of a `new` network mean and std need not be stated: there is nothing that they must fit.
+    """
     from flows.parameters import read_input
 
-    return read_input(arch, file, {k: v for k, v in given.items() if v is not None})
+    given = {k: v for k, v in given.items() if v is not None}
+    return read_input(arch, file, given, problem, usual=USUAL if new else {})
+
+
+def evaluate_text(found: Any) -> str:
+    """The metrics of a report, and one score by class."""
+    unit, score = ("pixels", "iou") if "mean_iou" in found.metrics else ("count", "accuracy")
+    lines = [f"{name.replace('_', ' '):<30}{value:.4f}" for name, value in found.metrics.items()]
+    lines += [
+        f"{name:<30}{row[score]:.4f}  of {int(row[unit])}"
+        if score in row
+        else f"{name:<30}{'none':<6}  of {int(row[unit])}"
+        for name, row in found.per_class.items()
+    ]
+    return "\n".join(lines)

@@ -12,7 +12,10 @@ import typer
 from flows.answers import (
     adapt_result,
     adapt_text,
+    evaluate_text,
     model_views,
+    problem_of_manifest,
+    problem_of_model,
     show_move,
     show_source,
     stated_input,
@@ -41,6 +44,11 @@ Set = Annotated[
 Epochs = Annotated[int | None, typer.Option(min=1)]
 Regime = Literal["closed", "partial", "open", "open-partial"]
 Preset = Annotated[str | None, typer.Option(help="a shipped preset's name, or a file")]
+Input = Annotated[Path | None, typer.Option(help="YAML: size, resize, mean, std, tiled ...")]
+Size = Annotated[str | None, typer.Option(help="pixels: 224, or 120x160 (height x width)")]
+Mean = Annotated[str | None, typer.Option(help="0.485,0.456,0.406")]
+Std = Annotated[str | None, typer.Option(help="0.229,0.224,0.225")]
+Channels = Annotated[str | None, typer.Option(help="rgb, bgr or gray")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
 
@@ -75,11 +83,20 @@ def manifest(
     classes: Annotated[str | None, typer.Option(help="a,b,c")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV with file,class")] = None,
     template: Annotated[Path | None, typer.Option(help="a benchmark's template")] = None,
+    masks: Annotated[
+        str | None, typer.Option(help="folder of index masks; '.': NAME_mask beside each image")
+    ] = None,
+    values: Annotated[str | None, typer.Option(help="masks: value of each class, 0,255")] = None,
+    ignore: Annotated[str | None, typer.Option(help="masks: value left out; default 255")] = None,
+    groups: Annotated[
+        Literal["folder"] | None, typer.Option(help="images of one folder are one video or volume")
+    ] = None,
+    spacing: Annotated[str | None, typer.Option(help="mm between pixels, 0.5x0.5")] = None,
     json: Json = False,
 ) -> None:
     """Make a manifest for a folder, a zip or an npz of images."""
     with session(json, state=model is not None) as output:
-        from sfda.data.manifest import build_manifest
+        from sfda.data.manifest import MaskOptions, build_manifest
         from sfda.errors import BadInput
         from sfda.folders import data_folder
 
@@ -92,6 +109,7 @@ def manifest(
             names = refer(model).classes
         made = build_manifest(
             path, problem=problem, classes=names, labels_csv=labels, out=out, template=template,
+            masks=MaskOptions.from_text(masks, values, ignore, groups, spacing),
             data_root=data_folder() if os.environ.get("SFDA_DATA") else None,
         )  # fmt: skip
         _show_manifest(output, made)
@@ -142,8 +160,12 @@ def train_source(
     init: Annotated[Path | None, typer.Option(help="backbone weights to start from")] = None,
     settings: Set = None,
     preset: Preset = None,
-    size: Annotated[int | None, typer.Option(help="side of the network's input")] = None,
-    resize: Annotated[int | None, typer.Option(help="side before the crop to --size")] = None,
+    input: Input = None,
+    size: Size = None,
+    resize: Annotated[str | None, typer.Option(help="pixels before the crop to --size")] = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
     head: Annotated[
         Literal["bottleneck", "plain"] | None, typer.Option(help="default bottleneck")
     ] = None,
@@ -164,6 +186,7 @@ def train_source(
         from sfda.config import merged
         from sfda.refs import Views
 
+        problem = problem_of_manifest(data)
         allowed = flow_parameters(flow.train_source) - {"data", "arch", "name"}
         given = presets.read(preset, allowed=allowed) if preset else {}
         more = read_settings(settings or [])
@@ -171,8 +194,11 @@ def train_source(
         explicit = {
             "init": str(init) if init else None, "head": head, "epochs": epochs, "seed": seed,
             "split": split, "val_split": val_split, "checkpoint": checkpoint,
-            "input": stated_input(arch, size=size, resize=resize),
-            "views": Views.from_settings(usual_views(arch, views)) if views else None,
+            "input": stated_input(
+                arch, problem, file=input, new=True, size=size, resize=resize, mean=mean, std=std,
+                channels=channels,
+            ),
+            "views": Views.from_settings(usual_views(arch, problem, views)) if views else None,
         }  # fmt: skip
         given |= {key: value for key, value in explicit.items() if value is not None}
         given["settings"] = merged(taken(given, "settings"), more)
@@ -204,12 +230,12 @@ def import_model(
     problem: Problem = "classification",
     classes: Annotated[str | None, typer.Option(help="a,b,c in the order of the outputs")] = None,
     classes_file: Annotated[Path | None, typer.Option(help="one class a line")] = None,
-    input: Annotated[Path | None, typer.Option(help="YAML: size, resize, mean, std ...")] = None,
-    size: int | None = None,
-    resize: int | None = None,
-    mean: Annotated[str | None, typer.Option(help="0.485,0.456,0.406")] = None,
-    std: Annotated[str | None, typer.Option(help="0.229,0.224,0.225")] = None,
-    channels: Annotated[str | None, typer.Option(help="rgb, bgr or gray")] = None,
+    input: Input = None,
+    size: Size = None,
+    resize: Annotated[str | None, typer.Option(help="pixels before the crop to --size")] = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
     json: Json = False,
 ) -> None:
     """Register a model that was trained elsewhere."""
@@ -217,8 +243,9 @@ def import_model(
         from flows.import_model import import_model as flow
 
         spec = stated_input(
-            arch, file=input, size=size, resize=resize, mean=mean, std=std, channels=channels
-        )
+            arch, problem, file=input, size=size, resize=resize, mean=mean, std=std,
+            channels=channels,
+        )  # fmt: skip
         found = flow(
             str(weights), arch, words(classes, classes_file), name, problem=problem, input=spec
         )
@@ -262,7 +289,8 @@ def adapt(
         given["settings"] = merged(taken(given, "settings"), more)
         given = {"promote": promote, "device": device, "workers": workers, **given}
         started = time.monotonic()
-        found = flow(source, as_manifest(target), views=model_views(source, views), **given)
+        place = as_manifest(target, lambda: problem_of_model(source))
+        found = flow(source, place, views=model_views(source, views), **given)
         result = adapt_result(found, time.monotonic() - started)
         out.show(result, adapt_text(result))
 
@@ -282,14 +310,7 @@ def evaluate(
         from tasks.models import refer
 
         found = evaluate_model(refer(model), manifests.refer(data), split, device)
-        lines = [
-            f"{name.replace('_', ' '):<30}{value:.4f}" for name, value in found.metrics.items()
-        ]
-        lines += [
-            f"{name:<30}{row.get('accuracy', float('nan')):.4f}  of {int(row['count'])}"
-            for name, row in found.per_class.items()
-        ]
-        out.show({"metrics": found.metrics, **found.model_dump()}, "\n".join(lines))
+        out.show({"metrics": found.metrics, **found.model_dump()}, evaluate_text(found))
 
 
 @app.command()
@@ -346,7 +367,8 @@ def predict(
     with session(json) as output:
         from tasks.predict import predict as run
 
-        count, file = run(model, as_manifest(data), split, out, device)
+        place = as_manifest(data, lambda: problem_of_model(model))
+        count, file = run(model, place, split, out, device)
         output.show({"count": count, "file": str(file)}, f"{file}: {count} images")
 
 
@@ -404,9 +426,10 @@ def demo(problem: str = "classification", device: Device = "auto", json: Json = 
         from flows import demo as flow
         from sfda.errors import BadInput
 
-        if problem != "classification":
-            raise BadInput(f"no demo for '{problem}'; there is one for classification")
-        found = flow.classification(device)
+        if problem not in flow.DEMOS:
+            known = ", ".join(flow.DEMOS)
+            raise BadInput(f"no demo for '{problem}'; there are demos for {known}")
+        found = flow.DEMOS[problem](device)
         shown = {**found.model_dump(), "selected_epoch": found.selected_epoch + 1}
         out.show(shown, flow.text(found))
 

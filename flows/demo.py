@@ -6,24 +6,26 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flows import presets
 from flows.adapt import adapt
+from flows.parameters import AdaptResult
 from flows.train_source import train_source
 from sfda.config import Config
-from sfda.data.digits import write_demo
+from sfda.data.digits import write_demo as write_digits
+from sfda.data.scenes import write_demo as write_scenes
 from tasks.home import home
-
-NAME = "digits"
 
 
 class DemoResult(Config):
     """What the demo shows."""
 
     table: str
-    picture: str
+    pictures: tuple[str, ...]
     uri: str
     promoted: bool
     selected_epoch: int
@@ -34,31 +36,51 @@ class DemoResult(Config):
 def classification(device: Any = "auto") -> DemoResult:
     """Handwritten digits as the source, a shifted rendition of held-out ones as the target."""
     started = time.monotonic()
-    folder = home() / "demo"
-    source, target = write_demo(folder)
+    source, target = write_digits(home() / "demo")
     trained = train_source(
-        str(source), "sfda:lenet", NAME, settings={"lr_scale": {"backbone": 1.0}}, device=device
+        str(source), "sfda:lenet", "digits", settings={"lr_scale": {"backbone": 1.0}}, device=device
     )
     found = adapt(
         trained.version.uri,
         str(target),
         method="shot",
         settings=presets.read("digits-shot")["settings"],
-        name=NAME,
+        name="digits",
         promote=True,
         device=device,
     )
+    return _result(found, started)
+
+
+def segmentation(device: Any = "auto") -> DemoResult:
+    """Drawn scenes by day as the source, other ones at dusk as the target."""
+    started = time.monotonic()
+    source, target = write_scenes(home() / "demo")
+    trained = train_source(str(source), "sfda:unet", "scenes", device=device)
+    found = adapt(trained.version.uri, str(target), name="scenes", promote=True, device=device)
+    return _result(found, started)
+
+
+DEMOS: Mapping[str, Callable[[Any], DemoResult]] = MappingProxyType(
+    {"classification": classification, "segmentation": segmentation}
+)
+
+
+def _result(found: AdaptResult, started: float) -> DemoResult:
+    """The table, and copies of the pictures beside the demo's data."""
     assert found.sides.source is not None
     assert found.sides.adapted is not None
-    picture = folder / "report.png"
-    shutil.copyfile(str(found.sides.picture), picture)
+    pictures = []
+    for name, kept in (("report", found.sides.picture), ("panel", found.sides.panel)):
+        if kept:
+            pictures.append(str(shutil.copyfile(kept, home() / "demo" / f"{name}.png")))
     rows = [("metric", "source", "adapted")] + [
         (name.replace("_", " "), f"{value:.4f}", f"{found.sides.adapted.metrics[name]:.4f}")
         for name, value in found.sides.source.metrics.items()
     ]
     return DemoResult(
         table="\n".join(f"{a:<30}{b:>10}{c:>10}" for a, b, c in rows),
-        picture=str(picture),
+        pictures=tuple(pictures),
         uri=found.version.uri,
         promoted=found.promoted,
         selected_epoch=found.selected_epoch,
@@ -68,7 +90,7 @@ def classification(device: Any = "auto") -> DemoResult:
 
 
 def text(found: DemoResult) -> str:
-    """The table, the picture and the one command that shows it all."""
+    """The table, the pictures and the one command that shows it all."""
     return "\n".join(
         [
             "",
@@ -76,7 +98,7 @@ def text(found: DemoResult) -> str:
             "",
             f"epoch {found.selected_epoch + 1} was chosen without labels, by {found.selected_by}",
             f"registered as {found.uri}" + (", promoted to champion" if found.promoted else ""),
-            f"picture: {found.picture}",
+            *(f"picture: {picture}" for picture in found.pictures),
             f"{found.seconds:.0f} seconds; look at this very run in MLflow and Prefect with:",
             f"  {_command()} ui",
         ]

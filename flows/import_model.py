@@ -8,7 +8,6 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from sfda.config import Config
-from sfda.errors import BadInput
 from sfda.refs import InputSpec, Problem, Version
 from tasks import tracking
 from tasks.import_model import import_checkpoint
@@ -39,14 +38,12 @@ def import_model(
 ) -> ImportResult:
     """Read a checkpoint without running anything in it, and register it as source model `name`."""
     tracking.check_name(name)
-    if problem != "classification":
-        raise BadInput(f"models for {problem} cannot be imported yet; classification can")
     path = str(Path(weights).absolute())
-    key = tracking.run_key("import", path, arch, classes, name, input)
+    key = tracking.run_key("import", path, problem, arch, classes, name, input)
     tags = {"prefect.flow_run_id": str(flow_run.id)}
     params = {"weights": path, "arch": arch, "classes": ", ".join(classes)}
     with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:
-        model = import_checkpoint(path, arch, classes, input)
+        model = import_checkpoint(path, problem, arch, classes, input)
         version = register(model, name, run_id, {"source": path, "arch": arch}, "source")
         crown_if_first(version)
     return ImportResult(

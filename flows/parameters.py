@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import yaml
@@ -91,29 +93,36 @@ def read_seeds(text: str) -> list[int]:
         raise BadInput(f"--seeds {text}: write whole numbers with commas, e.g. 0,1,2") from None
 
 
-def read_input(arch: str, file: Path | None, given: dict[str, Any]) -> InputSpec | None:
+def read_input(
+    arch: str,
+    file: Path | None,
+    given: dict[str, Any],
+    problem: str = "classification",
+    usual: Mapping[str, Any] = MappingProxyType({}),
+) -> InputSpec | None:
     """An input spec from a YAML file or from single values, over what the architecture states.
 
-    None where nothing is given. Raises BadInput for what does not make one.
+    None where nothing is given. `usual` stands in for what no architecture states. Raises
+    BadInput for what does not make one.
     """
-    from sfda.problems.classification import defaults
-
     if file is None and not given:
         return None
-    stated = defaults(arch)[0]
-    values: dict[str, Any] = stated.model_dump() if stated else {}
+    stated = problem_module(problem).defaults(arch)[0]
+    values: dict[str, Any] = stated.model_dump() if stated else dict(usual)
     if file is not None:
         if not file.is_file():
             raise BadInput(f"no file {file}; it should say size, mean, std and channels as YAML")
         values |= _mapping(file)
     for name in ("size", "resize"):
-        if isinstance(given.get(name), int):
-            given[name] = (given[name], given[name])
+        if isinstance(given.get(name), str):
+            given[name] = _sides(name, given[name])
     for name in ("mean", "std"):
         if isinstance(given.get(name), str):
             given[name] = _numbers(name, given[name])
     if "size" in given and "resize" not in given:
         values["resize"] = None
+    if given.get("channels") == "gray" and values.get("channels", "rgb") != "gray":
+        values |= {name: values[name][:1] for name in ("mean", "std") if name in values}
     try:
         return InputSpec.model_validate({**values, **given})
     except ValidationError as error:
@@ -128,6 +137,30 @@ def _mapping(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadInput(f"{file} should say size, mean, std and channels as `name: value` lines")
     return found
+
+
+def problem_module(problem: str) -> Any:
+    """The module of a problem. Raises BadInput for one that is not built yet."""
+    from sfda.problems.known import PROBLEMS
+
+    if problem not in PROBLEMS:
+        raise BadInput(f"there are no networks for {problem} yet; there are {', '.join(PROBLEMS)}")
+    return PROBLEMS[problem]
+
+
+def _sides(name: str, text: str) -> tuple[int, int]:
+    """Height and width.
+
+    >>> _sides("size", "224"), _sides("size", "120x160")
+    ((224, 224), (120, 160))
+    """
+    try:
+        sides = [int(part) for part in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise BadInput(f"--{name} {text}: write pixels, 224, or height and width, 120x160")
+    return sides[0], sides[-1]
 
 
 def _numbers(name: str, text: str) -> list[float]:

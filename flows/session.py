@@ -11,10 +11,10 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from sfda.errors import BadInput
 
@@ -174,8 +174,11 @@ def _number(text: str) -> Any:
         return text
 
 
-def as_manifest(target: str) -> str:
-    """A manifest's path; for a folder of images one without labels is made below home."""
+def as_manifest(target: str, problem: Callable[[], str]) -> str:
+    """A manifest's path; for a folder of images one without labels is made below home.
+
+    `problem` tells what it is for, which takes a look at the model.
+    """
     if not Path(target).is_dir():
         return target
     from sfda.data.manifest import build_manifest
@@ -185,7 +188,7 @@ def as_manifest(target: str) -> str:
     place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
     out = home() / "manifests" / f"{folder.name}-{place}.yaml"
     out.parent.mkdir(parents=True, exist_ok=True)
-    return str(build_manifest(folder, problem="classification", out=out))
+    return str(build_manifest(folder, problem=cast("Any", problem()), out=out))
 
 
 def words(text: str | None, file: Path | None) -> tuple[str, ...]:

@@ -10,13 +10,12 @@ from pydantic import Field
 
 from flows.parameters import Epochs, Seed, name_of, short
 from sfda.config import Config
-from sfda.problems.classification import make_spec
 from sfda.refs import InputSpec, ModelRef, Report, Version, Views
 from tasks import manifests, tracking
 from tasks.device import DeviceName, resolve
 from tasks.models import refer
 from tasks.register import crown_if_first, register
-from tasks.train_source import add_card, make_train_plan, train, trained_model
+from tasks.train_source import add_card, make_train_plan, spec_for, train, trained_model
 
 
 class TrainResult(Config):
@@ -40,8 +39,8 @@ def train_source(
     name: str,
     init: str | None = None,
     settings: dict[str, Any] | None = None,
-    head: Literal["bottleneck", "plain"] = "bottleneck",
-    bottleneck_dim: Annotated[int, Field(ge=1)] = 256,
+    head: Literal["bottleneck", "plain"] | None = None,
+    bottleneck_dim: Annotated[int, Field(ge=1)] | None = None,
     input: InputSpec | None = None,
     views: Views | None = None,
     epochs: Epochs | None = None,
@@ -54,14 +53,14 @@ def train_source(
 ) -> TrainResult:
     """Train `arch` on a labelled source, make its card, register it under `name`.
 
-    The epoch with the best macro accuracy on `val_split` is kept, or the last one.
+    The epoch with the best macro accuracy (of pixels: mean IoU) on `val_split` is kept, or the
+    last one. `head` (by default "bottleneck") and `bottleneck_dim` (256) are of classifiers alone.
     """
     tracking.check_name(name)
     manifest, device = manifests.refer(data), resolve(device)
-    spec = make_spec(
-        arch, manifests.class_names(manifest), head=head, bottleneck_dim=bottleneck_dim,
-        input=input, views=views,
-    )  # fmt: skip
+    spec = spec_for(
+        manifest, arch, head=head, bottleneck_dim=bottleneck_dim, input=input, views=views
+    )
     plan = make_train_plan(
         manifest, (split, val_split), spec, settings or {}, start=init, checkpoint=checkpoint,
         epochs=epochs, seed=seed,

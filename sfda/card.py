@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sfda.config import Config
 from sfda.metrics import BINS, ClassificationMetric
-from sfda.refs import Metrics
+from sfda.refs import Metrics, Problem
 
 CONFIDENCE_BINS = 20
 
@@ -131,9 +131,9 @@ def norm_statistics(network: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def missing(card: Card | None) -> list[str]:
+def missing(card: Card | None, problem: Problem = "classification") -> list[str]:
     """What a card lacks, by name; everything where there is none."""
-    wanted = (
+    wanted: tuple[str, ...] = (
         "class_prior",
         "feature_mean",
         "feature_covariance",
@@ -141,6 +141,8 @@ def missing(card: Card | None) -> list[str]:
         "confidence_histogram",
         "calibration",
     )
+    if problem == "segmentation":
+        wanted += ("class_ratio",)
     return [name for name in wanted if card is None or name not in card.tensors]
 
 

@@ -5,15 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from jaxtyping import Int
+import numpy as np
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from sfda.errors import NotFinite
 from sfda.metrics import ClassificationMetric
+from sfda.metrics_segmentation import SegmentationMetric
 from sfda.refs import Report, Scores
 from sfda.rejection import TwoClusters
 from sfda.types import SeenViews
 from sfda.validators._base import Validator
+
+
+class Answered(NamedTuple):
+    """One image's mask as a network sees it and as a person does, in the model's classes.
+
+    In the truth 255 does not count. `group` is the volume of a slice, `spacing` its pixels in mm.
+    """
+
+    mask: UInt8[np.ndarray, "H W"]
+    truth: UInt8[np.ndarray, "H W"]
+    group: str | None = None
+    spacing: tuple[float, ...] | None = None
 
 
 class Judged(NamedTuple):
@@ -38,6 +52,22 @@ def report(
     for output, labels in outputs:
         _refuse_nan(output)
         metric.update(output.logits, labels)
+    return Report(
+        split=split,
+        count=metric.count,
+        metrics=metric.compute(),
+        per_class=metric.per_class(),
+        confusion=metric.confusion.tolist(),
+    )
+
+
+def segmentation_report(
+    answers: Iterable[Answered], classes: Sequence[str], *, split: str
+) -> Report:
+    """The report over masks; slices of a volume come one after the other."""
+    metric = SegmentationMetric(classes)
+    for found in answers:
+        metric.update(found.mask, found.truth, group=found.group, spacing=found.spacing)
     return Report(
         split=split,
         count=metric.count,

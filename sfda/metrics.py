@@ -109,12 +109,13 @@ class ClassificationMetric:
 
 
 def main_metric(metrics: Metrics) -> str:
-    """What decides between two models: the H-score where there are unknown samples.
+    """What decides between two models: of pixels the mean IoU, of images the macro accuracy, or
+    the H-score where there are unknown samples.
 
     >>> main_metric({"macro_accuracy": 0.5, "h_score": 0.4}), main_metric({"macro_accuracy": 0.5})
     ('h_score', 'macro_accuracy')
     """
-    return "h_score" if "h_score" in metrics else "macro_accuracy"
+    return next(m for m in ("mean_iou", "h_score", "macro_accuracy") if m in metrics)
 
 
 def open_set_metrics(counts: Int[Tensor, "K K"], *, eps: float = 0.0) -> Metrics:

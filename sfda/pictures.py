@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from sfda.metrics import main_metric
 from sfda.refs import Report
 
 SHOWN = 40  # classes; with more the confusion matrix and the bars lose their labels
 
 
+class Shown(NamedTuple):
+    """What is drawn of a report: a score by class, its mean, and a score over all."""
+
+    score: str
+    said: str  # the score's name for a reader
+    mean: str
+    overall: str
+
+
+def shown_of(found: Report) -> Shown:
+    """Accuracies of images, or overlaps of masks."""
+    if main_metric(found.metrics) == "mean_iou":
+        return Shown("iou", "IoU", "mean_iou", "pixel_accuracy")
+    return Shown("accuracy", "accuracy", "macro_accuracy", "overall_accuracy")
+
+
 def side_by_side(source: Report, adapted: Report, *, title: str) -> bytes:
-    """Accuracy by class and both confusion matrices, source left, adapted right."""
+    """A score by class and both confusion matrices, source left, adapted right."""
     classes = list(source.per_class)
     figure = Figure(figsize=(15, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -25,21 +43,22 @@ def side_by_side(source: Report, adapted: Report, *, title: str) -> bytes:
     _bars(bars, classes, source, adapted)
     _matrix(left, classes, source, "source")
     _matrix(right, classes, adapted, "adapted")
-    return _png(figure)
+    return png(figure)
 
 
 def _bars(axes: Axes, classes: Sequence[str], source: Report, adapted: Report) -> None:
-    """Accuracy of both models for every class that occurs."""
+    """The score of both models for every class that occurs."""
+    shown = shown_of(source)
     place = np.arange(len(classes))
     for offset, report, name, colour in (
         (-0.2, source, "source", "#9aa5b1"),
         (0.2, adapted, "adapted", "#1f77b4"),
     ):
-        heights = [100 * report.per_class[c].get("accuracy", 0.0) for c in classes]
-        mean = 100 * report.metrics["macro_accuracy"]
+        heights = [100 * report.per_class[c].get(shown.score, 0.0) for c in classes]
+        mean = 100 * report.metrics[shown.mean]
         axes.bar(place + offset, heights, 0.4, color=colour, label=f"{name}, mean {mean:.1f} %")
     axes.set_ylim(0, 100)
-    axes.set_ylabel("accuracy in %")
+    axes.set_ylabel(f"{shown.said} in %")
     axes.set_title("by class", fontsize=11)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, fontsize=9)
     if len(classes) <= SHOWN:
@@ -51,8 +70,9 @@ def _matrix(axes: Axes, classes: Sequence[str], report: Report, name: str) -> No
     counts = np.array(report.confusion, dtype=float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    accuracy = 100 * report.metrics["overall_accuracy"]
-    axes.set_title(f"{name}: overall accuracy {accuracy:.1f} %", fontsize=11)
+    overall = shown_of(report).overall
+    accuracy = 100 * report.metrics[overall]
+    axes.set_title(f"{name}: {overall.replace('_', ' ')} {accuracy:.1f} %", fontsize=11)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(classes) > SHOWN:
@@ -61,14 +81,17 @@ def _matrix(axes: Axes, classes: Sequence[str], report: Report, name: str) -> No
     axes.set_xticks(place, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
     axes.set_yticks(place, classes)
     if len(classes) <= 15:
+        pixels = overall == "pixel_accuracy"  # too many to be written out
         for i, row in enumerate(counts.astype(int)):
             for j, count in enumerate(row):
-                if count:
+                text = f"{100 * shares[i, j]:.0f}" if pixels else str(count)
+                if count and text != "0":
                     shade = "white" if shares[i, j] > 0.5 else "black"
-                    axes.text(j, i, count, ha="center", va="center", fontsize=7, color=shade)
+                    axes.text(j, i, text, ha="center", va="center", fontsize=7, color=shade)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

@@ -160,8 +160,8 @@ class Report(Config):
     split: str
     count: int
     metrics: Metrics
-    per_class: dict[str, dict[str, float]]  # class -> {accuracy, count}
-    confusion: list[list[int]]  # rows: truth, columns: prediction
+    per_class: dict[str, dict[str, float]]  # class -> {accuracy, count}, or {iou, dice, pixels ...}
+    confusion: list[list[int]]  # rows: truth, columns: prediction; images, or pixels
 
 
 class SideBySide(Config):
@@ -172,6 +172,7 @@ class SideBySide(Config):
     adapted: Report | None
     reject: float | None = None  # uncertainty above which both answered "unknown"
     picture: str | None = None  # path of the PNG
+    panel: str | None = None  # the same for the images whose answers changed most; segmentation
 
 
 class Version(Config):

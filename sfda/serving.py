@@ -8,21 +8,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from sfda.data.bundle import read_bundle
+from sfda.data.bundle import read_bundle, read_spec
 from sfda.data.decode import prepare
 from sfda.data.inputs import answer, centre_crop, standardise
+from sfda.data.segmenting import segment
 from sfda.rejection import NAME, answers
 
 BATCH = 64
 
 
-class ClassifierModel:
-    """Images in, classes out; the preprocessing is the model's own."""
+class Model:
+    """A network, on the GPU where there is one, with its own preprocessing."""
 
     def __init__(self, folder: Path) -> None:
         network, self.spec = read_bundle(folder)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = network.to(self.device)
+
+
+class ClassifierModel(Model):
+    """Images in, classes out."""
 
     def predict(self, images: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Answers for uint8 images [N, H, W, 3], or [N, H, W, 1], or a list of such of any size.
@@ -51,6 +56,30 @@ class ClassifierModel:
         return found
 
 
+class SegmenterModel(Model):
+    """Images in, masks out."""
+
+    def predict(self, images: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Masks for uint8 images [N, H, W, 3], or [N, H, W, 1], or a list of such of any size.
+
+        `mask` are uint8 indices into `classes` [C], of each image's own size: [N, H, W], or a list
+        where images came as one; `confidence` [N] is the mean probability of what was answered.
+        ValueError for other types than uint8.
+        """
+        found = [self._mask(_checked(image)) for image in images]
+        masks: Any = [mask for mask, _ in found]
+        return {
+            "mask": masks if isinstance(images, list) or not masks else np.stack(masks),
+            "confidence": np.array([float(sure.mean()) / 255 for _, sure in found]),
+            "classes": np.array(self.spec.classes),
+        }
+
+    def _mask(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        prepared = prepare(image, self.spec.input)
+        size = (image.shape[0], image.shape[1])
+        return segment(self.network, prepared, self.spec.input, device=self.device, out_size=size)
+
+
 def _checked(image: Any) -> np.ndarray:
     found = np.asarray(image)
     if found.dtype != np.uint8 or found.ndim not in (2, 3):
@@ -58,6 +87,8 @@ def _checked(image: Any) -> np.ndarray:
     return found[..., 0] if found.ndim == 3 and found.shape[-1] == 1 else found
 
 
-def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> ClassifierModel:
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Model:
     """The model of a bundle; the name is MLflow's."""
-    return ClassifierModel(Path(path))
+    folder = Path(path)
+    segments = read_spec(folder).problem == "segmentation"
+    return SegmenterModel(folder) if segments else ClassifierModel(folder)

@@ -6,9 +6,9 @@ unlabelled targets is ever given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Int
 from pydantic import Field
@@ -34,7 +34,18 @@ class Supervised(Method):
     """Cross-entropy on labelled images."""
 
     Config = SupervisedConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    usual: ClassVar[Mapping[str, dict[str, Any]]] = {
+        # all of the network is new: plain cross-entropy, as for AdaEnt's source model
+        "segmentation": {
+            "schedule": {
+                "optimizer": "adam", "lr": 1e-3, "weight_decay": 1e-4, "decay": "poly",
+                "batch_size": 8, "epochs": 40,
+            },
+            "lr_scale": {"backbone": 1.0},
+            "smoothing": 0.0,
+        }
+    }  # fmt: skip
     config: SupervisedConfig
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:

@@ -10,7 +10,8 @@ from prefect import task
 from torch import nn
 
 from sfda import plugins
-from sfda.config import Config
+from sfda.config import Config, merged
+from sfda.data.cards import read_card
 from sfda.data.loaders import TargetLoader, scan, scan_views
 from sfda.data.predictions import replaying, verify_predictions
 from sfda.errors import BadInput
@@ -22,10 +23,14 @@ from tasks import manifests, tracking
 from tasks.cache import SameWork, code_digest, key_of
 from tasks.device import DeviceName, choose, place
 from tasks.home import home, one_at_a_time
-from tasks.models import open_model
+from tasks.models import locate, open_model
 from tasks.training import Training
 
-DEFAULT_VALIDATORS = {"classification": ("infomax", "agreement")}  # the first that may choose
+DEFAULT_METHODS = {"classification": "shot", "segmentation": "mean_teacher"}
+DEFAULT_VALIDATORS = {  # the first that may choose
+    "classification": ("infomax", "agreement"),
+    "segmentation": ("agreement", "infomax"),
+}
 
 
 def settings_for(
@@ -38,7 +43,7 @@ def settings_for(
             m for m in plugins.names("methods") if problem in plugins.load("methods", m).problems
         ]
         raise BadInput(f"{method} is not for {problem}; for that there are {', '.join(fit)}")
-    config = kind.Config.from_settings(settings)
+    config = kind.Config.from_settings(merged(kind.usual.get(problem, {}), settings))
     if epochs is None:
         return config
     schedule = config.schedule.model_copy(update={"epochs": epochs})
@@ -82,7 +87,7 @@ def make_plan(
     source: ModelRef,
     target: ManifestRef,
     split: str,
-    method: str,
+    method: str | None,
     settings: dict[str, Any],
     views: Views | None = None,
     select_by: str | None = None,
@@ -90,6 +95,7 @@ def make_plan(
     seed: int = 0,
 ) -> AdaptPlan:
     """All choices made and checked, before anything is loaded. Raises BadInput."""
+    method = method or DEFAULT_METHODS[source.problem]
     config = settings_for(method, source.problem, settings, epochs)
     manifest = manifests.open_ref(target)
     if manifest.problem != source.problem:
@@ -136,7 +142,8 @@ def adapt_to_target(
     views = plan.views or spec.views
     kind: type[Method] = plugins.load("methods", plan.method)
     torch.manual_seed(plan.seed)
-    algorithm = kind(network, opened.info(plan.regime), settings)
+    card = read_card(locate(source.uri))
+    algorithm = kind(network, opened.info(plan.regime, source, card), settings)
     place(algorithm, chosen)
     look = scan(opened.images, spec.input, device=chosen)
     work = key_of(
@@ -157,7 +164,7 @@ def adapt_to_target(
             device=chosen,
             workers=workers,
         ),
-        scan=replaying(look, predictions, spec),
+        scan=replaying(look, predictions, spec) if spec.problem == "classification" else look,
         schedule=settings.schedule,
         seed=plan.seed,
         judge=_judge(opened, spec.input, views, plan.select_by, algorithm, source.problem, chosen),

@@ -19,6 +19,7 @@ from tasks.evaluate import evaluate_model, evaluate_thresholds
 
 CLOSED = ("overall_accuracy", "macro_accuracy")
 OPEN = ("h_score", "os_star", "unk", "os")
+MASKS = ("mean_iou", "mean_dice", "pixel_accuracy")
 SOURCE_THRESHOLD = 0.5  # at which GLC evaluates source models on open targets
 GRID = tuple(round(0.02 * i, 2) for i in range(1, 50))  # thresholds the oracle may pick from
 
@@ -171,8 +172,8 @@ def make_rows(
 
 
 def metrics_of(found: Metrics) -> tuple[str, ...]:
-    """What a comparison shows: other figures where the target has unknown samples."""
-    return OPEN if main_metric(found) == "h_score" else CLOSED
+    """What a comparison shows: of pixels, or other figures where there are unknown samples."""
+    return {"h_score": OPEN, "mean_iou": MASKS}.get(main_metric(found), CLOSED)
 
 
 def source_rows(source: SourceOnly) -> list[Row]:
@@ -226,6 +227,7 @@ def table(rows: list[dict[str, Any]], metric: str) -> str:
 
 
 def counts_text(found: Report) -> str:
-    """How many test images each class has."""
-    counts = [f"{name} {int(row['count'])}" for name, row in found.per_class.items()]
+    """How many test images each class has, or how many pixels."""
+    unit = "pixels" if main_metric(found.metrics) == "mean_iou" else "count"
+    counts = [f"{name} {int(row[unit])}" for name, row in found.per_class.items()]
     return f"Split `{found.split}`, {found.count} images: {', '.join(counts)}."

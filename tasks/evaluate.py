@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
 from sfda.data.bundle import read_spec
 from sfda.data.loaders import labelled_scan
+from sfda.errors import BadInput
 from sfda.evaluate import report
+from sfda.metrics import main_metric
 from sfda.pictures import side_by_side
-from sfda.refs import Candidate, LabelledSplit, ManifestRef, ModelRef, Report, SideBySide
+from sfda.refs import (
+    Candidate,
+    LabelledSplit,
+    ManifestRef,
+    ModelRef,
+    ModelSpec,
+    Report,
+    SideBySide,
+)
 from tasks import manifests, tracking
 from tasks.cache import SameWork, key_of
 from tasks.device import DeviceName, choose, place
 from tasks.home import disk_errors, home
+from tasks.manifests import Opened
 from tasks.models import locate, open_model
+from tasks.panels import draw_panel
+from tasks.reports import make_reporter
 
 
 def evaluate_model(
@@ -32,12 +46,17 @@ def evaluate_model(
     `reject` is the uncertainty above which the model answers "unknown"; None is the model's own.
     """
     network, spec = open_model(model)
-    opened = manifests.open_split(manifests.open_ref(manifest), split, spec.input)
-    labels = manifests.labels_for(opened.split, model.classes, unknown=True)
+    opened = _open(manifest, split, spec)
     chosen = choose(device)
-    outputs = labelled_scan(opened.images, labels, spec.input, device=chosen)
-    above = spec.reject if reject is None else reject
-    return report(outputs(place(network, chosen)), model.classes, split=split, reject=above)
+    judged = make_reporter(opened, spec, chosen)
+    return judged(place(network, chosen), spec.reject if reject is None else reject)
+
+
+def _open(manifest: ManifestRef, split: str, spec: ModelSpec) -> Opened:
+    found = manifests.open_ref(manifest)
+    if found.problem != spec.problem:
+        raise BadInput(f"{manifest.path} is for {found.problem}, the model for {spec.problem}")
+    return manifests.open_split(found, split, spec.input)
 
 
 def evaluate_thresholds(
@@ -49,7 +68,7 @@ def evaluate_thresholds(
 ) -> dict[float, Report]:
     """The reports of one model at several thresholds of rejection, from one look at the split."""
     network, spec = open_model(model)
-    opened = manifests.open_split(manifests.open_ref(manifest), split, spec.input)
+    opened = _open(manifest, split, spec)
     labels = manifests.labels_for(opened.split, model.classes, unknown=True)
     chosen = choose(device)
     look = labelled_scan(opened.images, labels, spec.input, device=chosen)
@@ -81,38 +100,53 @@ def evaluate(
     adapted: ModelRef,
     manifest: ManifestRef,
     split: LabelledSplit | None,
+    seen: tuple[str, str],
     title: str,
     device: DeviceName = "auto",
 ) -> SideBySide:
-    """Both reports and their picture; nothing but the split's absence where there are no labels.
+    """Both reports and their picture; no report where there are no labels.
 
     Where the adapted model rejects, the source is given the same threshold: what is compared is
-    the adaptation.
+    the adaptation. `seen` is the split that was adapted to and the digest of its images: without
+    labels the panel of a segmentation shows those.
     """
-    if split is None:
-        return SideBySide(split=None, source=None, adapted=None)
-    above = read_spec(locate(adapted.uri)).reject
-    sides = SideBySide(
-        split=split.name,
-        reject=above,
-        source=evaluate_model(source, manifest, split.name, device, above),
-        adapted=evaluate_model(adapted, manifest, split.name, device),
-    )
-    assert sides.source is not None
-    assert sides.adapted is not None
     name = key_of(
         source=source.sha256, adapted=adapted.sha256, manifest=manifest.sha256, split=split
     )
-    picture = home() / "pictures" / f"{name[:24]}.png"
+    panel = None
+    if source.problem == "segmentation":
+        shown = split.name if split else seen[0]
+        drawn = draw_panel(
+            source, adapted, manifest, shown, title, device, labelled=split is not None
+        )
+        panel = _keep_picture(f"{name[:24]}-panel", drawn)
+    if split is None:
+        return SideBySide(split=None, source=None, adapted=None, panel=panel)
+    above = read_spec(locate(adapted.uri)).reject
+    before = evaluate_model(source, manifest, split.name, device, above)
+    after = evaluate_model(adapted, manifest, split.name, device)
+    picture = _keep_picture(name[:24], side_by_side(before, after, title=title))
+    return SideBySide(
+        split=split.name, reject=above, source=before, adapted=after, picture=picture, panel=panel
+    )
+
+
+def _keep_picture(name: str, content: bytes) -> str:
+    picture = home() / "pictures" / f"{name}.png"
     with disk_errors(str(picture)):
         picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes(side_by_side(sides.source, sides.adapted, title=title))
-    return sides.model_copy(update={"picture": str(picture)})
+        picture.write_bytes(content)
+    return str(picture)
 
 
 def log_report(sides: SideBySide, run_id: str, title: str) -> None:
-    """The reports as metrics and files of the run, and as an artifact of the flow run."""
+    """The reports as metrics and files of the run, and as artifacts of the flow run."""
     link = f"\n\nMLflow run `{run_id}`"
+    for file in (sides.picture, sides.panel):
+        if file:
+            tracking.log_file(run_id, Path(file), "pictures")
+    if shown := sides.panel or sides.picture:
+        create_image_artifact(_address(Path(shown)), key="results", description=title)
     if sides.source is None or sides.adapted is None:
         text = f"### {title}\n\nThe target has no labels: no metric, and no evidence for promotion."
         create_markdown_artifact(text + link, key="adaptation-report")
@@ -124,9 +158,12 @@ def log_report(sides: SideBySide, run_id: str, title: str) -> None:
     ]
     tracking.log_points(run_id, points)
     tracking.log_json(run_id, "report.json", sides.model_dump())
-    if sides.picture:
-        tracking.log_file(run_id, Path(sides.picture), "pictures")
     create_markdown_artifact(report_text(sides, title) + link, key="adaptation-report")
+
+
+def _address(picture: Path) -> str:
+    """The picture itself as an address: whoever opens the page need not reach this disk."""
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def report_text(sides: SideBySide, title: str) -> str:
@@ -138,8 +175,9 @@ def report_text(sides: SideBySide, title: str) -> str:
         for name, before in sides.source.metrics.items()
     ]
     after = sides.adapted.per_class
+    unit, score = score_of(sides.source)
     classes = [
-        f"| {name} | {int(row['count'])} | {_share(row)} | {_share(after[name])} |"
+        f"| {name} | {int(row[unit])} | {_share(row, score)} | {_share(after[name], score)} |"
         for name, row in sides.source.per_class.items()
     ]
     above = (
@@ -157,12 +195,22 @@ def report_text(sides: SideBySide, title: str) -> str:
             "|---|---:|---:|",
             *rows,
             "",
-            "| class | images | source accuracy | adapted accuracy |",
+            f"| class | {_named(unit)} | source {_named(score)} | adapted {_named(score)} |",
             "|---|---:|---:|---:|",
             *classes,
         ]
     )
 
 
-def _share(found: dict[str, float]) -> str:
-    return f"{found['accuracy']:.1%}" if "accuracy" in found else "none"
+def score_of(found: Report) -> tuple[str, str]:
+    """Names of what is counted and of the score that stand by class in a report."""
+    masks = main_metric(found.metrics) == "mean_iou"
+    return ("pixels", "iou") if masks else ("count", "accuracy")
+
+
+def _named(word: str) -> str:
+    return {"count": "images", "iou": "IoU"}.get(word, word)
+
+
+def _share(found: dict[str, float], score: str) -> str:
+    return f"{found[score]:.1%}" if score in found else "none"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
+from torch import nn
 
 from sfda.card import missing
 from sfda.data.bundle import write_bundle
 from sfda.data.cards import read_card
-from sfda.data.checkpoints import load_classifier, read_weights
-from sfda.refs import InputSpec, ModelRef
+from sfda.data.checkpoints import load_classifier, load_segmenter, read_weights
+from sfda.errors import BadInput
+from sfda.refs import InputSpec, ModelRef, ModelSpec, Problem
 from tasks import models
 from tasks.cache import key_of
 from tasks.home import disk_errors, home
@@ -22,7 +26,7 @@ def import_source(uri: str) -> ModelRef:
     """The model at an address, found, digested and verified; what its card lacks is said."""
     found = models.refer(uri)
     card = read_card(models.locate(found.uri))
-    lacking = missing(card)
+    lacking = missing(card, found.problem)
     said = "complete" if not lacking else f"without {', '.join(lacking)} (`sfda card` makes them)"
     text = (
         f"### Source model {found.uri}\n\n{found.arch}, {len(found.classes)} classes, "
@@ -32,12 +36,24 @@ def import_source(uri: str) -> ModelRef:
     return found
 
 
+LOADERS: Mapping[str, Callable[..., tuple[nn.Module, ModelSpec]]] = MappingProxyType(
+    {"classification": load_classifier, "segmentation": load_segmenter}
+)
+
+
 @task(name="import of a checkpoint")
 def import_checkpoint(
-    weights: str, arch: str, classes: tuple[str, ...], input_spec: InputSpec | None
+    weights: str,
+    problem: Problem,
+    arch: str,
+    classes: tuple[str, ...],
+    input_spec: InputSpec | None,
 ) -> ModelRef:
     """A checkpoint as a bundle below home, its code not run and every key accounted for."""
-    network, spec = load_classifier(
+    if problem not in LOADERS:
+        known = " and ".join(LOADERS)
+        raise BadInput(f"models for {problem} cannot be imported yet; those for {known} can")
+    network, spec = LOADERS[problem](
         read_weights(Path(weights)), arch=arch, classes=classes, input=input_spec
     )
     key = key_of(weights=str(Path(weights).absolute()), spec=spec)

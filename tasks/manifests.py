@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from sfda.card import Card
 from sfda.config import Config
 from sfda.data.decode import decode, decode_key
 from sfda.data.labels import listed
@@ -20,6 +23,8 @@ from sfda.data.manifest import (
     read_split,
     unlabelled_digest,
 )
+from sfda.data.masks import IGNORE, Mask
+from sfda.data.ragged import Pictures
 from sfda.errors import BadInput
 from sfda.folders import data_folder
 from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef
@@ -32,14 +37,33 @@ Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Opened:
-    """A split with its decoded images: uint8 [N, H, W, C], memory-mapped."""
+    """A split with its decoded images on disk: uint8 [N, H, W, C], or each of its own size."""
 
     split: Split
-    images: np.ndarray[Any, np.dtype[np.uint8]]
+    images: Pictures
 
-    def info(self, regime: Regime | None = None) -> TargetInfo:
-        """What a method may know of it."""
-        return TargetInfo(len(self.split.row_ids), self.split.row_ids, regime=regime)
+    def info(
+        self, regime: Regime | None = None, model: ModelRef | None = None, card: Card | None = None
+    ) -> TargetInfo:
+        """What a method may know of it: nothing that comes from its labels.
+
+        The user's class ratios are brought into the order of the model's classes.
+        """
+        priors = self.split.priors
+        if priors is not None and model:
+            place = class_map(self.split.classes, model.classes, self.split.manifest)
+            found = np.zeros((len(priors), len(model.classes)), dtype=np.float32)
+            found[:, place[place != UNKNOWN]] = priors[:, place != UNKNOWN]
+            priors = found
+        return TargetInfo(
+            len(self.split.row_ids),
+            self.split.row_ids,
+            groups=self.split.groups,
+            priors=None if priors is None else torch.from_numpy(np.array(priors, np.float32)),
+            regime=regime,
+            classes=model.classes if model else None,
+            source_ratios=card.tensors.get("class_ratio") if card else None,
+        )
 
 
 def refer(path: str | Path) -> ManifestRef:
@@ -98,6 +122,33 @@ def labels_for(split: Split, model: tuple[str, ...], *, unknown: bool = False) -
             f"labels needs them: {listed(shift.extra)}; the model has {listed(model)}"
         )
     return found
+
+
+def mask_table(split: Split, model: tuple[str, ...]) -> Mask:
+    """[256]: for every value of the masks the class of the model, or 255 where it does not count.
+
+    Pixels of classes that the model lacks do not count. Raises BadInput where there are no masks,
+    or names do not fit.
+    """
+    if split.masks is None:
+        raise BadInput(f"{split.manifest} has no masks in '{split.name}', and this needs some")
+    table = np.full(256, IGNORE, dtype=np.uint8)
+    place = class_map(split.classes, model, split.manifest)
+    table[: len(place)] = np.where(place == UNKNOWN, IGNORE, place)
+    return table
+
+
+class AnswerSizes(Sequence[tuple[int, int]]):
+    """(height, width) in pixels of each image as it came: what masks are answered in."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.split.reader.size(row)
 
 
 def class_map(classes: tuple[str, ...] | int | None, model: tuple[str, ...], what: str) -> Labels:
@@ -189,12 +240,14 @@ def test_split(ref: ManifestRef, name: str | None) -> LabelledSplit | None:
 
 def has_labels(manifest: Manifest, split: str) -> bool:
     """Whether a split of this manifest exists and carries labels."""
-    return split in manifest.splits and read_split(manifest, split).labels is not None
+    return split in manifest.splits and read_split(manifest, split).labelled
 
 
 def check_learnable(ref: ManifestRef, split: str, classes: tuple[str, ...]) -> None:
     """Raise BadInput unless every row of the split has a label, of one of these classes."""
-    labels_for(read_split(open_ref(ref), split), classes)
+    found = open_ref(ref)
+    learn = mask_table if found.problem == "segmentation" else labels_for
+    learn(read_split(found, split), classes)
 
 
 def class_names(ref: ManifestRef) -> tuple[str, ...]:

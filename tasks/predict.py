@@ -1,43 +1,97 @@
-"""Answers of a model for every image of a set."""
+"""Answers of a model for every image of a set: a table, and masks where masks are the answer."""
 
 from __future__ import annotations
 
 import csv
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from sfda.data.segmenting import segment_all
+from torch import nn
 
 from sfda.data.loaders import scan
+from sfda.errors import BadInput
+from sfda.refs import ModelSpec
 from sfda.rejection import NAME as UNKNOWN_NAME
 from sfda.rejection import answers
 from tasks import manifests
 from tasks.device import DeviceName, choose, place
 from tasks.home import disk_errors
+from tasks.manifests import Opened
 from tasks.models import open_model, refer
+
+Row = tuple[Any, ...]
 
 
 def predict(model: str, target: str, split: str, out: Path, device: DeviceName) -> tuple[int, Path]:
-    """Write `predictions.csv` (file, label, confidence) to a folder; the count and the file.
+    """Write `predictions.csv` to a folder; the count and the file. Raises BadInput.
 
-    The confidence is the likeliest class's probability, also where the label is "unknown".
+    Of a classifier: file, label, confidence (the likeliest class's probability, also where the
+    label is "unknown"). Of a segmenter: file, mask, mean confidence, and the share of each class;
+    the masks lie in `masks/` under the images' names, class indices of the images' size.
     """
     network, spec = open_model(refer(model))
     chosen = choose(device)
     manifest = manifests.open_ref(manifests.refer(target)).unlabelled()
+    if manifest.problem != spec.problem:
+        raise BadInput(f"{target} is for {manifest.problem}, the model for {spec.problem}")
     opened = manifests.open_split(manifest, split, spec.input)
-    names = (*spec.classes, UNKNOWN_NAME)  # UNKNOWN is -1, the last
+    place(network, chosen)
     file, part = out / "predictions.csv", out / f".predictions.{os.getpid()}"
     with disk_errors(str(file)):
         out.mkdir(parents=True, exist_ok=True)
+        if spec.problem == "segmentation":
+            header = ("file", "mask", "confidence", *spec.classes)
+            rows = _masks(network, spec, opened, chosen, out)
+        else:
+            header = ("file", "label", "confidence")
+            rows = _labels(network, spec, opened, chosen)
         with part.open("w", newline="", encoding="utf-8") as opened_file:
             writer = csv.writer(opened_file)
-            writer.writerow(("file", "label", "confidence"))
-            look = scan(opened.images, spec.input, device=chosen)
-            for index, output in look(place(network, chosen)):
-                probs = output.logits.softmax(1)
-                given = answers(probs, spec.reject)
-                for row, label, sure in zip(
-                    index.tolist(), given.tolist(), probs.amax(1).tolist(), strict=True
-                ):
-                    writer.writerow((opened.split.names[row], names[label], f"{sure:.6f}"))
+            writer.writerow(header)
+            writer.writerows(rows)
         os.replace(part, file)
     return len(opened.images), file
+
+
+def _labels(
+    network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device
+) -> Iterator[Row]:
+    names = (*spec.classes, UNKNOWN_NAME)  # UNKNOWN is -1, the last
+    for index, output in scan(opened.images, spec.input, device=device)(network):
+        probs = output.logits.softmax(1)
+        given = answers(probs, spec.reject)
+        for row, label, sure in zip(
+            index.tolist(), given.tolist(), probs.amax(1).tolist(), strict=True
+        ):
+            yield opened.split.names[row], names[label], f"{sure:.6f}"
+
+
+def _masks(
+    network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device, out: Path
+) -> Iterator[Row]:
+    split = opened.split
+    sizes = manifests.AnswerSizes(split)
+    for row, mask, sure in segment_all(
+        network, opened.images, spec.input, device=device, sizes=sizes
+    ):
+        place = PurePosixPath("masks", mask_name(split.names[row]))
+        (out / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(out / place)
+        shares = np.bincount(mask.ravel(), minlength=len(spec.classes)) / mask.size
+        mean = float(sure.mean()) / 255
+        yield split.names[row], place, f"{mean:.6f}", *(f"{share:.6f}" for share in shares)
+
+
+def mask_name(name: str) -> str:
+    """Where the mask of an image lies, below `masks/`.
+
+    >>> mask_name("day/0001.jpg"), mask_name("case1.nii.gz#12"), mask_name("x:7")
+    ('day/0001.jpg.png', 'case1.nii.gz-12.png', 'x-7.png')
+    """
+    return name.replace("#", "-").replace(":", "-") + ".png"

@@ -7,9 +7,11 @@ from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
+from sfda.data.segmenting import segment_all
 
 from sfda.data.loaders import scan
 from sfda.data.predictions import keep_predictions
+from sfda.data.seg_predictions import keep_masks
 from sfda.refs import ManifestRef, ModelRef, PredictionsRef
 from tasks import manifests
 from tasks.cache import SameWork, key_of
@@ -32,6 +34,7 @@ def pseudo_label(
 ) -> PredictionsRef:
     """Labels, confidences and features of every target image, in the eyes of the source model.
 
+    For segmentation: a mask, its confidences and its class ratios.
     `seen` is the digest of what can be seen of the split; labels are not, so they do not count.
     """
     network, spec = open_model(source)
@@ -41,10 +44,16 @@ def pseudo_label(
     opened = manifests.open_split(manifest, split, spec.input)
     key = key_of(source=source.sha256, seen=seen, split=split, device=chosen.type)
     folder = home() / "predictions" / key[:24]
+    place(network, chosen)
     with disk_errors(f"predictions in {folder}"), one_at_a_time(folder):
+        if spec.problem == "segmentation":
+            sizes = manifests.AnswerSizes(opened.split)
+            look = segment_all(network, opened.images, spec.input, device=chosen, sizes=sizes)
+            size = len(opened.images)
+            return keep_masks(look, spec, folder, size=size, source_sha256=source.sha256)
         return keep_predictions(
             scan(opened.images, spec.input, device=chosen),
-            place(network, chosen),
+            network,
             spec,
             folder,
             size=len(opened.images),
@@ -65,24 +74,25 @@ def show_profile(name: str, found: PredictionsRef, shift: ClassShift) -> None:
 def profile_text(name: str, found: PredictionsRef, shift: str = "") -> str:
     """Class and confidence histograms of a target as markdown."""
     profile = found.profile
+    unit, total = profile.get("unit", "images"), sum(profile["classes"].values()) or 1
     lines = [
         f"### What the source model sees in {name}",
         "",
         *([shift[:1].upper() + shift[1:], ""] if shift else []),
         f"{found.count} images, mean confidence {profile['mean_confidence']:.3f}",
         "",
-        "| class | images | share |",
+        f"| class | {unit} | share |",
         "|---|---:|---|",
     ]
     lines += [
-        f"| {label} | {count} | {_bar(count / found.count)} |"
+        f"| {label} | {count} | {_bar(count / total)} |"
         for label, count in profile["classes"].items()
     ]
     histogram: list[Any] = profile["confidence_histogram"]
     width = 1 / len(histogram)
-    lines += ["", "| confidence | images | share |", "|---|---:|---|"]
+    lines += ["", f"| confidence | {unit} | share |", "|---|---:|---|"]
     lines += [
-        f"| {i * width:.2f} to {(i + 1) * width:.2f} | {count} | {_bar(count / found.count)} |"
+        f"| {i * width:.2f} to {(i + 1) * width:.2f} | {count} | {_bar(count / total)} |"
         for i, count in enumerate(histogram)
         if count
     ]

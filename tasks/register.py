@@ -40,9 +40,13 @@ def register(
         shutil.copytree(folder, bundle)
         if source and (card := locate(source.uri) / CARD).is_file():
             shutil.copy2(card, bundle / CARD)
-        depth = read_spec(folder).input.depth
         found = tracking.register(
-            run_id, bundle, name, depth=depth, tags={"sha256": model.sha256, **tags}
+            run_id,
+            bundle,
+            name,
+            depth=read_spec(folder).input.depth,
+            tags={"sha256": model.sha256, **tags},
+            needs=("segmentation-models-pytorch",) if model.arch.startswith("smp:") else (),
         )
     tracking.set_alias(found, alias)
     return found

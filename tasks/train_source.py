@@ -12,25 +12,28 @@ from prefect import task
 from torch import nn
 
 from sfda.card import Card, make_card
-from sfda.config import Config
+from sfda.card_segmentation import make_segmentation_card
+from sfda.config import Config, merged
 from sfda.data.bundle import read_spec
 from sfda.data.cards import write_card
-from sfda.data.checkpoints import load_backbone, read_weights
+from sfda.data.checkpoints import load_backbone, load_encoder, read_weights
 from sfda.data.digests import file_digest
-from sfda.data.loaders import TargetLoader, labelled_scan, scan
+from sfda.data.loaders import scan
 from sfda.errors import BadInput
-from sfda.evaluate import Judged, report
-from sfda.problems.classification import build_from_spec
+from sfda.evaluate import Judged
+from sfda.problems.known import PROBLEMS
 from sfda.refs import Adaptation, FileRef, ManifestRef, ModelRef, ModelSpec, Report
-from sfda.source import LabelledBatches, Supervised, SupervisedConfig
+from sfda.source import Supervised, SupervisedConfig
 from tasks import manifests, tracking
 from tasks.cache import SameWork, code_digest, key_of
 from tasks.device import DeviceName, choose, place
 from tasks.home import disk_errors, home, one_at_a_time
+from tasks.labelled import labelled_batches, labelled_outputs
 from tasks.models import locate, open_model
+from tasks.reports import make_reporter
 from tasks.training import Training, best_epoch, log_history
 
-CHOSEN_BY = "macro_accuracy"
+CHOSEN_BY = {"classification": "macro_accuracy", "segmentation": "mean_iou"}
 
 
 class TrainPlan(Config):
@@ -45,6 +48,22 @@ class TrainPlan(Config):
     seed: int
 
 
+def spec_for(data: ManifestRef, arch: str, **stated: Any) -> ModelSpec:
+    """The spec of a network of `arch` for a manifest's problem and classes.
+
+    Of what is `stated` (`head`, `bottleneck_dim`, `input`, `views`), None is the usual. Raises
+    BadInput, also where the problem's networks have no such part.
+    """
+    problem = manifests.open_ref(data).problem
+    given = {name: value for name, value in stated.items() if value is not None}
+    if problem not in PROBLEMS:
+        raise BadInput(f"{data.path} is for {problem}; there are {', '.join(PROBLEMS)}")
+    if problem != "classification" and (odd := {"head", "bottleneck_dim"} & set(given)):
+        raise BadInput(f"{' and '.join(sorted(odd))}: only classifiers have that, not {problem}")
+    spec: ModelSpec = PROBLEMS[problem].make_spec(arch, manifests.class_names(data), **given)
+    return spec
+
+
 def make_train_plan(
     data: ManifestRef,
     splits: tuple[str, str],
@@ -57,7 +76,8 @@ def make_train_plan(
     seed: int = 0,
 ) -> TrainPlan:
     """All choices made and checked, before anything is loaded. Raises BadInput."""
-    config = SupervisedConfig.from_settings(settings)
+    usual = Supervised.usual.get(spec.problem, {})
+    config = SupervisedConfig.from_settings(merged(usual, settings))
     if epochs is not None:
         schedule = config.schedule.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"schedule": schedule})
@@ -105,33 +125,22 @@ def train(
     network = _starting_network(spec, plan.start)
     manifest = manifests.open_ref(data)
     learn, check = (manifests.open_split(manifest, split, spec.input) for split in plan.splits)
-    labels, held = (manifests.labels_for(opened.split, spec.classes) for opened in (learn, check))
+    judged = make_reporter(check, spec, chosen, unknown=False)
     algorithm = Supervised(network, learn.info(), settings)
     place(algorithm, chosen)
-    loader = TargetLoader(
-        learn.images,
-        spec.input,
-        spec.views,
-        strong=False,
-        batch_size=settings.schedule.batch_size,
-        seed=seed,
-        device=chosen,
-        workers=workers,
-    )
-    outputs = labelled_scan(check.images, held, spec.input, device=chosen)
     work = key_of(data=data.sha256, plan=plan, device=chosen.type, code=code_digest())
     training = Training(
         folder=home() / "runs" / work[:24],
         method=algorithm,
         spec=spec,
-        batches=LabelledBatches(loader, torch.from_numpy(labels).to(chosen)),
+        batches=labelled_batches(
+            learn, spec, settings.schedule.batch_size, seed=seed, device=chosen, workers=workers
+        ),
         scan=scan(learn.images, spec.input, device=chosen),
         schedule=settings.schedule,
         seed=seed,
-        judge=lambda network: Judged(
-            report(outputs(network), spec.classes, split=plan.splits[1]).metrics, None
-        ),
-        select_by="last" if plan.checkpoint == "last" else CHOSEN_BY,
+        judge=lambda network: Judged(judged(network, None).metrics, None),
+        select_by="last" if plan.checkpoint == "last" else CHOSEN_BY[spec.problem],
         keep="best",
         run_id=run_id,
         title=title,
@@ -144,16 +153,17 @@ def _starting_network(spec: ModelSpec, start: ModelRef | FileRef | None) -> nn.M
     if isinstance(start, ModelRef):
         network: nn.Module = open_model(start)[0]
         return network
-    network = build_from_spec(spec)
+    network = PROBLEMS[spec.problem].build_from_spec(spec)
     if start:
-        load_backbone(network, read_weights(Path(start.path)))
+        load: Any = load_encoder if spec.problem == "segmentation" else load_backbone
+        load(network, read_weights(Path(start.path)))
     return network
 
 
 def trained_model(found: Adaptation, plan: TrainPlan, run_id: str) -> ModelRef:
     """The epoch that the plan's checkpoint names: the best on the held-out split, or the last."""
     history = log_history(found, run_id)
-    by = "last" if plan.checkpoint == "last" else CHOSEN_BY
+    by = "last" if plan.checkpoint == "last" else CHOSEN_BY[plan.spec.problem]
     chosen = found.candidates[best_epoch(history, by)]
     return ModelRef(
         uri=str(chosen.weights),
@@ -172,22 +182,19 @@ def add_card(
     network, spec = open_model(model)
     manifest = manifests.open_ref(data)
     opened = manifests.open_split(manifest, split, spec.input)
-    labels = manifests.labels_for(opened.split, model.classes)
     chosen = choose(device)
-    outputs = labelled_scan(opened.images, labels, spec.input, device=chosen)
-    place(network, chosen)
-    card = make_card(
-        network,
-        outputs(network),
-        {
-            "source_sha256": model.sha256,
-            "manifest": manifest.name,
-            "manifest_sha256": data.sha256,
-            "split": split,
-        },
-        spec.classes,
-    )
-    found = report(outputs(network), spec.classes, split=split)
+    found = make_reporter(opened, spec, chosen, unknown=False)(place(network, chosen), None)
+    facts = {
+        "source_sha256": model.sha256,
+        "manifest": manifest.name,
+        "manifest_sha256": data.sha256,
+        "split": split,
+    }
+    outputs = labelled_outputs(network, opened, spec, chosen)
+    if spec.problem == "segmentation":
+        card = make_segmentation_card(network, outputs, facts, spec.classes, found.metrics)
+    else:
+        card = make_card(network, outputs, facts, spec.classes)
     return _with_card(model, card), found
 
 

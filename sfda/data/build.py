@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sfda.data.digests import row_id
 from sfda.data.labels import listed
 from sfda.data.listing import Listing, list_images
+from sfda.data.masking import MaskOptions, mask_rows
 from sfda.data.rows import read_csv
 from sfda.data.schema import Manifest, parse_manifest
+from sfda.data.stratify import stratify as stratify
 from sfda.data.writing import Rows, write_manifest
 from sfda.errors import BadInput
 from sfda.refs import Problem
@@ -28,6 +27,7 @@ def build_manifest(
     classes: Classes = None,
     labels_csv: Path | None = None,
     template: Path | None = None,
+    masks: MaskOptions | None = None,
     test_fraction: float = 0.2,
     data_root: Path | None = None,
 ) -> Path:
@@ -37,6 +37,7 @@ def build_manifest(
     with `classes` or `template`, from folders named like classes or the npz's label array. With
     labels everywhere each class is split into `adapt` (alias `train`) and `test` (alias `val`);
     with labels for some images those are `test` and the others `adapt`; without, all are `adapt`.
+    For segmentation `masks` says where masks lie and what they hold; they stand for labels.
 
     Raises BadInput if there are no images, or naming all labels, and all of what a template says,
     that do not fit.
@@ -46,6 +47,19 @@ def build_manifest(
         raise BadInput(f"test fraction {test_fraction} must lie between 0 and 1, both excluded")
     official = _template(template, problem)
     names = _class_names(classes, official)
+    if problem == "segmentation":
+        if labels_csv:
+            raise BadInput("segmentation learns from masks, not labels: leave out --labels")
+        options = masks or MaskOptions()
+        rows, listing = mask_rows(path, options, named=names is not None, fraction=test_fraction)
+        if official:
+            _compare_count(official, rows.keys)
+        more = options.keys(names)
+        return write_manifest(rows, listing, problem, names, Path(out), official, data_root, more)
+    if masks and masks != MaskOptions():
+        raise BadInput(
+            f"masks are for segmentation; this is {problem}: leave out what says of them"
+        )
     listing = list_images(path)
     given = _labels(listing, names, labels_csv)
     if given:
@@ -61,26 +75,6 @@ def build_manifest(
         _assign(listing, keys, given, test_fraction),
     )
     return write_manifest(rows, listing, problem, names, Path(out), official, data_root)
-
-
-def stratify(names: Sequence[str], labels: Sequence[str], fraction: float) -> tuple[bool, ...]:
-    """Whether each row is held out: `fraction` of every class, at least one where it has two.
-
-    The order of the rows has no part in it: those of the lowest digests are taken, so that most
-    rows keep their side as a class grows, and all rows of the other classes do.
-
-    >>> sum(stratify([str(i) for i in range(10)], ["a"] * 10, 0.2))
-    2
-    """
-    classes: dict[str, list[int]] = {}
-    for i, label in enumerate(labels):
-        classes.setdefault(label, []).append(i)
-    held: set[int] = set()
-    for own in classes.values():
-        size = min(max(1, math.floor(fraction * len(own) + 0.5)), len(own) - 1)
-        own.sort(key=lambda i: hashlib.sha256(f"split 0 {row_id(names[i])}".encode()).digest())
-        held.update(own[:size])
-    return tuple(i in held for i in range(len(names)))
 
 
 def _refuse_labels_for(problem: Problem) -> None:
@@ -214,6 +208,14 @@ def _compare(
         ]
     if faults:
         raise BadInput(f"these are not the data of {official.name}: " + "; ".join(faults))
+
+
+def _compare_count(official: Manifest, keys: Sequence[str]) -> None:
+    if isinstance(official.counts, int) and official.counts != len(keys):
+        raise BadInput(
+            f"these are not the data of {official.name}: {len(keys)} images, officially "
+            f"{official.counts}"
+        )
 
 
 def _assign(

@@ -10,9 +10,9 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -22,15 +22,11 @@ from torch import Tensor, nn
 
 from sfda.data.checkpoints import check_finite
 from sfda.errors import BadInput
-from sfda.problems import classification
 from sfda.problems.fitting import load_exactly
+from sfda.problems.known import PROBLEMS
 from sfda.refs import ModelSpec
 
 WEIGHTS, SPEC, CARD = "weights.safetensors", "spec.json", "card.safetensors"
-
-BUILDERS: Mapping[str, Callable[[ModelSpec], classification.Classifier]] = MappingProxyType(
-    {"classification": classification.build_from_spec}
-)
 
 
 def write_bundle(
@@ -60,9 +56,7 @@ def write_bundle(
     return digest
 
 
-def read_bundle(
-    folder: Path, *, sha256: str | None = None
-) -> tuple[classification.Classifier, ModelSpec]:
+def read_bundle(folder: Path, *, sha256: str | None = None) -> tuple[Any, ModelSpec]:
     """The network of a bundle in eval mode, and its spec.
 
     Raises BadInput where a file is missing, was edited, or is not the model named by `sha256`.
@@ -75,10 +69,10 @@ def read_bundle(
     if sha256 is not None and digest != sha256:
         raise BadInput(f"{folder} holds model {digest[:12]}, not {sha256[:12]}")
     check_finite(tensors, folder)
-    if spec.problem not in BUILDERS:
-        raise BadInput(f"{folder} is for {spec.problem}; known are {', '.join(sorted(BUILDERS))}")
+    if spec.problem not in PROBLEMS:
+        raise BadInput(f"{folder} is for {spec.problem}; known are {', '.join(sorted(PROBLEMS))}")
     with torch.random.fork_rng(devices=[]):  # a random start that is overwritten at once
-        network = BUILDERS[spec.problem](spec)
+        network = PROBLEMS[spec.problem].build_from_spec(spec)
     load_exactly(network, tensors)
     return network.eval(), spec
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfda.data.digests import file_digest
-from sfda.data.readers import FolderReader, Reader, ZipReader, npz_count, open_zip
-from sfda.data.rows import inspect_split
+from sfda.data.labels import Found
+from sfda.data.readers import FileReader, Folder, Zip, npz_count, open_zip
+from sfda.data.rows import inspect_split, make_reader, mask_reader
 from sfda.data.schema import REMAKE, Manifest, open_manifest
 from sfda.errors import BadInput
 
@@ -29,10 +30,10 @@ class CheckResult:
 def check(
     path: Path | str, data_root: Path | None = None, *, progress: Progress | None = None
 ) -> CheckResult:
-    """Verify digests, counts, classes and every image of the manifest at `path`.
+    """Verify digests, counts, classes, every image and every mask of the manifest at `path`.
 
-    `progress(done, total)` is called as images are decoded. Nothing that is wrong with the data
-    raises: it becomes a fault.
+    `progress(done, total)` is called as images, and then masks, are decoded. Nothing that is
+    wrong with the data raises: it becomes a fault.
     """
     try:
         manifest = open_manifest(path, data_root=data_root)
@@ -40,11 +41,14 @@ def check(
         return CheckResult(False, [str(error)], 0, None)
     faults = _archive_faults(manifest)
     keys: dict[str, None] = {}  # a set in order: splits may share images
+    masked: dict[tuple[str, str], None] = {}
     for split in manifest.splits:
         found, _ = inspect_split(manifest, split)
         faults += found.faults
         keys.update(dict.fromkeys(found.keys))
+        masked.update(dict.fromkeys(zip(found.keys, found.masks or (), strict=False)))
     faults += _image_faults(manifest, tuple(keys), progress)
+    faults += _mask_faults(manifest, tuple(masked), progress)
     faults = list(dict.fromkeys(faults))
     return CheckResult(not faults, faults, len(keys), manifest.classes)
 
@@ -70,7 +74,6 @@ def _image_faults(
 ) -> list[str]:
     """Decode each image once; what is missing or corrupt is a fault by name."""
     path = manifest.archive_path
-    reader: Reader
     try:
         if manifest.arrays and path:
             npz_count(path, manifest.arrays.image)
@@ -78,25 +81,42 @@ def _image_faults(
         if path is None:
             if not manifest.location.is_dir():
                 return []  # said already
-            reader = FolderReader(manifest.location, keys)
+            reader = FileReader(Folder(manifest.location), keys)
         else:
             open_zip(path).close()
-            reader = ZipReader(path, keys)
+            reader = FileReader(Zip(path), keys)
     except BadInput as error:
         return [] if path and not path.is_file() else [str(error)]
+    return _faults_of(reader.image, len(keys), progress)
+
+
+def _mask_faults(
+    manifest: Manifest, pairs: tuple[tuple[str, str], ...], progress: Progress | None
+) -> list[str]:
+    """Decode each mask once; what is wrong with it, or does not fit its image, is a fault."""
+    keys, masks = [key for key, _ in pairs], [mask for _, mask in pairs]
+    try:
+        reader = mask_reader(manifest, Found(keys=keys, masks=masks), make_reader(manifest, keys))
+    except ValueError:
+        return []  # said of the images already
+    return _faults_of(reader.mask, len(pairs), progress) if reader else []
+
+
+def _faults_of(read: Callable[[int], object], count: int, progress: Progress | None) -> list[str]:
+    """What is wrong with each of `count` rows, in order."""
 
     def fault(row: int) -> str | None:
         try:
-            reader.image(row)
+            read(row)
         except BadInput as error:
             return str(error)
         return None
 
     faults = []
     with ThreadPoolExecutor() as pool:
-        for done, found in enumerate(pool.map(fault, range(len(keys))), start=1):
+        for done, found in enumerate(pool.map(fault, range(count)), start=1):
             if found:
                 faults.append(found)
             if progress:
-                progress(done, len(keys))
+                progress(done, count)
     return faults

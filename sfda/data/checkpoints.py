@@ -21,8 +21,16 @@ from torch import Tensor
 
 from sfda.errors import BadInput
 from sfda.problems.fitting import load_backbone, load_classifier
+from sfda.problems.seg_fitting import load_encoder, load_segmenter
 
-__all__ = ["check_finite", "load_backbone", "load_classifier", "read_weights"]
+__all__ = [
+    "check_finite",
+    "load_backbone",
+    "load_classifier",
+    "load_encoder",
+    "load_segmenter",
+    "read_weights",
+]
 
 TORCH = (".pt", ".pth", ".bin", ".tar")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")

@@ -1,4 +1,4 @@
-"""Images decoded once, resized for one model and kept as a memory-mapped array."""
+"""Images decoded once, prepared for one model and kept in a file that is mapped into memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from sfda.data.labels import listed
-from sfda.data.readers import Picture
+from sfda.data.ragged import Pictures, RaggedWriter, open_ragged
 from sfda.data.rows import unlabelled_digest
 from sfda.data.schema import Manifest
+from sfda.data.windows import Picture, Window
 from sfda.errors import BadInput
 from sfda.refs import InputSpec
 
@@ -36,14 +37,17 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def image(self, row: int) -> Picture:
+    def image(self, row: int, window: Window = None) -> Picture:
         """One image, uint8 [H, W, 3] or [H, W]. Raises BadInput naming it."""
         ...
 
 
 def decode_key(manifest: Manifest, split: str, spec: InputSpec) -> str:
     """A key for `decode` that changes with the images, their order, and how they are stored."""
+    stored: tuple[object, ...]
     stored = (spec.stored, spec.keep_ratio, spec.interpolation, spec.channels, FORMAT)
+    if spec.tiled or spec.window:
+        stored = (spec.tiled or spec.stored, spec.window, *stored[1:])
     text = f"{unlabelled_digest(manifest, split)} {stored}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -57,25 +61,27 @@ def decode(
     progress: Progress | None = None,
     workers: int | None = None,
     free: Callable[[Path], int] | None = None,
-) -> np.ndarray:
+) -> Pictures:
     """All images of `split` as uint8 [N, H, W, C] of `spec.stored` size, read-only and on disk.
 
-    They are kept as `<folder>/<key>.npy` and found there the next time; `key` must name the images
-    and the spec, as `decode_key` does. The file is written under another name and then moved, so
-    what is there is whole, whoever else writes and whenever the process ends. `free` tells the
-    free bytes of a folder.
+    For a tiled input each is of its own size: a `Ragged`. They are kept as `<folder>/<key>.npy`
+    (or `.ragged`) and found there the next time; `key` must name the images and the spec, as
+    `decode_key` does. The file is written under another name and then moved, so what is there is
+    whole, whoever else writes and whenever the process ends. `free` tells the free bytes of a
+    folder.
 
     Raises BadInput naming all images that cannot be read, or if the disk is too small.
     """
     shape = (len(split), *spec.stored, spec.depth)
-    path = folder / f"{key}.npy"
-    kept = _kept(path, shape)
+    path = folder / f"{key}.{'ragged' if spec.tiled else 'npy'}"
+    kept = open_ragged(path, len(split)) if spec.tiled else _kept(path, shape)
     if kept is not None:
         return kept
-    needed = int(np.prod(shape)) + SPARE
+    # how large images of their own sizes are shows as they are decoded
+    needed = SPARE + (0 if spec.tiled else int(np.prod(shape)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder, key)
+        sweep(folder, key)
         there = (free or _free_bytes)(folder)
         if there < needed:
             raise _full(folder, needed, there)
@@ -84,22 +90,26 @@ def decode(
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _full(folder, needed, _free_bytes(folder)) from None
         raise BadInput(f"cannot keep decoded images in {folder}: {error}") from None
-    kept = _kept(path, shape)
+    kept = open_ragged(path, len(split)) if spec.tiled else _kept(path, shape)
     if kept is None:
         raise BadInput(f"{path} was changed by another program while it was made; run again")
     return kept
 
 
 def prepare(image: Picture, spec: InputSpec) -> Picture:
-    """One image, uint8 [H, W, 3] RGB or [H, W], as [h, w, C] of `spec.stored` size, not cropped."""
+    """One image, uint8 [H, W, 3] RGB or [H, W], as [h, w, C] of `spec.stored` size, not cropped.
+
+    For a tiled input it keeps its size.
+    """
     grey = spec.channels == "gray"
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
-    if image.shape[:2] == spec.stored and (image.ndim == 2) == grey:
+    fits = spec.tiled or image.shape[:2] == spec.stored
+    if fits and (image.ndim == 2) == grey:
         done = image
     else:
         picture = Image.fromarray(np.ascontiguousarray(image)).convert("L" if grey else "RGB")
-        done = np.asarray(_resize(picture, spec))
+        done = np.asarray(picture if fits else _resize(picture, spec))
     if spec.channels == "bgr":
         done = done[..., ::-1]
     return np.ascontiguousarray(done[..., None] if grey else done)
@@ -113,14 +123,18 @@ def write_images(
     progress: Progress | None = None,
     workers: int = 1,
 ) -> None:
-    """Decode all images and write their bytes in order. Raises OSError, and BadInput at the end."""
+    """Decode all images and write their bytes in order. Raises OSError, and BadInput at the end.
+
+    For a tiled input their shapes follow.
+    """
     faults: list[str] = []
+    ragged = RaggedWriter(handle) if spec.tiled else None
     with ThreadPoolExecutor(workers) as pool:
         for done, (image, fault) in enumerate(_decoded(pool, split, spec), start=1):
             if fault:
                 faults.append(fault)
             elif not faults:  # after a fault the file will not be kept
-                handle.write(image.data)
+                ragged.write(image) if ragged else handle.write(image.data)
             if progress:
                 progress(done, len(split))
     if faults:
@@ -128,6 +142,8 @@ def write_images(
             f"{len(faults)} of {len(split)} images cannot be used: {listed(faults, '; ')}; "
             "mend or remove them, then make the manifest anew with `sfda manifest`"
         )
+    if ragged:
+        ragged.finish()
 
 
 def _decoded(
@@ -137,12 +153,20 @@ def _decoded(
 
     def one(row: int) -> tuple[Picture, str]:
         try:
-            return prepare(split.image(row), spec), ""
+            # a window is named only where there is one: other sets of images need not know of it
+            image = split.image(row, spec.window) if spec.window else split.image(row)
+            return prepare(image, spec), ""
         except BadInput as error:
             return np.empty(0, np.uint8), str(error)
 
-    for start in range(0, len(split), CHUNK):
-        yield from pool.map(one, range(start, min(start + CHUNK, len(split))))
+    chunk = _chunk(spec)
+    for start in range(0, len(split), chunk):
+        yield from pool.map(one, range(start, min(start + chunk, len(split))))
+
+
+def _chunk(spec: InputSpec) -> int:
+    """Images that are decoded before they are written; whole ones may be large."""
+    return 8 if spec.tiled else CHUNK
 
 
 def _write_beside(
@@ -157,8 +181,9 @@ def _write_beside(
     try:
         # not a memory map: a full disk would end the process there instead of raising
         with os.fdopen(number, "wb") as handle:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(handle, header)
+            if not spec.tiled:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(handle, header)
             write_images(handle, split, spec, progress=progress, workers=workers)
             handle.flush()
             os.fsync(handle.fileno())
@@ -187,7 +212,7 @@ def _resize(picture: Image.Image, spec: InputSpec) -> Image.Image:
     return picture.resize(size, how).crop((left, top, left + width, top + height))
 
 
-def _sweep(folder: Path, key: str) -> None:
+def sweep(folder: Path, key: str) -> None:
     """Remove what a killed run left; a living writer has touched its file lately."""
     for leftover in folder.glob(f".{key}.*.tmp"):
         try:

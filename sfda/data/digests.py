@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sfda.data.readers import npz_images
+from sfda.data.readers import BROKEN, npz_images, open_zip
 from sfda.errors import BadInput
 
 
@@ -27,6 +27,31 @@ def _file_digest(path: Path, size: int, time: int) -> str:
 def bytes_digest(content: bytes) -> str:
     """sha256 of what a file is about to hold."""
     return hashlib.sha256(content).hexdigest()
+
+
+def members_digest(path: Path, names: tuple[str, ...]) -> str:
+    """sha256 of the bytes of some members of a zip, in order; kept until the zip changes.
+
+    Raises BadInput if the zip or a member is missing.
+    """
+    if not path.is_file():
+        raise BadInput(f"archive {path} is missing")
+    stat = path.stat()
+    return _members_digest(path, names, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _members_digest(path: Path, names: tuple[str, ...], size: int, time: int) -> str:
+    digest = hashlib.sha256()
+    with open_zip(path) as archive:
+        for name in names:
+            try:
+                digest.update(hashlib.sha256(archive.read(name)).digest())
+            except KeyError:
+                raise BadInput(f"image {name} is missing from {path}") from None
+            except BROKEN as error:
+                raise BadInput(f"image {name} in {path} cannot be read: {error}") from None
+    return digest.hexdigest()
 
 
 def row_id(name: str) -> str:

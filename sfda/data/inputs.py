@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from sfda.errors import BadInput
 from sfda.precision import network_precision
 from sfda.refs import InputSpec
 from sfda.types import Images
@@ -47,6 +48,25 @@ def centre_crop(images: Stack, size: tuple[int, int]) -> Stack:
     top = round((images.shape[-3] - size[0]) / 2)
     left = round((images.shape[-2] - size[1]) / 2)
     return images[..., top : top + size[0], left : left + size[1], :]
+
+
+def padded(image: Stack, size: tuple[int, int]) -> Stack:
+    """An image [H, W, C] made at least (height, width) = `size` by repeating its last row and
+    column.
+    """
+    below, right = (max(0, want - have) for want, have in zip(size, image.shape, strict=False))
+    if not below and not right:
+        return image
+    return np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+
+
+def refuse_cut(spec: InputSpec) -> None:
+    """BadInput if an image's sides are cut off before the network sees it."""
+    if spec.keep_ratio and not spec.tiled:
+        raise BadInput(
+            "every pixel of an image needs an answer, but this input keeps the ratio and cuts the "
+            "sides off; set keep_ratio to false"
+        )
 
 
 @torch.no_grad()

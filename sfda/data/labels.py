@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,14 @@ Labels = np.ndarray[Any, np.dtype[np.int64]]
 NAMED = 10  # so many faults are named in one message
 
 
+class Columns(NamedTuple):
+    """What a split says of its rows besides images and labels; each for all rows or None."""
+
+    groups: tuple[str, ...] | None = None  # the volume, or video, of each row
+    spacings: tuple[tuple[float, ...], ...] | None = None  # mm: [slice,] row, column
+    priors: np.ndarray[Any, np.dtype[np.float32]] | None = None  # [N, C], from the user
+
+
 @dataclass
 class Found:
     """What lies behind a split's entry in the manifest, and every fault that was met on the way."""
@@ -23,6 +31,8 @@ class Found:
     keys: list[str] = field(default_factory=list)  # files, or indices as text
     classes: list[str] | None = None
     labels: list[str] | None = None
+    masks: list[str] | None = None  # files; indices as text if they lie in an npz
+    more: Columns = field(default_factory=Columns)
     faults: list[str] = field(default_factory=list)
 
 

@@ -10,23 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from sfda.data.readers import npz_array, npz_count, open_zip
+from sfda.data.readers import BROKEN, npz_array, npz_count, npz_header, open_zip
+from sfda.data.volumes import VOLUMES, Place, grid, is_volume
 from sfda.errors import BadInput
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 IMAGE_ARRAYS = ("x", "images", "image", "data")
 LABEL_ARRAYS = ("y", "labels", "label", "targets", "target")
+MASK_ARRAYS = ("masks", "mask", "segmentations", "segmentation", *LABEL_ARRAYS)
+GROUP_ARRAYS = ("groups", "group", "volumes", "volume")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Images in sorted order; of an npz also the names of its arrays, and its labels."""
+    """Images in sorted order, slices of a volume in theirs.
+
+    Of an npz also the names of its arrays, and its labels.
+    """
 
     path: Path
     keys: tuple[str, ...]  # paths below the folder or in the zip, or indices as text
     image: str | None = None
     label: str | None = None
     labels: np.ndarray[Any, Any] | None = None
+    mask: str | None = None
+    group: str | None = None
 
     @property
     def root(self) -> Path:
@@ -43,25 +51,40 @@ class Listing:
         return f"{self.image}:{key}" if self.image else key
 
 
-def list_images(path: Path) -> Listing:
-    """All images in `path`. Raises BadInput if it is missing, no known kind, or holds none."""
+def list_images(path: Path, *, volumes: bool = False) -> Listing:
+    """All images in `path`, with `volumes` also the slices of NIfTI files.
+
+    Raises BadInput if it is missing, no known kind, or holds none.
+    """
     if not path.exists():
         raise BadInput(f"{path} does not exist; give a folder of images, a zip of them, or an npz")
     if path.suffix.lower() == ".npz" and path.is_file():
-        return _npz(path)
+        return _npz(path, masks=volumes)
     if path.is_dir():
-        keys = _folder(path)
+        keys = _folder(path, SUFFIXES + VOLUMES if volumes else SUFFIXES)
     elif path.suffix.lower() == ".zip":
         with open_zip(path) as archive:
-            keys = _zip(path, archive)
+            keys = _zip(path, archive, SUFFIXES + VOLUMES if volumes else SUFFIXES)
     else:
         raise BadInput(f"{path} is neither a folder, nor a .zip, nor a .npz")
     if not keys:
-        raise BadInput(f"{path} holds no images; looked for {', '.join(SUFFIXES)}")
-    return Listing(path, tuple(sorted(keys)))
+        looked = ", ".join(SUFFIXES + VOLUMES if volumes else SUFFIXES)
+        raise BadInput(f"{path} holds no images; looked for {looked}")
+    return Listing(path, tuple(each for key in sorted(keys) for each in _slices(path, key)))
 
 
-def _folder(root: Path) -> list[str]:
+def _slices(path: Path, key: str) -> list[str]:
+    """A picture's name, or those of all slices of a volume. Raises BadInput for a broken one."""
+    if not is_volume(key):
+        return [key]
+    place = Place(path / key) if path.is_dir() else Place(path, key)
+    try:
+        return [f"{key}#{i}" for i in range(grid(place).shape[0])]
+    except BROKEN as error:
+        raise BadInput(f"volume {place} cannot be read: {error}; mend it or move it away") from None
+
+
+def _folder(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     keys: list[str] = []
     visited: set[Path] = set()
     for folder, below, files in os.walk(root, followlinks=True):
@@ -72,16 +95,16 @@ def _folder(root: Path) -> list[str]:
         visited.add(here.resolve())
         below[:] = [name for name in below if not name.startswith(".")]
         inside = PurePosixPath(here.relative_to(root).as_posix())
-        keys += [str(inside / name) for name in files if _is_image(name)]
+        keys += [str(inside / name) for name in files if _is_image(name, suffixes)]
     return keys
 
 
-def _zip(path: Path, archive: zipfile.ZipFile) -> list[str]:
+def _zip(path: Path, archive: zipfile.ZipFile, suffixes: tuple[str, ...]) -> list[str]:
     infos = [info for info in archive.infolist() if not info.is_dir()]
     keys = [
         info.filename
         for info in infos
-        if _is_image(info.filename) and not info.filename.startswith("__MACOSX/")
+        if _is_image(info.filename, suffixes) and not info.filename.startswith("__MACOSX/")
     ]
     if any(info.flag_bits & 1 for info in infos):
         raise BadInput(f"{path} is encrypted; unpack it, or make a zip without a password")
@@ -93,7 +116,8 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> list[str]:
     return keys
 
 
-def _npz(path: Path) -> Listing:
+def _npz(path: Path, *, masks: bool) -> Listing:
+    """Images, and labels; or, with `masks`, masks and groups by the names of their arrays."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = list(archive.files)
@@ -108,6 +132,11 @@ def _npz(path: Path) -> Listing:
     count = npz_count(path, image)
     if not count:
         raise BadInput(f"{path} holds no images: array '{image}' is empty")
+    indices = tuple(str(i) for i in range(count))
+    if masks:
+        found = (n for n in MASK_ARRAYS if n in names and len(npz_header(path, n)[0]) == 3)
+        group = next((name for name in GROUP_ARRAYS if name in names), None)
+        return Listing(path, indices, image, mask=next(found, None), group=group)
     label = next((name for name in LABEL_ARRAYS if name in names), None)
     labels = npz_array(path, label) if label else None
     if labels is not None and (
@@ -117,9 +146,9 @@ def _npz(path: Path) -> Listing:
             f"{path}: array '{label}' is {labels.dtype} {list(labels.shape)}, "
             f"not one whole number for each of {count} images"
         )
-    return Listing(path, tuple(str(i) for i in range(count)), image, label, labels)
+    return Listing(path, indices, image, label, labels)
 
 
-def _is_image(path: str) -> bool:
+def _is_image(path: str, suffixes: tuple[str, ...]) -> bool:
     parts = PurePosixPath(path).parts
-    return path.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in parts)
+    return path.lower().endswith(suffixes) and not any(part.startswith(".") for part in parts)

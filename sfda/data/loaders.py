@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -13,13 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sfda.data.inputs import Rows, Stack, standardise
+from sfda.data.masks import IGNORE
+from sfda.data.ragged import Pictures
 from sfda.data.scans import labelled_scan, scan, scan_views
 from sfda.data.views import ViewMaker
 from sfda.errors import BadInput
 from sfda.refs import InputSpec, Views
-from sfda.types import TargetBatch
+from sfda.types import UNSURE, Labelled, TargetBatch
 
-__all__ = ["TargetLoader", "labelled_scan", "scan", "scan_views"]
+__all__ = ["LabelledLoader", "TargetLoader", "labelled_scan", "scan", "scan_views"]
 
 
 class Job(NamedTuple):
@@ -34,7 +37,8 @@ class Made(NamedTuple):
 
     rows: Tensor
     weak: Tensor
-    strong: Tensor | None
+    strong: Tensor | None = None
+    masks: Tensor | None = None  # [B, H, W]
 
 
 class TargetLoader:
@@ -46,7 +50,7 @@ class TargetLoader:
 
     def __init__(
         self,
-        images: Stack,
+        images: Pictures,
         spec: InputSpec,
         views: Views,
         *,
@@ -81,6 +85,47 @@ class TargetLoader:
             )
 
 
+class LabelledLoader:
+    """Images with masks in shuffled batches, each in `TargetBatch.labelled`: for training on
+    labels alone. Pixels that do not count are unsure. A pure function of seed and epoch.
+    """
+
+    def __init__(
+        self,
+        images: Pictures,
+        masks: Pictures,
+        spec: InputSpec,
+        views: Views,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        workers: int = 0,
+    ) -> None:
+        if len(masks) != len(images):
+            raise BadInput(f"{len(images)} images but {len(masks)} masks")
+        self._spec = spec
+        self._device = torch.device(device)
+        self._plan = BatchPlan(len(images), batch_size=batch_size, seed=seed, drop_last=False)
+        self._source = BatchSource(
+            images, ViewMaker(spec, views, seed=seed), self._device, masks=masks, workers=workers
+        )
+
+    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
+        """Batches that one epoch over `rows` (None: all) takes."""
+        return self._plan.steps(None if rows is None else len(rows))
+
+    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
+        """The batches of one epoch."""
+        for made in self._source.batches(self._plan.jobs(epoch, rows)):
+            index = made.rows.to(self._device, non_blocking=True)
+            weak = standardise(made.weak, self._spec, self._device)
+            assert made.masks is not None
+            masks = made.masks.to(self._device, non_blocking=True).long()
+            masks = masks.masked_fill_(masks == IGNORE, UNSURE)
+            yield TargetBatch(index, weak, labelled=Labelled(index, weak, masks))
+
+
 class BatchPlan:
     """Which rows make up which batch."""
 
@@ -113,14 +158,15 @@ class BatchSource:
 
     def __init__(
         self,
-        images: Stack,
+        images: Pictures,
         maker: ViewMaker,
         device: torch.device,
         *,
-        strong: bool,
+        strong: bool = False,
+        masks: Pictures | None = None,
         workers: int,
     ) -> None:
-        self._set = _Batches(images, maker, strong=strong)
+        self._set = _Batches(images, maker, strong=strong, masks=masks)
         self._pin = device.type == "cuda"
         self._jobs = _Jobs()
         self._loader: DataLoader[Made] | None = None
@@ -150,28 +196,38 @@ class BatchSource:
 class _Batches(Dataset[Made]):
     """Batches by job; the images stay in their file, in worker processes too."""
 
-    def __init__(self, images: Stack, maker: ViewMaker, *, strong: bool) -> None:
+    def __init__(
+        self, images: Pictures, maker: ViewMaker, *, strong: bool, masks: Pictures | None
+    ) -> None:
         self.images = images
         self.maker = maker
         self.strong = strong
+        self.masks = masks
 
     def __getitem__(self, job: Job) -> Made:
         stored = self.images[job.rows]
         rows = torch.from_numpy(job.rows)
+        if self.masks is not None:
+            masks = self.masks[job.rows]
+            weak, moved = self.maker.weak_with_masks(stored, masks, job.epoch, job.rows)
+            return Made(rows, _tensor(weak), masks=_tensor(moved))
         if not self.strong:
-            return Made(rows, _tensor(self.maker.weak(stored, job.epoch, job.rows)), None)
+            return Made(rows, _tensor(self.maker.weak(stored, job.epoch, job.rows)))
         weak, strong = self.maker.pair(stored, job.epoch, job.rows)
         return Made(rows, _tensor(weak), _tensor(strong))
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        if isinstance(self.images, np.memmap) and self.images.filename is not None:
-            state["images"] = self.images.filename  # else every worker would get a copy
+        for name in ("images", "masks"):
+            held = state[name]
+            if isinstance(held, np.memmap) and held.filename is not None:
+                state[name] = Path(held.filename)  # else every worker would get a copy
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if not isinstance(state["images"], np.ndarray):
-            state["images"] = np.load(state["images"], mmap_mode="r")
+        for name in ("images", "masks"):
+            if isinstance(state[name], Path):
+                state[name] = np.load(state[name], mmap_mode="r")
         self.__dict__.update(state)
 
 
@@ -193,5 +249,5 @@ def _tensor(stack: Stack) -> Tensor:
 
 
 def _pinned(made: Made) -> Made:
-    strong = None if made.strong is None else made.strong.pin_memory()
-    return Made(made.rows.pin_memory(), made.weak.pin_memory(), strong)
+    pinned: list[Any] = [None if part is None else part.pin_memory() for part in made]
+    return Made(*pinned)

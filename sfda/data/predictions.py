@@ -16,6 +16,7 @@ from torch import nn
 
 from sfda.data.bundle import network_digest
 from sfda.errors import BadInput
+from sfda.norm import measures
 from sfda.problems.classification import ClassOutput
 from sfda.refs import ModelSpec, PredictionsRef
 from sfda.types import Scan, Seen
@@ -38,9 +39,7 @@ def keep_predictions(
     Rows are written in shards of 16,384: `features` [n, D], `logits` [n, C], `labels` [n] and
     `confidences` [n]. Memory does not grow with the target. The folder appears when it is complete.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part = start_predictions(folder)
     profile = Profile(spec.classes)
     writer = _Writer(part, size)
     for index, out in scan(network):
@@ -54,20 +53,39 @@ def keep_predictions(
             labels=top.indices.cpu().numpy(),
             confidences=top.values.float().cpu().numpy(),
         )
-    files = writer.close()
-    index_text = json.dumps(
-        {"source": source_sha256, "count": size, "files": files, "profile": profile.compute()},
-        indent=1,
+    writer.close()
+    return put_predictions(part, folder, profile.compute(), size=size, source_sha256=source_sha256)
+
+
+def start_predictions(folder: Path) -> Path:
+    """An empty folder beside the one that predictions will lie in once they are complete."""
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return part
+
+
+def put_predictions(
+    part: Path, folder: Path, profile: dict[str, Any], *, size: int, source_sha256: str
+) -> PredictionsRef:
+    """Write the index, which names the digest of every file, and move all to its place."""
+    files = {
+        file.relative_to(part).as_posix(): _file_digest(file)
+        for file in sorted(part.rglob("*"))
+        if file.is_file()
+    }
+    text = json.dumps(
+        {"source": source_sha256, "count": size, "files": files, "profile": profile}, indent=1
     )
-    (part / "index.json").write_text(index_text)
+    (part / "index.json").write_text(text)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return PredictionsRef(
         folder=str(folder),
-        sha256=hashlib.sha256(index_text.encode()).hexdigest(),
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
         source_sha256=source_sha256,
         count=size,
-        profile=profile.compute(),
+        profile=profile,
     )
 
 
@@ -122,12 +140,10 @@ class _Writer:
             self.maps[name, shard] = mapped
         return self.maps[name, shard]
 
-    def close(self) -> dict[str, str]:
+    def close(self) -> None:
         for mapped in self.maps.values():
             mapped.flush()
         self.maps.clear()
-        files = sorted(self.folder.glob("*.npy"))
-        return {file.name: _file_digest(file) for file in files}
 
 
 def _file_digest(path: Path) -> str:
@@ -154,7 +170,7 @@ def replaying(scan: Scan, ref: PredictionsRef, spec: ModelSpec) -> Scan:
     """
 
     def look(network: nn.Module) -> Iterator[Seen]:
-        if network_digest(network, spec) != ref.source_sha256:
+        if measures(network) or network_digest(network, spec) != ref.source_sha256:
             return scan(network)
         device = next(network.parameters()).device
         return _replay(ref, device)

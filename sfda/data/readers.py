@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import functools
-import io
 import struct
 import threading
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from sfda.data.encoded import decode_bytes, raw_bytes, size_of_bytes, value_bytes
+from sfda.data.volumes import Place, grid, slice_of, volume
+from sfda.data.windows import Picture as Picture
+from sfda.data.windows import Raw, Window, to_bytes
 from sfda.errors import BadInput
 
-Picture = np.ndarray[Any, np.dtype[np.uint8]]  # [H, W, 3] or [H, W]
 BROKEN = (
     OSError,
     ValueError,
@@ -29,95 +32,163 @@ BROKEN = (
     zlib.error,
     zipfile.BadZipFile,
     Image.DecompressionBombError,
-)  # all that PIL and zipfile raise on files that are not what they claim
+)  # all that PIL, nibabel and zipfile raise on files that are not what they claim
+Kept = TypeVar("Kept")
 
 
 class Reader(Protocol):
-    """Where the images of a split come from."""
+    """Where the images, or the masks, of a split come from. All raise BadInput naming the file."""
 
-    def image(self, row: int) -> Picture:
-        """The image of one row. Raises BadInput naming the file."""
+    def image(self, row: int, window: Window = None) -> Picture:
+        """The image of one row, its intensities made 8 bits by `window`."""
+        ...
+
+    def raw(self, row: int) -> Raw:
+        """The intensities of one row as they are, [H, W] or [H, W, 3] of any type."""
+        ...
+
+    def values(self, row: int) -> Raw:
+        """Pixel values of one row: of a palette the indices, not the colours."""
+        ...
+
+    def size(self, row: int) -> tuple[int, int]:
+        """(height, width) of one row, by its header alone."""
+        ...
+
+    def told(self, row: int) -> str:
+        """What to call one row in a message."""
+        ...
+
+
+class Files(Protocol):
+    """Where files lie."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one. Raises KeyError or FileNotFoundError if it is not there."""
+        ...
+
+    def place(self, name: str) -> Place:
+        """Its address."""
         ...
 
 
 @dataclass(frozen=True)
-class FolderReader:
-    """Image files below a folder."""
+class Folder:
+    """Files below a folder."""
 
     root: Path
-    files: tuple[str, ...]
 
-    def image(self, row: int) -> Picture:
-        """The image of one row. Raises BadInput naming the file."""
-        path = self.root / self.files[row]
-        try:
-            return decode_bytes(path.read_bytes())
-        except FileNotFoundError:
-            raise BadInput(f"image {path} is missing") from None
-        except BROKEN as error:
-            raise BadInput(f"image {path} cannot be read: {_first_line(error)}") from None
+    def read(self, name: str) -> bytes:
+        """The bytes of one. Raises FileNotFoundError."""
+        return (self.root / name).read_bytes()
+
+    def place(self, name: str) -> Place:
+        """Its address."""
+        return Place(self.root / name)
 
 
 @dataclass(frozen=True)
-class ZipReader:
-    """Image files in a zip, which is never unpacked."""
+class Zip:
+    """Files in a zip, which is never unpacked."""
 
     path: Path
-    members: tuple[str, ...]
     _local: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
-    def image(self, row: int) -> Picture:
-        """The image of one row. Raises BadInput naming the member."""
-        member = self.members[row]
-        try:
-            return decode_bytes(self._zip().read(member))
-        except KeyError:
-            raise BadInput(f"image {member} is missing from {self.path}") from None
-        except BROKEN as error:
-            raise BadInput(
-                f"image {member} in {self.path} cannot be read: {_first_line(error)}"
-            ) from None
-
-    def _zip(self) -> zipfile.ZipFile:
+    def read(self, name: str) -> bytes:
+        """The bytes of one. Raises KeyError."""
         if not hasattr(self._local, "zip"):  # one a thread: a shared one would lock at every read
             self._local.zip = open_zip(self.path)
         opened: zipfile.ZipFile = self._local.zip
-        return opened
+        return opened.read(name)
+
+    def place(self, name: str) -> Place:
+        """Its address."""
+        return Place(self.path, name)
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Image files, or slices of volumes by `name#index`."""
+
+    files: Files
+    names: tuple[str, ...]
+    what: str = "image"  # or mask
+
+    def image(self, row: int, window: Window = None) -> Picture:
+        """The image of one row, its intensities made 8 bits by `window`."""
+        return self._read(
+            row,
+            lambda data: decode_bytes(data, window),
+            lambda place, index: volume(place).image(index, window),
+        )
+
+    def raw(self, row: int) -> Raw:
+        """The intensities of one row as they are."""
+        return self._read(row, raw_bytes, lambda place, index: volume(place).raw(index))
+
+    def values(self, row: int) -> Raw:
+        """Pixel values of one row: of a palette the indices, not the colours."""
+        return self._read(row, value_bytes, lambda place, index: volume(place).raw(index))
+
+    def size(self, row: int) -> tuple[int, int]:
+        """(height, width) of one row."""
+        return self._read(row, size_of_bytes, lambda place, _: grid(place).shape[1:])
+
+    def told(self, row: int) -> str:
+        """Its path, and the zip it lies in."""
+        return str(self.files.place(self.names[row]))
+
+    def _read(
+        self, row: int, whole: Callable[[bytes], Kept], cut: Callable[[Place, int], Kept]
+    ) -> Kept:
+        """What `whole` makes of a file's bytes, or `cut` of a slice."""
+        name = self.names[row]
+        try:
+            part = slice_of(name)
+            if part is None:
+                return whole(self.files.read(name))
+            return cut(self.files.place(part.file), part.at)
+        except (FileNotFoundError, KeyError):
+            place = self.files.place(part.file if part else name)
+            raise BadInput(f"{self.what} {place.missing}") from None
+        except BROKEN as error:
+            told = f"{self.what} {self.told(row)} cannot be read: {_first_line(error)}"
+            raise BadInput(told) from None
 
 
 @dataclass(frozen=True)
 class NpzReader:
-    """Rows of an image array."""
+    """Rows of an array of images, or of masks."""
 
     path: Path
     array: str
     indices: np.ndarray[Any, np.dtype[np.int64]]
 
-    def image(self, row: int) -> Picture:
-        """The image of one row."""
+    def image(self, row: int, window: Window = None) -> Picture:
+        """The image of one row, its intensities made 8 bits by `window`."""
+        return to_bytes(self.raw(row), window)
+
+    def raw(self, row: int) -> Raw:
+        """The image of one row, uint8 [H, W] or [H, W, 3]."""
         found: Picture = self._images[self.indices[row]]
         return found[..., 0] if found.ndim == 3 and found.shape[2] == 1 else found
+
+    def values(self, row: int) -> Raw:
+        """The mask of one row."""
+        return self.raw(row)
+
+    def size(self, row: int) -> tuple[int, int]:
+        """(height, width), the same for all rows."""
+        height, width = npz_header(self.path, self.array)[0][1:3]
+        return height, width
+
+    def told(self, row: int) -> str:
+        """Array, index and file."""
+        return f"{self.array}:{self.indices[row]} in {self.path}"
 
     @functools.cached_property
     def _images(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return npz_images(self.path, self.array)
-
-
-def decode_bytes(data: bytes) -> Picture:
-    """An encoded image as uint8, [H, W] if it is grey and [H, W, 3] RGB otherwise, upright by EXIF.
-
-    Raises what PIL raises on broken data.
-    """
-    opened = Image.open(io.BytesIO(data))
-    opened.load()
-    image = ImageOps.exif_transpose(opened)
-    if image.mode == "F":
-        raise ValueError("floating-point images are not supported; save them with 8 bits")
-    if image.mode.startswith("I"):  # 16 bits a pixel: PIL itself would clip, not scale
-        deep = np.asarray(image).astype(np.int64)
-        return (deep.clip(0, 65535) // 257).astype(np.uint8)
-    grey = image.mode in ("L", "1", "LA")
-    return np.asarray(image.convert("L" if grey else "RGB"))
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
@@ -156,6 +227,18 @@ def npz_images(path: Path, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def npz_count(path: Path, name: str) -> int:
     """Number of images in an array, by its header alone. Raises BadInput if it holds no images."""
+    shape, dtype = npz_header(path, name)
+    fits = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
+    if dtype != np.uint8 or not fits:
+        raise BadInput(
+            f"array '{name}' of {path} is {dtype} {list(shape)}; "
+            "images must be uint8 [N, H, W] or [N, H, W, 3]"
+        )
+    return int(shape[0])
+
+
+def npz_header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array, by its header alone. Raises BadInput if it is not there."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as handle:
             version = np.lib.format.read_magic(handle)
@@ -165,13 +248,7 @@ def npz_count(path: Path, name: str) -> int:
     except (KeyError, *BROKEN):
         found = npz_array(path, name)  # names what is wrong
         shape, dtype = found.shape, found.dtype
-    fits = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
-    if dtype != np.uint8 or not fits:
-        raise BadInput(
-            f"array '{name}' of {path} is {dtype} {list(shape)}; "
-            "images must be uint8 [N, H, W] or [N, H, W, 3]"
-        )
-    return int(shape[0])
+    return shape, dtype
 
 
 def _first_line(error: BaseException) -> str:

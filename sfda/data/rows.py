@@ -7,23 +7,29 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sfda.data.digests import array_digest, file_digest, row_id
+from sfda.data.columns import add_columns, bad_paths, slice_faults
+from sfda.data.digests import array_digest, file_digest, members_digest, row_id
 from sfda.data.labels import Found, Labels, labels_of, listed
+from sfda.data.masks import MaskReader
 from sfda.data.readers import (
-    FolderReader,
+    FileReader,
+    Files,
+    Folder,
     NpzReader,
-    Picture,
     Reader,
-    ZipReader,
+    Zip,
     npz_array,
     npz_count,
     open_zip,
 )
 from sfda.data.schema import REMAKE, Manifest, SplitSpec
+from sfda.data.volumes import slice_of
+from sfda.data.windows import Picture, Window
 from sfda.errors import BadInput
 
 
@@ -33,6 +39,9 @@ class Split:
 
     `row_ids` are digests, since a path may spell the class; `names` are the paths themselves, for
     messages and pictures. `labels` index `classes`; None without labels, or if none may be read.
+    So it is with `masks`. `groups` are volumes or videos, `spacings` millimetres between pixels as
+    (row, column) or (slice, row, column), `priors` [N, C] the user's shares of classes in the order
+    of `classes`; each None where nothing is said of it.
     """
 
     manifest: str
@@ -42,13 +51,25 @@ class Split:
     labels: Labels | None = field(repr=False)
     classes: tuple[str, ...] | int | None
     reader: Reader = field(repr=False)
+    masks: MaskReader | None = field(default=None, repr=False)
+    groups: tuple[str, ...] | None = field(default=None, repr=False)
+    spacings: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
+    priors: np.ndarray[Any, np.dtype[np.float32]] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.row_ids)
 
-    def image(self, row: int) -> Picture:
-        """One image, uint8 [H, W, 3] or [H, W]. Raises BadInput if it is missing or corrupt."""
-        return self.reader.image(row)
+    @property
+    def labelled(self) -> bool:
+        """Whether every row has a label or a mask that may be read."""
+        return self.labels is not None or self.masks is not None
+
+    def image(self, row: int, window: Window = None) -> Picture:
+        """One image, uint8 [H, W, 3] or [H, W]. Raises BadInput if it is missing or corrupt.
+
+        `window` says how other intensities become 8 bits, as `InputSpec.window` does.
+        """
+        return self.reader.image(row, window)
 
 
 def read_split(manifest: Manifest, split: str) -> Split:
@@ -59,6 +80,7 @@ def read_split(manifest: Manifest, split: str) -> Split:
     found, labels = inspect_split(manifest, split)
     if found.faults:
         raise BadInput(f"{manifest.path}: " + listed(found.faults, "; "))
+    reader = make_reader(manifest, found.keys)
     return Split(
         manifest=manifest.name,
         name=split,
@@ -66,28 +88,42 @@ def read_split(manifest: Manifest, split: str) -> Split:
         names=tuple(_names(manifest, found.keys)),
         labels=labels,
         classes=manifest.classes,
-        reader=_reader(manifest, found.keys),
+        reader=reader,
+        masks=mask_reader(manifest, found, reader),
+        groups=found.more.groups,
+        spacings=found.more.spacings,
+        priors=found.more.priors,
     )
 
 
 def unlabelled_digest(manifest: Manifest, split: str) -> str:
     """sha256 of all that an adaptation can see: rows in order, bytes of the images, class names.
 
-    Labels have no part in it, nor has the name or place of the manifest. Raises BadInput.
+    Labels and masks have no part in it, nor has the name or place of the manifest. Groups and
+    priors have: methods use them. Raises BadInput.
     """
     seen = read_split(manifest.unlabelled(), split)
     digest = hashlib.sha256()
     for part in (repr(manifest.classes), *seen.row_ids):
         digest.update(f"{part}\n".encode())
-    path = manifest.archive_path
-    if path is None:
-        for name in seen.names:
-            digest.update(_content(manifest.location / name).encode())
-    elif manifest.arrays is None:
-        digest.update(file_digest(path).encode())
-    else:  # labels lie in the same file: its own digest would change with them
-        digest.update(array_digest(path, manifest.arrays.image).encode())
+    if manifest.problem == "segmentation":
+        priors = None if seen.priors is None else seen.priors.tolist()
+        digest.update(f"{seen.groups} {priors}\n".encode())
+    digest.update(_content_digest(manifest, seen))
     return digest.hexdigest()
+
+
+def _content_digest(manifest: Manifest, seen: Split) -> bytes:
+    """Digests of the images, and of nothing that masks are part of."""
+    path = manifest.archive_path
+    if path and manifest.arrays:  # labels lie in the same file: its own digest would change so
+        return array_digest(path, manifest.arrays.image).encode()
+    if path and manifest.problem != "segmentation":
+        return file_digest(path).encode()
+    files = tuple(dict.fromkeys(part.file if (part := slice_of(n)) else n for n in seen.names))
+    if path:
+        return members_digest(path, files).encode()
+    return "".join(_content(manifest.location / name) for name in files).encode()
 
 
 def inspect_split(manifest: Manifest, split: str) -> tuple[Found, Labels | None]:
@@ -99,7 +135,8 @@ def inspect_split(manifest: Manifest, split: str) -> tuple[Found, Labels | None]
     spec = manifest.splits[split]
     try:
         found = _from_csv(manifest, spec) if spec.rows else _from_arrays(manifest, spec)
-        labels = labels_of(manifest, found) if manifest.labelled and found.keys else None
+        images = manifest.problem != "segmentation"  # the whole image has a label
+        labels = labels_of(manifest, found) if manifest.labelled and found.keys and images else None
     except BadInput as error:
         return Found(faults=[f"split '{split}': {error}"]), None
     twice = _twice(found.keys)
@@ -131,10 +168,13 @@ def _from_csv(manifest: Manifest, spec: SplitSpec) -> Found:
     if spec.where is not None:
         rows = [row for row in rows if row["split"] == spec.where]
     found.keys = [_plain(row[key]) if manifest.arrays else row[key] for row in rows]
-    found.faults += _odd_keys(manifest, found.keys)
+    odd = _odd_keys(manifest, found.keys)
+    found.faults += odd
     if manifest.labelled:  # else the label columns are not even looked at
         found.classes = [row["class"] for row in rows] if "class" in header else None
         found.labels = [row["label"] for row in rows] if "label" in header else None
+    if manifest.problem == "segmentation" and not (manifest.arrays and odd):
+        add_columns(manifest, found, rows, header)
     return found
 
 
@@ -147,38 +187,60 @@ def _from_arrays(manifest: Manifest, spec: SplitSpec) -> Found:
     else:
         assert arrays.split is not None
         indices = np.flatnonzero(npz_array(path, arrays.split) == spec.equals)
-    return Found(keys=[str(i) for i in indices])
+    found = Found(keys=[str(i) for i in indices])
+    if manifest.problem == "segmentation":
+        add_columns(manifest, found, None, ())
+    return found
 
 
 def _odd_keys(manifest: Manifest, keys: Sequence[str]) -> list[str]:
     """Faults of the `index` or `file` column; a path that leaves the data folder is one."""
     if manifest.arrays is None:
-        odd = [
-            key
-            for key in keys
-            if not key or PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts
-        ]
-        return [f"not a path below the root: {listed(odd)}"] if odd else []
+        odd = bad_paths(keys)
+        return ([f"not a path below the root: {listed(odd)}"] if odd else []) + slice_faults(keys)
     assert manifest.archive_path is not None
     size = npz_count(manifest.archive_path, manifest.arrays.image)
     odd = [key for key in keys if not key.isdecimal() or int(key) >= size]
     return [f"index not in 0..{size - 1}: {listed(odd)}"] if odd else []
 
 
-def _reader(manifest: Manifest, keys: Sequence[str]) -> Reader:
+def make_reader(manifest: Manifest, keys: Sequence[str]) -> Reader:
+    """The images of the rows `keys`. Raises BadInput if the folder or the zip is missing."""
     path = manifest.archive_path
-    if path is None:
-        if not manifest.location.is_dir():
-            raise BadInput(
-                f"{manifest.path}: folder {manifest.location} is missing; "
-                "set SFDA_DATA to the folder that holds your data sets"
-            )
-        return FolderReader(manifest.location, tuple(keys))
-    if manifest.arrays is None:
+    if manifest.arrays and path:
+        return NpzReader(path, manifest.arrays.image, _indices(keys))
+    return FileReader(files_of(manifest), tuple(keys))
+
+
+def files_of(manifest: Manifest) -> Files:
+    """Where the manifest's files lie. Raises BadInput if the folder or the zip is missing."""
+    path = manifest.archive_path
+    if path:
         open_zip(path).close()
-        return ZipReader(path, tuple(keys))
-    indices = np.array([int(key) for key in keys], dtype=np.int64)
-    return NpzReader(path, manifest.arrays.image, indices)
+        return Zip(path)
+    if not manifest.location.is_dir():
+        raise BadInput(
+            f"{manifest.path}: folder {manifest.location} is missing; "
+            "set SFDA_DATA to the folder that holds your data sets"
+        )
+    return Folder(manifest.location)
+
+
+def mask_reader(manifest: Manifest, found: Found, images: Reader) -> MaskReader | None:
+    """The masks of the rows that were found; None where there are none or none may be read."""
+    if not found.masks or not manifest.labelled:
+        return None
+    stored: Reader
+    if manifest.arrays and manifest.arrays.mask and manifest.archive_path:
+        indices = _indices(found.masks)
+        stored = NpzReader(manifest.archive_path, manifest.arrays.mask, indices)
+    else:
+        stored = FileReader(files_of(manifest), tuple(found.masks), "mask")
+    return MaskReader(stored, images, manifest.mask_values, manifest.ignore)
+
+
+def _indices(keys: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.array([int(key) for key in keys], dtype=np.int64)
 
 
 def read_csv(path: Path) -> tuple[list[dict[str, str]], list[str]]:

@@ -10,31 +10,41 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from sfda.data.inputs import Rows, Stack, answer, centre_crop, standardise
+from sfda.data.inputs import Rows, Stack, answer, centre_crop, padded, standardise
+from sfda.data.ragged import Pictures, Ragged
 from sfda.data.views import ViewMaker
 from sfda.errors import BadInput
+from sfda.problems.segmentation import Segmenter
 from sfda.refs import InputSpec, Views
+from sfda.tiling import tiles
 from sfda.types import Images, Scan, Seen, SeenViews
 
 SCAN_EPOCH = -1  # views of a scan are no epoch's views, and the same at every scan
 
 
+PIXELS = 2**19  # of one batch of a segmenter: its features are as large as the images
+
+
 def scan(
-    images: Stack, spec: InputSpec, *, device: torch.device | str, batch_size: int = 256
+    images: Pictures, spec: InputSpec, *, device: torch.device | str, batch_size: int = 256
 ) -> Scan:
-    """A look at all of `images`, batch by batch; floating-point outputs come as float32."""
+    """A look at all of `images`, batch by batch; floating-point outputs come as float32.
+
+    A segmenter's batches are smaller: 2^19 pixels. Images of a tiled input come tile by tile,
+    those of one image one after the other; the last tiles of a row or column may overlap.
+    """
     device = torch.device(device)
 
     def look(network: nn.Module) -> Iterator[Seen]:
-        for rows, stored in _stacks(images, batch_size):
-            seen = answer(network, _tested(stored, spec, device), device)
+        for rows, stored in _stacks(images, _at_once(network, spec, batch_size), spec):
+            seen = answer(network, _tested(network, stored, spec, device), device)
             yield Seen(_index(rows, device), seen)
 
     return look
 
 
 def scan_views(
-    images: Stack,
+    images: Pictures,
     spec: InputSpec,
     views: Views,
     *,
@@ -42,25 +52,35 @@ def scan_views(
     device: torch.device | str,
     batch_size: int = 256,
 ) -> Callable[[nn.Module], Iterator[SeenViews]]:
-    """The same with a weak and a strong view of each image beside it, alike at every call."""
+    """The same with a weak and a strong view of each image beside it, alike at every call.
+
+    Of a tiled input the weak view, a random crop, also stands for the image.
+    """
     device = torch.device(device)
     maker = ViewMaker(spec, views, seed=seed)
 
     def look(network: nn.Module) -> Iterator[SeenViews]:
-        for rows, stored in _stacks(images, batch_size):
+        size = _at_once(network, spec, batch_size)
+        for start in range(0, len(images), size):
+            rows = np.arange(start, min(start + size, len(images)))
+            stored = images[start : start + size]
             pair = (
                 torch.from_numpy(np.ascontiguousarray(view))
                 for view in maker.pair(stored, SCAN_EPOCH, rows)
             )
             weak, strong = (answer(network, standardise(v, spec, device), device) for v in pair)
-            untouched = answer(network, _tested(stored, spec, device), device)
+            untouched = weak
+            if not spec.tiled:
+                untouched = answer(
+                    network, _tested(network, np.asarray(stored), spec, device), device
+                )
             yield SeenViews(_index(rows, device), untouched, weak, strong)
 
     return look
 
 
 def labelled_scan(
-    images: Stack,
+    images: Pictures,
     labels: np.ndarray,
     spec: InputSpec,
     *,
@@ -80,14 +100,36 @@ def labelled_scan(
     return look_at_both
 
 
-def _stacks(images: Stack, batch_size: int) -> Iterator[tuple[Rows, Stack]]:
+def _at_once(network: nn.Module, spec: InputSpec, batch_size: int) -> int:
+    """Images of a batch."""
+    if not isinstance(network, Segmenter):
+        return batch_size
+    return max(1, min(batch_size, PIXELS // (spec.size[0] * spec.size[1])))
+
+
+def _stacks(images: Pictures, batch_size: int, spec: InputSpec) -> Iterator[tuple[Rows, Stack]]:
+    if isinstance(images, Ragged):
+        yield from _tiles(images, batch_size, spec)
+        return
     for start in range(0, len(images), batch_size):
         stored = images[start : start + batch_size]
         yield np.arange(start, start + len(stored)), stored
 
 
-def _tested(stored: Stack, spec: InputSpec, device: torch.device) -> Images:
-    crop = np.array(centre_crop(stored, spec.size))  # a copy: the file is read-only
+def _tiles(images: Ragged, batch_size: int, spec: InputSpec) -> Iterator[tuple[Rows, Stack]]:
+    """Every image in tiles without overlap; a smaller image repeats its border."""
+    for row in range(len(images)):
+        image = padded(images[row], spec.size)
+        places = tiles(image.shape[0], image.shape[1], spec.size, overlap=(0, 0))
+        for start in range(0, len(places), batch_size):
+            cut = [image[p] for p in places[start : start + batch_size]]
+            yield np.full(len(cut), row), np.stack(cut)
+
+
+def _tested(network: nn.Module, stored: Stack, spec: InputSpec, device: torch.device) -> Images:
+    """The middle of the images; a segmenter sees whole frames, since every pixel has an answer."""
+    middle = stored if isinstance(network, Segmenter) else centre_crop(stored, spec.size)
+    crop = np.array(middle)  # a copy: the file is read-only
     return standardise(torch.from_numpy(crop), spec, device)
 
 

@@ -15,6 +15,7 @@ from sfda.folders import data_folder, state_folder
 from sfda.refs import ManifestRef, Problem
 
 Sha256 = str
+MASK_CLASSES = 255  # a mask is 8 bits, of which one value means "does not count"
 REMAKE = "make it anew with `sfda manifest`, or put the original file back"
 
 
@@ -26,10 +27,15 @@ class Archive(Config):
 
 
 class Arrays(Config):
-    """Names of the arrays in an npz: images uint8 [N, H, W] or [N, H, W, 3], the others [N]."""
+    """Names of the arrays in an npz: images uint8 [N, H, W] or [N, H, W, 3], the others [N].
+
+    Masks are uint8 [N, H, W], of the images' size; groups are numbers or text.
+    """
 
     image: str
     label: str | None = None
+    mask: str | None = None
+    group: str | None = None
     split: str | None = None
 
 
@@ -75,6 +81,8 @@ class Manifest(Config):
     licence: str | None = None
     root: str
     classes: tuple[str, ...] | int | None = None  # a bare number: so many classes without names
+    ignore: int | None = Field(255, ge=0, le=65535)  # masks: the value that does not count
+    values: tuple[int, ...] | None = None  # masks: the value of each class; None: 0, 1, 2 ...
     archive: Archive | None = None
     arrays: Arrays | None = None
     splits: dict[str, SplitSpec] = {}
@@ -108,6 +116,8 @@ class Manifest(Config):
             raise ValueError("`arrays` needs an `archive`, the npz they lie in")
         if not self.template and not self.splits:
             raise ValueError("there is no split")
+        if fault := self._mask_fault():
+            raise ValueError(fault)
         for name, split in self.splits.items():
             if not self.template and not self.arrays and not split.rows:
                 raise ValueError(f"split '{name}' needs `rows`: only an npz does without")
@@ -119,6 +129,31 @@ class Manifest(Config):
             raise ValueError(f"root {self.root!r} leaves the data folder")
         return self
 
+    def _mask_fault(self) -> str:
+        """What is wrong with what is said of masks; '' if nothing."""
+        if self.problem != "segmentation":
+            odd = sorted({"ignore", "values"} & self.model_fields_set)
+            return f"`{odd[0]}` is for masks, and this is {self.problem}" if odd else ""
+        count = self.num_classes or 0
+        if count > MASK_CLASSES:
+            return f"masks can hold {MASK_CLASSES} classes, not {count}"
+        values = self.mask_values
+        if len(values) != count:
+            return f"`values` needs one value for each of {count} classes, not {len(values)}"
+        if len(set(values)) < count or not all(0 <= value <= 65535 for value in values):
+            return "`values` must be distinct numbers from 0 to 65535"
+        if self.ignore in values:
+            return (
+                f"`ignore` {self.ignore} is also the value of a class; write `ignore: null` if "
+                "every pixel counts, or name another value"
+            )
+        return ""
+
+    @property
+    def mask_values(self) -> tuple[int, ...]:
+        """The pixel value of each class in the masks."""
+        return tuple(range(self.num_classes or 0)) if self.values is None else self.values
+
     @property
     def path(self) -> Path:
         """The file this manifest was read from."""
@@ -126,7 +161,7 @@ class Manifest(Config):
 
     @property
     def labelled(self) -> bool:
-        """Whether labels may be read; False for good after `unlabelled()`."""
+        """Whether labels and masks may be read; False for good after `unlabelled()`."""
         return self._labelled
 
     @property
@@ -154,8 +189,12 @@ class Manifest(Config):
         return beside if beside.is_file() else self.location / spec.rows
 
     def unlabelled(self) -> Manifest:
-        """A copy that can never give labels: they are dropped before rows leave this package."""
-        arrays = self.arrays.model_copy(update={"label": None}) if self.arrays else None
+        """A copy that can never give labels or masks: none of them leaves this package.
+
+        Groups and priors stay: they are what the user knows, not what somebody drew.
+        """
+        none = {"label": None, "mask": None}
+        arrays = self.arrays.model_copy(update=none) if self.arrays else None
         copy = self.model_copy(update={"arrays": arrays})
         copy._labelled = False
         return copy
@@ -197,6 +236,11 @@ def parse_manifest(path: Path) -> Manifest:
         raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise BadInput(f"{path} is not a manifest: it needs keys such as name, root and splits")
+    return validated(raw, path)
+
+
+def validated(raw: dict[str, Any], path: Path) -> Manifest:
+    """What a manifest file at `path` says, if its keys go together. Raises BadInput."""
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as error:

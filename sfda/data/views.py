@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from sfda.data.inputs import Rows, Stack, centre_crop
+from sfda.data.masks import IGNORE
+from sfda.data.windows import Picture
 from sfda.refs import InputSpec, Views
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network at import
 import albumentations as A
 
+Several = Stack | Sequence[Picture]
+Masks = np.ndarray[Any, np.dtype[np.uint8]]  # [B, h, w]
 WEAK, STRONG = 0, 1  # streams of random numbers
 BLUR = 2.0 / 224  # largest sigma by image side, as SimCLR at 224 pixels
 
@@ -30,28 +36,51 @@ class ViewMaker:
         self._geometry = A.Compose(_geometry(spec, views))
         self._photometry = A.Compose(_photometry(spec, views))
 
-    def weak(self, images: Stack, epoch: int, rows: Rows) -> Stack:
-        """Geometry only: uint8 [B, H, W, C] of stored size to [B, h, w, C] of the model's size."""
+    def weak(self, images: Several, epoch: int, rows: Rows) -> Stack:
+        """Geometry only: uint8 [B, H, W, C] of stored size, or a list of [H, W, C] of any size, to
+        [B, h, w, C] of the model's size.
+        """
         if self.trivial_weak:
-            return centre_crop(images, self.spec.size)
+            return centre_crop(np.asarray(images), self.spec.size)
         return self._each(self._geometry, images, seeds(self.seed, epoch, rows, WEAK))
 
-    def pair(self, images: Stack, epoch: int, rows: Rows) -> tuple[Stack, Stack]:
+    def weak_with_masks(
+        self, images: Several, masks: Several, epoch: int, rows: Rows
+    ) -> tuple[Stack, Masks]:
+        """The weak view, and each mask [H, W] or [H, W, 1] moved exactly as its image was.
+
+        Masks keep their values; where a view shows nothing of the image, 255: it does not count.
+        """
+        views = np.empty((len(images), *self.spec.size, self.spec.depth), np.uint8)
+        moved = np.empty((len(images), *self.spec.size), np.uint8)
+        for i, number in enumerate(seeds(self.seed, epoch, rows, WEAK)):
+            mask = masks[i].reshape(masks[i].shape[:2])
+            made = self._made(self._geometry, images[i], number, mask=mask)
+            views[i], moved[i] = made["image"], made["mask"]
+        return views, moved
+
+    def pair(self, images: Several, epoch: int, rows: Rows) -> tuple[Stack, Stack]:
         """The weak view, and the strong one: the weak view with its colours changed."""
         weak = self.weak(images, epoch, rows)
         return weak, self._each(self._photometry, weak, seeds(self.seed, epoch, rows, STRONG))
 
-    def _each(self, compose: A.Compose, images: Stack, numbers: Rows) -> Stack:
+    def _each(self, compose: A.Compose, images: Several, numbers: Rows) -> Stack:
         out = np.empty((len(images), *self.spec.size, self.spec.depth), np.uint8)
-        swap = self.spec.channels == "bgr"  # hue and grey take RGB for granted
         for i, number in enumerate(numbers):
-            # its `set_random_seed` would give every transform the same numbers: whatever is flipped
-            # would be cropped at the top, whatever is blurred also erased
-            compose.set_random_state(np.random.default_rng(number), random.Random(int(number)))
-            image = images[i, ..., ::-1] if swap else images[i]
-            made = compose(image=np.ascontiguousarray(image))["image"]
-            out[i] = made[..., ::-1] if swap else made
+            out[i] = self._made(compose, images[i], number)["image"]
         return out
+
+    def _made(
+        self, compose: A.Compose, image: Picture, number: int, **more: Picture
+    ) -> dict[str, Picture]:
+        """What the transforms make of one image, with random numbers that begin at `number`."""
+        # its `set_random_seed` would give every transform the same numbers: whatever is flipped
+        # would be cropped at the top, whatever is blurred also erased
+        compose.set_random_state(np.random.default_rng(number), random.Random(int(number)))
+        swap = self.spec.channels == "bgr"  # hue and grey take RGB for granted
+        image = image[..., ::-1] if swap else image
+        made: dict[str, Picture] = compose(image=np.ascontiguousarray(image), **more)
+        return made | {"image": made["image"][..., ::-1]} if swap else made
 
 
 def seeds(seed: int, epoch: int, rows: Rows, stream: int) -> Rows:
@@ -72,15 +101,18 @@ def seeds(seed: int, epoch: int, rows: Rows, stream: int) -> Rows:
 def _moves(spec: InputSpec, views: Views) -> bool:
     """Whether the weak view has anything random in it."""
     room = views.crop and (views.pad > 0 or spec.stored != spec.size)
-    return room or views.flip or views.rotate > 0
+    return spec.tiled or room or views.flip or views.rotate > 0
 
 
 def _geometry(spec: InputSpec, views: Views) -> list[A.BasicTransform]:
     steps: list[A.BasicTransform] = []
     if views.rotate:
-        steps.append(A.Rotate(limit=(-views.rotate, views.rotate), border_mode=0, fill=0, p=1))
+        limit = (-views.rotate, views.rotate)
+        steps.append(A.Rotate(limit=limit, border_mode=0, fill=0, fill_mask=IGNORE, p=1))
     if views.crop and views.pad:
-        steps.append(A.Pad(views.pad, border_mode=0, fill=0, p=1))
+        steps.append(A.Pad(views.pad, border_mode=0, fill=0, fill_mask=IGNORE, p=1))
+    if spec.tiled:  # some images may be smaller than a tile
+        steps.append(A.PadIfNeeded(*spec.size, border_mode=0, fill=0, fill_mask=IGNORE, p=1))
     crop = A.RandomCrop if views.crop else A.CenterCrop
     steps.append(crop(*spec.size, p=1))
     if views.flip:

@@ -15,7 +15,7 @@ import yaml
 
 from sfda.data.digests import bytes_digest, file_digest
 from sfda.data.listing import Listing
-from sfda.data.schema import Manifest, is_ours
+from sfda.data.schema import Manifest, is_ours, validated
 from sfda.errors import BadInput
 from sfda.refs import Problem
 
@@ -29,6 +29,14 @@ class Rows:
     keys: tuple[str, ...]  # paths or indices
     classes: tuple[str, ...]
     splits: tuple[str, ...]
+    masks: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    spacings: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every row has a class or a mask."""
+        return all(self.classes) or (bool(self.masks) and all(self.masks))
 
 
 def write_manifest(
@@ -39,8 +47,12 @@ def write_manifest(
     out: Path,
     official: Manifest | None,
     data_root: Path | None,
+    more: dict[str, Any] | None = None,
 ) -> Path:
-    """Write `out` and the row file beside it. Raises BadInput if the place cannot be written to."""
+    """Write `out`, with further keys `more`, and the row file beside it.
+
+    Raises BadInput if the place cannot be written to, or if keys do not go together.
+    """
     if out.suffix not in (".yaml", ".yml"):
         raise BadInput(f"a manifest is a .yaml file, {out} is not named like one")
     table = _table(rows, listing, numbered=isinstance(classes, int))
@@ -57,11 +69,17 @@ def write_manifest(
     document["root"] = _root(listing.root, out, data_root)
     if classes is not None:
         document["classes"] = classes if isinstance(classes, int) else list(classes)
+    document |= more or {}
     if listing.path.is_file():
         document["archive"] = {"file": listing.path.name, "sha256": file_digest(listing.path)}
     if listing.image:
         document["arrays"] = {"image": listing.image}
+        if rows.masks:
+            document["arrays"]["mask"] = listing.mask
+        if listing.group:
+            document["arrays"]["group"] = listing.group
     document["splits"] = splits
+    validated(document, out)
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +110,12 @@ def _table(rows: Rows, listing: Listing, *, numbered: bool) -> bytes:
     columns: dict[str, Sequence[str]] = {listing.column: rows.keys}
     if any(rows.classes):
         columns["label" if numbered else "class"] = rows.classes
+    if any(rows.masks) and not listing.image:
+        columns["mask"] = rows.masks
+    if any(rows.groups):
+        columns["group"] = rows.groups
+    if any(rows.spacings):
+        columns["spacing"] = rows.spacings
     if any(rows.splits):
         columns["split"] = rows.splits
     text = io.StringIO(newline="")
@@ -105,11 +129,10 @@ def _splits(rows: Rows, row_file: str, sha256: str) -> dict[str, dict[str, Any]]
     entry = {"rows": row_file, "sha256": sha256}
     if not any(rows.splits):
         return {"adapt": entry | {"count": len(rows.keys)}}
-    labelled = all(rows.classes)
     splits: dict[str, dict[str, Any]] = {}
     for name, alias in ALIASES.items():
         count = sum(split == name for split in rows.splits)
-        for split in (name, alias) if labelled else (name,):
+        for split in (name, alias) if rows.labelled else (name,):
             if count:
                 splits[split] = entry | {"where": name, "count": count}
     return splits

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from jaxtyping import Int
@@ -41,6 +42,8 @@ class Method(nn.Module):
     setting: ClassVar[str] = "closed set"
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "none"
     minimises: ClassVar[frozenset[str]] = frozenset()  # validators that its own loss contains
+    usual: ClassVar[Mapping[str, dict[str, Any]]] = MappingProxyType({})
+    """Settings by problem that stand in for the defaults, below those of the user."""
     student: Any  # nn.Module in truth; methods know which network their problem has
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: MethodConfig) -> None:

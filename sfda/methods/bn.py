@@ -6,6 +6,7 @@ means and variances.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -28,8 +29,11 @@ class Bn(Method):
     """Recomputed batch-norm statistics, for every problem."""
 
     Config = BnConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
     setting: ClassVar[str] = "any"
+    usual: ClassVar[Mapping[str, dict[str, Any]]] = {
+        "segmentation": {"schedule": {"batch_size": 8}}
+    }
     config: BnConfig
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: BnConfig) -> None:

@@ -3,21 +3,28 @@
 The teacher, an average of past students, labels the weak view where it is sure; the student learns
 those labels on the strong view (FixMatch, arXiv:2001.07685, eq. 4). The teacher is deployed, so it
 needs the batch-norm statistics of images as they come: those of the student are of strong views.
+For segmentation the teacher's answer may be averaged over mirrored and scaled views, and labelled
+regions are cut and mixed between images (after CoTTA, arXiv:2203.13591, made offline).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from sfda.ema import ema_update_, make_teacher
-from sfda.methods._base import Method, MethodConfig
-from sfda.norm import batch_statistics
+from sfda.methods._base import Method, MethodConfig, Share
+from sfda.norm import batch_statistics, norms
 from sfda.problems.known import problem_of
+from sfda.pseudo_labels import averaged, cut_and_mix, sure
 from sfda.schedule import Schedule
-from sfda.types import Clock, Losses, TargetBatch, TargetInfo
+from sfda.types import Clock, Images, Losses, TargetBatch, TargetInfo
+
+Scales = tuple[Annotated[float, Field(gt=0, le=4)], ...]
 
 
 class MeanTeacherConfig(MethodConfig):
@@ -28,19 +35,36 @@ class MeanTeacherConfig(MethodConfig):
 
     schedule: Schedule = Schedule(lr=1e-3)
     lr_scale: dict[str, float] = {"backbone": 0.1}
-    decay: float = Field(0.99, ge=0, le=1)
-    threshold: float = Field(0.8, ge=0, le=1)
+    decay: Share = 0.99
+    threshold: Share = 0.8
     # batch-norm statistics of the teacher: its own, of the weak views it labels (as POST's, and
     # best on the built-in digits), or the student's averaged or copied, or the source's
     buffers: Literal["own", "average", "copy", "keep"] = "own"
+    student_norms: Literal["train", "freeze"] = "train"  # freeze: the source's statistics stay
+    by_class: bool = False  # the better half of every predicted class is labelled, at the least
+    ensemble: Scales = ()  # segmentation: the teacher's answer is averaged over these scales
+    cut: Share = 0.0  # segmentation: probability that regions of a batch are cut and mixed
+    cut_share: Share = 0.25  # of the image's area
 
 
 class MeanTeacher(Method):
     """Confident labels of an averaged teacher, for every problem."""
 
     Config = MeanTeacherConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "photometric"
+    usual: ClassVar[Mapping[str, dict[str, Any]]] = {
+        "segmentation": {
+            "schedule": {
+                "optimizer": "adamw", "lr": 1e-4, "weight_decay": 1e-2, "decay": "poly",
+                "batch_size": 8, "epochs": 20,
+            },
+            "threshold": 0.9,
+            "by_class": True,
+            "ensemble": (1.0,),
+            "cut": 0.5,
+        }
+    }  # fmt: skip
     config: MeanTeacherConfig
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: MeanTeacherConfig) -> None:
@@ -48,14 +72,37 @@ class MeanTeacher(Method):
         self.teacher = make_teacher(self.student)
         self.problem = problem_of(source)
 
+    def train(self, mode: bool = True) -> Self:
+        """The student learns with its own batch statistics, unless they are frozen."""
+        super().train(mode)
+        if self.config.student_norms == "freeze":
+            for layer in norms(self.student):
+                layer.eval()
+        return self
+
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
         """Supervised loss of the student on what the teacher is sure of; 0 if that is nothing."""
         if batch.strong is None:
             raise ValueError("mean_teacher needs the strong view")
         with batch_statistics(self.teacher, self.config.buffers == "own"):
-            labels = self.problem.pseudo_labels(self.teacher, batch.weak, self.config.threshold)
-        found: Losses = self.problem.loss(self.student, batch.strong, labels)
+            labels = self._labels(batch.weak)
+        strong = batch.strong
+        if labels.ndim == 3 and float(torch.rand(())) < self.config.cut:
+            strong, labels = cut_and_mix(strong, labels, self.config.cut_share)
+        found: Losses = self.problem.loss(self.student, strong, labels)
         return found
+
+    @torch.no_grad()
+    def _labels(self, images: Images) -> Any:
+        c = self.config
+        if not c.by_class and not c.ensemble:
+            return self.problem.pseudo_labels(self.teacher, images, c.threshold)
+        probs: Tensor = (
+            averaged(self.teacher, images, c.ensemble)
+            if c.ensemble
+            else self.teacher(images).logits.softmax(1)
+        )
+        return sure(probs, c.threshold, by_class=c.by_class)
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher."""

@@ -81,7 +81,8 @@ def load_exactly(network: nn.Module, weights: Weights, *, head: str = "head") ->
         for given, wanted in sorted(counts)
     ]
     try:
-        result = network.load_state_dict(state, strict=False)
+        # smp's encoders have a method of their own, which does not tell what is missing
+        result = nn.Module.load_state_dict(network, state, strict=False)
     except RuntimeError as error:  # misshapen under an old name that the library still knows
         raise BadInput(f"the weights do not fit: {error}") from error
     faults += _listed("missing", set(result.missing_keys) - wrong)
@@ -122,7 +123,7 @@ def _renamed(key: str) -> str:
     return "head." + re.sub(r"^weight_v$", "parametrizations.weight.original1", name)
 
 
-def try_input(network: Classifier, spec: ModelSpec) -> None:
+def try_input(network: nn.Module, spec: ModelSpec) -> None:
     """Run one black image of the stated size, so that a wrong size or depth shows at import."""
     image = torch.zeros(1, spec.input.depth, *spec.input.size)
     try:

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from sfda.problems import classification
+from sfda.problems import classification, segmentation
 
-PROBLEMS = MappingProxyType({"classification": classification})
+PROBLEMS = MappingProxyType({"classification": classification, "segmentation": segmentation})
 NETWORKS: tuple[tuple[type[nn.Module], ModuleType], ...] = (
     (classification.Classifier, classification),
+    (segmentation.Segmenter, segmentation),
 )
 
 

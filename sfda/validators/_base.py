@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
+from jaxtyping import Float
+from torch import Tensor
+
 from sfda.types import SeenViews
+
+PIXELS = 4096  # of one image that a score is taken over
 
 
 class Validator:
     """A score of a model on the target without labels. One scan feeds all validators."""
 
-    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
     needs_views: ClassVar[bool] = False  # also outputs on a weak and a strong view
 
     def update(self, seen: SeenViews) -> None:
@@ -20,3 +26,15 @@ class Validator:
     def compute(self) -> float:
         """The score over all that was taken in; ValueError if that is nothing."""
         raise NotImplementedError(f"{type(self).__name__} computes nothing")
+
+
+def rows_of(logits: Float[Tensor, "B C *HW"]) -> Float[Tensor, "M C"]:
+    """Logits as rows: of images as they are, of maps one row a pixel.
+
+    Of a map with more than 4,096 pixels a regular grid counts: neighbours say much the same.
+    """
+    if logits.ndim == 2:
+        return logits
+    stride = math.ceil(math.sqrt(logits.shape[2] * logits.shape[3] / PIXELS))
+    thin = logits[..., stride // 2 :: stride, stride // 2 :: stride]
+    return thin.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])

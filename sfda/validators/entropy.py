@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sfda.types import SeenViews
-from sfda.validators._base import Validator
+from sfda.validators._base import Validator, rows_of
 
 
 class Entropy(Validator):
@@ -13,8 +13,8 @@ class Entropy(Validator):
         self.total, self.count = 0.0, 0
 
     def update(self, seen: SeenViews) -> None:
-        """Take in one batch of outputs with logits [B, C]."""
-        logits = seen.output.logits.double()
+        """Take in one batch of outputs with logits [B, C], or of pixels [B, C, H, W]."""
+        logits = rows_of(seen.output.logits).double()
         self.total += float(-(logits.softmax(1) * logits.log_softmax(1)).sum())
         self.count += len(logits)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sfda.types import SeenViews
-from sfda.validators._base import Validator
+from sfda.validators._base import Validator, rows_of
 
 
 class Infomax(Validator):
@@ -20,8 +20,8 @@ class Infomax(Validator):
         self.sum: Tensor | None = None
 
     def update(self, seen: SeenViews) -> None:
-        """Take in one batch of outputs with logits [B, C]."""
-        logits = seen.output.logits.double()
+        """Take in one batch of outputs with logits [B, C], or of pixels [B, C, H, W]."""
+        logits = rows_of(seen.output.logits).double()
         probs = logits.softmax(1)
         self.entropy += float(-(probs * logits.log_softmax(1)).sum())
         self.count += len(logits)

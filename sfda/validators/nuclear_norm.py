@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sfda.types import SeenViews
-from sfda.validators._base import Validator
+from sfda.validators._base import Validator, rows_of
 
 
 class NuclearNorm(Validator):
@@ -23,8 +23,8 @@ class NuclearNorm(Validator):
         self.count = 0
 
     def update(self, seen: SeenViews) -> None:
-        """Take in one batch of outputs with logits [B, C]."""
-        probs = seen.output.logits.double().softmax(1)
+        """Take in one batch of outputs with logits [B, C], or of pixels [B, C, H, W]."""
+        probs = rows_of(seen.output.logits).double().softmax(1)
         gram = probs.T @ probs
         self.gram = gram if self.gram is None else self.gram + gram
         self.count += len(probs)

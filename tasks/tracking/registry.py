@@ -28,8 +28,18 @@ NEEDS = (
 )  # fmt: skip
 
 
-def register(run_id: str, bundle: Path, name: str, *, depth: int, tags: dict[str, str]) -> Version:
+def register(
+    run_id: str,
+    bundle: Path,
+    name: str,
+    *,
+    depth: int,
+    tags: dict[str, str],
+    needs: tuple[str, ...] = (),
+) -> Version:
     """Log a bundle as a pyfunc model of the run and register it under `name`.
+
+    `needs` are packages that it needs beyond those of all models.
 
     `tags["sha256"]` is the bundle's digest: a run that has registered these weights already gives
     that version back, so a job that was killed after this step registers nothing twice.
@@ -48,7 +58,7 @@ def register(run_id: str, bundle: Path, name: str, *, depth: int, tags: dict[str
             signature=ModelSignature(
                 inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, depth))])
             ),
-            pip_requirements=[f"{package}=={installed(package)}" for package in NEEDS],
+            pip_requirements=[f"{package}=={installed(package)}" for package in NEEDS + needs],
         )
     # that finished the run; killed from here on it must still be found, with its version
     client().update_run(run_id, status="RUNNING")

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -399,7 +400,14 @@ def test_faults_of_an_npz_are_named(npz):
 
 def test_shipped_manifests_parse_and_carry_the_digests_of_their_row_files():
     here = Path(__file__).parents[2] / "data_manifests"
-    for name in ("digits/mnist", "digits/usps", "pacs/photo", "pacs/art_painting"):
+    for name in (
+        "digits/mnist",
+        "digits/usps",
+        "pacs/photo",
+        "pacs/art_painting",
+        "camvid/day",
+        "camvid/dusk",
+    ):
         manifest = open_manifest(here / f"{name}.yaml")
         assert {"adapt", "test", "train", "val"} <= set(manifest.splits)
         assert manifest.origin
@@ -421,3 +429,22 @@ def test_grey_sixteen_bit_and_turned_images(tmp_path):
     assert split.image(0).tolist() == [[255] * 4] * 3
     assert split.image(1).shape == (6, 2, 3)
     assert split.image(2).shape == (2, 6)
+
+
+def test_the_rows_of_camvid_at_dusk_are_apart_in_time():
+    manifest = open_manifest(Path(__file__).parents[2] / "data_manifests/camvid/dusk.yaml")
+    rows = list(csv.DictReader((manifest.path.parent / "dusk.csv").open()))
+    frames = [int(row["file"][-10:-4]) for row in rows]
+    assert frames == sorted(frames)
+    assert [row["split"] for row in rows] == ["adapt"] * 40 + ["unused"] * 4 + ["test"] * 18
+    assert manifest.num_classes == 11
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("SFDA_DATA" not in os.environ, reason="needs the data below $SFDA_DATA")
+@pytest.mark.parametrize("name", ["day", "dusk"])
+def test_camvid_is_as_its_manifests_say(name):
+    path = Path(__file__).parents[2] / f"data_manifests/camvid/{name}.yaml"
+    result = check(path, Path(os.environ["SFDA_DATA"]))
+    assert result.ok, result.faults
+    assert result.count == {"day": 457, "dusk": 58}[name]

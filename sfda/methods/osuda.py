@@ -1,0 +1,153 @@
+"""OSUDA: adapting off-the-shelf source segmenters (Liu et al., MICCAI 2021, arXiv:2106.12497).
+
+Batch-norm statistics move from source to target with an exponentially decaying momentum; scale and
+shift stay near the source's, the nearer the more a channel transfers; entropy is minimised. There
+is no public code: the equations are the paper's, the choices that it leaves open ours and named.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from sfda.class_ratios import weighted_entropy
+from sfda.errors import BadInput
+from sfda.methods._base import Method, MethodConfig
+from sfda.norm import AlphaBN, mix_norms_, norms
+from sfda.problems.segmentation import Segmenter, SegOutput
+from sfda.schedule import Schedule
+from sfda.types import Clock, Losses, TargetBatch, TargetInfo
+
+SMOOTHING = 0.9  # of the channel gaps, against the noise of single batches; ours
+
+
+class OsudaConfig(MethodConfig):
+    """Momentum decay and entropy weight as published; optimiser and length are ours."""
+
+    schedule: Schedule = Schedule(
+        optimizer="adam", lr=1e-3, weight_decay=0.0, decay="none", batch_size=8, epochs=10
+    )
+    momentum_decay: NonNegativeFloat = 1.0  # rho of eta = exp(-rho t)
+    decay_unit: Literal["iteration", "epoch"] = "iteration"
+    entropy_weight: NonNegativeFloat = 10.0  # lambda at the start; it falls to 0
+    trained: Literal["affine", "all"] = "affine"  # of the network: what the regulariser protects
+
+
+class Osuda(Method):
+    """Batch-norm adaptation of a segmenter."""
+
+    Config = OsudaConfig
+    problems: ClassVar[frozenset[str]] = frozenset({"segmentation"})
+    setting: ClassVar[str] = "networks with batch norm"
+    minimises: ClassVar[frozenset[str]] = frozenset({"entropy"})
+    config: OsudaConfig
+    gap: Float[Tensor, " N"]
+    affine: Float[Tensor, "2 N"]
+
+    def __init__(self, source: Segmenter, target: TargetInfo, config: OsudaConfig) -> None:
+        super().__init__(source, target, config)
+        found = [layer for layer in norms(self.student) if layer.affine]
+        if not found:
+            raise BadInput(
+                "the network has no batch norm with scale and shift, so osuda has nothing to "
+                "adapt; use mean_teacher or adami"
+            )
+        mix_norms_(self.student, source_weight=1.0, batch_var="biased")
+        channels = sum(layer.num_features for layer in found)
+        self.register_buffer("gap", torch.zeros(channels))
+        self.register_buffer("affine", _affine(self._layers()).detach().clone())
+        if config.trained == "affine":
+            self.student.requires_grad_(False)
+            for layer in self._layers():
+                layer.weight.requires_grad_(True)
+                layer.bias.requires_grad_(True)
+
+    def _layers(self) -> list[AlphaBN]:
+        return [m for m in self.student.modules() if isinstance(m, AlphaBN) and m.affine]
+
+    def train(self, mode: bool = True) -> Self:
+        """Batch norm alone works in train mode: dropout would disturb the entropies."""
+        self.training = mode
+        self.student.eval()
+        for layer in norms(self.student):
+            layer.train(mode)
+        return self
+
+    def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
+        """Distance of scale and shift from the source's, and entropy."""
+        share = source_share(clock, self.config.momentum_decay, self.config.decay_unit)
+        for layer in norms(self.student):
+            if isinstance(layer, AlphaBN):
+                layer.source_weight = share
+        out: SegOutput = self.student(batch.weak)
+        probs = out.logits.softmax(1)
+        self._note_gaps(clock)
+        ones = torch.ones(probs.shape[1], device=probs.device)
+        weight = self.config.entropy_weight * (1 - clock.fraction)
+        return {
+            "consistency": consistency(_affine(self._layers()), self.affine, self.gap),
+            "entropy": weight * weighted_entropy(probs, ones),
+        }
+
+    @torch.no_grad()
+    def _note_gaps(self, clock: Clock) -> None:
+        """How far each channel's statistics of this batch are from the source's."""
+        gaps = [channel_gap(layer) for layer in self._layers()]
+        now = torch.cat(gaps)
+        self.gap.copy_(now if clock.step == 0 else SMOOTHING * self.gap + (1 - SMOOTHING) * now)
+
+    def remark(self) -> str:
+        """The gap between the domains, once it is known."""
+        if not bool(self.gap.any()):
+            return ""
+        low, middle, high = self.gap.quantile(torch.tensor([0.1, 0.5, 0.9], device=self.gap.device))
+        return f"channel gap: median {middle:.2f}, 10 to 90 % of channels {low:.2f} to {high:.2f}"
+
+    def parameter_groups(self, schedule: Schedule) -> list[dict[str, Any]]:
+        """Scale and shift of every batch norm, or, if all is trained, everything."""
+        if self.config.trained == "all":
+            return super().parameter_groups(schedule)
+        trained = [p for p in self.student.parameters() if p.requires_grad]
+        return [{"params": trained, "scale": 1.0, "name": "affine"}]
+
+
+def source_share(clock: Clock, decay: float, unit: str) -> float:
+    """eta = exp(-decay t), the part of the source statistics: 1 at first."""
+    return math.exp(-decay * (clock.step if unit == "iteration" else clock.epoch))
+
+
+def channel_gap(layer: AlphaBN) -> Float[Tensor, " C"]:
+    """|mu_S / sqrt(var_S + e) - mu_T / sqrt(var_T + e)| of the batch; both variances unbiased."""
+    if layer.last is None:  # nothing but single values so far
+        return torch.zeros_like(layer.source_mean)
+    mean, var = layer.last
+    ours = layer.source_mean / (layer.source_var + layer.eps).sqrt()
+    return (ours - mean / (var + layer.eps).sqrt()).abs()
+
+
+def transferability(gap: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """alpha = N (1 + d)^-1 / sum (1 + d)^-1 over all channels: 1 on average."""
+    inverse = 1 / (1 + gap)
+    return len(gap) * inverse / inverse.sum()
+
+
+def consistency(
+    affine: Float[Tensor, "2 N"], source: Float[Tensor, "2 N"], gap: Float[Tensor, " N"]
+) -> Float[Tensor, ""]:
+    """L_HBS = sum (1 + alpha) (|gamma_S - gamma| + |beta_S - beta|) over all channels."""
+    return ((1 + transferability(gap)) * (affine - source).abs().sum(0)).sum()
+
+
+def _affine(layers: list[AlphaBN]) -> Float[Tensor, "2 N"]:
+    """Scales and shifts of all layers, one after the other."""
+    scales: list[Tensor] = [layer.weight for layer in layers]
+    shifts: list[Tensor] = [layer.bias for layer in layers]
+    return torch.stack([torch.cat(scales), torch.cat(shifts)])
+
+
+EXPORT = Osuda

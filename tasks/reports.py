@@ -1,0 +1,64 @@
+"""What a model is worth on a labelled split, whatever the problem: a report from one look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from sfda.data.segmenting import segment_all
+from torch import nn
+
+from sfda.data.loaders import labelled_scan
+from sfda.evaluate import Answered, report, segmentation_report
+from sfda.refs import ModelSpec, Report
+from tasks import manifests
+from tasks.manifests import Opened
+
+Reporter = Callable[[nn.Module, float | None], Report]
+
+
+def make_reporter(
+    opened: Opened, spec: ModelSpec, device: torch.device, *, unknown: bool = True
+) -> Reporter:
+    """How to judge networks of this spec on an opened split, given the threshold of rejection.
+
+    Samples of `unknown` classes have a meaning where models may reject. Raises BadInput where the
+    split has no labels, or they do not fit the model's classes.
+    """
+    make = _of_masks if spec.problem == "segmentation" else partial(_of_classes, unknown=unknown)
+    return make(opened, spec, device)
+
+
+def _of_classes(
+    opened: Opened, spec: ModelSpec, device: torch.device, *, unknown: bool
+) -> Reporter:
+    labels = manifests.labels_for(opened.split, spec.classes, unknown=unknown)
+    outputs = labelled_scan(opened.images, labels, spec.input, device=device)
+
+    def judged(network: nn.Module, reject: float | None) -> Report:
+        return report(outputs(network), spec.classes, split=opened.split.name, reject=reject)
+
+    return judged
+
+
+def _of_masks(opened: Opened, spec: ModelSpec, device: torch.device) -> Reporter:
+    table, split = manifests.mask_table(opened.split, spec.classes), opened.split
+    masks = split.masks
+    assert masks is not None
+
+    def answers(network: nn.Module) -> Iterator[Answered]:
+        sizes = manifests.AnswerSizes(split)
+        look = segment_all(network, opened.images, spec.input, device=device, sizes=sizes)
+        for row, mask, _ in look:
+            yield Answered(
+                mask,
+                table[masks.mask(row)],
+                group=split.groups[row] if split.groups else None,
+                spacing=split.spacings[row] if split.spacings else None,
+            )
+
+    def judged(network: nn.Module, reject: float | None) -> Report:
+        return segmentation_report(answers(network), spec.classes, split=split.name)
+
+    return judged

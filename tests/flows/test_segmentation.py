@@ -1,0 +1,232 @@
+"""The main job for segmentation: the same commands, other data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_seg
+from conftest import Home, World, flow_artifacts, flow_stages, sfda
+from PIL import Image
+
+from tasks import tracking
+
+pytestmark = pytest.mark.flow
+
+QUICK = [
+    w
+    for n, value in {**small_seg.FAST, "epochs": 3}.items()
+    for w in ("--set", f"schedule.{n}={value}")
+]
+
+
+@dataclass
+class Shop:
+    """Data, a home, and a source model trained by command."""
+
+    home: Home
+    folder: Path
+    source: Path
+    target: Path
+    trained: Any
+
+    def adapt(self, target: Path, *more: object) -> Any:
+        return sfda(
+            "adapt", "--source", "models:/shapes@source", "--target", target, "--name", "shapes",
+            *more, "--json",
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shop(world: World) -> Iterator[Shop]:
+    folder = world.folder / "segmentation"
+    source = small_seg.write(folder, "source", small_seg.SOURCE, seed=1)
+    target = small_seg.write(folder, "target", small_seg.TARGET, seed=2, dull=True)
+    home = world.home("segmentation")
+    with home.entered():
+        trained = sfda(
+            "train-source", "--data", source, "--arch", "sfda:tinyunet", "--name", "shapes",
+            *QUICK, "--epochs", "12", "--json",
+        ).json  # fmt: skip
+        yield Shop(home, folder, source, target, trained)
+
+
+@pytest.fixture(scope="module")
+def adapted(shop: Shop) -> Any:
+    return shop.adapt(shop.target, "--method", "bn", "--promote").json
+
+
+def test_a_source_model_is_trained_scored_by_mean_iou_and_gets_a_card(shop):
+    assert shop.trained["metrics"]["mean_iou"] > 0.7
+    assert {"pixel_accuracy", "mean_dice"} <= set(shop.trained["metrics"])
+    run = tracking.client().get_run(shop.trained["mlflow_run_id"])
+    assert run.data.params["arch"] == "sfda:tinyunet"
+
+
+def test_adaptation_helps_and_is_promoted(adapted):
+    before, after = (adapted["metrics"][side]["mean_iou"] for side in ("source", "adapted"))
+    assert after > before + 0.1
+    assert adapted["promoted"] is True
+
+
+def test_stages_and_artifacts_are_those_of_every_problem(adapted):
+    stages = [name for name, state in flow_stages(adapted["flow_run_id"]) if state == "Completed"]
+    assert stages == [
+        "import of the source model", "pseudo-labelling of the target", "adaptation", "choice",
+        "evaluation", "registration", "promotion",
+    ]  # fmt: skip
+    artifacts = flow_artifacts(adapted["flow_run_id"])
+    assert "| disc |" in artifacts["adaptation-report"]
+    assert "pixels" in artifacts["pseudo-labels"]
+    assert artifacts["results"].startswith("data:image/png;base64,")
+
+
+def test_the_panel_and_the_picture_are_kept_with_the_run(adapted, tmp_path):
+    kept = {f.path for f in tracking.client().list_artifacts(adapted["mlflow_run_id"], "pictures")}
+    names = {Path(adapted[key]).name for key in ("panel", "picture")}
+    assert kept == {f"pictures/{name}" for name in names}
+    panel = np.array(Image.open(adapted["panel"]))
+    assert len(np.unique(panel.reshape(-1, panel.shape[2]), axis=0)) > 50  # it shows something
+
+
+def test_a_target_without_masks_gives_the_same_weights_and_still_a_panel(shop, adapted):
+    with (shop.folder / "target.csv").open() as opened:
+        rows = [{k: r[k] for k in ("file", "split")} for r in csv.DictReader(opened)]
+    (shop.folder / "bare").symlink_to(shop.folder / "target")
+    bare = small_seg.write_manifest(shop.folder, "bare", rows, small_seg.TARGET)
+    said = shop.adapt(bare, "--method", "bn").json
+    assert said["metrics"] == {"source": None, "adapted": None}
+    assert said["promoted"] is False
+    assert Path(said["panel"]).is_file()
+    assert sha(said) == sha(adapted)
+
+
+def test_permuted_masks_change_nothing_but_the_evaluation(shop, adapted):
+    with (shop.folder / "target.csv").open() as opened:
+        rows = list(csv.DictReader(opened))
+    masks = [row["mask"] for row in rows]
+    for row, mask in zip(rows, masks[5:] + masks[:5], strict=True):
+        row["mask"] = mask
+    (shop.folder / "permuted").symlink_to(shop.folder / "target")
+    permuted = small_seg.write_manifest(shop.folder, "permuted", rows, small_seg.TARGET)
+    said = shop.adapt(permuted, "--method", "bn").json
+    assert sha(said) == sha(adapted)
+    assert said["scores"] == adapted["scores"]
+    assert said["metrics"] != adapted["metrics"]
+
+
+def sha(said: Any) -> str:
+    found = tracking.find_version(said["name"], said["version"])
+    return tracking.version_tags(found)["sha256"]
+
+
+def test_every_segmentation_method_runs_by_command(shop):
+    for method in ("source", "alpha_bn", "mean_teacher", "adami", "adaent", "osuda"):
+        said = shop.adapt(shop.target, "--method", method, "--epochs", "1").json
+        assert 0 < said["metrics"]["adapted"]["mean_iou"] <= 1, method
+
+
+def test_a_comparison_shows_iou_dice_and_accuracy(shop):
+    rows = sfda(
+        "compare", "--source", "models:/shapes@source", "--target", shop.target, "--methods",
+        "bn,supervised", "--epochs", "1", "--json",
+    ).json["rows"]  # fmt: skip
+    assert {row["metric"] for row in rows} == {"mean_iou", "mean_dice", "pixel_accuracy"}
+    assert {row["method"] for row in rows} == {"source", "bn", "supervised"}
+
+
+def test_predictions_are_masks_of_the_images_size(shop, adapted, tmp_path):
+    said = sfda(
+        "predict", "--model", adapted["uri"], "--data", shop.target, "--split", "test", "--out",
+        tmp_path, "--json",
+    ).json  # fmt: skip
+    assert said["count"] == small_seg.TARGET["test"]
+    with (tmp_path / "predictions.csv").open() as opened:
+        rows = list(csv.DictReader(opened))
+    mask = np.array(Image.open(tmp_path / rows[0]["mask"]))
+    assert mask.shape == (small_seg.SIZE, small_seg.SIZE)
+    assert float(rows[0]["disc"]) == pytest.approx((mask == 1).mean(), abs=1e-5)
+
+
+LOADS = """
+import json, sys
+import mlflow, numpy as np
+found = mlflow.pyfunc.load_model(sys.argv[1]).predict(np.load(sys.argv[2]))
+np.save(sys.argv[3], found["mask"])
+print(json.dumps(list(map(str, found["classes"]))))
+"""
+
+
+def test_a_version_answers_through_mlflow_as_predict_does(shop, adapted, tmp_path):
+    images, _ = small_seg.shapes(sum(small_seg.TARGET.values()), seed=2, dull=True)
+    np.save(tmp_path / "images.npy", images[-small_seg.TARGET["test"] :])
+    folder = tracking.fetch(adapted["uri"])
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, str(folder), str(tmp_path / "images.npy"),
+         str(tmp_path / "masks.npy")],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == list(small_seg.CLASSES)
+    masks = np.load(tmp_path / "masks.npy")
+    sfda("predict", "--model", adapted["uri"], "--data", shop.target, "--split", "test", "--out",
+         tmp_path, "--json")  # fmt: skip
+    with (tmp_path / "predictions.csv").open() as opened:
+        kept = [np.array(Image.open(tmp_path / row["mask"])) for row in csv.DictReader(opened)]
+    assert (masks == np.stack(kept)).all()
+
+
+@pytest.fixture
+def broken(shop: Shop, tmp_path: Path) -> Any:
+    """A target with one mask changed."""
+
+    def make(mask: np.ndarray | None) -> Path:
+        path = small_seg.write(tmp_path, "broken", small_seg.TARGET, seed=2, dull=True)
+        place = tmp_path / "broken" / "masks" / "030.png"  # of the test split
+        place.unlink()
+        if mask is not None:
+            Image.fromarray(mask).save(place)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (None, "030.png"),
+        (np.zeros((8, 8), np.uint8), "030.png"),
+        (np.full((32, 32), 7, np.uint8), "7"),
+        (np.full((32, 32), 255, np.uint8), "030.png"),
+        (np.zeros((32, 32, 3), np.uint8), "030.png"),
+    ],
+    ids=["missing", "size", "unknown index", "all ignored", "colours"],
+)
+def test_a_mask_that_cannot_be_used_is_named_and_nothing_is_registered(shop, broken, mask, said):
+    target = broken(mask)
+    faults = sfda("check", target, "--json")
+    assert faults.code == 2
+    assert said in faults.out
+    before = [v.version for v in tracking.versions("shapes")]
+    refused = shop.adapt(target, "--method", "bn")
+    assert refused.code == 2
+    assert said in refused.err
+    assert "Traceback" not in refused.err
+    assert [v.version for v in tracking.versions("shapes")] == before
+
+
+def test_a_classifiers_method_or_head_is_refused(shop):
+    said = shop.adapt(shop.target, "--method", "shot")
+    assert said.code == 2
+    assert "shot is not for segmentation" in said.err
+    said = sfda("train-source", "--data", shop.source, "--arch", "sfda:tinyunet", "--name", "x",
+                "--head", "plain")  # fmt: skip
+    assert said.code == 2
+    assert "only classifiers" in said.err

@@ -1,0 +1,109 @@
+"""Metrics of masks, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sfda.errors import BadInput
+from sfda.metrics_segmentation import SegmentationMetric
+
+CLASSES = ("background", "organ", "lesion")
+
+
+def mask(text):
+    """Rows of digits; `x` does not count."""
+    rows = [[255 if c == "x" else int(c) for c in row] for row in text.split()]
+    return np.array(rows, np.uint8)
+
+
+def test_overlaps_and_accuracies_by_hand():
+    metric = SegmentationMetric(CLASSES)
+    metric.update(mask("0011 0011"), mask("0001 0x11"))
+    found = metric.compute()
+    # seven pixels count; one of background was called organ
+    assert metric.confusion.tolist() == [[3, 1, 0], [0, 3, 0], [0, 0, 0]]
+    assert found["mean_iou"] == pytest.approx((3 / 4 + 3 / 4) / 2)
+    assert found["mean_iou_absent_zero"] == pytest.approx((3 / 4 + 3 / 4 + 0) / 3)
+    assert found["pixel_accuracy"] == pytest.approx(6 / 7)
+    assert found["macro_pixel_accuracy"] == pytest.approx((3 / 4 + 1) / 2)
+    # organ 2*3/(4+3); lesion in neither mask counts 1; the background has no part
+    assert found["mean_dice"] == pytest.approx((6 / 7 + 1) / 2)
+    assert not {"hd95_mm", "hd95_undefined"} & set(found)
+
+
+def test_iou_is_of_the_whole_set_and_dice_of_each_image():
+    metric = SegmentationMetric(("road", "car"))
+    metric.update(mask("01"), mask("01"))
+    metric.update(mask("00 00"), mask("01 11"))
+    found = metric.compute()
+    assert found["mean_iou"] == pytest.approx((2 / 5 + 1 / 4) / 2)
+    road, car = (1 + 2 * 1 / (4 + 1)) / 2, (1 + 0) / 2
+    assert found["mean_dice"] == pytest.approx((road + car) / 2)
+    rows = metric.per_class()
+    assert rows["car"]["dice"] == pytest.approx(car)
+    assert rows["car"]["iou"] == pytest.approx(1 / 4)
+    assert rows["car"]["pixels"] == 4
+    assert rows["car"]["images"] == 2
+
+
+def test_dice_of_a_volume_adds_up_its_slices():
+    metric = SegmentationMetric(CLASSES)
+    for answer, truth in (("11", "10"), ("00", "01")):
+        metric.update(mask(answer), mask(truth), group="a")
+    metric.update(mask("11"), mask("11"), group="b")
+    organ = (2 * 1 / (2 + 2) + 1) / 2
+    assert metric.compute()["mean_dice"] == pytest.approx((organ + 1) / 2)
+
+
+def test_an_answer_of_an_absent_class_is_an_error_of_its_own_iou():
+    metric = SegmentationMetric(("a", "b", "c"))
+    metric.update(mask("ab".replace("a", "0").replace("b", "2")), mask("00"))
+    assert metric.compute()["mean_iou"] == pytest.approx((1 / 2 + 0) / 2)
+    assert "iou" not in metric.per_class()["b"]
+    assert metric.per_class()["c"]["iou"] == 0
+
+
+def test_distances_are_in_mm_of_images():
+    metric = SegmentationMetric(CLASSES)
+    answer, truth = np.zeros((9, 9), np.uint8), np.zeros((9, 9), np.uint8)
+    answer[1, 1], truth[4, 5] = 1, 1
+    truth[8, 8] = 2  # the answer has none: no distance, and that is counted
+    metric.update(answer, truth, spacing=(2.0, 0.5))
+    found = metric.compute()
+    assert found["hd95_mm"] == pytest.approx((6**2 + 2**2) ** 0.5)
+    assert found["assd_mm"] == pytest.approx((6**2 + 2**2) ** 0.5)
+    assert found["hd95_undefined"] == 1
+    assert metric.per_class()["organ"]["hd95_mm"] == pytest.approx(found["hd95_mm"])
+    assert "hd95_mm" not in metric.per_class()["lesion"]
+
+
+def test_distances_of_volumes_go_through_the_slices():
+    metric = SegmentationMetric(CLASSES)
+    for number in range(4):
+        answer, truth = np.zeros((5, 5), np.uint8), np.zeros((5, 5), np.uint8)
+        answer[2, 2] = number == 0
+        truth[2, 2] = number == 3
+        metric.update(answer, truth, group="v", spacing=(3.0, 1.0, 1.0))
+    assert metric.compute()["hd95_mm"] == pytest.approx(9.0)
+
+
+def test_pixels_that_do_not_count_make_no_surface():
+    metric = SegmentationMetric(CLASSES)
+    answer = mask("1000 0000 0001")
+    truth = mask("1000 0000 000x")
+    metric.update(answer, truth, spacing=(1.0, 1.0))
+    assert metric.compute()["hd95_mm"] == 0
+
+
+def test_slices_that_do_not_follow_each_other_are_refused():
+    metric = SegmentationMetric(CLASSES)
+    for group in ("a", "b"):
+        metric.update(mask("01"), mask("01"), group=group)
+    with pytest.raises(BadInput, match="slices of volume a do not follow"):
+        metric.update(mask("01"), mask("01"), group="a")
+
+
+def test_nothing_has_no_metric():
+    with pytest.raises(ValueError, match="no images"):
+        SegmentationMetric(CLASSES).compute()
