@@ -72,6 +72,7 @@ class AlphaBN(Norm):
         self.register_buffer("source_mean", layer.running_mean.clone(), persistent=False)
         self.register_buffer("source_var", layer.running_var.clone(), persistent=False)
         self.source_weight, self.batch_var, self.online = source_weight, batch_var, online
+        self.kind, self.plain_momentum = type(layer), layer.momentum
         self.momentum = 0.1  # of the running statistics; None leaves them
         self.seen: Moments | None = None
         self.last: tuple[Tensor, Tensor] | None = None  # mean and unbiased variance of the batch
@@ -153,7 +154,9 @@ def plain_norms_(network: nn.Module) -> None:
     """Put ordinary batch norms in the place of all `AlphaBN`, with their running statistics."""
     for name, layer in list(network.named_modules()):
         if isinstance(layer, AlphaBN):
-            plain = nn.BatchNorm2d(layer.num_features, layer.eps, affine=layer.affine)
+            plain = layer.kind(
+                layer.num_features, layer.eps, layer.plain_momentum, affine=layer.affine
+            )
             plain.to(layer.source_mean.device)
             plain.weight, plain.bias = layer.weight, layer.bias
             plain.running_mean, plain.running_var = layer.running_mean, layer.running_var

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sfda.problems.classification import Classifier
 from sfda.types import Scan, Seen, TargetBatch, TargetInfo
 
+PROBLEM = "classification"
 CLASSES = 3
 SIZE = 120
 
@@ -94,6 +95,11 @@ def scan(x: Tensor) -> Scan:
             part.training = mode[name]
 
     return look
+
+
+def norm(model: Classifier) -> nn.Module:
+    """One of its batch-norm layers."""
+    return model.bottleneck[1]
 
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:

@@ -8,7 +8,7 @@ are folded into ordinary batch norms, w S + (1 - w) T, so that an answer depends
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,11 @@ class AlphaBn(Method):
             )
         weight = config.source_weight
         self.register_buffer("chosen", torch.tensor(GATHERED if weight == "auto" else weight))
+
+    def train(self, mode: bool = True) -> Self:
+        """The network stays in eval mode, so that no statistic moves."""
+        self.training = mode
+        return self
 
     def start_epoch(self, scan: Scan, clock: Clock) -> None:
         """Gather the target's statistics in one look, and fold them in."""

@@ -11,31 +11,42 @@ from typing import Any
 import pytest
 import torch
 import toy
+import toyseg
 
 from sfda import plugins
 from sfda.adapt import adapt
+from sfda.config import merged
 from sfda.errors import BadInput
 from sfda.methods._base import Method
 from sfda.schedule import Schedule
 from sfda.types import Clock, EpochEnd, State, StepEnd
 
 METHODS = plugins.names("methods")
-IDLE = ("bn", "source")  # they train no parameter
+KITS = (toy, toyseg)
+CASES = [
+    pytest.param(kit, name, id=f"{kit.PROBLEM}-{name}")
+    for kit in KITS
+    for name in METHODS
+    if kit.PROBLEM in plugins.load("methods", name).problems
+]
+IDLE = ("alpha_bn", "bn", "source")  # they train no parameter
 MILD = 0.9  # radians; the border between two classes lies at 1.05
 MILDER = {"glc": 0.8}  # at 0.9 nearly all of the toy is doubtful to it, so it labels nothing
 FAST = Schedule(lr=0.02, epochs=3, batch_size=24)
 
 
-def make(name: str, **settings: Any) -> Method:
+def make(name: str, kit: Any = toy, **settings: Any) -> Method:
     kind = plugins.load("methods", name)
-    config = kind.Config.from_settings({"schedule": FAST.model_dump(), **settings})
-    return kind(toy.source(), toy.info(), config)
+    given = merged(kind.usual.get(kit.PROBLEM, {}), {"schedule": FAST.model_dump(), **settings})
+    return kind(kit.source(), kit.info(), kind.Config.from_settings(given))
 
 
-def run(method: Method, *, shift: float = 0.5, resume: State | None = None) -> list[EpochEnd]:
-    x, _ = toy.images(shift, seed=1)
+def run(
+    method: Method, kit: Any = toy, *, shift: float = 0.5, resume: State | None = None
+) -> list[EpochEnd]:
+    x, _ = kit.images(shift, seed=1)
     ends = []
-    for event in adapt(method, toy.Batches(x), toy.scan(x), FAST, seed=3, resume=resume):
+    for event in adapt(method, kit.Batches(x), kit.scan(x), FAST, seed=3, resume=resume):
         if isinstance(event, EpochEnd):
             kept = io.BytesIO()
             torch.save({"m": dict(event.state.method), "o": event.state.optimizer}, kept)
@@ -52,18 +63,23 @@ def same(one: Any, other: Any, **tolerance: float) -> None:
         torch.testing.assert_close(one[name], other[name], **(tolerance or {"rtol": 0, "atol": 0}))
 
 
-def started(name: str) -> tuple[Method, torch.Tensor]:
-    x, _ = toy.images(0.5, seed=1)
-    method = make(name)
-    method.start_epoch(toy.scan(x), Clock(0, 5, 3))
+def unmixed(kit: Any, name: str) -> dict[str, Any]:
+    """Settings without what is drawn by batch and not by row."""
+    return {"cut": 0.0} if kit is toyseg and name == "mean_teacher" else {}
+
+
+def started(name: str, kit: Any = toy, **settings: Any) -> tuple[Method, torch.Tensor]:
+    x, _ = kit.images(0.5, seed=1)
+    method = make(name, kit, **settings)
+    method.start_epoch(kit.scan(x), Clock(0, 5, 3))
     method.train()
     return method, x
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_losses_are_named_finite_scalars_on_the_graph(name: str) -> None:
-    method, x = started(name)
-    losses = method.losses(toy.batch(x, torch.arange(24)), Clock(0, 5, 3))
+@pytest.mark.parametrize(("kit", "name"), CASES)
+def test_losses_are_named_finite_scalars_on_the_graph(kit: Any, name: str) -> None:
+    method, x = started(name, kit)
+    losses = method.losses(kit.batch(x, torch.arange(24)), Clock(0, 5, 3))
     assert bool(losses) == (name not in IDLE)
     for loss in losses.values():
         assert loss.shape == ()
@@ -102,27 +118,28 @@ def test_the_mean_teacher_normalises_with_what_it_labels() -> None:
     torch.testing.assert_close(means["average"], 0.99 * before + 0.01 * means["copy"])
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_same_seed_same_result(name: str) -> None:
-    one, other = run(make(name))[-1], run(make(name))[-1]
+@pytest.mark.parametrize(("kit", "name"), CASES)
+def test_same_seed_same_result(kit: Any, name: str) -> None:
+    one, other = run(make(name, kit), kit)[-1], run(make(name, kit), kit)[-1]
     same(one.state.method, other.state.method)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_resumed_run_ends_as_the_undisturbed_one(name: str) -> None:
-    whole = run(make(name))
-    resumed = run(make(name), resume=whole[0].state)
+@pytest.mark.parametrize(("kit", "name"), CASES)
+def test_a_resumed_run_ends_as_the_undisturbed_one(kit: Any, name: str) -> None:
+    whole = run(make(name, kit), kit)
+    resumed = run(make(name, kit), kit, resume=whole[0].state)
     assert [end.clock.epoch for end in resumed] == [1, 2]
     same(resumed[-1].state.method, whole[-1].state.method)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_only_the_student_learns_and_frozen_parts_stay(name: str) -> None:
-    method = make(name)
+@pytest.mark.parametrize(("kit", "name"), CASES)
+def test_only_the_student_learns_and_frozen_parts_stay(kit: Any, name: str) -> None:
+    method = make(name, kit)
     before = copy.deepcopy(dict(method.named_parameters()))
-    run(method)
+    run(method, kit)
     for part, parameter in method.named_parameters():
         frozen = name in IDLE or method.config.lr_scale.get(part.split(".")[1], 1) == 0
+        frozen |= name == "osuda" and ".1." not in part  # batch norm alone learns
         changed = not torch.equal(before[part], parameter)
         if part.startswith("student.") and frozen:
             assert not changed, f"{part} is frozen"
@@ -132,9 +149,9 @@ def test_only_the_student_learns_and_frozen_parts_stay(name: str) -> None:
             assert not parameter.requires_grad, f"{part} is no student's and takes gradient"
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_parameter_is_in_one_group_or_frozen(name: str) -> None:
-    method = make(name)
+@pytest.mark.parametrize(("kit", "name"), CASES)
+def test_every_parameter_is_in_one_group_or_frozen(kit: Any, name: str) -> None:
+    method = make(name, kit)
     grouped = [p for group in method.parameter_groups(FAST) for p in group["params"]]
     assert len({id(p) for p in grouped}) == len(grouped)
     trained = [p for p in method.parameters() if p.requires_grad and name not in IDLE]
@@ -142,13 +159,13 @@ def test_every_parameter_is_in_one_group_or_frozen(name: str) -> None:
     assert (FAST.make_optimizer(method.parameter_groups(FAST)) is None) == (name in IDLE)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_batch_in_another_order_leaves_the_same_state(name: str) -> None:
+@pytest.mark.parametrize(("kit", "name"), CASES)
+def test_a_batch_in_another_order_leaves_the_same_state(kit: Any, name: str) -> None:
     states = []
     for rows in (list(range(24)), list(range(23, -1, -1))):
-        method, x = started(name)
+        method, x = started(name, kit, **unmixed(kit, name))
         optimizer = FAST.make_optimizer(method.parameter_groups(FAST))
-        losses = method.losses(toy.batch(x, rows), Clock(0, 5, 3))
+        losses = method.losses(kit.batch(x, rows), Clock(0, 5, 3))
         if optimizer:
             torch.stack(list(losses.values())).sum().backward()
             optimizer.step()
@@ -157,31 +174,33 @@ def test_a_batch_in_another_order_leaves_the_same_state(name: str) -> None:
     same(*states, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_mild_shift_is_not_made_worse(name: str) -> None:
+@pytest.mark.parametrize(("kit", "name"), CASES)
+def test_a_mild_shift_is_not_made_worse(kit: Any, name: str) -> None:
     shift = MILDER.get(name, MILD)
-    x, y = toy.images(shift, seed=1)
-    before = toy.accuracy(toy.source(), x, y)
+    x, y = kit.images(shift, seed=1)
+    before = kit.accuracy(kit.source(), x, y)
     assert 0.5 < before < 0.97, "the shift must cost something"
-    assert toy.accuracy(run(make(name), shift=shift)[-1].adapted, x, y) >= before
+    assert kit.accuracy(run(make(name, kit), kit, shift=shift)[-1].adapted, x, y) >= before
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_train_mode_reaches_the_student_alone(name: str) -> None:
-    method = make(name)
+@pytest.mark.parametrize(("kit", "name"), CASES)
+def test_train_mode_reaches_the_student_alone(kit: Any, name: str) -> None:
+    method = make(name, kit)
     method.train()
-    assert method.student.bottleneck[1].training == (name != "source")
+    assert kit.norm(method.student).training == (name not in ("source", "alpha_bn"))
     for part, module in method.named_children():
         if part not in ("student", "problem"):
-            assert not any(m.training for m in module.modules() if list(m.parameters()))
+            assert not any(
+                m.training for m in module.modules() if list(m.parameters(recurse=False))
+            )
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_unknown_settings_and_parts_are_refused(name: str) -> None:
+@pytest.mark.parametrize(("kit", "name"), CASES)
+def test_unknown_settings_and_parts_are_refused(kit: Any, name: str) -> None:
     with pytest.raises(BadInput, match="there is no 'thresold'"):
-        make(name, thresold=0.5)
+        make(name, kit, thresold=0.5)
     with pytest.raises(BadInput, match="lr_scale names neck"):
-        make(name, lr_scale={"neck": 0.1})
+        make(name, kit, lr_scale={"neck": 0.1})
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -1,0 +1,184 @@
+"""Class ratios, where they come from, and the guard against collapse: by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import toyseg
+
+from sfda import plugins
+from sfda.adapt import adapt
+from sfda.class_ratios import (
+    CollapseGuard,
+    RatioPrior,
+    class_ratios,
+    floored,
+    inverse_sizes,
+    ratio_divergence,
+    weighted_entropy,
+)
+from sfda.config import merged
+from sfda.errors import BadInput
+from sfda.problems.segmentation import SegOutput
+from sfda.schedule import Schedule
+from sfda.types import Clock, Seen, TargetInfo
+
+NAMES = ("background", "organ", "lesion")
+
+
+def info(**more):
+    return TargetInfo(2, ("a", "b"), classes=NAMES, **more)
+
+
+def test_uncertain_pixels_count_more_in_the_released_code():
+    probs = torch.tensor([[1.0, 0.5], [0.0, 0.5]]).view(1, 2, 1, 2)
+    assert class_ratios(probs, estimator="mean").tolist() == [[0.75, 0.25]]
+    # the first pixel counts 1 for class 0, the second 1 for each: 2 to 1
+    assert class_ratios(probs, estimator="code")[0].tolist() == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_entropy_and_divergence_by_hand():
+    probs = torch.full((1, 2, 2, 2), 0.5)
+    weights = torch.tensor([0.1, 0.9])
+    assert float(weighted_entropy(probs, weights)) == pytest.approx(0.5 * math.log(2))
+    one, other = torch.tensor([[0.8, 0.2]]), torch.tensor([[0.5, 0.5]])
+    forward = 0.8 * math.log(1.6) + 0.2 * math.log(0.4)
+    assert float(ratio_divergence(one, other, reverse=False)) == pytest.approx(forward)
+    assert float(ratio_divergence(other, one, reverse=True)) == pytest.approx(forward)
+    assert float(ratio_divergence(one, one, reverse=True)) == pytest.approx(0, abs=1e-7)
+    # an image that lacks a class: whatever is predicted of it costs up to 23 nats
+    lacking = ratio_divergence(
+        torch.tensor([[0.9, 0.1]]), torch.tensor([[1.0, 0.0]]), reverse=False
+    )
+    assert float(lacking) == pytest.approx(
+        0.9 * math.log(0.9) + 0.1 * math.log(0.1 / 1e-10), rel=1e-4
+    )
+
+
+def test_weights_are_inverse_to_sizes_and_ratios_have_a_floor():
+    assert inverse_sizes(torch.tensor([0.5, 0.25, 0.25])).tolist() == pytest.approx([0.2, 0.4, 0.4])
+    low = floored(torch.tensor([1.0, 0.0]))
+    assert float(low.sum()) == pytest.approx(1)
+    assert 0.0009 < float(low[1]) < 0.0011
+
+
+def test_the_users_ratios_come_first_and_a_background_is_the_rest():
+    priors = torch.tensor([[0.5, 0.5, 0.0]] * 2)
+    prior = RatioPrior(info(priors=priors), {"organ": 0.2, "lesion": 0.05}, 3)
+    assert prior.known
+    assert prior.mean().tolist() == pytest.approx([0.75, 0.2, 0.05])
+    assert "from the settings: background 0.750" in prior.said(NAMES)
+
+
+def test_priors_by_row_keep_the_zero_of_an_absent_class_and_are_renormalised():
+    priors = torch.tensor([[148225.0 - 8000, 8000, 0], [1, 0, 0]])
+    prior = RatioPrior(info(priors=priors), None, 3)
+    first, second = prior.of(torch.tensor([0, 1]))
+    assert first.tolist() == pytest.approx([1 - 8000 / 148225, 8000 / 148225, 0])
+    assert second.tolist() == [1, 0, 0]
+    with pytest.raises(BadInput, match="all 0 for some image"):
+        RatioPrior(info(priors=torch.zeros(2, 3)), None, 3)
+
+
+def test_the_cards_sizes_leave_the_rest_to_the_background():
+    card = torch.tensor([0.99, 0.2, 0.1])  # each in the images that show it
+    prior = RatioPrior(info(source_ratios=card), None, 3)
+    assert prior.mean().tolist() == pytest.approx([0.7, 0.2, 0.1])
+    assert "source card" in prior.origin
+
+
+def test_an_estimate_is_of_the_images_that_the_network_is_surest_of():
+    prior = RatioPrior(info(), None, 2)
+    assert not prior.known
+    sure = torch.tensor([9.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+    unsure = torch.tensor([0.0, 0.4]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+    outputs = [SegOutput(x, x) for x in (unsure, sure)]
+    prior.estimate_(Seen(torch.tensor([n]), out) for n, out in enumerate(outputs))
+    assert float(prior.mean()[0]) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"liver": 0.2}, "no class liver"),
+        ({"organ": 1.2, "lesion": 0}, "must lie between 0 and 1"),
+        ({"organ": 0.2}, "give a share of background, lesion"),
+        ({"organ": 0.8, "lesion": 0.4}, "give a share of background"),
+    ],
+)
+def test_ratios_that_make_no_sense_are_refused(given, said):
+    with pytest.raises(BadInput, match=said):
+        RatioPrior(info(), given, 3)
+
+
+def guard():
+    student = torch.nn.Linear(1, 1)
+    return student, CollapseGuard(student, torch.nn.Linear(1, 1), 2)
+
+
+def test_the_guard_gives_back_the_last_good_state():
+    prior = torch.tensor([0.5, 0.5])
+    student, watch = guard()
+    for share in (0.5, 0.75):
+        watch.watch(torch.tensor([[share, 1 - share]]))
+        student.weight.data.fill_(share)
+        watch.end_epoch(student, prior)
+        assert not watch.collapsed
+    watch.watch(torch.tensor([[0.81, 0.19]]))
+    student.weight.data.fill_(9)
+    watch.end_epoch(student, prior)
+    assert watch.collapsed
+    assert float(student.weight.detach()) == 0.75
+
+
+def test_a_class_that_vanishes_is_a_collapse_and_one_that_never_was_is_none():
+    for first, gone in ((0.02, True), (0.0, False)):
+        student, watch = guard()
+        for share in (first, 0.0):
+            watch.watch(torch.tensor([[1 - share, share]]))
+            watch.end_epoch(student, torch.tensor([0.98, 0.02]))
+        assert bool(watch.collapsed) == gone
+
+
+def run(settings, name="adami"):
+    x, y = toyseg.images(0.9, seed=1)
+    kind = plugins.load("methods", name)
+    schedule = Schedule(optimizer="adam", lr=0.003, decay="none", epochs=12, batch_size=24)
+    config = kind.Config.from_settings(merged({"schedule": schedule.model_dump()}, settings))
+    method = kind(toyseg.source(), toyseg.info(), config)
+    for _ in adapt(method, toyseg.Batches(x), toyseg.scan(x), schedule, seed=0):
+        pass
+    return method, toyseg.accuracy(method.adapted, x, y)
+
+
+def test_a_run_that_leaves_its_prior_far_behind_is_stopped_and_undone():
+    ratios = {"ground": 0.4, "red": 0.3, "blue": 0.3}  # three quarters of the pixels are ground
+    method, _ = run({"prior_weight": 0, "ratios": ratios})
+    assert bool(method.guard.collapsed)
+    assert "collapsed: the last good epoch is kept" in method.remark()
+    source = toyseg.source().state_dict()
+    assert all(torch.equal(v, source[k]) for k, v in method.student.state_dict().items())
+
+
+def test_entropy_alone_is_said_to_be_no_result():
+    method, _ = run({"prior_weight": 0, "ratios": {"ground": 0.72, "red": 0.12, "blue": 0.16}})
+    assert "do not trust this run" in method.remark()
+
+
+@pytest.mark.parametrize("name", ["adami", "adaent"])
+def test_a_good_prior_lifts_the_toy_above_its_source(name):
+    x, y = toyseg.images(0.9, seed=1)
+    before = toyseg.accuracy(toyseg.source(), x, y)
+    method, after = run({"ratios": {"ground": 0.72, "red": 0.12, "blue": 0.16}}, name)
+    assert after > before + 0.1
+    assert "from the settings" in method.remark()
+
+
+def test_a_collapsed_run_learns_no_more():
+    kind = plugins.load("methods", "adaent")
+    method = kind(toyseg.source(), toyseg.info(), kind.Config())
+    method.guard.collapsed.fill_(True)
+    x, _ = toyseg.images()
+    assert method.losses(toyseg.batch(x, [0, 1]), Clock(0, 2, 2)) == {}
