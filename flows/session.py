@@ -139,7 +139,8 @@ def _logs() -> None:
 
 
 def read_settings(pairs: list[str]) -> dict[str, Any]:
-    """`k=v` pairs as nested settings; values are YAML, dots nest. Raises BadInput.
+    """`k=v` pairs as nested settings; values are YAML, `@FILE` what a YAML file holds, dots nest.
+    Raises BadInput.
 
     >>> read_settings(["schedule.lr=0.1", "lr_scale.head=0"])
     {'schedule': {'lr': 0.1}, 'lr_scale': {'head': 0}}
@@ -157,6 +158,9 @@ def read_settings(pairs: list[str]) -> dict[str, Any]:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise BadInput(f"--set {pair}: '{part}' was given a value of its own before")
+        if text.startswith("@"):
+            place[last] = _from_file(Path(text[1:]), pair)
+            continue
         try:
             place[last] = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -164,6 +168,17 @@ def read_settings(pairs: list[str]) -> dict[str, Any]:
         if isinstance(place[last], str):
             place[last] = _number(text)
     return found
+
+
+def _from_file(file: Path, pair: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"--set {pair}: there is no file {file}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"--set {pair}: {file} is no YAML: {error}") from None
 
 
 def _number(text: str) -> Any:

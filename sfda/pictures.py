@@ -58,9 +58,8 @@ def _bars(axes: Axes, classes: Sequence[str], source: Report, adapted: Report) -
         mean = 100 * report.metrics[shown.mean]
         axes.bar(place + offset, heights, 0.4, color=colour, label=f"{name}, mean {mean:.1f} %")
     axes.set_ylim(0, 100)
-    axes.set_ylabel(f"{shown.said} in %")
-    axes.set_title("by class", fontsize=11)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, fontsize=9)
+    axes.set_ylabel(f"{shown.said} by class in %")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9, frameon=False)
     if len(classes) <= SHOWN:
         axes.set_xticks(place, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
 

@@ -18,6 +18,7 @@ from flows.parameters import flow_parameters
 from flows.train_source import train_source
 from sfda import plugins
 from sfda.source import BOUND, SupervisedConfig
+from sfda.types import Clock
 from tasks import tracking
 
 every_preset = pytest.mark.parametrize("name", presets.names())
@@ -101,6 +102,26 @@ def test_the_papers_numbers(name, lr, epochs, weight_decay, more):
     assert config.lr_scale.get("head", 1.0) == (0.0 if frozen else 1.0)
     trains = name.endswith("-source")
     assert presets.read(name)["checkpoint" if trains else "select_by"] == "last"
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "weight_decay", "pixels", "side"),
+    [
+        ("prostate-adami", 24, 1e-4, (8000,), 384),
+        ("spine-adami", 24, 1e-4, (579,), 256),
+        ("heart-adami", 22, 1e-3, (4428, 4996, 4487, 3706), 256),
+    ],
+)
+def test_adamis_released_configurations(name, batch, weight_decay, pixels, side):
+    config = config_of(name)
+    schedule = config.schedule
+    assert (schedule.optimizer, schedule.lr, schedule.epochs) == ("adam", 1e-6, 100)
+    assert (schedule.batch_size, schedule.weight_decay) == (batch, weight_decay)
+    late = schedule.rate(Clock(99 * 10, 10, 100))
+    assert late == pytest.approx(1e-6 * 0.9**4)  # after epochs 20, 40, 60 and 80
+    background, *others = config.ratios.values()
+    assert others == pytest.approx([size / side**2 for size in pixels], abs=1e-4)
+    assert background == pytest.approx(1 - sum(others), abs=1e-4)
 
 
 @pytest.fixture(scope="module")

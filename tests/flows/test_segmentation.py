@@ -230,3 +230,18 @@ def test_a_classifiers_method_or_head_is_refused(shop):
                 "--head", "plain")  # fmt: skip
     assert said.code == 2
     assert "only classifiers" in said.err
+
+
+def test_class_ratios_come_from_a_file(shop, tmp_path):
+    file = tmp_path / "ratios.yaml"
+    file.write_text("ground: 0.75\ndisc: 0.12\nbar: 0.13\n")
+    adapt = ("--method", "adami", "--epochs", "1", "--set", f"ratios=@{file}")
+    said = shop.adapt(shop.target, *adapt)
+    assert said.code == 0
+    assert "class ratios from the settings: ground 0.750" in said.err
+    file.write_text("ground: 0.75\nliver: 0.12\n")
+    refused = shop.adapt(shop.target, *adapt)
+    assert refused.code == 2
+    assert "no class liver; there are ground, disc, bar" in refused.err
+    file.unlink()
+    assert "there is no file" in shop.adapt(shop.target, *adapt).err

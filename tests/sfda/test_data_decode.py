@@ -211,3 +211,43 @@ def test_the_key_follows_images_and_storage_but_not_the_standardisation(tmp_path
     Image.new("RGB", (8, 8), (9, 9, 9)).save(buffer, "PNG")
     (photos / "0.png").write_bytes(buffer.getvalue() + b" ")
     assert key != decode_key(manifest, "adapt", RGB)
+    tiled = RGB.model_copy(update={"tiled": True})
+    others = [RGB, tiled, RGB.model_copy(update={"window": (0.0, 9.0)})]
+    others += [RGB.model_copy(update={"window": "percentile"})]
+    assert len({decode_key(manifest, "adapt", spec) for spec in others}) == 4
+    larger = tiled.model_copy(update={"size": (16, 16)})  # tiles of any size are cut from the same
+    assert decode_key(manifest, "adapt", larger) == decode_key(manifest, "adapt", tiled)
+
+
+def test_the_window_goes_to_whoever_reads_the_images(tmp_path):
+    class Windowed(Shown):
+        def image(self, row, window=None):
+            asked.append(window)
+            return super().image(row)
+
+    asked = []
+    decode(Windowed(2), RGB, tmp_path, key="a")
+    decode(Windowed(2), RGB.model_copy(update={"window": (0.0, 9.0)}), tmp_path, key="b")
+    assert asked == [None, None, (0.0, 9.0), (0.0, 9.0)]
+
+
+def test_a_tiled_input_changes_channels_and_no_size(tmp_path):
+    tiled = GREY.model_copy(update={"tiled": True})
+    image = np.full((5, 30, 3), (200, 0, 0), np.uint8)
+    assert prepare(image, tiled).shape == (5, 30, 1)
+    assert prepare(image, tiled)[0, 0].tolist() == [60]
+    bgr = RGB.model_copy(update={"tiled": True, "channels": "bgr"})
+    assert prepare(image, bgr)[0, 0].tolist() == [0, 0, 200]
+
+
+def test_a_tiled_set_meets_a_full_disk_as_any_other(tmp_path):
+    class Filling(Shown):
+        def image(self, row):
+            if row == 3:
+                raise OSError(28, "No space left on device")
+            return super().image(row)
+
+    tiled = RGB.model_copy(update={"tiled": True})
+    with pytest.raises(BadInput, match=r"bytes needed, .* free; make room"):
+        decode(Filling(), tiled, tmp_path, key="k")
+    assert not list(tmp_path.iterdir())

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from sfda.data.inputs import centre_crop, standardise
-from sfda.data.loaders import TargetLoader, labelled_scan, scan, scan_views
+from sfda.data.loaders import LabelledLoader, TargetLoader, labelled_scan, scan, scan_views
+from sfda.data.ragged import Ragged, RaggedWriter
 from sfda.data.views import ViewMaker
 from sfda.errors import BadInput
 from sfda.refs import InputSpec, Views
 from sfda.source import LabelledBatches
-from sfda.types import Batches
+from sfda.types import UNSURE, Batches
 
 SPEC = InputSpec(size=(6, 6), resize=(8, 8), mean=(0.5,) * 3, std=(0.2,) * 3)
 
@@ -240,3 +241,73 @@ loader = TargetLoader(np.zeros((9, 512, 512, 3), np.uint8), spec, Views(rotate=1
 assert len(list(loader.epoch(0))) == 2
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def labelled(images, spec=SPEC, views=None, **changes):
+    """A loader whose masks are the first channel of the images."""
+    masks = changes.pop("masks", None)
+    if masks is None:
+        masks = np.array([image[..., 0] for image in images])
+    options = {"batch_size": 4, "seed": 3, "device": "cpu"} | changes
+    return LabelledLoader(images, masks, spec, views or Views(crop=True), **options)
+
+
+def test_batches_with_masks_have_targets_of_every_pixel(images):
+    plain = SPEC.model_copy(update={"mean": (0.0,) * 3, "std": (1.0,) * 3})
+    loader: Batches = labelled(images, plain)
+    batches = list(loader.epoch(0))
+    assert len(batches) == loader.steps() == 5
+    for batch in batches:
+        given = batch.labelled
+        assert given.index.equal(batch.index)
+        assert given.images.equal(batch.weak)
+        assert given.targets.dtype == torch.int64
+        assert given.targets.shape == (4, 6, 6)
+        bright = (255 * batch.weak[:, 0]).round().long()
+        assert given.targets.equal(bright.masked_fill(bright == 255, UNSURE))
+    assert any((batch.labelled.targets == UNSURE).any() for batch in batches)
+
+
+def test_batches_with_masks_are_those_without_and_the_same_by_workers(images, tmp_path):
+    np.save(tmp_path / "m.npy", np.array(images[..., 0]))
+    masks = np.load(tmp_path / "m.npy", mmap_mode="r")
+    without = TargetLoader(images, SPEC, Views(), strong=False, batch_size=4, seed=3, device="cpu")
+    here, there = labelled(images, masks=masks), labelled(images, masks=masks, workers=2)
+    for epoch in (0, 1):
+        pairs = zip(here.epoch(epoch), there.epoch(epoch), without.epoch(epoch), strict=True)
+        for one, other, bare in pairs:
+            assert one.index.equal(other.index)
+            assert one.index.equal(bare.index)
+            assert one.weak.equal(other.weak)
+            assert one.weak.equal(bare.weak)
+            assert one.labelled.targets.equal(other.labelled.targets)
+
+
+def test_images_of_several_sizes_come_as_crops_by_workers_too(tmp_path):
+    rng = np.random.default_rng(0)
+    with (tmp_path / "i").open("wb") as i, (tmp_path / "m").open("wb") as m:
+        stores = [RaggedWriter(i), RaggedWriter(m)]
+        for size in ((30, 20), (6, 6), (9, 40), (3, 5), (12, 12)):
+            image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+            stores[0].write(image)
+            stores[1].write(image[..., :1])
+        for store in stores:
+            store.finish()
+    images, masks = Ragged(tmp_path / "i"), Ragged(tmp_path / "m")
+    spec = InputSpec(size=(6, 6), tiled=True, mean=(0.0,) * 3, std=(1.0,) * 3)
+    here, there = (labelled(images, spec, masks=masks, batch_size=5, workers=n) for n in (0, 2))
+    (one,), (other,) = list(here.epoch(0)), list(there.epoch(0))
+    assert one.weak.equal(other.weak)
+    assert one.labelled.targets.equal(other.labelled.targets)
+    bright = (255 * one.weak[:, 0]).round().long()
+    known = one.labelled.targets != UNSURE
+    assert one.labelled.targets[known].equal(bright[known])
+    assert (~known).sum() == 36 - 15  # of the image of 3 x 5 pixels
+    options = {"strong": True, "batch_size": 5, "seed": 0, "device": "cpu"}
+    (batch,) = TargetLoader(images, spec, Views(), **options).epoch(0)
+    assert batch.weak.shape == batch.strong.shape == (5, 3, 6, 6)
+
+
+def test_a_mask_for_every_image_is_needed(images):
+    with pytest.raises(BadInput, match="21 images but 3 masks"):
+        labelled(images, masks=np.zeros((3, 8, 8), np.uint8))

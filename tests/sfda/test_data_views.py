@@ -198,3 +198,81 @@ def test_what_a_view_changes_is_drawn_independently():
     assert 0.4 < greys.mean() < 0.6
     assert 0.4 < erased.mean() < 0.6
     assert abs(np.corrcoef(greys, erased)[0, 1]) < 0.15
+
+
+def marked(size=(32, 32), count=24):
+    """Grey images of six wide bands of each direction, and masks that say the same but for 40."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    masks = np.repeat((6 * y // size[0] + 6 * (x // 6))[None], count, 0).astype(np.uint8)
+    return (masks + 40)[..., None], masks
+
+
+@pytest.mark.parametrize(
+    ("views", "resize"),
+    [
+        (PLAIN, (32, 32)),
+        (Views(crop=False), (32, 32)),  # flip
+        (Views(flip=False), (32, 32)),  # crop
+        (Views(flip=False, pad=7), None),
+        (Views(pad=7), (32, 32)),
+    ],
+)
+def test_masks_move_exactly_as_their_images(views, resize):
+    spec = spec_of("gray", resize=resize)
+    images, masks = marked(spec.stored)
+    rows = np.arange(len(images))
+    maker = ViewMaker(spec, views, seed=0)
+    weak, moved = maker.weak_with_masks(images, masks, 3, rows)
+    assert moved.dtype == np.uint8
+    expected = np.where(weak[..., 0] == 0, 255, weak[..., 0].astype(int) - 40)
+    np.testing.assert_array_equal(moved, expected)
+    assert ((moved == 255).any()) == (views.pad > 0)
+    np.testing.assert_array_equal(weak, maker.weak(images, 3, rows))  # masks change no image
+    assert (len({view.tobytes() for view in moved}) > 1) == (views != PLAIN)
+
+
+def test_masks_turn_with_their_images_and_corners_do_not_count():
+    spec = InputSpec(size=(48, 48), channels="gray", mean=(0.0,), std=(1.0,))
+    masks = np.zeros((20, 48, 48), np.uint8)
+    masks[:, 10:20, 12:40] = 1
+    images = (100 + 100 * masks)[..., None]
+    views = Views(crop=False, rotate=40)
+    weak, moved = ViewMaker(spec, views, seed=1).weak_with_masks(images, masks, 0, np.arange(20))
+    assert set(np.unique(moved)) == {0, 1, 255}  # nothing is mixed of two classes
+    seen = weak[..., 0].astype(int)
+    agree = np.select([seen < 50, seen < 150], [255, 0], 1) == moved
+    assert agree.mean() > 0.98  # the image is interpolated, its mask is not
+    inner = np.isin(seen, (0, 100, 200))  # pixels that no interpolation touched
+    assert agree[inner].mean() > 0.998
+    corners = (moved == 255).mean((1, 2))
+    assert corners.max() > 0.05
+    assert (seen[moved == 255] < 110).all()
+
+
+@pytest.mark.parametrize("views", [Views(), Views(crop=False), Views(rotate=20, pad=3)])
+def test_views_of_tiled_inputs_have_the_tiles_size_whatever_the_images(views):
+    spec = InputSpec(size=(24, 24), tiled=True, channels="gray", mean=(0.0,), std=(1.0,))
+    sizes = ((60, 50), (10, 70), (24, 24), (5, 7))
+    pairs = [marked(size, 1) for size in sizes]
+    images, masks = [p[0][0] for p in pairs], [p[1][0][..., None] for p in pairs]
+    maker = ViewMaker(spec, views, seed=0)
+    weak, moved = maker.weak_with_masks(images, masks, 0, np.arange(4))
+    assert weak.shape == (4, 24, 24, 1)
+    assert moved.shape == (4, 24, 24)
+    if not views.rotate:
+        expected = np.where(weak[..., 0] == 0, 255, weak[..., 0].astype(int) - 40)
+        np.testing.assert_array_equal(moved, expected)
+        assert (moved[0] != 255).all()
+        assert (moved[3] != 255).sum() == 5 * 7
+    first, strong = maker.pair(images, 0, np.arange(4))
+    np.testing.assert_array_equal(first, weak)
+    assert strong.shape == weak.shape
+    alone = maker.weak(images[1:2], 0, np.array([1]))
+    np.testing.assert_array_equal(alone[0], weak[1])
+
+
+def test_tiled_crops_reach_all_of_an_image():
+    spec = InputSpec(size=(8, 8), tiled=True, channels="gray", mean=(0.0,), std=(1.0,))
+    image = np.arange(16 * 16, dtype=np.uint8).reshape(16, 16, 1)
+    weak = ViewMaker(spec, Views(flip=False), seed=0).weak([image] * 300, 0, np.arange(300))
+    assert len(np.unique(weak)) == 256
