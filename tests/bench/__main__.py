@@ -10,7 +10,10 @@ import platform
 import time
 from pathlib import Path
 
-NAMES = ("overhead", "throughput", "methods", "neighbours", "clustering", "figures")
+NAMES = (
+    "overhead", "throughput", "methods", "neighbours", "clustering", "large_image", "figures",
+    "camvid",
+)  # fmt: skip
 OUT = Path("bench")
 
 

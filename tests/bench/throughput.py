@@ -22,7 +22,8 @@ from sfda.adapt import adapt
 from sfda.data.decode import decode, decode_key
 from sfda.data.loaders import TargetLoader
 from sfda.data.manifest import open_manifest, read_split
-from sfda.problems.classification import ClassOutput, build, defaults
+from sfda.problems.classification import ClassOutput
+from sfda.problems.known import PROBLEMS
 from sfda.refs import InputSpec, Views
 from sfda.types import Seen, StepEnd, TargetInfo
 
@@ -36,6 +37,9 @@ CASES = (
      "shot"),
     ("SqueezeNet, 224 px, mean_teacher", "pacs/art_painting", "torchvision:squeezenet1_1",
      (256, 224), 2, "mean_teacher"),
+    ("U-Net, 120x160 px, adami", "camvid/dusk", "smp:unet/resnet18", (120, 160), 5, "adami"),
+    ("U-Net, 120x160 px, mean_teacher", "camvid/dusk", "smp:unet/resnet18", (120, 160), 4,
+     "mean_teacher"),
 )  # fmt: skip
 
 
@@ -47,17 +51,24 @@ def measure(out: Path) -> dict[str, Any]:
 def case(
     out: Path, name: str, manifest: str, arch: str, pixels: Any, steps: int, method: str
 ) -> dict[str, Any]:
-    spec, views = input_of(arch, pixels)
+    problem = "segmentation" if arch.startswith("smp:") else "classification"
+    spec, views = input_of(problem, arch, pixels)
     opened = open_manifest(Path("data_manifests") / f"{manifest}.yaml").unlabelled()
     split = read_split(opened, "adapt")
     images = decode(split, spec, out / "decoded", key=decode_key(opened, "adapt", spec))
     torch.manual_seed(0)
     kind = plugins.load("methods", method)
-    config = kind.Config()
-    info = TargetInfo(len(images), split.row_ids)
-    algorithm = kind(build(arch, 10), info, config)
+    config = kind.Config.from_settings(kind.usual.get(problem, {}))
+    info = TargetInfo(len(images), split.row_ids, source_ratios=torch.full((10,), 0.1))
+    algorithm = kind(PROBLEMS[problem].build(arch, 10), info, config)
     loader = TargetLoader(
-        images, spec, views, strong=kind.views != "none", batch_size=64, seed=0, device=CPU
+        images,
+        spec,
+        views,
+        strong=kind.views != "none",
+        batch_size=config.schedule.batch_size,
+        seed=0,
+        device=CPU,
     )
     batch = next(loader.epoch(0))
     bare = bare_loop(algorithm, batch, config)
@@ -76,8 +87,10 @@ def case(
     }
 
 
-def input_of(arch: str, pixels: Any) -> tuple[InputSpec, Views]:
-    spec, views = defaults(arch)
+def input_of(problem: str, arch: str, pixels: Any) -> tuple[InputSpec, Views]:
+    spec, views = PROBLEMS[problem].defaults(arch)
+    if problem == "segmentation":
+        return InputSpec(size=pixels, mean=(0.5,) * 3, std=(0.5,) * 3), views
     assert spec is not None
     if pixels:
         resize, size = pixels
@@ -102,7 +115,9 @@ def bare_loop(algorithm: Any, batch: Any, config: Any) -> Callable[[int], float]
     student = algorithm.student
     teacher = getattr(algorithm, "teacher", None)
     optimizer = config.schedule.make_optimizer(algorithm.parameter_groups(config.schedule))
-    labels = torch.zeros(len(batch.index), dtype=torch.long)
+    looks = 2 * len(getattr(config, "ensemble", ())) or 1  # of the teacher at each image
+    with torch.no_grad():
+        labels = student(batch.weak).logits.argmax(1)
 
     def loop(steps: int) -> float:
         algorithm.train()
@@ -111,7 +126,8 @@ def bare_loop(algorithm: Any, batch: Any, config: Any) -> Callable[[int], float]
             images = batch.weak
             if teacher is not None:
                 with torch.no_grad():
-                    teacher(batch.weak)
+                    for _ in range(looks):
+                        teacher(batch.weak)
                 images = batch.strong
             loss = F.cross_entropy(student(images).logits, labels)
             optimizer.zero_grad(set_to_none=True)
