@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from sfda.precision import full_precision
@@ -165,6 +164,7 @@ def map_to_plane(features: Float[Tensor, "N D"], *, seed: int = 0) -> Float[Tens
     One thread, because more would add up in another order on every run.
     """
     from sklearn.manifold import TSNE  # takes a second, and most runs have no use for it
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     rows = features.detach().float().cpu().numpy()
     if min(rows.shape) < 2 or not np.ptp(rows, axis=0).any():
@@ -199,6 +199,7 @@ def silhouettes(
     from sklearn import config_context
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
+    from threadpoolctl import threadpool_limits
 
     found, plane = torch.zeros(len(counts)), points.cpu().numpy()
     distinct = len(np.unique(plane, axis=0))

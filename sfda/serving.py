@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from sfda.data.bundle import read_bundle, read_spec
-from sfda.data.decode import prepare
-from sfda.data.inputs import answer, centre_crop, standardise
+from sfda.data.inputs import answer, centre_crop, prepare, standardise
 from sfda.data.segmenting import segment
 from sfda.rejection import NAME, answers
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image
 
+from sfda.data.inputs import prepare
 from sfda.data.labels import listed
 from sfda.data.ragged import Pictures, RaggedWriter, open_ragged
 from sfda.data.rows import unlabelled_digest
@@ -94,25 +94,6 @@ def decode(
     if kept is None:
         raise BadInput(f"{path} was changed by another program while it was made; run again")
     return kept
-
-
-def prepare(image: Picture, spec: InputSpec) -> Picture:
-    """One image, uint8 [H, W, 3] RGB or [H, W], as [h, w, C] of `spec.stored` size, not cropped.
-
-    For a tiled input it keeps its size.
-    """
-    grey = spec.channels == "gray"
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[..., 0]
-    fits = spec.tiled or image.shape[:2] == spec.stored
-    if fits and (image.ndim == 2) == grey:
-        done = image
-    else:
-        picture = Image.fromarray(np.ascontiguousarray(image)).convert("L" if grey else "RGB")
-        done = np.asarray(picture if fits else _resize(picture, spec))
-    if spec.channels == "bgr":
-        done = done[..., ::-1]
-    return np.ascontiguousarray(done[..., None] if grey else done)
 
 
 def write_images(
@@ -199,17 +180,6 @@ def _kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     except (OSError, ValueError, EOFError):
         return None
     return kept if kept.shape == shape and kept.dtype == np.uint8 else None
-
-
-def _resize(picture: Image.Image, spec: InputSpec) -> Image.Image:
-    height, width = spec.stored
-    how = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
-    if not spec.keep_ratio:
-        return picture.resize((width, height), how)
-    ratio = max(height / picture.height, width / picture.width)
-    size = (max(width, int(picture.width * ratio)), max(height, int(picture.height * ratio)))
-    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    return picture.resize(size, how).crop((left, top, left + width, top + height))
 
 
 def sweep(folder: Path, key: str) -> None:

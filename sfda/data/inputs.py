@@ -1,4 +1,4 @@
-"""From stored images to what a network is given, and to what it answers; all that serving needs."""
+"""From images to what a network is given, and to what it answers; all that serving needs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor, nn
 
+from sfda.data.windows import Picture
 from sfda.errors import BadInput
 from sfda.precision import network_precision
 from sfda.refs import InputSpec
@@ -20,6 +22,36 @@ from sfda.types import Images
 Stack = np.ndarray[Any, np.dtype[np.uint8]]  # [B, H, W, C]
 Rows = np.ndarray[Any, np.dtype[np.int64]]  # [B]
 CACHE = 2**18  # pixels that are standardised at once on a CPU
+
+
+def prepare(image: Picture, spec: InputSpec) -> Picture:
+    """One image, uint8 [H, W, 3] RGB or [H, W], as [h, w, C] of `spec.stored` size, not cropped.
+
+    For a tiled input it keeps its size.
+    """
+    grey = spec.channels == "gray"
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    fits = spec.tiled or image.shape[:2] == spec.stored
+    if fits and (image.ndim == 2) == grey:
+        done = image
+    else:
+        picture = Image.fromarray(np.ascontiguousarray(image)).convert("L" if grey else "RGB")
+        done = np.asarray(picture if fits else _resize(picture, spec))
+    if spec.channels == "bgr":
+        done = done[..., ::-1]
+    return np.ascontiguousarray(done[..., None] if grey else done)
+
+
+def _resize(picture: Image.Image, spec: InputSpec) -> Image.Image:
+    height, width = spec.stored
+    how = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
+    if not spec.keep_ratio:
+        return picture.resize((width, height), how)
+    ratio = max(height / picture.height, width / picture.width)
+    size = (max(width, int(picture.width * ratio)), max(height, int(picture.height * ratio)))
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    return picture.resize(size, how).crop((left, top, left + width, top + height))
 
 
 def standardise(

@@ -112,9 +112,10 @@ def enlarged(logits: Float[Tensor, "C h w"], size: Size) -> Iterator[Float[Tenso
         yield F.interpolate(band[None], wide, mode="bilinear", align_corners=False)[0]
 
 
-def _answer(probs: Float[Tensor, "C H W"]) -> Answer:
+def _answer(probs: Float[Tensor, "C H W"], total: Float[Tensor, "H W"] | float = 1.0) -> Answer:
+    """The likeliest classes; `total` is what the probabilities add up to."""
     top = probs.max(0)
-    sure = (top.values * 255).round().to(torch.uint8)
+    sure = (top.values / total * 255).round().to(torch.uint8)
     return Answer(top.indices.to(torch.uint8).cpu().numpy(), sure.cpu().numpy())
 
 
@@ -171,7 +172,7 @@ class Band:
     def take(self, rows: int) -> Answer:
         """The answer of the first rows, which no later tile touches; the others move up."""
         done = self.sum[:, :rows]
-        answered = _answer(done / done.sum(0))
+        answered = _answer(done, done.sum(0))
         rest = self.sum[:, rows:].clone()
         self.sum[:, : rest.shape[1]] = rest
         self.sum[:, rest.shape[1] :] = 0

@@ -1,5 +1,7 @@
 """Runs end as they went, the registry keeps its history, and every refusal says what there is."""
 
+import subprocess
+import sys
 import time
 
 import mlflow
@@ -233,3 +235,13 @@ def test_a_model_that_is_not_there_cannot_be_moved(registered, name):
         register.promote(name, "1")
     with pytest.raises(BadInput):
         register.rollback(name)
+
+
+def test_what_a_deployed_model_needs_is_what_its_loader_imports():
+    code = "import sys, sfda.serving\nprint(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    heavy = {"albumentations", "cv2", "matplotlib", "mlflow", "nibabel", "prefect", "scipy",
+             "segmentation_models_pytorch", "sklearn", "threadpoolctl"}  # fmt: skip
+    assert not heavy & found
+    assert {"torch", "torchvision", "numpy", "PIL", "pydantic", "safetensors"} <= found
