@@ -21,6 +21,7 @@ from sfda.data.digests import file_digest
 from sfda.data.loaders import scan
 from sfda.errors import BadInput
 from sfda.evaluate import Judged
+from sfda.problems.fitting import try_input
 from sfda.problems.known import PROBLEMS
 from sfda.refs import Adaptation, FileRef, ManifestRef, ModelRef, ModelSpec, Report
 from sfda.source import Supervised, SupervisedConfig
@@ -151,9 +152,10 @@ def train(
 
 def _starting_network(spec: ModelSpec, start: ModelRef | FileRef | None) -> nn.Module:
     if isinstance(start, ModelRef):
-        network: nn.Module = open_model(start)[0]
-        return network
-    network = PROBLEMS[spec.problem].build_from_spec(spec)
+        opened: nn.Module = open_model(start)[0]
+        return opened
+    network: nn.Module = PROBLEMS[spec.problem].build_from_spec(spec).eval()
+    try_input(network, spec)
     if start:
         load: Any = load_encoder if spec.problem == "segmentation" else load_backbone
         load(network, read_weights(Path(start.path)))

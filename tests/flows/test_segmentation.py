@@ -232,6 +232,13 @@ def test_a_classifiers_method_or_head_is_refused(shop):
     assert "only classifiers" in said.err
 
 
+def test_an_input_too_small_for_the_network_is_refused_before_training(shop):
+    said = sfda("train-source", "--data", shop.source, "--arch", "smp:pan/resnet18", "--size", "64",
+                "--name", "x")  # fmt: skip
+    assert said.code == 2
+    assert "smp:pan/resnet18 cannot take rgb images of 64x64" in said.err
+
+
 def test_class_ratios_come_from_a_file(shop, tmp_path):
     file = tmp_path / "ratios.yaml"
     file.write_text("ground: 0.75\ndisc: 0.12\nbar: 0.13\n")
