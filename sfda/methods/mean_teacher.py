@@ -59,6 +59,7 @@ class MeanTeacher(Method):
                 "optimizer": "adamw", "lr": 1e-4, "weight_decay": 1e-2, "decay": "poly",
                 "batch_size": 8, "epochs": 20,
             },
+            "decay": 0.999,  # as CoTTA's
             "threshold": 0.9,
             "by_class": True,
             "ensemble": (1.0,),
