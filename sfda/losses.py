@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfda.precision import full_precision
-from sfda.types import Clock
+from sfda.types import UNSURE, Clock
 
 EPS = 1e-5  # inside the logarithm of entropies, as in the released code of SHOT and its successors
+
+
+@full_precision
+def sure_cross_entropy(
+    logits: Float[Tensor, "B C *HW"],
+    targets: Int[Tensor, "B *HW"],  # noqa: UP037
+    *,
+    smoothing: float = 0.0,
+    weights: Float[Tensor, " C"] | None = None,
+) -> Float[Tensor, ""]:
+    """Cross-entropy in nats against (1 - smoothing) onehot + smoothing / C, averaged.
+
+    `weights` are one a class. Targets that are UNSURE do not count; if all are, the loss is zero
+    and still has a gradient.
+    """
+    total = F.cross_entropy(
+        logits,
+        targets,
+        weight=weights,
+        ignore_index=UNSURE,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
+    sure = (targets != UNSURE).float()
+    if weights is not None:
+        sure = sure * weights[targets.clamp_min(0)]
+    # not `if nothing is sure`: reading the count would make every step wait for the device
+    return total / sure.sum().clamp_min(torch.finfo(total.dtype).tiny)
 
 
 @full_precision

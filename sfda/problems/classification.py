@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sfda.errors import BadInput
+from sfda.losses import sure_cross_entropy
 from sfda.problems import networks
 from sfda.problems.inputs import defaults, dropout
 from sfda.refs import InputSpec, ModelSpec, Views
@@ -191,25 +191,9 @@ def loss(
     smoothing: float = 0.0,
     weights: Float[Tensor, " C"] | None = None,
 ) -> Losses:
-    """Cross-entropy in nats against (1 - smoothing) onehot + smoothing / C, averaged over images.
-
-    `weights` are one a class. Unsure images do not count; if all are, the loss is zero and still
-    has a gradient.
-    """
+    """Cross-entropy of the images, see `sure_cross_entropy`: unsure ones do not count."""
     out: ClassOutput = model(images)
-    total = F.cross_entropy(
-        out.logits,
-        targets,
-        weight=weights,
-        ignore_index=UNSURE,
-        reduction="sum",
-        label_smoothing=smoothing,
-    )
-    sure = (targets != UNSURE).float()
-    if weights is not None:
-        sure = sure * weights[targets.clamp_min(0)]
-    # not `if nothing is sure`: reading the count would make every step wait for the device
-    return {"class": total / sure.sum().clamp_min(torch.finfo(total.dtype).tiny)}
+    return {"class": sure_cross_entropy(out.logits, targets, smoothing=smoothing, weights=weights)}
 
 
 @torch.no_grad()

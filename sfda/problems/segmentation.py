@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from sfda.errors import BadInput
+from sfda.losses import sure_cross_entropy
 from sfda.norm import spare_lone_values
 from sfda.problems import seg_networks
 from sfda.refs import InputSpec, ModelSpec, Views
@@ -182,35 +183,9 @@ def loss(
     smoothing: float = 0.0,
     weights: Float[Tensor, " C"] | None = None,
 ) -> Losses:
-    """Cross-entropy in nats against (1 - smoothing) onehot + smoothing / C, averaged over pixels.
-
-    `weights` are one a class. Unsure pixels do not count; if all are, the loss is zero and still
-    has a gradient.
-    """
+    """Cross-entropy of the pixels, see `sure_cross_entropy`: unsure ones do not count."""
     out: SegOutput = model(images)
-    return {"class": pixel_loss(out.logits, targets, smoothing=smoothing, weights=weights)}
-
-
-def pixel_loss(
-    logits: Float[Tensor, "B C H W"],
-    targets: Int[Tensor, "B H W"],
-    *,
-    smoothing: float = 0.0,
-    weights: Float[Tensor, " C"] | None = None,
-) -> Float[Tensor, ""]:
-    """The same of logits."""
-    total = F.cross_entropy(
-        logits,
-        targets,
-        weight=weights,
-        ignore_index=UNSURE,
-        reduction="sum",
-        label_smoothing=smoothing,
-    )
-    sure = (targets != UNSURE).float()
-    if weights is not None:
-        sure = sure * weights[targets.clamp_min(0)]
-    return total / sure.sum().clamp_min(torch.finfo(total.dtype).tiny)
+    return {"class": sure_cross_entropy(out.logits, targets, smoothing=smoothing, weights=weights)}
 
 
 @torch.no_grad()
