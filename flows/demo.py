@@ -56,8 +56,10 @@ def segmentation(device: Any = "auto") -> DemoResult:
     """Drawn scenes by day as the source, other ones at dusk as the target."""
     started = time.monotonic()
     source, target = write_scenes(home() / "demo")
-    trained = train_source(str(source), "sfda:unet", "scenes", device=device)
-    found = adapt(trained.version.uri, str(target), name="scenes", promote=True, device=device)
+    trained = train_source(str(source), "sfda:unet", "scenes", epochs=15, device=device)
+    found = adapt(
+        trained.version.uri, str(target), name="scenes", epochs=10, promote=True, device=device
+    )
     return _result(found, started)
 
 
