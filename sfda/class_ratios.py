@@ -36,7 +36,8 @@ def class_ratios(
     """
     if estimator == "mean":
         return probs.mean((2, 3))
-    sizes = (probs / (probs.amax(1, keepdim=True) + EPS)).pow(power).sum((2, 3))
+    relative = probs / (probs.amax(1, keepdim=True) + EPS)
+    sizes = (relative if power == 1 else relative.pow(power)).sum((2, 3))
     return sizes / (sizes.sum(1, keepdim=True) + EPS)
 
 
@@ -67,6 +68,19 @@ def inverse_sizes(ratios: Float[Tensor, " C"]) -> Float[Tensor, " C"]:
     """
     inverse = 1 / ratios
     return inverse / inverse.sum()
+
+
+def weights_by_name(
+    given: dict[str, float], target: TargetInfo, classes: int
+) -> Float[Tensor, " C"]:
+    """Class weights in the model's order, with sum 1. Raises BadInput unless each class has one."""
+    names = target.classes or tuple(str(c) for c in range(classes))
+    if set(given) != set(names):
+        raise BadInput(f"class_weights: give one for each of {', '.join(names)}, and for no other")
+    weights = torch.tensor([given[name] for name in names], dtype=torch.float32)
+    if (weights < 0).any() or not weights.any():
+        raise BadInput("class_weights must not be negative, nor all be 0")
+    return weights / weights.sum()
 
 
 def floored(ratios: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:

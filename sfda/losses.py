@@ -42,6 +42,25 @@ def sure_cross_entropy(
 
 
 @full_precision
+def soft_cross_entropy(
+    logits: Float[Tensor, "B C *HW"], targets: Float[Tensor, "B C *HW"], *, symmetric: bool = False
+) -> Float[Tensor, ""]:
+    """Cross-entropy in nats of predictions p against the distributions q of a teacher, averaged.
+
+    One-sided, -sum q log p, as CoTTA (Wang et al., CVPR 2022, arXiv:2203.13591); or
+    `symmetric`, half of that and half of -sum p log q, as its code for ImageNet. Targets that are
+    all zero do not count; if all are, the loss is zero and still has a gradient.
+    """
+    sure = (targets.sum(1) > 0).to(logits.dtype)
+    logs = logits.log_softmax(1)
+    terms = -(targets * logs).sum(1)
+    if symmetric:
+        tiny = torch.finfo(targets.dtype).tiny
+        terms = 0.5 * terms - 0.5 * (logs.exp() * targets.clamp_min(tiny).log()).sum(1)
+    return (terms * sure).sum() / sure.sum().clamp_min(1)
+
+
+@full_precision
 def entropy(probs: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
     """Shannon entropy of every row in nats, with 1e-5 inside the logarithm.
 

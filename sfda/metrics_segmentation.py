@@ -34,8 +34,9 @@ class SegmentationMetric:
     """Confusion matrix, overlaps and surface distances over a set, fed image by image.
 
     Absent classes: IoU counts classes that occur in truth or answers of the whole set. Dice of a
-    case where neither has the class is 1. Distances where either lacks the class are undefined,
-    left out, and counted. The class "background", where there is one, counts for IoU alone.
+    case where neither has the class is 1, but a case without a pixel that counts has no Dice.
+    Distances where either lacks the class are undefined, left out, and counted. The class
+    "background", where there is one, has no part in the means of Dice and distances.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -63,7 +64,7 @@ class SegmentationMetric:
         """Take in one image, or one slice of the volume `group`, whose slices follow each other.
 
         `spacing` is the size of a pixel in mm: (row, column), of volumes (slice, row, column).
-        Raises BadInput where a volume's slices do not follow each other.
+        Raises BadInput where a volume's slices do not follow each other, or differ in size.
         """
         if group is None or group != self.group:
             self._end_case()
@@ -100,13 +101,19 @@ class SegmentationMetric:
                 (self.case.both, self.case.answered, self.case.true), parts, strict=True
             ):
                 sums += part
-        if self.case.spacing is not None:
-            self.case.slices.append((answer, truth))
+        if self.case.spacing is None:
+            return
+        if self.case.slices and self.case.slices[0][1].shape != truth.shape:
+            raise BadInput(
+                f"the slices of volume {self.group} differ in size, so that it has no distances; "
+                "give each size a group of its own, or leave the spacing out"
+            )
+        self.case.slices.append((answer, truth))
 
     def _end_case(self) -> None:
         """Dice and distances of the image or volume that is complete now."""
         case, self.case = self.case, None
-        if case is None:
+        if case is None or not case.true.any():
             return
         self.dice.append((2 * case.both + EMPTY) / (case.answered + case.true + EMPTY))
         dimensions = 2 if self.group is None else 3
@@ -125,15 +132,15 @@ class SegmentationMetric:
             self.distances[c].append((hd95(*given), assd(*given)))
 
     def compute(self) -> Metrics:
-        """The metrics; ValueError if nothing was taken in.
+        """The metrics; ValueError if no pixel that counts was taken in.
 
         `mean_iou` over classes that occur and `mean_iou_absent_zero` over all, absent ones being 0;
         `pixel_accuracy` over all pixels, `macro_pixel_accuracy` the mean over classes in the truth;
         `mean_dice` over cases, then classes. Where spacing is known `hd95_mm` and `assd_mm`, over
         cases and classes that have a distance, and `hd95_undefined`, how many have none.
         """
-        if not self.count:
-            raise ValueError("metrics of no images")
+        if not self.confusion.any():
+            raise ValueError("metrics of no images, or of none with a pixel that counts")
         self._end_case()
         right, true = self.confusion.diagonal(), self.confusion.sum(1)
         union = true + self.confusion.sum(0) - right
@@ -143,8 +150,9 @@ class SegmentationMetric:
             "mean_iou_absent_zero": float(iou.sum() / len(self.classes)),
             "pixel_accuracy": float(right.sum() / true.sum()),
             "macro_pixel_accuracy": float((right[true > 0] / true[true > 0]).mean()),
-            "mean_dice": float(np.mean(self.dice, axis=0)[self.counted].mean()),
         }
+        if self.counted:
+            found["mean_dice"] = float(np.mean(self.dice, axis=0)[self.counted].mean())
         known = [pair for pairs in self.distances for pair in pairs]
         if known or self.undefined:
             found["hd95_undefined"] = float(self.undefined)
@@ -159,7 +167,7 @@ class SegmentationMetric:
         self._end_case()
         right, true = self.confusion.diagonal(), self.confusion.sum(1)
         union = true + self.confusion.sum(0) - right
-        dice = np.mean(self.dice, axis=0)
+        dice = np.sum(self.dice, axis=0) / max(1, len(self.dice))
         rows = {}
         for c, name in enumerate(self.classes):
             row = {"pixels": float(true[c]), "images": float(self.images[c])}

@@ -41,12 +41,23 @@ def batch_statistics(network: nn.Module, wanted: bool = True) -> Iterator[None]:
             layer.eval()
 
 
+def train_norms_(network: nn.Module, mode: bool) -> None:
+    """Put batch norm alone in train mode, or in eval mode; all else is in eval mode.
+
+    For methods whose statistics or entropies dropout would disturb.
+    """
+    network.eval()
+    for layer in norms(network):
+        layer.train(mode)
+
+
 class AlphaBN(Norm):
     """Batch norm that mixes source statistics with those of the batch: w S + (1 - w) T.
 
     "Test-time Batch Statistics Calibration" (arXiv:2110.04065), whose w is 0.9. Gradient flows
     through the batch's statistics. It mixes in train mode, or always if `online`; elsewhere it
-    uses its running statistics, and so it does where there is one value a channel. Parameters and
+    uses its running statistics, and so it does where there is one value a channel. The running
+    variance is of unbiased ones, whatever `batch_var` normalises with, as in torch. Parameters and
     buffers are those of the layer it stands for, by the same names.
     """
 
@@ -102,8 +113,9 @@ class AlphaBN(Norm):
             with torch.no_grad():
                 assert self.running_mean is not None
                 assert self.running_var is not None
+                kept_var = w * self.source_var + (1 - w) * unbiased
                 self.running_mean.lerp_(mixed_mean, self.momentum)
-                self.running_var.lerp_(mixed_var, self.momentum)
+                self.running_var.lerp_(kept_var, self.momentum)
         shape = (1, -1, *[1] * (x.ndim - 2))
         scale = torch.rsqrt(mixed_var + self.eps)
         if self.weight is not None:
@@ -111,7 +123,7 @@ class AlphaBN(Norm):
         shift = -mixed_mean * scale
         if self.bias is not None:
             shift = shift + self.bias
-        return x * scale.view(shape) + shift.view(shape)
+        return (x * scale.view(shape) + shift.view(shape)).to(x.dtype)
 
 
 def measures(network: nn.Module) -> bool:

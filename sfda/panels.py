@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.patches import Patch
 from sfda.pictures import png
 
 LARGEST = 480  # pixels of a side that are drawn
-# Glasbey-like: 20 colours that are told apart, the first for what is mostly background
+# Of Sasha Trubetskoy's list of distinct colours; before them one for what is mostly background
 COLOURS = (
     "#4a4a4a", "#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#46f0f0",
     "#f032e6", "#bcf60c", "#fabebe", "#008080", "#e6beff", "#9a6324", "#fffac8", "#800000",
@@ -24,6 +25,7 @@ COLOURS = (
 )  # fmt: skip
 IGNORED = (200, 200, 200)
 LEGEND = 24  # classes that are named
+NAME = 28  # letters of a class's name
 
 Mask = UInt8[np.ndarray, "H W"]
 
@@ -49,18 +51,31 @@ def panel(samples: Sequence[Sample], classes: Sequence[str], *, title: str) -> b
     columns = 3 + any(sample.truth is not None for sample in samples)
     height, width = samples[0].image.shape[:2]
     tall = min(2.0, max(0.4, height / width)) * 3.6 + 0.35
-    figure = Figure(figsize=(3.6 * columns, tall * len(samples) + 1.2), layout="constrained")
+    patches = _legend(samples, classes)
+    longest = max(len(str(patch.get_label())) for patch in patches)
+    across = max(1, min(len(patches), 6, int(3.6 * columns / (0.75 + 0.075 * longest))))
+    below = 0.65 + 0.21 * -(-len(patches) // across)  # title and legend
+    figure = Figure(figsize=(3.6 * columns, tall * len(samples) + below), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
     grid = figure.subplots(len(samples), columns, squeeze=False)
     for row, sample in zip(grid, samples, strict=True):
         _row(row, sample)
-    shown = _shown(samples, len(classes))
-    named = [Patch(color=_colour(c), label=classes[c]) for c in shown[:LEGEND]]
-    if any(s.truth is not None and (s.truth == 255).any() for s in samples):
-        named.append(Patch(color="#c8c8c8", label="does not count"))
-    figure.legend(handles=named, loc="outside lower center", ncols=min(len(named), 6), fontsize=9)
+    figure.legend(handles=patches, loc="outside lower center", ncols=across, fontsize=9)
     return png(figure)
+
+
+def _legend(samples: Sequence[Sample], classes: Sequence[str]) -> list[Patch]:
+    """The colours of the classes that are seen, and what else there is to know of colours."""
+    shown = _shown(samples, len(classes))
+    patches = [
+        Patch(color=_hexed(palette()[c]), label=_short_class(classes[c])) for c in shown[:LEGEND]
+    ]
+    if len(shown) > LEGEND:
+        patches.append(Patch(alpha=0, label=f"and {len(shown) - LEGEND} more classes"))
+    if any(s.truth is not None and (s.truth == 255).any() for s in samples):
+        patches.append(Patch(color=_hexed(palette()[255]), label="does not count"))
+    return patches
 
 
 def _row(axes: Sequence[Axes], sample: Sample) -> None:
@@ -77,11 +92,29 @@ def _row(axes: Sequence[Axes], sample: Sample) -> None:
 
 def coloured(mask: Mask) -> UInt8[np.ndarray, "H W 3"]:
     """A mask in the classes' colours; what does not count is light grey."""
-    table = np.full((256, 3), IGNORED, np.uint8)
-    for c in range(255):
-        hexed = _colour(c)
-        table[c] = [int(hexed[i : i + 2], 16) for i in (1, 3, 5)]
-    found: UInt8[np.ndarray, "H W 3"] = table[mask]
+    found: UInt8[np.ndarray, "H W 3"] = palette()[mask]
+    return found
+
+
+@cache
+def palette() -> UInt8[np.ndarray, "256 3"]:
+    """The colour of every class, and at 255 of what does not count.
+
+    After the first 20 each is the colour, of a grid, that differs most from all before (in Lab).
+    """
+    steps = np.linspace(0, 255, 7).round()
+    grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
+    first = [[int(hexed[i : i + 2], 16) for i in (1, 3, 5)] for hexed in COLOURS]
+    every = np.concatenate([np.array([*first, IGNORED]), grid])
+    lab = cv2.cvtColor((every[None] / 255).astype(np.float32), cv2.COLOR_RGB2Lab)[0]
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
+    taken = list(range(len(first) + 1))
+    nearest = apart[taken].min(0)
+    while len(taken) < 256:
+        taken.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, apart[taken[-1]])
+    taken.append(taken.pop(len(first)))  # what does not count comes last
+    found: UInt8[np.ndarray, "256 3"] = every[taken].astype(np.uint8)
     return found
 
 
@@ -96,8 +129,8 @@ def small(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, interpolation=how)
 
 
-def _colour(c: int) -> str:
-    return COLOURS[c % len(COLOURS)]
+def _hexed(colour: UInt8[np.ndarray, " 3"]) -> str:
+    return "#" + bytes(colour).hex()
 
 
 def _shown(samples: Sequence[Sample], classes: int) -> list[int]:
@@ -110,3 +143,7 @@ def _shown(samples: Sequence[Sample], classes: int) -> list[int]:
 
 def _short(name: str, most: int = 34) -> str:
     return name if len(name) <= most else "…" + name[-most + 1 :]
+
+
+def _short_class(name: str) -> str:
+    return name if len(name) <= NAME else name[: NAME - 1] + "…"

@@ -56,13 +56,12 @@ def sure(
     return top.indices.where(top.values >= limits[top.indices], UNSURE)
 
 
-def cut_and_mix(
-    images: Images, labels: Int[Tensor, "B H W"], share: float
-) -> tuple[Images, Int[Tensor, "B H W"]]:
+def cut_and_mix(images: Images, labels: Tensor, share: float) -> tuple[Images, Tensor]:
     """A rectangle of every image and its labels replaced by that of another image of the batch.
 
-    `share` is the part of the image's area that is replaced (CutMix, arXiv:1905.04899). Where and
-    by which is drawn from torch's generator.
+    Labels are classes [B, H, W] or distributions [B, C, H, W]. `share` is the part of the image's
+    area that is replaced (CutMix, arXiv:1905.04899). Where and by which is drawn from torch's
+    generator.
     """
     height, width = labels.shape[-2:]
     tall, wide = (max(1, round(side * share**0.5)) for side in (height, width))

@@ -1,8 +1,8 @@
 """Built-in data for segmentation: drawn street scenes, by day and at dusk.
 
 The source are scenes by day. The target are other scenes, of the same kind but taken at dusk by
-another camera: darker, with a colour cast, less contrast, blur and noise. The shift was chosen
-once, by what it costs a small network trained on the source, and by no adaptation method.
+another camera: darker, with a colour cast, less contrast, blur and noise. The shift was set by what
+it costs a small network trained on the source.
 """
 
 from __future__ import annotations

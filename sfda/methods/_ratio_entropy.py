@@ -8,7 +8,7 @@ the released code, and weak views may be mirrored; the authors augment nothing.
 from __future__ import annotations
 
 import copy
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import NonNegativeFloat
@@ -21,9 +21,10 @@ from sfda.class_ratios import (
     inverse_sizes,
     ratio_divergence,
     weighted_entropy,
+    weights_by_name,
 )
 from sfda.methods._base import Method, MethodConfig
-from sfda.norm import alpha_statistics
+from sfda.norm import alpha_statistics, train_norms_
 from sfda.problems.segmentation import Segmenter, SegOutput
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
@@ -41,7 +42,8 @@ class RatioEntropyConfig(MethodConfig):
     )
     ratios: dict[str, float] | None = None  # share of the image by class name, where known
     ratio_estimator: Literal["code", "mean"] = "code"  # the paper says mean
-    class_weights: Literal["prior", "equal"] = "prior"  # nu, inverse to the classes' sizes
+    # nu of the entropy: inverse to the prior's sizes, all 1, or given by class name
+    class_weights: Literal["prior", "equal"] | dict[str, float] = "prior"
     entropy_weight: NonNegativeFloat = 1.0
     prior_weight: NonNegativeFloat = 1.0  # 0: entropy alone, which collapses
 
@@ -59,15 +61,26 @@ class RatioEntropy(Method):
     def __init__(self, source: Segmenter, target: TargetInfo, config: RatioEntropyConfig) -> None:
         super().__init__(source, target, config)
         self.prior = RatioPrior(target, config.ratios, source.num_classes)
+        self.given_weights: Tensor | None = None
+        if isinstance(config.class_weights, dict):
+            self.given_weights = weights_by_name(config.class_weights, target, source.num_classes)
+        self.stopped = False
         good = copy.deepcopy(source).requires_grad_(False).eval()
         self.guard = CollapseGuard(self.student, good, source.num_classes)
 
     def start_epoch(self, scan: Scan, clock: Clock) -> None:
         """Estimate the prior where nobody knows it, from the source with target statistics."""
+        self.stopped = bool(self.guard.collapsed)  # once an epoch: reading it waits for the device
         if clock.epoch == 0 and not self.prior.known:
             calibrated = copy.deepcopy(self.student)
             alpha_statistics(calibrated, scan, source_weight=0.9)
             self.prior.estimate_(scan(calibrated))
+
+    def train(self, mode: bool = True) -> Self:
+        """Batch norm alone works in train mode: dropout would disturb the entropies."""
+        self.training = mode
+        train_norms_(self.student, mode)
+        return self
 
     def remark(self) -> str:
         """Which prior is used, and whether the run was stopped."""
@@ -80,7 +93,7 @@ class RatioEntropy(Method):
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
         """Entropy of the pixels, and the divergence of class ratios from the prior."""
-        if bool(self.guard.collapsed):
+        if self.stopped:
             return {}
         out: SegOutput = self.student(batch.weak)
         probs = out.logits.softmax(1)
@@ -94,11 +107,13 @@ class RatioEntropy(Method):
 
     def after_step(self, clock: Clock) -> None:
         """At the end of an epoch, see whether the ratios have collapsed."""
-        if clock.ends_epoch and not bool(self.guard.collapsed):
+        if clock.ends_epoch and not self.stopped:
             self.guard.end_epoch(self.student, self.prior.mean())
 
     def _weights(self) -> Tensor:
         prior = self.prior.mean().clamp_min(1e-3)
+        if self.given_weights is not None:
+            return self.given_weights.to(prior.device)
         if self.config.class_weights == "equal":
             return torch.ones_like(prior)
         return inverse_sizes(prior)

@@ -7,6 +7,7 @@ are folded into ordinary batch norms, w S + (1 - w) T, so that an answer depends
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,15 +16,14 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from sfda.class_ratios import floored
+from sfda.class_ratios import RatioPrior, floored
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
-from sfda.norm import Moments, fold_, mix_norms_, norms, plain_norms_
+from sfda.norm import alpha_statistics, norms
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, Scan, Seen, TargetBatch, TargetInfo
 
 CHOICES = (1.0, 0.95, 0.9, 0.7, 0.5, 0.0)  # source weights that "auto" tries
-GATHERED = 0.9  # source weight of the network that the target's statistics are taken with
 
 
 class AlphaBnConfig(MethodConfig):
@@ -49,8 +49,8 @@ class AlphaBn(Method):
                 "the network has no batch-norm statistics, so alpha_bn changes nothing; use "
                 "another method, or `source`"
             )
-        weight = config.source_weight
-        self.register_buffer("chosen", torch.tensor(GATHERED if weight == "auto" else weight))
+        weight = 1.0 if config.source_weight == "auto" else config.source_weight
+        self.register_buffer("chosen", torch.tensor(weight))
 
     def train(self, mode: bool = True) -> Self:
         """The network stays in eval mode, so that no statistic moves."""
@@ -58,38 +58,35 @@ class AlphaBn(Method):
         return self
 
     def start_epoch(self, scan: Scan, clock: Clock) -> None:
-        """Gather the target's statistics in one look, and fold them in."""
-        before = None
+        """Gather the target's statistics in one look, and fold them in; once, at the start."""
+        if clock.epoch > 0:
+            return
         if self.config.source_weight == "auto":
-            before = mean_prediction(scan(self.student))[1]
-        gathered = self.config.source_weight if before is None else GATHERED
-        layers = mix_norms_(self.student, source_weight=gathered, online=True)
-        for layer in layers:
-            layer.seen = Moments(layer.num_features, layer.source_mean.device)
-        for _ in scan(self.student):
-            pass
-        if before is not None:
-            self.chosen.fill_(self._best(scan, layers, self._expected(before)))
-        for layer in layers:
-            layer.online = False
-            fold_(layer, float(self.chosen))
-        plain_norms_(self.student)
+            self._choose(scan)
+        else:
+            alpha_statistics(self.student, scan, source_weight=self.config.source_weight)
 
-    def _best(self, scan: Scan, layers: list[Any], expected: Float[Tensor, " C"]) -> float:
-        """The weight with the least entropy and the least surprise in its class ratios."""
-        scores = []
+    def _choose(self, scan: Scan) -> None:
+        """Keep the network with the least entropy and the least surprise in its class ratios."""
+        expected, least = self._expected(scan), float("inf")
+        source = copy.deepcopy(self.student)
         for weight in CHOICES:
-            for layer in layers:
-                layer.online = False
-                fold_(layer, weight)
-            entropy, ratios = mean_prediction(scan(self.student))
+            tried = copy.deepcopy(source)
+            if weight < 1:
+                alpha_statistics(tried, scan, source_weight=weight)
+            entropy, ratios = mean_prediction(scan(tried))
             ratios = floored(ratios)
-            scores.append(entropy + float((ratios * (ratios / expected).log()).sum()))
-        return CHOICES[scores.index(min(scores))]
+            score = entropy + float((ratios * (ratios / expected).log()).sum())
+            if score < least:
+                least = score
+                self.chosen.fill_(weight)
+                self.student.load_state_dict(tried.state_dict())
 
-    def _expected(self, before: Float[Tensor, " C"]) -> Float[Tensor, " C"]:
-        known = self.target.source_ratios
-        return floored(before if known is None else known.to(before.device))
+    def _expected(self, scan: Scan) -> Float[Tensor, " C"]:
+        """Class ratios from the user or the source card, else as the source model predicts them."""
+        before = mean_prediction(scan(self.student))[1]
+        prior = RatioPrior(self.target, None, len(before)).to(before.device)
+        return floored(prior.mean()) if prior.known else floored(before)
 
     def remark(self) -> str:
         """The weight, where it was chosen."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
-from sfda.norm import norms
+from sfda.norm import norms, train_norms_
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
@@ -47,9 +47,7 @@ class Bn(Method):
     def train(self, mode: bool = True) -> Self:
         """Batch norm alone works in train mode: dropout would disturb the statistics."""
         self.training = mode
-        self.student.eval()
-        for layer in norms(self.student):
-            layer.train(mode)
+        train_norms_(self.student, mode)
         return self
 
     def start_epoch(self, scan: Scan, clock: Clock) -> None:

@@ -4,7 +4,9 @@ The teacher, an average of past students, labels the weak view where it is sure;
 those labels on the strong view (FixMatch, arXiv:2001.07685, eq. 4). The teacher is deployed, so it
 needs the batch-norm statistics of images as they come: those of the student are of strong views.
 For segmentation the teacher's answer may be averaged over mirrored and scaled views, and labelled
-regions are cut and mixed between images (after CoTTA, arXiv:2203.13591, made offline).
+regions are cut and mixed between images (after CoTTA, arXiv:2203.13591, made offline). CoTTA keeps
+the source's batch-norm statistics, here `student_norms="freeze", buffers="keep"`: on the built-in
+scenes that learns next to nothing, so by default teacher and student use those of the target.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sfda.ema import ema_update_, make_teacher
+from sfda.losses import soft_cross_entropy
 from sfda.methods._base import Method, MethodConfig, Share
 from sfda.norm import batch_statistics, norms
 from sfda.problems.known import problem_of
 from sfda.pseudo_labels import averaged, cut_and_mix, sure
 from sfda.schedule import Schedule
-from sfda.types import Clock, Images, Losses, TargetBatch, TargetInfo
+from sfda.types import UNSURE, Clock, Images, Losses, TargetBatch, TargetInfo
 
 Scales = tuple[Annotated[float, Field(gt=0, le=4)], ...]
 
@@ -41,6 +44,9 @@ class MeanTeacherConfig(MethodConfig):
     # best on the built-in digits), or the student's averaged or copied, or the source's
     buffers: Literal["own", "average", "copy", "keep"] = "own"
     student_norms: Literal["train", "freeze"] = "train"  # freeze: the source's statistics stay
+    # what the student learns where the teacher is sure: its class, its probabilities, or, beside
+    # those, also its own probabilities against the teacher's
+    labels: Literal["hard", "soft", "symmetric"] = "hard"
     by_class: bool = False  # the better half of every predicted class is labelled, at the least
     ensemble: Scales = ()  # segmentation: the teacher's answer is averaged over these scales
     cut: Share = 0.0  # segmentation: probability that regions of a batch are cut and mixed
@@ -88,22 +94,28 @@ class MeanTeacher(Method):
         with batch_statistics(self.teacher, self.config.buffers == "own"):
             labels = self._labels(batch.weak)
         strong = batch.strong
-        if labels.ndim == 3 and float(torch.rand(())) < self.config.cut:
+        if labels.ndim > 2 and float(torch.rand(())) < self.config.cut:
             strong, labels = cut_and_mix(strong, labels, self.config.cut_share)
-        found: Losses = self.problem.loss(self.student, strong, labels)
-        return found
+        if self.config.labels == "hard":
+            found: Losses = self.problem.loss(self.student, strong, labels)
+            return found
+        logits: Tensor = self.student(strong).logits
+        symmetric = self.config.labels == "symmetric"
+        return {"class": soft_cross_entropy(logits, labels, symmetric=symmetric)}
 
     @torch.no_grad()
     def _labels(self, images: Images) -> Any:
+        """Classes, UNSURE where the teacher is not sure; or probabilities, 0 where it is not."""
         c = self.config
-        if not c.by_class and not c.ensemble:
+        if c.labels == "hard" and not c.by_class and not c.ensemble:
             return self.problem.pseudo_labels(self.teacher, images, c.threshold)
         probs: Tensor = (
             averaged(self.teacher, images, c.ensemble)
             if c.ensemble
             else self.teacher(images).logits.softmax(1)
         )
-        return sure(probs, c.threshold, by_class=c.by_class)
+        labels = sure(probs, c.threshold, by_class=c.by_class)
+        return labels if c.labels == "hard" else probs * (labels != UNSURE).unsqueeze(1)
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher."""

@@ -18,12 +18,13 @@ from torch import Tensor
 from sfda.class_ratios import weighted_entropy
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
-from sfda.norm import AlphaBN, mix_norms_, norms
+from sfda.norm import AlphaBN, mix_norms_, norms, train_norms_
 from sfda.problems.segmentation import Segmenter, SegOutput
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo
 
 SMOOTHING = 0.9  # of the channel gaps, against the noise of single batches; ours
+SLOWED = 0.01  # of the rate where all parameters learn: 1e-5 for the usual 1e-3; ours
 
 
 class OsudaConfig(MethodConfig):
@@ -35,7 +36,8 @@ class OsudaConfig(MethodConfig):
     momentum_decay: NonNegativeFloat = 1.0  # rho of eta = exp(-rho t)
     decay_unit: Literal["iteration", "epoch"] = "iteration"
     entropy_weight: NonNegativeFloat = 10.0  # lambda at the start; it falls to 0
-    trained: Literal["affine", "all"] = "affine"  # of the network: what the regulariser protects
+    # what the regulariser protects, or all parameters, at a hundredth of the rate
+    trained: Literal["affine", "all"] = "affine"
 
 
 class Osuda(Method):
@@ -73,9 +75,7 @@ class Osuda(Method):
     def train(self, mode: bool = True) -> Self:
         """Batch norm alone works in train mode: dropout would disturb the entropies."""
         self.training = mode
-        self.student.eval()
-        for layer in norms(self.student):
-            layer.train(mode)
+        train_norms_(self.student, mode)
         return self
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
@@ -102,16 +102,23 @@ class Osuda(Method):
         self.gap.copy_(now if clock.step == 0 else SMOOTHING * self.gap + (1 - SMOOTHING) * now)
 
     def remark(self) -> str:
-        """The gap between the domains, once it is known."""
-        if not bool(self.gap.any()):
-            return ""
-        low, middle, high = self.gap.quantile(torch.tensor([0.1, 0.5, 0.9], device=self.gap.device))
-        return f"channel gap: median {middle:.2f}, 10 to 90 % of channels {low:.2f} to {high:.2f}"
+        """The gap between the domains, once it is known, and a warning where all is trained."""
+        said = []
+        if self.config.trained == "all":
+            said.append("all parameters learn, and nothing holds those outside batch norm")
+        if bool(self.gap.any()):
+            parts = torch.tensor([0.1, 0.5, 0.9], device=self.gap.device)
+            low, middle, high = self.gap.quantile(parts).tolist()
+            said.append(
+                f"channel gap: median {middle:.2f}, 10 to 90 % of channels {low:.2f} to {high:.2f}"
+            )
+        return "; ".join(said)
 
     def parameter_groups(self, schedule: Schedule) -> list[dict[str, Any]]:
-        """Scale and shift of every batch norm, or, if all is trained, everything."""
+        """Scale and shift of every batch norm, or, if all is trained, everything, slowly."""
         if self.config.trained == "all":
-            return super().parameter_groups(schedule)
+            groups = super().parameter_groups(schedule)
+            return [{**group, "scale": SLOWED * group["scale"]} for group in groups]
         trained = [p for p in self.student.parameters() if p.requires_grad]
         return [{"params": trained, "scale": 1.0, "name": "affine"}]
 

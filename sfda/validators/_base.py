@@ -31,10 +31,13 @@ class Validator:
 def rows_of(logits: Float[Tensor, "B C *HW"]) -> Float[Tensor, "M C"]:
     """Logits as rows: of images as they are, of maps one row a pixel.
 
-    Of a map with more than 4,096 pixels a regular grid counts: neighbours say much the same.
+    Of a map with more than 4,096 pixels a regular grid counts, of at most about as many:
+    neighbours say much the same.
     """
     if logits.ndim == 2:
         return logits
-    stride = math.ceil(math.sqrt(logits.shape[2] * logits.shape[3] / PIXELS))
-    thin = logits[..., stride // 2 :: stride, stride // 2 :: stride]
+    height, width = logits.shape[2:]
+    stride = math.ceil(math.sqrt(height * width / PIXELS))
+    top, left = min(stride, height) // 2, min(stride, width) // 2
+    thin = logits[..., top::stride, left::stride]
     return thin.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])

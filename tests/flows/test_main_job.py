@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import math
@@ -143,8 +144,12 @@ def test_the_stages_have_the_users_words_and_the_second_time_come_from_the_cache
 def test_artifacts_show_the_source_the_labels_the_choice_the_report_and_the_verdict(story):
     found = flow_artifacts(story.better["flow_run_id"])
     assert set(found) == {
-        "source-model", "pseudo-labels", "choice", "adaptation-report", "promotion-verdict",
+        "source-model", "pseudo-labels", "choice", "results", "adaptation-report",
+        "promotion-verdict",
     }  # fmt: skip
+    kind, _, coded = found["results"].partition(",")  # the picture itself, on no disk of ours
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(coded) == Path(story.better["picture"]).read_bytes()
     assert "Source card: complete" in found["source-model"]
     assert "48 images" in found["pseudo-labels"]
     counted = [int(r.split("|")[2]) for r in found["pseudo-labels"].splitlines() if "%" in r]

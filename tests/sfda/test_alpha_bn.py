@@ -64,6 +64,34 @@ def test_auto_chooses_without_labels_what_is_certain_and_fits_the_ratios():
     assert not measures(method.adapted)
 
 
+def test_what_auto_keeps_is_what_its_weight_alone_would_give():
+    x, _ = toyseg.images(0.9, seed=1)
+    auto = adapted(x, source_weight="auto")
+    alone = adapted(x, source_weight=float(auto.chosen))
+    for name, tensor in alone.student.state_dict().items():
+        torch.testing.assert_close(auto.student.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("weight", [0.5, "auto"])
+def test_statistics_are_folded_once_however_long_the_run(weight):
+    x, _ = toyseg.images(0.9, seed=1)
+    method = adapted(x, source_weight=weight)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    method.start_epoch(toyseg.scan(x), Clock(2, 2, 2))
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+def test_auto_judges_class_ratios_by_the_users_where_they_are_known():
+    x, _ = toyseg.images(0.9, seed=1)
+    priors = torch.tensor([[0.8, 0.1, 0.1]]).expand(toyseg.SIZE, -1)
+    method = AlphaBn(toyseg.source(), toyseg.info(priors=priors), AlphaBnConfig())
+    assert method._expected(toyseg.scan(x)).tolist() == pytest.approx([0.8, 0.1, 0.1])
+    method = AlphaBn(toyseg.source(), toyseg.info(), AlphaBnConfig())
+    with torch.no_grad():
+        shares = toyseg.source()(x).logits.softmax(1).mean((0, 2, 3))
+    assert method._expected(toyseg.scan(x)).tolist() == pytest.approx(shares.tolist(), rel=1e-3)
+
+
 def test_a_layer_that_measures_must_truly_be_run():
     network = toyseg.source()
     assert not measures(network)

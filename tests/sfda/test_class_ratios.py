@@ -113,6 +113,51 @@ def test_ratios_that_make_no_sense_are_refused(given, said):
         RatioPrior(info(), given, 3)
 
 
+def test_class_weights_may_be_given_by_name():
+    kind = plugins.load("methods", "adami")
+    given = {"blue": 0.6, "ground": 0.1, "red": 0.3}
+    found = {}
+    for weights in (given, "equal", "prior"):
+        ratios = {"ground": 0.8, "red": 0.1, "blue": 0.1}
+        config = kind.Config.from_settings({"class_weights": weights, "ratios": ratios})
+        method = kind(toyseg.source(), toyseg.info(), config)
+        found[str(weights)] = method._weights().tolist()
+    assert found[str(given)] == pytest.approx([0.1, 0.3, 0.6])
+    assert found["equal"] == [1, 1, 1]
+    assert found["prior"] == pytest.approx([1 / 17, 8 / 17, 8 / 17])
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"ground": 1.0}, "one for each of ground, red, blue"),
+        ({"ground": 1.0, "red": 1.0, "blue": 1.0, "sky": 1.0}, "and for no other"),
+        ({"ground": -1.0, "red": 1.0, "blue": 1.0}, "must not be negative"),
+        ({"ground": 0.0, "red": 0.0, "blue": 0.0}, "nor all be 0"),
+    ],
+)
+def test_class_weights_that_make_no_sense_are_refused(weights, said):
+    kind = plugins.load("methods", "adami")
+    with pytest.raises(BadInput, match=said):
+        kind(toyseg.source(), toyseg.info(), kind.Config(class_weights=weights))
+
+
+@pytest.mark.parametrize("name", ["adami", "adaent", "osuda"])
+def test_dropout_rests_while_entropies_are_minimised(name):
+    source = toyseg.source()
+    source.decoder.append(torch.nn.Dropout2d(0.5))
+    kind = plugins.load("methods", name)
+    method = kind(source, toyseg.info(), kind.Config())
+    x, _ = toyseg.images(0.5, seed=1)
+    method.start_epoch(toyseg.scan(x), Clock(0, 6, 1))
+    method.train()
+    assert not method.student.decoder[-1].training
+    rows = toyseg.batch(x, list(range(8)))
+    one, other = (method.losses(rows, Clock(0, 6, 1))["entropy"] for _ in range(2))
+    torch.testing.assert_close(one, other)
+    assert method.student.decoder[1].training
+
+
 def guard():
     student = torch.nn.Linear(1, 1)
     return student, CollapseGuard(student, torch.nn.Linear(1, 1), 2)
@@ -181,4 +226,5 @@ def test_a_collapsed_run_learns_no_more():
     method = kind(toyseg.source(), toyseg.info(), kind.Config())
     method.guard.collapsed.fill_(True)
     x, _ = toyseg.images()
+    method.start_epoch(toyseg.scan(x), Clock(2, 2, 2))
     assert method.losses(toyseg.batch(x, [0, 1]), Clock(0, 2, 2)) == {}

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sfda.evaluate import Answered, segmentation_report
-from sfda.panels import COLOURS, IGNORED, Sample, coloured, panel, small
+from sfda.panels import COLOURS, IGNORED, Sample, coloured, palette, panel, small
 from sfda.pictures import side_by_side
 
 CLASSES = tuple(f"class {c}" for c in range(5))
@@ -38,9 +38,15 @@ def sample(truth=True):
 
 
 def test_a_mask_has_its_classes_colours_and_grey_where_it_does_not_count():
-    found = coloured(np.array([[0, 3, 255, 21]], np.uint8))
-    assert found[0].tolist() == [rgb(0), rgb(3), list(IGNORED), rgb(1)]
-    assert len({*COLOURS}) == len(COLOURS) == 20
+    found = coloured(np.array([[0, 3, 255]], np.uint8))
+    assert found[0].tolist() == [rgb(0), rgb(3), list(IGNORED)]
+
+
+def test_every_class_has_a_colour_of_its_own():
+    assert palette()[:20].tolist() == [rgb(c) for c in range(20)]
+    assert len(np.unique(palette(), axis=0)) == 256
+    apart = np.abs(palette()[:40, None].astype(int) - palette()[None, :40]).sum(-1)
+    assert apart[~np.eye(40, dtype=bool)].min() > 40
 
 
 def test_the_share_that_changed():
@@ -62,6 +68,17 @@ def test_without_truth_there_is_no_column_for_it():
     without = pixels(panel([sample(truth=False)], CLASSES, title="run"))
     assert without.shape[1] == pytest.approx(with_truth.shape[1] * 3 / 4, abs=3)
     assert share(without, rgb(3)) == 0
+
+
+def test_the_legend_of_many_long_names_stays_within_the_picture():
+    many = np.arange(30, dtype=np.uint8).repeat(80).reshape(40, 60)
+    image = np.zeros((40, 60, 3), np.uint8)
+    names = [f"a class with a name that is rather long {c}" for c in range(30)]
+    shown = pixels(panel([Sample("x.png", image, many, many)], names, title="run"))
+    assert (shown[:, :2] == 255).all(), "nothing at the left edge"
+    assert (shown[:, -2:] == 255).all()
+    legend = shown[-200:]  # the masks are above it
+    assert all(share(legend, rgb(c)) > 0 for c in range(20))
 
 
 def test_large_images_are_drawn_small_and_masks_keep_their_values():

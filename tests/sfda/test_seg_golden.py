@@ -56,6 +56,63 @@ def test_both_terms_and_their_gradients(ratios):
     close(entropy.detach(), ratios["self_entropy"], 1e-5)
 
 
+def reference(logits, prior, weights):
+    """Both terms written out pixel by pixel in float64, after section A.3 of the specification."""
+    e = np.exp(logits - logits.max(1, keepdims=True))
+    p = e / e.sum(1, keepdims=True)
+    nu = weights[None, :, None, None]
+    entropy = -(nu * p * np.log(p + 1e-10)).sum() / (p.sum() + 1e-10)
+    relative = p / (p.max(1, keepdims=True) + 1e-10)
+    sizes = relative.sum((2, 3))
+    ratios = sizes / (sizes.sum(1, keepdims=True) + 1e-10)
+    forward = (ratios * (np.log(ratios + 1e-10) - np.log(prior + 1e-10))).sum(1).mean()
+    back = (prior * (np.log(prior + 1e-10) - np.log(ratios + 1e-10))).sum(1).mean()
+    return {"entropy": entropy, "forward": forward, "back": back}
+
+
+CASES = {  # classes, height, width, sums of the prior over the image's pixels
+    "binary": (2, 16, 12, (192, 192)),
+    "five classes": (5, 16, 16, (256, 256)),
+    "unnormalised prior": (2, 16, 16, (260, 264)),
+    "five classes, unnormalised": (5, 8, 12, (97, 90)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_terms_and_gradients_of_other_shapes_and_priors(case):
+    classes, height, width, sums = CASES[case]
+    rng = np.random.default_rng(5)
+    logits = 2 * rng.standard_normal((2, classes, height, width))
+    prior = rng.dirichlet(np.ones(classes), 2) * np.array(sums)[:, None] / (height * width)
+    weights = rng.dirichlet(np.ones(classes))
+    wanted = reference(logits, prior, weights)
+
+    def term(name, values):
+        probs = values.softmax(1)
+        if name == "entropy":
+            return weighted_entropy(probs, torch.from_numpy(weights))
+        predicted = class_ratios(probs, estimator="code")
+        return ratio_divergence(predicted, torch.from_numpy(prior), reverse=name == "back")
+
+    step = 1e-5
+    places = [tuple(rng.integers(0, logits.shape)) for _ in range(12)]
+    for name, value in wanted.items():
+        variable = torch.from_numpy(logits).requires_grad_()
+        found = term(name, variable)
+        assert found.item() == pytest.approx(value, rel=1e-9)
+        (gradient,) = torch.autograd.grad(found, variable)
+        for place in places:
+            sides = []
+            for sign in (1, -1):
+                moved = logits.copy()
+                moved[place] += sign * step
+                sides.append(reference(moved, prior, weights)[name])
+            slope = (sides[0] - sides[1]) / (2 * step)
+            assert gradient[place].item() == pytest.approx(slope, rel=1e-4, abs=1e-9)
+        single = term(name, torch.from_numpy(logits.astype(np.float32)))
+        assert single.item() == pytest.approx(value, abs=1e-6)
+
+
 def test_cross_entropy_of_pixels(ratios):
     targets = ratios["target_onehot"].argmax(1)
     close(sure_cross_entropy(ratios["logits"], targets), ratios["cross_entropy"], 1e-5)

@@ -58,7 +58,7 @@ def test_dice_of_a_volume_adds_up_its_slices():
 
 def test_an_answer_of_an_absent_class_is_an_error_of_its_own_iou():
     metric = SegmentationMetric(("a", "b", "c"))
-    metric.update(mask("ab".replace("a", "0").replace("b", "2")), mask("00"))
+    metric.update(mask("02"), mask("00"))
     assert metric.compute()["mean_iou"] == pytest.approx((1 / 2 + 0) / 2)
     assert "iou" not in metric.per_class()["b"]
     assert metric.per_class()["c"]["iou"] == 0
@@ -104,6 +104,36 @@ def test_slices_that_do_not_follow_each_other_are_refused():
         metric.update(mask("01"), mask("01"), group="a")
 
 
+def test_slices_of_several_sizes_have_no_distance():
+    metric = SegmentationMetric(CLASSES)
+    metric.update(mask("01"), mask("01"), group="a", spacing=(1.0, 1.0, 1.0))
+    with pytest.raises(BadInput, match="slices of volume a differ in size"):
+        metric.update(mask("011"), mask("011"), group="a", spacing=(1.0, 1.0, 1.0))
+
+
+def test_an_image_without_a_pixel_that_counts_does_not_raise_dice():
+    metric = SegmentationMetric(("road", "car"))
+    metric.update(mask("01 11"), mask("00 00"))
+    before = metric.compute()
+    metric.update(mask("01"), mask("xx"))
+    assert before["mean_dice"] == pytest.approx((2 * 1 / (1 + 4) + 0) / 2)
+    assert metric.compute() == before
+    assert metric.count == 2
+
+
+def test_what_is_undefined_is_left_out():
+    metric = SegmentationMetric(("background",))
+    metric.update(mask("00"), mask("00"), spacing=(1.0, 1.0))
+    assert metric.compute() == dict.fromkeys(
+        ("mean_iou", "mean_iou_absent_zero", "pixel_accuracy", "macro_pixel_accuracy"), 1.0
+    )
+
+
 def test_nothing_has_no_metric():
+    metric = SegmentationMetric(CLASSES)
     with pytest.raises(ValueError, match="no images"):
-        SegmentationMetric(CLASSES).compute()
+        metric.compute()
+    metric.update(mask("01"), mask("xx"))
+    with pytest.raises(ValueError, match="none with a pixel that counts"):
+        metric.compute()
+    assert metric.per_class()["organ"] == {"pixels": 0, "images": 0}

@@ -14,7 +14,9 @@ from sfda.evaluate import judge, report
 from sfda.metrics import ClassificationMetric
 from sfda.pictures import side_by_side
 from sfda.problems.classification import ClassOutput
+from sfda.problems.segmentation import SegOutput
 from sfda.types import SeenViews
+from sfda.validators._base import PIXELS, rows_of
 
 VALIDATORS = plugins.names("validators")
 
@@ -89,6 +91,60 @@ def test_a_good_model_scores_above_an_untrained_one(name: str) -> None:
             seen = [SeenViews(torch.arange(120), network(x), network(x), network(x + noise))]
         scores.append(judge(seen, {name: plugins.load("validators", name)()}).scores[name])
     assert scores[0] > scores[1]
+
+
+def test_pixels_are_rows_in_the_order_of_the_maps() -> None:
+    logits = torch.arange(2 * 3 * 2 * 2).reshape(2, 3, 2, 2).float()
+    rows = rows_of(logits)
+    assert rows.shape == (8, 3)
+    assert rows[1].tolist() == logits[0, :, 0, 1].tolist()
+    assert rows[6].tolist() == logits[1, :, 1, 0].tolist()
+    assert rows_of(rows) is rows, "images are rows as they are"
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [((64, 64), 4096), ((65, 65), 32 * 32), ((512, 1024), 43 * 85)]
+)
+def test_of_a_large_map_a_regular_grid_counts(size: tuple[int, int], count: int) -> None:
+    places = torch.arange(size[0] * size[1]).reshape(1, 1, *size)
+    rows = rows_of(places.double())[:, 0].long()
+    assert len(rows) == count <= PIXELS
+    assert (rows == rows_of(places.double())[:, 0].long()).all()
+    down, across = (rows // size[1]).unique(), (rows % size[1]).unique()
+    assert len(down) * len(across) == count
+    for seen, length in ((down, size[0]), (across, size[1])):
+        steps = seen.diff().unique()
+        assert len(steps) == 1
+        assert seen[0] < steps[0]
+        assert length - seen[-1] <= steps[0]
+
+
+@pytest.mark.parametrize("size", [(1, 4097), (2, 40_000), (40_000, 1)])
+def test_of_a_thin_map_something_counts(size: tuple[int, int]) -> None:
+    assert len(rows_of(torch.zeros(1, 2, *size))) >= 2000
+
+
+@pytest.mark.parametrize("name", VALIDATORS)
+def test_pixels_score_as_images_with_the_same_probabilities(name: str) -> None:
+    rng = np.random.default_rng(2)
+    weak, strong = (output(rng.dirichlet(np.ones(3), 24).tolist()) for _ in range(2))
+
+    def maps(out: ClassOutput) -> SegOutput:
+        logits = out.logits.reshape(2, 3, 4, 3).permute(0, 3, 1, 2)
+        return SegOutput(logits, logits)
+
+    scores = []
+    for a, b in ((weak, strong), (maps(weak), maps(strong))):
+        validator = plugins.load("validators", name)()
+        validator.update(SeenViews(torch.arange(len(a.logits)), a, a, b))
+        scores.append(validator.compute())
+    assert scores[0] == pytest.approx(scores[1])
+
+
+def test_validators_are_for_both_problems() -> None:
+    problems = [plugins.load("validators", name).problems for name in VALIDATORS]
+    assert {"entropy", "infomax", "nuclear_norm", "agreement"} <= set(VALIDATORS)
+    assert all({"classification", "segmentation"} <= found for found in problems)
 
 
 def test_metrics_by_hand() -> None:
