@@ -126,6 +126,18 @@ class AlphaBN(Norm):
         return (x * scale.view(shape) + shift.view(shape)).to(x.dtype)
 
 
+def channel_gap(layer: AlphaBN) -> Float[Tensor, " C"]:
+    """|mu_S / sqrt(var_S + e) - mu_T / sqrt(var_T + e)| of its last batch (OSUDA).
+
+    Both variances are unbiased. Zeros before the first batch of more than single values.
+    """
+    if layer.last is None:
+        return torch.zeros_like(layer.source_mean)
+    mean, var = layer.last
+    ours = layer.source_mean / (layer.source_var + layer.eps).sqrt()
+    return (ours - mean / (var + layer.eps).sqrt()).abs()
+
+
 def measures(network: nn.Module) -> bool:
     """Whether a look at data through this network changes what it knows of them."""
     return any(isinstance(layer, AlphaBN) for layer in network.modules())

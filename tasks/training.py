@@ -60,7 +60,7 @@ class Training:
         total = self.batches.steps(self.method.sample(0)) * self.schedule.epochs
         with Progress(self.title, total, done=self._steps_done()) as progress:
             found: list[tuple[dict[str, Tensor], StepEnd]] = []
-            started = time.perf_counter()
+            started, said = time.perf_counter(), self.method.remark()
             for event in adapt(
                 self.method,
                 self.batches,
@@ -81,6 +81,8 @@ class Training:
                         epoch = self._summary(found, time.perf_counter() - started)
                         self._end_epoch(event, epoch)
                         progress.say(_line(epoch, self.schedule.epochs))
+            if (last := self.method.remark()) != said:  # of the last epoch
+                progress.say(last)
         return self._result()
 
     def _summary(self, found: list[tuple[dict[str, Tensor], StepEnd]], seconds: float) -> Any:

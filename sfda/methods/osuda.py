@@ -18,7 +18,7 @@ from torch import Tensor
 from sfda.class_ratios import weighted_entropy
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
-from sfda.norm import AlphaBN, mix_norms_, norms, train_norms_
+from sfda.norm import AlphaBN, channel_gap, mix_norms_, norms, train_norms_
 from sfda.problems.segmentation import Segmenter, SegOutput
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo
@@ -97,8 +97,7 @@ class Osuda(Method):
     @torch.no_grad()
     def _note_gaps(self, clock: Clock) -> None:
         """How far each channel's statistics of this batch are from the source's."""
-        gaps = [channel_gap(layer) for layer in self._layers()]
-        now = torch.cat(gaps)
+        now = torch.cat([channel_gap(layer) for layer in self._layers()])
         self.gap.copy_(now if clock.step == 0 else SMOOTHING * self.gap + (1 - SMOOTHING) * now)
 
     def remark(self) -> str:
@@ -126,15 +125,6 @@ class Osuda(Method):
 def source_share(clock: Clock, decay: float, unit: str) -> float:
     """eta = exp(-decay t), the part of the source statistics: 1 at first."""
     return math.exp(-decay * (clock.step if unit == "iteration" else clock.epoch))
-
-
-def channel_gap(layer: AlphaBN) -> Float[Tensor, " C"]:
-    """|mu_S / sqrt(var_S + e) - mu_T / sqrt(var_T + e)| of the batch; both variances unbiased."""
-    if layer.last is None:  # nothing but single values so far
-        return torch.zeros_like(layer.source_mean)
-    mean, var = layer.last
-    ours = layer.source_mean / (layer.source_var + layer.eps).sqrt()
-    return (ours - mean / (var + layer.eps).sqrt()).abs()
 
 
 def transferability(gap: Float[Tensor, " N"]) -> Float[Tensor, " N"]:

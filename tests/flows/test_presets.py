@@ -122,6 +122,9 @@ def test_adamis_released_configurations(name, batch, weight_decay, pixels, side)
     background, *others = config.ratios.values()
     assert others == pytest.approx([size / side**2 for size in pixels], abs=1e-4)
     assert background == pytest.approx(1 - sum(others), abs=1e-4)
+    assert list(config.class_weights) == list(config.ratios)
+    assert sum(config.class_weights.values()) == pytest.approx(1)
+    assert config.class_weights["background"] == (0.02 if name == "heart-adami" else 0.1)
 
 
 @pytest.fixture(scope="module")
