@@ -1,4 +1,4 @@
-"""A folder is a registry: which files lie in it, and the class that one of them defines."""
+"""A folder is a registry of the files that lie in it and of the class that each defines."""
 
 from __future__ import annotations
 

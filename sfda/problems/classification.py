@@ -12,8 +12,9 @@ from sfda.errors import BadInput
 from sfda.losses import sure_cross_entropy
 from sfda.problems import networks
 from sfda.problems.inputs import defaults, dropout
+from sfda.pseudo_labels import sure
 from sfda.refs import InputSpec, ModelSpec, Views
-from sfda.types import UNSURE, Images, Losses
+from sfda.types import Images, Losses
 
 __all__ = [
     "Bottleneck",
@@ -203,5 +204,4 @@ def pseudo_labels(model: nn.Module, images: Images, threshold: float) -> Int[Ten
     The network stays in the mode it is in: put it in eval mode first.
     """
     out: ClassOutput = model(images)
-    confidence, label = out.logits.softmax(1).max(1)
-    return label.where(confidence >= threshold, UNSURE)
+    return sure(out.logits.softmax(1), threshold, by_class=False)

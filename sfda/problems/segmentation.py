@@ -14,8 +14,9 @@ from sfda.errors import BadInput
 from sfda.losses import sure_cross_entropy
 from sfda.norm import spare_lone_values
 from sfda.problems import seg_networks
+from sfda.pseudo_labels import sure
 from sfda.refs import InputSpec, ModelSpec, Views
-from sfda.types import UNSURE, Images, Losses
+from sfda.types import Images, Losses
 
 __all__ = [
     "SegOutput",
@@ -195,5 +196,4 @@ def pseudo_labels(model: nn.Module, images: Images, threshold: float) -> Int[Ten
     The network stays in the mode it is in: put it in eval mode first.
     """
     out: SegOutput = model(images)
-    confidence, label = out.logits.softmax(1).max(1)
-    return label.where(confidence >= threshold, UNSURE)
+    return sure(out.logits.softmax(1), threshold, by_class=False)
