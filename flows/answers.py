@@ -125,7 +125,9 @@ def stated_input(
 
 def evaluate_text(found: Any) -> str:
     """The metrics of a report, and one score by class."""
-    unit, score = ("pixels", "iou") if "mean_iou" in found.metrics else ("count", "accuracy")
+    from sfda.metrics import score_of
+
+    unit, score = score_of(found.metrics)
     lines = [f"{name.replace('_', ' '):<30}{value:.4f}" for name, value in found.metrics.items()]
     lines += [
         f"{name:<30}{row[score]:.4f}  of {int(row[unit])}"

@@ -118,6 +118,12 @@ def main_metric(metrics: Metrics) -> str:
     return next(m for m in ("mean_iou", "h_score", "macro_accuracy") if m in metrics)
 
 
+def score_of(metrics: Metrics) -> tuple[str, str]:
+    """What a report counts by class, and the score that it gives: of masks, or of images."""
+    masks = main_metric(metrics) == "mean_iou"
+    return ("pixels", "iou") if masks else ("count", "accuracy")
+
+
 def open_set_metrics(counts: Int[Tensor, "K K"], *, eps: float = 0.0) -> Metrics:
     """Metrics of a confusion matrix whose last class is "unknown".
 

@@ -80,6 +80,7 @@ class AdaptPlan(Config):
     views: Views | None
     select_by: str
     regime: Regime | None
+    source_ratios: tuple[float, ...] | None = None  # of the card, which no model's digest covers
     seed: int
 
 
@@ -111,8 +112,16 @@ def make_plan(
         views=views,
         select_by=by,
         regime=shift.regime,
+        source_ratios=_ratios(source),
         seed=seed,
     )
+
+
+def _ratios(source: ModelRef) -> tuple[float, ...] | None:
+    """Class ratios of pixels from the source's card, where it has one."""
+    card = read_card(locate(source.uri)) if source.problem == "segmentation" else None
+    found = card.tensors.get("class_ratio") if card else None
+    return None if found is None else tuple(found.tolist())
 
 
 @task(
@@ -142,8 +151,8 @@ def adapt_to_target(
     views = plan.views or spec.views
     kind: type[Method] = plugins.load("methods", plan.method)
     torch.manual_seed(plan.seed)
-    card = read_card(locate(source.uri))
-    algorithm = kind(network, opened.info(plan.regime, source, card), settings)
+    info = opened.info(plan.regime, source, plan.source_ratios)
+    algorithm = kind(network, info, settings)
     place(algorithm, chosen)
     look = scan(opened.images, spec.input, device=chosen)
     work = key_of(

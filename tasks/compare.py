@@ -10,7 +10,7 @@ from typing import Any
 from prefect import task
 
 from sfda.config import Config
-from sfda.metrics import main_metric
+from sfda.metrics import main_metric, score_of
 from sfda.refs import Adaptation, LabelledSplit, ManifestRef, Metrics, ModelRef, Report
 from sfda.source import BOUND
 from tasks.cache import SameWork
@@ -228,6 +228,6 @@ def table(rows: list[dict[str, Any]], metric: str) -> str:
 
 def counts_text(found: Report) -> str:
     """How many test images each class has, or how many pixels."""
-    unit = "pixels" if main_metric(found.metrics) == "mean_iou" else "count"
+    unit, _ = score_of(found.metrics)
     counts = [f"{name} {int(row[unit])}" for name, row in found.per_class.items()]
     return f"Split `{found.split}`, {found.count} images: {', '.join(counts)}."

@@ -13,7 +13,7 @@ from sfda.data.bundle import read_spec
 from sfda.data.loaders import labelled_scan
 from sfda.errors import BadInput
 from sfda.evaluate import report
-from sfda.metrics import main_metric
+from sfda.metrics import score_of
 from sfda.pictures import side_by_side
 from sfda.refs import (
     Candidate,
@@ -175,7 +175,7 @@ def report_text(sides: SideBySide, title: str) -> str:
         for name, before in sides.source.metrics.items()
     ]
     after = sides.adapted.per_class
-    unit, score = score_of(sides.source)
+    unit, score = score_of(sides.source.metrics)
     classes = [
         f"| {name} | {int(row[unit])} | {_share(row, score)} | {_share(after[name], score)} |"
         for name, row in sides.source.per_class.items()
@@ -200,12 +200,6 @@ def report_text(sides: SideBySide, title: str) -> str:
             *classes,
         ]
     )
-
-
-def score_of(found: Report) -> tuple[str, str]:
-    """Names of what is counted and of the score that stand by class in a report."""
-    masks = main_metric(found.metrics) == "mean_iou"
-    return ("pixels", "iou") if masks else ("count", "accuracy")
 
 
 def _named(word: str) -> str:

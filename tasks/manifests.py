@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sfda.card import Card
 from sfda.config import Config
 from sfda.data.decode import decode, decode_key
 from sfda.data.labels import listed
@@ -43,7 +42,10 @@ class Opened:
     images: Pictures
 
     def info(
-        self, regime: Regime | None = None, model: ModelRef | None = None, card: Card | None = None
+        self,
+        regime: Regime | None = None,
+        model: ModelRef | None = None,
+        ratios: tuple[float, ...] | None = None,
     ) -> TargetInfo:
         """What a method may know of it: nothing that comes from its labels.
 
@@ -62,7 +64,7 @@ class Opened:
             priors=None if priors is None else torch.from_numpy(np.array(priors, np.float32)),
             regime=regime,
             classes=model.classes if model else None,
-            source_ratios=card.tensors.get("class_ratio") if card else None,
+            source_ratios=None if ratios is None else torch.tensor(ratios),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,13 +67,6 @@ def open_ragged(path: Path, count: int) -> Ragged | None:
     except (OSError, ValueError):
         return None
     return found if len(found) == count else None
-
-
-def sizes_of(images: Pictures) -> Sequence[tuple[int, int]]:
-    """(height, width) of every image."""
-    if isinstance(images, Ragged):
-        return [(int(h), int(w)) for h, w, _ in images.shapes]
-    return [(images.shape[1], images.shape[2])] * len(images)
 
 
 def _shapes(path: Path) -> np.ndarray[Any, np.dtype[np.int64]]:

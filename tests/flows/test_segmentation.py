@@ -16,6 +16,7 @@ import pytest
 import small_seg
 from conftest import Home, World, flow_artifacts, flow_stages, sfda
 from PIL import Image
+from safetensors.torch import save_file
 
 from tasks import tracking
 
@@ -252,3 +253,20 @@ def test_class_ratios_come_from_a_file(shop, tmp_path):
     assert "no class liver; there are ground, disc, bar" in refused.err
     file.unlink()
     assert "there is no file" in shop.adapt(shop.target, *adapt).err
+
+
+def test_a_card_added_later_is_not_overlooked_by_the_cache(shop, tmp_path):
+    bare = tmp_path / "bare.safetensors"
+    save_file(small_seg.source().state_dict(), bare)
+    sfda("import-model", bare, "--arch", "sfda:tinyunet", "--problem", "segmentation", "--classes",
+         ",".join(small_seg.CLASSES), "--name", "late")  # fmt: skip
+
+    def prior(version: int) -> str:
+        said = sfda("adapt", "--source", f"models:/late/{version}", "--target", shop.target,
+                    "--method", "adami", "--epochs", "1", "--name", "later")  # fmt: skip
+        assert said.code == 0, said.err
+        return next(line for line in said.err.splitlines() if "class ratios" in line)
+
+    assert "estimated from the target" in prior(1)
+    card = sfda("card", "--model", "models:/late/1", "--data", shop.source, "--json").json
+    assert "from the source card" in prior(int(card["version"]))  # the same weights
