@@ -39,8 +39,8 @@ slow: setup
 	$(BIN)/python -m pytest -m "slow or gpu"
 
 check: setup
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	$(BIN)/ruff check --no-cache
+	$(BIN)/ruff format --no-cache --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -6,12 +6,12 @@ import heapq
 from itertools import count
 
 import numpy as np
-from sfda.panels import Sample, panel
 from torch import nn
 
 from sfda.data.masks import Mask
 from sfda.data.segmenting import segment
 from sfda.data.windows import Picture
+from sfda.panels import Sample, panel
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
 from tasks import manifests
 from tasks.device import DeviceName, choose, place

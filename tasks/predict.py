@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from sfda.data.segmenting import segment_all
 from torch import nn
 
 from sfda.data.loaders import scan
+from sfda.data.segmenting import segment_all
 from sfda.errors import BadInput
 from sfda.refs import ModelSpec
 from sfda.rejection import NAME as UNKNOWN_NAME

@@ -7,11 +7,11 @@ from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from sfda.data.segmenting import segment_all
 
 from sfda.data.loaders import scan
 from sfda.data.predictions import keep_predictions
 from sfda.data.seg_predictions import keep_masks
+from sfda.data.segmenting import segment_all
 from sfda.refs import ManifestRef, ModelRef, PredictionsRef
 from tasks import manifests
 from tasks.cache import SameWork, key_of

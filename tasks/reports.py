@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from sfda.data.segmenting import segment_all
 from torch import nn
 
 from sfda.data.loaders import labelled_scan
+from sfda.data.segmenting import segment_all
 from sfda.evaluate import Answered, report, segmentation_report
 from sfda.refs import ModelSpec, Report
 from tasks import manifests
