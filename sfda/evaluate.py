@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sfda.errors import NotFinite
 from sfda.metrics import ClassificationMetric
+from sfda.metrics_detection import BoxesOf, DetectionMetric
 from sfda.metrics_segmentation import SegmentationMetric
 from sfda.refs import Report, Scores
 from sfda.rejection import TwoClusters
@@ -74,6 +75,26 @@ def segmentation_report(
         metrics=metric.compute(),
         per_class=metric.per_class(),
         confusion=metric.confusion.tolist(),
+    )
+
+
+def detection_report(
+    answers: Iterable[tuple[BoxesOf, BoxesOf]],
+    classes: Sequence[str],
+    *,
+    split: str,
+    counted: Sequence[int] | None = None,
+) -> Report:
+    """The report over pairs of a network's boxes and a person's; of the classes in `counted`."""
+    metric = DetectionMetric(classes, counted=counted)
+    for answer, truth in answers:
+        metric.update(answer, truth)
+    return Report(
+        split=split,
+        count=metric.count,
+        metrics=metric.compute(),
+        per_class={name: {"boxes": 0.0} for name in classes} | metric.per_class(),
+        confusion=metric.confusion(),
     )
 
 

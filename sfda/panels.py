@@ -69,7 +69,7 @@ def _legend(samples: Sequence[Sample], classes: Sequence[str]) -> list[Patch]:
     """The colours of the classes that are seen, and what else there is to know of colours."""
     shown = _shown(samples, len(classes))
     patches = [
-        Patch(color=_hexed(palette()[c]), label=_short_class(classes[c])) for c in shown[:LEGEND]
+        Patch(color=_hexed(palette()[c]), label=shortened(classes[c])) for c in shown[:LEGEND]
     ]
     if len(shown) > LEGEND:
         patches.append(Patch(alpha=0, label=f"and {len(shown) - LEGEND} more classes"))
@@ -85,7 +85,7 @@ def _row(axes: Sequence[Axes], sample: Sample) -> None:
     for place, (name, picture) in zip(axes, shown, strict=False):
         place.imshow(picture, interpolation="nearest")
         text = f"{name}, {sample.changed:.0%} changed" if name == "adapted" else name
-        place.set_title(_short(sample.name) if name == "image" else text, fontsize=9)
+        place.set_title(ending(sample.name) if name == "image" else text, fontsize=9)
     for place in axes:
         place.set_axis_off()
 
@@ -141,9 +141,11 @@ def _shown(samples: Sequence[Sample], classes: int) -> list[int]:
     return [int(c) for c in np.flatnonzero(seen[:classes])]
 
 
-def _short(name: str, most: int = 34) -> str:
+def ending(name: str, most: int = 34) -> str:
+    """The end of a long name: of paths it tells more than the beginning."""
     return name if len(name) <= most else "…" + name[-most + 1 :]
 
 
-def _short_class(name: str) -> str:
-    return name if len(name) <= NAME else name[: NAME - 1] + "…"
+def shortened(name: str, most: int = NAME) -> str:
+    """The beginning of a long name."""
+    return name if len(name) <= most else name[: most - 1] + "…"

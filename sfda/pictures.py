@@ -27,9 +27,12 @@ class Shown(NamedTuple):
 
 
 def shown_of(found: Report) -> Shown:
-    """Accuracies of images, or overlaps of masks."""
-    if main_metric(found.metrics) == "mean_iou":
+    """Accuracies of images, overlaps of masks, or precision of boxes."""
+    main = main_metric(found.metrics)
+    if main == "mean_iou":
         return Shown("iou", "IoU", "mean_iou", "pixel_accuracy")
+    if main == "coco_ap50":
+        return Shown("ap50", "AP50", "coco_ap50", "coco_ap")
     return Shown("accuracy", "accuracy", "macro_accuracy", "overall_accuracy")
 
 
@@ -67,6 +70,8 @@ def _bars(axes: Axes, classes: Sequence[str], source: Report, adapted: Report) -
 def _matrix(axes: Axes, classes: Sequence[str], report: Report, name: str) -> None:
     """Rows: truth; columns: prediction; shade: share of the row."""
     counts = np.array(report.confusion, dtype=float)
+    if len(counts) > len(classes):  # of boxes: missed, or invented
+        classes = [*classes, "background"]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     overall = shown_of(report).overall

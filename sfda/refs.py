@@ -12,6 +12,7 @@ Problem = Literal["classification", "segmentation", "detection", "pose"]
 Scores = dict[str, float]
 Metrics = dict[str, float]
 Pixels = Annotated[int, Field(ge=1, le=16384)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class InputSpec(Config):
@@ -24,6 +25,7 @@ class InputSpec(Config):
     size: tuple[Pixels, Pixels]
     resize: tuple[Pixels, Pixels] | None = None  # None: straight to `size`, nothing cropped
     tiled: bool = False  # True: nothing is resized; the network sees tiles of `size`
+    letterbox: bool = False  # True: ratio kept, at the top left; the rest is filled with the mean
     keep_ratio: bool = False  # True: the shorter side is resized and the middle square is kept
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     channels: Literal["rgb", "bgr", "gray"] = "rgb"
@@ -42,6 +44,8 @@ class InputSpec(Config):
             raise ValueError(f"resize {self.resize} is smaller than size {self.size}")
         if self.tiled and self.resize:
             raise ValueError("a tiled input resizes nothing: leave out `resize`")
+        if self.letterbox and (self.tiled or self.resize or self.keep_ratio):
+            raise ValueError("`letterbox` goes without tiled, resize and keep_ratio")
         if isinstance(self.window, tuple) and self.window[0] >= self.window[1]:
             raise ValueError(f"window {self.window}: the lower end must lie below the upper one")
         return self
@@ -65,10 +69,13 @@ class Views(Config):
     flip: bool = True  # mirror left to right, half of the time
     rotate: float = Field(0.0, ge=0, le=180)  # at most this many degrees, either way
     jitter: float = Field(0.4, ge=0, le=1)  # strong: brightness, contrast, saturation
+    jittered: Share = 1.0  # probability of that and of a hue
     hue: float = Field(0.1, ge=0, le=0.5)
     grayscale: float = Field(0.2, ge=0, le=1)  # probability
     blur: float = Field(0.5, ge=0, le=1)  # probability of a Gaussian blur
-    erase: float = Field(0.5, ge=0, le=1)  # probability of a rectangle of noise
+    blur_sigma: float | None = Field(None, ge=0.1)  # its most, in pixels; None: by the image's size
+    # probability of a rectangle of noise; of three numbers that of a larger one and of two others
+    erase: Share | tuple[Share, Share, Share] = 0.5
 
 
 class ManifestRef(Config):
@@ -105,6 +112,7 @@ class ModelSpec(Config):
     bottleneck_dim: int = 256
     bottleneck_dropout: float = Field(0.0, ge=0, lt=1)
     binary_logit: bool = False  # segmentation: the head has one output, of the second class
+    config: dict[str, Any] | None = None  # detection: the model part of an mmdet configuration
     reject: float | None = Field(None, ge=0, le=1)  # uncertainty above which it says "unknown"
 
     @model_validator(mode="after")

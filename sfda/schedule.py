@@ -23,7 +23,7 @@ class Schedule(Config):
     decay: Literal["shot", "poly", "steps", "none"] = "shot"
     decay_every: PositiveInt = 20  # epochs; steps alone
     decay_factor: float = Field(0.9, gt=0, le=1)  # steps alone
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(64, ge=1)
     drop_last: bool = False
     epochs: PositiveInt = 15
     clip_norm: PositiveFloat | None = None

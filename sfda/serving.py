@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sfda.data.bundle import read_bundle, read_spec
+from sfda.data.detecting import detect_all
 from sfda.data.inputs import answer, centre_crop, prepare, standardise
 from sfda.data.segmenting import segment
 from sfda.rejection import NAME, answers
@@ -79,6 +80,34 @@ class SegmenterModel(Model):
         return segment(self.network, prepared, self.spec.input, device=self.device, out_size=size)
 
 
+class DetectorModel(Model):
+    """Images in, boxes out."""
+
+    def predict(self, images: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Boxes for uint8 images [N, H, W, 3], or [N, H, W, 1], or a list of such of any size.
+
+        One dict an image: `boxes` [n, 4] as x1, y1, x2, y2 in its pixels, `labels` [n] by name,
+        `scores` [n], the surest first. ValueError for other types than uint8.
+        """
+        return [self._found(_checked(image)) for image in images]
+
+    def _found(self, image: np.ndarray) -> dict[str, Any]:
+        prepared = prepare(image, self.spec.input)
+        sizes = [(image.shape[0], image.shape[1])]
+        look = detect_all(
+            self.network, prepared[None], self.spec.input, device=self.device, sizes=sizes
+        )
+        _, found = next(iter(look))
+        return {
+            "boxes": found.boxes.numpy(),
+            "labels": np.array(self.spec.classes)[found.labels.numpy()],
+            "scores": found.scores.numpy(),
+        }
+
+
+MODELS = {"segmentation": SegmenterModel, "detection": DetectorModel}
+
+
 def _checked(image: Any) -> np.ndarray:
     found = np.asarray(image)
     if found.dtype != np.uint8 or found.ndim not in (2, 3):
@@ -89,5 +118,4 @@ def _checked(image: Any) -> np.ndarray:
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Model:
     """The model of a bundle; the name is MLflow's."""
     folder = Path(path)
-    segments = read_spec(folder).problem == "segmentation"
-    return SegmenterModel(folder) if segments else ClassifierModel(folder)
+    return MODELS.get(read_spec(folder).problem, ClassifierModel)(folder)

@@ -28,13 +28,14 @@ class SupervisedConfig(MethodConfig):
     schedule: Schedule = Schedule(lr=1e-2, epochs=30)
     lr_scale: dict[str, float] = {"backbone": 0.1}
     smoothing: float = Field(0.1, ge=0, lt=1)
+    append: bool = False  # detection: the true boxes join the proposals
 
 
 class Supervised(Method):
-    """Cross-entropy on labelled images."""
+    """Cross-entropy on labelled images; of detectors their own losses on labelled boxes."""
 
     Config = SupervisedConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
     usual: ClassVar[Mapping[str, dict[str, Any]]] = {
         # all of the network is new: plain cross-entropy, as for AdaEnt's source model
         "segmentation": {
@@ -44,7 +45,16 @@ class Supervised(Method):
             },
             "lr_scale": {"backbone": 1.0},
             "smoothing": 0.0,
-        }
+        },
+        "detection": {
+            "schedule": {
+                "optimizer": "adamw", "lr": 3e-4, "weight_decay": 1e-4, "decay": "poly",
+                "batch_size": 4, "epochs": 30, "clip_norm": 10.0,
+            },
+            "lr_scale": {},
+            "smoothing": 0.0,
+            "append": True,
+        },
     }  # fmt: skip
     config: SupervisedConfig
 
@@ -57,6 +67,7 @@ class Supervised(Method):
             batch.labelled.images,
             batch.labelled.targets,
             smoothing=self.config.smoothing,
+            **({"append": True} if self.config.append else {}),
         )
         return found
 

@@ -26,10 +26,11 @@ from tasks.home import home, one_at_a_time
 from tasks.models import locate, open_model
 from tasks.training import Training
 
-DEFAULT_METHODS = {"classification": "shot", "segmentation": "mean_teacher"}
+DEFAULT_METHODS = {"classification": "shot", "segmentation": "mean_teacher", "detection": "lpld"}
 DEFAULT_VALIDATORS = {  # the first that may choose
     "classification": ("infomax", "agreement"),
     "segmentation": ("agreement", "infomax"),
+    "detection": ("agreement", "entropy"),
 }
 
 
@@ -172,11 +173,21 @@ def adapt_to_target(
             seed=plan.seed,
             device=chosen,
             workers=workers,
+            smallest=1 if source.problem == "detection" else 2,  # its batch norm never learns
         ),
         scan=replaying(look, predictions, spec) if spec.problem == "classification" else look,
         schedule=settings.schedule,
         seed=plan.seed,
-        judge=_judge(opened, spec.input, views, plan.select_by, algorithm, source.problem, chosen),
+        judge=_judge(
+            opened,
+            spec.input,
+            views,
+            plan.select_by,
+            algorithm,
+            source.problem,
+            chosen,
+            predictions.profile,
+        ),
         select_by=plan.select_by,
         keep=keep,
         run_id=run_id,
@@ -194,6 +205,7 @@ def _judge(
     method: Method,
     problem: str,
     device: torch.device,
+    profile: dict[str, Any],
 ) -> Callable[[nn.Module], Judged]:
     names = validators_for(select_by, problem)
     look = scan(opened.images, spec, device=device)
@@ -201,6 +213,9 @@ def _judge(
 
     def judged(network: nn.Module) -> Judged:
         validators = {name: plugins.load("validators", name)() for name in names}
+        for validator in validators.values():
+            if validator.needs_source:
+                validator.refer(profile)
         if any(v.needs_views for v in validators.values()):
             return judge(look_views(network), validators, method.rejection)
         return judge((SeenViews(*seen) for seen in look(network)), validators, method.rejection)

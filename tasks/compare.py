@@ -19,6 +19,7 @@ from tasks.evaluate import evaluate_model, evaluate_thresholds
 
 CLOSED = ("overall_accuracy", "macro_accuracy")
 OPEN = ("h_score", "os_star", "unk", "os")
+BOXES = ("coco_ap50", "coco_ap", "voc07_ap50")
 MASKS = ("mean_iou", "mean_dice", "pixel_accuracy")
 SOURCE_THRESHOLD = 0.5  # at which GLC evaluates source models on open targets
 GRID = tuple(round(0.02 * i, 2) for i in range(1, 50))  # thresholds the oracle may pick from
@@ -173,7 +174,8 @@ def make_rows(
 
 def metrics_of(found: Metrics) -> tuple[str, ...]:
     """What a comparison shows: of pixels, or other figures where there are unknown samples."""
-    return {"h_score": OPEN, "mean_iou": MASKS}.get(main_metric(found), CLOSED)
+    kinds = {"h_score": OPEN, "mean_iou": MASKS, "coco_ap50": BOXES}
+    return kinds.get(main_metric(found), CLOSED)
 
 
 def source_rows(source: SourceOnly) -> list[Row]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from prefect import task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
@@ -25,6 +26,7 @@ from sfda.refs import (
     SideBySide,
 )
 from tasks import manifests, tracking
+from tasks.box_panels import draw_box_panel
 from tasks.cache import SameWork, key_of
 from tasks.device import DeviceName, choose, place
 from tasks.home import disk_errors, home
@@ -32,6 +34,10 @@ from tasks.manifests import Opened
 from tasks.models import locate, open_model
 from tasks.panels import draw_panel
 from tasks.reports import make_reporter
+
+PANELS: Mapping[str, Callable[..., bytes]] = MappingProxyType(
+    {"segmentation": draw_panel, "detection": draw_box_panel}
+)
 
 
 def evaluate_model(
@@ -108,15 +114,15 @@ def evaluate(
 
     Where the adapted model rejects, the source is given the same threshold: what is compared is
     the adaptation. `seen` is the split that was adapted to and the digest of its images: without
-    labels the panel of a segmentation shows those.
+    labels the panel of what changed most shows those.
     """
     name = key_of(
         source=source.sha256, adapted=adapted.sha256, manifest=manifest.sha256, split=split
     )
     panel = None
-    if source.problem == "segmentation":
+    if source.problem in PANELS:
         shown = split.name if split else seen[0]
-        drawn = draw_panel(
+        drawn = PANELS[source.problem](
             source, adapted, manifest, shown, title, device, labelled=split is not None
         )
         panel = _keep_picture(f"{name[:24]}-panel", drawn)

@@ -13,7 +13,7 @@ from torch import nn
 from sfda.card import missing
 from sfda.data.bundle import write_bundle
 from sfda.data.cards import read_card
-from sfda.data.checkpoints import load_classifier, load_segmenter, read_weights
+from sfda.data.checkpoints import load_classifier, load_detector, load_segmenter, read_weights
 from sfda.errors import BadInput
 from sfda.refs import InputSpec, ModelRef, ModelSpec, Problem
 from tasks import models
@@ -37,7 +37,11 @@ def import_source(uri: str) -> ModelRef:
 
 
 LOADERS: Mapping[str, Callable[..., tuple[nn.Module, ModelSpec]]] = MappingProxyType(
-    {"classification": load_classifier, "segmentation": load_segmenter}
+    {
+        "classification": load_classifier,
+        "segmentation": load_segmenter,
+        "detection": load_detector,
+    }
 )
 
 
@@ -51,7 +55,7 @@ def import_checkpoint(
 ) -> ModelRef:
     """A checkpoint as a bundle below home, its code not run and every key accounted for."""
     if problem not in LOADERS:
-        known = " and ".join(LOADERS)
+        known = ", ".join(LOADERS)
         raise BadInput(f"models for {problem} cannot be imported yet; those for {known} can")
     network, spec = LOADERS[problem](
         read_weights(Path(weights)), arch=arch, classes=classes, input=input_spec

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sfda.boxes import Boxes
+from sfda.data.detecting import detect_all, to_frame
 from sfda.data.inputs import answer
 from sfda.data.loaders import LabelledLoader, TargetLoader, labelled_scan
 from sfda.data.mask_store import keep_masks
@@ -35,6 +37,11 @@ def labelled_batches(
     }  # fmt: skip
     if spec.problem == "segmentation":
         return LabelledLoader(opened.images, _masks(opened, spec), spec.input, spec.views, **given)
+    if spec.problem == "detection":
+        table = manifests.boxes_for(opened.split, spec.classes)
+        sizes = manifests.AnswerSizes(opened.split)
+        boxes = [to_frame(found, sizes[row], spec.input) for row, found in enumerate(table.rows)]
+        return LabelledLoader(opened.images, boxes, spec.input, spec.views, **given)
     labels = torch.from_numpy(manifests.labels_for(opened.split, spec.classes))
     loader = TargetLoader(opened.images, spec.input, spec.views, strong=False, **given)
     return LabelledBatches(loader, labels.to(device))
@@ -53,6 +60,17 @@ def labelled_outputs(
         return
     labels = manifests.labels_for(opened.split, spec.classes)
     yield from labelled_scan(opened.images, labels, spec.input, device=device)(network)
+
+
+def labelled_boxes(
+    network: nn.Module, opened: Opened, spec: ModelSpec, device: torch.device
+) -> Iterator[tuple[Boxes, Boxes]]:
+    """What a detector makes of every image of a split, and a person's boxes of it."""
+    truth = manifests.boxes_for(opened.split, spec.classes)
+    sizes = manifests.AnswerSizes(opened.split)
+    look = detect_all(network, opened.images, spec.input, device=device, sizes=sizes)
+    for row, found in look:
+        yield found, to_frame(truth[row], sizes[row], spec.input)
 
 
 def _masks(opened: Opened, spec: ModelSpec) -> Pictures:

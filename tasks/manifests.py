@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sfda.config import Config
+from sfda.data.coco import BoxLabels, BoxTable
 from sfda.data.decode import decode, decode_key
 from sfda.data.labels import listed
 from sfda.data.manifest import (
@@ -140,8 +141,36 @@ def mask_table(split: Split, model: tuple[str, ...]) -> Mask:
     return table
 
 
+def boxes_for(split: Split, model: tuple[str, ...], *, unknown: bool = False) -> BoxTable:
+    """The split's boxes in the model's classes, those of classes that it lacks left out.
+
+    Raises BadInput where there are none or names do not fit, and, unless `unknown` classes may be
+    left out here, where a box's class is foreign to the model.
+    """
+    if split.boxes is None:
+        raise BadInput(f"{split.manifest} has no boxes in '{split.name}', and this needs some")
+    place = class_map(split.classes, model, split.manifest)
+    rows = []
+    for found in split.boxes.rows:
+        labels = place[found.labels]
+        known = labels != UNKNOWN
+        if not unknown and not known.all():
+            shift = class_shift(split.classes, model, split.manifest)
+            raise BadInput(
+                f"{split.manifest} has boxes of classes that the model lacks, and learning from "
+                f"them needs those: {listed(shift.extra)}; the model has {listed(model)}"
+            )
+        rows.append(BoxLabels(found.boxes[known], labels[known], found.crowd[known]))
+    return BoxTable(tuple(rows), split.boxes.notes)
+
+
+def shared_classes(split: Split, model: tuple[str, ...]) -> list[int]:
+    """The model's classes that the split's list names too: those that metrics are about."""
+    return sorted({int(i) for i in class_map(split.classes, model, split.manifest) if i != UNKNOWN})
+
+
 class AnswerSizes(Sequence[tuple[int, int]]):
-    """(height, width) in pixels of each image as it came: what masks are answered in."""
+    """(height, width) in pixels of each image as it came: what masks and boxes are answered in."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -248,8 +277,8 @@ def has_labels(manifest: Manifest, split: str) -> bool:
 def check_learnable(ref: ManifestRef, split: str, classes: tuple[str, ...]) -> None:
     """Raise BadInput unless every row of the split has a label, of one of these classes."""
     found = open_ref(ref)
-    learn = mask_table if found.problem == "segmentation" else labels_for
-    learn(read_split(found, split), classes)
+    learn: dict[str, Callable[..., Any]] = {"segmentation": mask_table, "detection": boxes_for}
+    learn.get(found.problem, labels_for)(read_split(found, split), classes)
 
 
 def class_names(ref: ManifestRef) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from sfda.data.detecting import detect_all
 from sfda.data.loaders import scan
 from sfda.data.segmenting import segment_all
 from sfda.errors import BadInput
@@ -33,7 +35,8 @@ def predict(model: str, target: str, split: str, out: Path, device: DeviceName) 
 
     Of a classifier: file, label, confidence (the likeliest class's probability, also where the
     label is "unknown"). Of a segmenter: file, mask, mean confidence, and the share of each class;
-    the masks lie in `masks/` under the images' names, class indices of the images' size.
+    the masks lie in `masks/` under the images' names, class indices of the images' size. Of a
+    detector: file, label, confidence and corners in pixels, one row a box.
     """
     network, spec = open_model(refer(model))
     chosen = choose(device)
@@ -48,6 +51,9 @@ def predict(model: str, target: str, split: str, out: Path, device: DeviceName) 
         if spec.problem == "segmentation":
             header = ("file", "mask", "confidence", *spec.classes)
             rows = _masks(network, spec, opened, chosen, out)
+        elif spec.problem == "detection":
+            header = ("file", "label", "confidence", "x1", "y1", "x2", "y2")
+            rows = _boxes(network, spec, opened, chosen, out)
         else:
             header = ("file", "label", "confidence")
             rows = _labels(network, spec, opened, chosen)
@@ -86,6 +92,39 @@ def _masks(
         shares = np.bincount(mask.ravel(), minlength=len(spec.classes)) / mask.size
         mean = float(sure.mean()) / 255
         yield split.names[row], place, f"{mean:.6f}", *(f"{share:.6f}" for share in shares)
+
+
+def _boxes(
+    network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device, out: Path
+) -> Iterator[Row]:
+    """One row a box; the same as COCO JSON in `predictions.json`, where images without any stand
+    too.
+    """
+    split = opened.split
+    sizes = manifests.AnswerSizes(split)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    look = detect_all(network, opened.images, spec.input, device=device, sizes=sizes)
+    for row, found in look:
+        height, width = sizes[row]
+        name = split.names[row]
+        images.append({"id": row + 1, "file_name": name, "width": width, "height": height})
+        for box, label, score in zip(*(part.tolist() for part in found), strict=True):
+            corners = [round(v, 2) for v in box]
+            x1, y1, x2, y2 = corners
+            annotations.append(
+                {
+                    "id": len(annotations) + 1, "image_id": row + 1, "category_id": label + 1,
+                    "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
+                    "area": round((x2 - x1) * (y2 - y1), 2), "iscrowd": 0, "score": round(score, 6),
+                }
+            )  # fmt: skip
+            yield name, spec.classes[label], f"{score:.6f}", *(f"{v:.2f}" for v in corners)
+    categories = [{"id": i, "name": name} for i, name in enumerate(spec.classes, start=1)]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    part = out / f".predictions.{os.getpid()}.json"
+    part.write_text(json.dumps(document), encoding="utf-8")
+    os.replace(part, out / "predictions.json")
 
 
 def mask_name(name: str) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
+from sfda.data.det_predictions import keep_boxes
+from sfda.data.detecting import detect_all
 from sfda.data.loaders import scan
 from sfda.data.predictions import keep_predictions
 from sfda.data.seg_predictions import keep_masks
@@ -20,6 +24,9 @@ from tasks.home import disk_errors, home, one_at_a_time
 from tasks.manifests import ClassShift
 from tasks.models import open_model
 
+DENSE: Mapping[str, tuple[Callable[..., Any], Callable[..., PredictionsRef]]] = MappingProxyType(
+    {"segmentation": (segment_all, keep_masks), "detection": (detect_all, keep_boxes)}
+)
 log = logging.getLogger("sfda")
 
 
@@ -34,7 +41,7 @@ def pseudo_label(
 ) -> PredictionsRef:
     """Labels, confidences and features of every target image, in the eyes of the source model.
 
-    For segmentation: a mask, its confidences and its class ratios.
+    For segmentation: a mask, its confidences and its class ratios; for detection: boxes.
     `seen` is the digest of what can be seen of the split; labels are not, so they do not count.
     """
     network, spec = open_model(source)
@@ -46,11 +53,12 @@ def pseudo_label(
     folder = home() / "predictions" / key[:24]
     place(network, chosen)
     with disk_errors(f"predictions in {folder}"), one_at_a_time(folder):
-        if spec.problem == "segmentation":
+        if spec.problem in DENSE:
+            look_at, keep = DENSE[spec.problem]
             sizes = manifests.AnswerSizes(opened.split)
-            look = segment_all(network, opened.images, spec.input, device=chosen, sizes=sizes)
+            look = look_at(network, opened.images, spec.input, device=chosen, sizes=sizes)
             size = len(opened.images)
-            return keep_masks(look, spec, folder, size=size, source_sha256=source.sha256)
+            return keep(look, spec, folder, size=size, source_sha256=source.sha256)
         return keep_predictions(
             scan(opened.images, spec.input, device=chosen),
             network,

@@ -20,6 +20,8 @@ from tasks.device import DeviceName
 from tasks.evaluate import evaluate_model
 from tasks.models import locate, refer
 
+NEEDS = {"smp": ("segmentation-models-pytorch",), "mmdet": ("mmdet", "mmcv-lite")}
+
 
 @task(name="registration")
 def register(
@@ -46,7 +48,7 @@ def register(
             name,
             depth=read_spec(folder).input.depth,
             tags={"sha256": model.sha256, **tags},
-            needs=("segmentation-models-pytorch",) if model.arch.startswith("smp:") else (),
+            needs=NEEDS.get(model.arch.partition(":")[0], ()),
         )
     tracking.set_alias(found, alias)
     return found

@@ -8,9 +8,12 @@ from functools import partial
 import torch
 from torch import nn
 
+from sfda.boxes import Boxes
+from sfda.data.detecting import detect_all
 from sfda.data.loaders import labelled_scan
 from sfda.data.segmenting import segment_all
-from sfda.evaluate import Answered, report, segmentation_report
+from sfda.evaluate import Answered, detection_report, report, segmentation_report
+from sfda.metrics_detection import BoxesOf
 from sfda.refs import ModelSpec, Report
 from tasks import manifests
 from tasks.manifests import Opened
@@ -26,7 +29,8 @@ def make_reporter(
     Samples of `unknown` classes have a meaning where models may reject. Raises BadInput where the
     split has no labels, or they do not fit the model's classes.
     """
-    make = _of_masks if spec.problem == "segmentation" else partial(_of_classes, unknown=unknown)
+    makers = {"segmentation": _of_masks, "detection": _of_boxes}
+    make = makers.get(spec.problem, partial(_of_classes, unknown=unknown))
     return make(opened, spec, device)
 
 
@@ -62,3 +66,26 @@ def _of_masks(opened: Opened, spec: ModelSpec, device: torch.device) -> Reporter
         return segmentation_report(answers(network), spec.classes, split=split.name)
 
     return judged
+
+
+def _of_boxes(opened: Opened, spec: ModelSpec, device: torch.device) -> Reporter:
+    split = opened.split
+    truth = manifests.boxes_for(split, spec.classes, unknown=True)
+    counted = manifests.shared_classes(split, spec.classes)
+
+    def answers(network: nn.Module) -> Iterator[tuple[BoxesOf, BoxesOf]]:
+        sizes = manifests.AnswerSizes(split)
+        look = detect_all(network, opened.images, spec.input, device=device, sizes=sizes)
+        for row, found in look:
+            known = truth[row]
+            yield as_arrays(found), BoxesOf(known.boxes, known.labels, None, known.crowd)
+
+    def judged(network: nn.Module, reject: float | None) -> Report:
+        return detection_report(answers(network), spec.classes, split=split.name, counted=counted)
+
+    return judged
+
+
+def as_arrays(found: Boxes) -> BoxesOf:
+    """Boxes as metrics and pictures take them."""
+    return BoxesOf(found.boxes.numpy(), found.labels.numpy(), found.scores.numpy())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -12,15 +14,22 @@ from prefect import task
 from torch import nn
 
 from sfda.card import Card, make_card
+from sfda.card_detection import make_detection_card
 from sfda.card_segmentation import make_segmentation_card
 from sfda.config import Config, merged
 from sfda.data.bundle import read_spec
 from sfda.data.cards import write_card
-from sfda.data.checkpoints import load_backbone, load_encoder, read_weights
+from sfda.data.checkpoints import (
+    load_backbone,
+    load_detector_backbone,
+    load_encoder,
+    read_weights,
+)
 from sfda.data.digests import file_digest
 from sfda.data.loaders import scan
 from sfda.errors import BadInput
 from sfda.evaluate import Judged
+from sfda.problems.detection import Detector
 from sfda.problems.fitting import try_input
 from sfda.problems.known import PROBLEMS
 from sfda.refs import Adaptation, FileRef, ManifestRef, ModelRef, ModelSpec, Report
@@ -29,12 +38,23 @@ from tasks import manifests, tracking
 from tasks.cache import SameWork, code_digest, key_of
 from tasks.device import DeviceName, choose, place
 from tasks.home import disk_errors, home, one_at_a_time
-from tasks.labelled import labelled_batches, labelled_outputs
+from tasks.labelled import labelled_batches, labelled_boxes, labelled_outputs
 from tasks.models import locate, open_model
 from tasks.reports import make_reporter
 from tasks.training import Training, best_epoch, log_history
 
-CHOSEN_BY = {"classification": "macro_accuracy", "segmentation": "mean_iou"}
+CHOSEN_BY = {
+    "classification": "macro_accuracy",
+    "segmentation": "mean_iou",
+    "detection": "coco_ap50",
+}
+BACKBONES: Mapping[str, Callable[..., None]] = MappingProxyType(
+    {
+        "classification": load_backbone,
+        "segmentation": load_encoder,
+        "detection": load_detector_backbone,
+    }
+)
 
 
 class TrainPlan(Config):
@@ -157,8 +177,9 @@ def _starting_network(spec: ModelSpec, start: ModelRef | FileRef | None) -> nn.M
     network: nn.Module = PROBLEMS[spec.problem].build_from_spec(spec).eval()
     try_input(network, spec)
     if start:
-        load: Any = load_encoder if spec.problem == "segmentation" else load_backbone
-        load(network, read_weights(Path(start.path)))
+        BACKBONES[spec.problem](network, read_weights(Path(start.path)))
+    elif isinstance(network, Detector):
+        network.live_norms = True  # of nothing, batch norm would be no norm at all
     return network
 
 
@@ -192,6 +213,10 @@ def add_card(
         "manifest_sha256": data.sha256,
         "split": split,
     }
+    if spec.problem == "detection":
+        pairs = labelled_boxes(network, opened, spec, chosen)
+        card = make_detection_card(network, pairs, facts, spec.classes, found.metrics)
+        return _with_card(model, card), found
     outputs = labelled_outputs(network, opened, spec, chosen)
     if spec.problem == "segmentation":
         card = make_segmentation_card(network, outputs, facts, spec.classes, found.metrics)

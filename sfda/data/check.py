@@ -25,6 +25,7 @@ class CheckResult:
     faults: list[str]
     count: int
     classes: tuple[str, ...] | int | None
+    notes: tuple[str, ...] = ()  # what is no fault but should be known, such as boxes left out
 
 
 def check(
@@ -42,15 +43,17 @@ def check(
     faults = _archive_faults(manifest)
     keys: dict[str, None] = {}  # a set in order: splits may share images
     masked: dict[tuple[str, str], None] = {}
+    notes: list[str] = []
     for split in manifest.splits:
         found, _ = inspect_split(manifest, split)
+        notes += [f"split '{split}': {note}" for note in (found.boxes.notes if found.boxes else ())]
         faults += found.faults
         keys.update(dict.fromkeys(found.keys))
         masked.update(dict.fromkeys(zip(found.keys, found.masks or (), strict=False)))
     faults += _image_faults(manifest, tuple(keys), progress)
     faults += _mask_faults(manifest, tuple(masked), progress)
     faults = list(dict.fromkeys(faults))
-    return CheckResult(not faults, faults, len(keys), manifest.classes)
+    return CheckResult(not faults, faults, len(keys), manifest.classes, tuple(notes))
 
 
 def _archive_faults(manifest: Manifest) -> list[str]:

@@ -19,7 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sfda.data.mm_checkpoints import beside_objects
 from sfda.errors import BadInput
+from sfda.problems.det_fitting import load_detector, load_detector_backbone
 from sfda.problems.fitting import load_backbone, load_classifier
 from sfda.problems.seg_fitting import load_encoder, load_segmenter
 
@@ -27,6 +29,8 @@ __all__ = [
     "check_finite",
     "load_backbone",
     "load_classifier",
+    "load_detector",
+    "load_detector_backbone",
     "load_encoder",
     "load_segmenter",
     "read_weights",
@@ -96,6 +100,8 @@ def _read_torch(path: Path) -> Any:
                 f"pickle could run code; {RESAVE}"
             ) from error
         asked = _asked_for(str(error))
+        if (found := beside_objects(path)) is not None:
+            return found
         raise BadInput(
             f"{path} holds pickled Python objects{asked}, which could run code, so it was not "
             f"opened; {RESAVE}"

@@ -46,6 +46,8 @@ def decode_key(manifest: Manifest, split: str, spec: InputSpec) -> str:
     """A key for `decode` that changes with the images, their order, and how they are stored."""
     stored: tuple[object, ...]
     stored = (spec.stored, spec.keep_ratio, spec.interpolation, spec.channels, FORMAT)
+    if spec.letterbox:
+        stored = (*stored, "letterbox", spec.mean, spec.scale)
     if spec.tiled or spec.window:
         stored = (spec.tiled or spec.stored, spec.window, *stored[1:])
     text = f"{unlabelled_digest(manifest, split)} {stored}"

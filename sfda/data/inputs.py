@@ -46,12 +46,33 @@ def prepare(image: Picture, spec: InputSpec) -> Picture:
 def _resize(picture: Image.Image, spec: InputSpec) -> Image.Image:
     height, width = spec.stored
     how = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
+    if spec.letterbox:
+        inner = fitted((picture.height, picture.width), spec)
+        filled = tuple(round(m * spec.scale) for m in spec.mean)
+        if spec.channels == "bgr":
+            filled = filled[::-1]  # of the picture, which is RGB until the end
+        frame = Image.new(picture.mode, (width, height), filled if len(filled) > 1 else filled[0])
+        frame.paste(picture.resize((inner[1], inner[0]), how))
+        return frame
     if not spec.keep_ratio:
         return picture.resize((width, height), how)
     ratio = max(height / picture.height, width / picture.width)
     size = (max(width, int(picture.width * ratio)), max(height, int(picture.height * ratio)))
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     return picture.resize(size, how).crop((left, top, left + width, top + height))
+
+
+def fitted(size: tuple[int, int], spec: InputSpec) -> tuple[int, int]:
+    """(height, width) that an image of `size` takes of the frame: all, or what its ratio leaves.
+
+    >>> fitted((480, 640), InputSpec(size=(320, 320), letterbox=True, mean=(0,) * 3, std=(1,) * 3))
+    (240, 320)
+    """
+    if not spec.letterbox:
+        return spec.size
+    ratio = min(want / have for want, have in zip(spec.size, size, strict=True))
+    height, width = (max(1, min(w, round(h * ratio))) for w, h in zip(spec.size, size, strict=True))
+    return height, width
 
 
 def standardise(

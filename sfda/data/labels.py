@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sfda.data.readers import npz_array
 from sfda.data.schema import Manifest
 from sfda.errors import BadInput
+
+if TYPE_CHECKING:  # it lists its faults with what stands here
+    from sfda.data.coco import BoxTable
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 NAMED = 10  # so many faults are named in one message
@@ -32,6 +35,7 @@ class Found:
     classes: list[str] | None = None
     labels: list[str] | None = None
     masks: list[str] | None = None  # files; indices as text if they lie in an npz
+    boxes: BoxTable | None = None
     more: Columns = field(default_factory=Columns)
     faults: list[str] = field(default_factory=list)
 

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sfda.boxes import Boxes
 from sfda.data.inputs import Rows, Stack, standardise
 from sfda.data.masks import IGNORE
 from sfda.data.ragged import Pictures
@@ -39,13 +40,14 @@ class Made(NamedTuple):
     weak: Tensor
     strong: Tensor | None = None
     masks: Tensor | None = None  # [B, H, W]
+    boxes: list[Boxes] | None = None
 
 
 class TargetLoader:
     """The unlabelled target in shuffled batches: a pure function of seed and epoch.
 
-    A batch of one image is left out, since batch norm cannot use it. With `drop_last` an incomplete
-    batch is left out too, unless it is all there is.
+    A batch of fewer than `smallest` images is left out: batch norm cannot use a single one. With
+    `drop_last` an incomplete batch is left out too, unless it is all there is.
     """
 
     def __init__(
@@ -60,10 +62,13 @@ class TargetLoader:
         device: torch.device | str,
         drop_last: bool = False,
         workers: int = 0,
+        smallest: int = 2,
     ) -> None:
         self._spec = spec
         self._device = torch.device(device)
-        self._plan = BatchPlan(len(images), batch_size=batch_size, seed=seed, drop_last=drop_last)
+        self._plan = BatchPlan(
+            len(images), batch_size=batch_size, seed=seed, drop_last=drop_last, smallest=smallest
+        )
         maker = ViewMaker(spec, views, seed=seed)
         self._source = BatchSource(images, maker, self._device, strong=strong, workers=workers)
 
@@ -86,14 +91,15 @@ class TargetLoader:
 
 
 class LabelledLoader:
-    """Images with masks in shuffled batches, each in `TargetBatch.labelled`: for training on
-    labels alone. Pixels that do not count are unsure. A pure function of seed and epoch.
+    """Images with masks, or boxes, in shuffled batches, each in `TargetBatch.labelled`: for
+    training on labels alone. Pixels that do not count are unsure; boxes are in the network's frame.
+    A pure function of seed and epoch.
     """
 
     def __init__(
         self,
         images: Pictures,
-        masks: Pictures,
+        given: Pictures | list[Boxes],
         spec: InputSpec,
         views: Views,
         *,
@@ -102,13 +108,23 @@ class LabelledLoader:
         device: torch.device | str,
         workers: int = 0,
     ) -> None:
-        if len(masks) != len(images):
-            raise BadInput(f"{len(images)} images but {len(masks)} masks")
+        boxed = isinstance(given, list)
+        if len(given) != len(images):
+            what = "lists of boxes" if boxed else "masks"
+            raise BadInput(f"{len(images)} images but {len(given)} {what}")
         self._spec = spec
         self._device = torch.device(device)
-        self._plan = BatchPlan(len(images), batch_size=batch_size, seed=seed, drop_last=False)
+        self._plan = BatchPlan(
+            len(images), batch_size=batch_size, seed=seed, drop_last=False,
+            smallest=1 if boxed else 2,
+        )  # fmt: skip
         self._source = BatchSource(
-            images, ViewMaker(spec, views, seed=seed), self._device, masks=masks, workers=workers
+            images,
+            ViewMaker(spec, views, seed=seed),
+            self._device,
+            masks=None if isinstance(given, list) else given,
+            boxes=given if isinstance(given, list) else None,
+            workers=workers,
         )
 
     def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
@@ -120,6 +136,10 @@ class LabelledLoader:
         for made in self._source.batches(self._plan.jobs(epoch, rows)):
             index = made.rows.to(self._device, non_blocking=True)
             weak = standardise(made.weak, self._spec, self._device)
+            if made.boxes is not None:
+                boxes = [found.to(self._device) for found in made.boxes]
+                yield TargetBatch(index, weak, labelled=Labelled(index, weak, boxes))
+                continue
             assert made.masks is not None
             masks = made.masks.to(self._device, non_blocking=True).long()
             masks = masks.masked_fill_(masks == IGNORE, UNSURE)
@@ -129,12 +149,15 @@ class LabelledLoader:
 class BatchPlan:
     """Which rows make up which batch."""
 
-    def __init__(self, size: int, *, batch_size: int, seed: int, drop_last: bool) -> None:
-        if batch_size < 2:
+    def __init__(
+        self, size: int, *, batch_size: int, seed: int, drop_last: bool, smallest: int = 2
+    ) -> None:
+        if batch_size < smallest:
             raise BadInput(f"batch size {batch_size} is too small; batch norm needs at least 2")
         if size < 2:
             raise BadInput(f"{size} images are too few to learn from; at least 2 are needed")
         self._size = size
+        self._smallest = smallest
         self._batch_size = batch_size
         self._seed = seed
         self._drop_last = drop_last
@@ -142,7 +165,7 @@ class BatchPlan:
     def steps(self, size: int | None) -> int:
         """Number of batches for so many rows."""
         whole, rest = divmod(self._size if size is None else size, self._batch_size)
-        return whole + int(rest > 1 and not (self._drop_last and whole))
+        return whole + int(rest >= self._smallest and not (self._drop_last and whole))
 
     def jobs(self, epoch: int, rows: Int[Tensor, " R"] | None) -> list[Job]:
         """The batches of one epoch, shuffled."""
@@ -164,9 +187,10 @@ class BatchSource:
         *,
         strong: bool = False,
         masks: Pictures | None = None,
+        boxes: list[Boxes] | None = None,
         workers: int,
     ) -> None:
-        self._set = _Batches(images, maker, strong=strong, masks=masks)
+        self._set = _Batches(images, maker, strong=strong, masks=masks, boxes=boxes)
         self._pin = device.type == "cuda"
         self._jobs = _Jobs()
         self._loader: DataLoader[Made] | None = None
@@ -197,12 +221,19 @@ class _Batches(Dataset[Made]):
     """Batches by job; the images stay in their file, in worker processes too."""
 
     def __init__(
-        self, images: Pictures, maker: ViewMaker, *, strong: bool, masks: Pictures | None
+        self,
+        images: Pictures,
+        maker: ViewMaker,
+        *,
+        strong: bool,
+        masks: Pictures | None,
+        boxes: list[Boxes] | None,
     ) -> None:
         self.images = images
         self.maker = maker
         self.strong = strong
         self.masks = masks
+        self.boxes = boxes
 
     def __getitem__(self, job: Job) -> Made:
         stored = self.images[job.rows]
@@ -211,6 +242,10 @@ class _Batches(Dataset[Made]):
             masks = self.masks[job.rows]
             weak, moved = self.maker.weak_with_masks(stored, masks, job.epoch, job.rows)
             return Made(rows, _tensor(weak), masks=_tensor(moved))
+        if self.boxes is not None:
+            own = [self.boxes[row] for row in job.rows]
+            weak, placed = self.maker.weak_with_boxes(stored, own, job.epoch, job.rows)
+            return Made(rows, _tensor(weak), boxes=placed)
         if not self.strong:
             return Made(rows, _tensor(self.maker.weak(stored, job.epoch, job.rows)))
         weak, strong = self.maker.pair(stored, job.epoch, job.rows)
@@ -249,5 +284,5 @@ def _tensor(stack: Stack) -> Tensor:
 
 
 def _pinned(made: Made) -> Made:
-    pinned: list[Any] = [None if part is None else part.pin_memory() for part in made]
+    pinned: list[Any] = [part.pin_memory() if isinstance(part, Tensor) else part for part in made]
     return Made(*pinned)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sfda.data.coco import BoxTable, box_table, document_faults, images_of, read_coco
 from sfda.data.columns import add_columns, bad_paths, slice_faults
 from sfda.data.digests import array_digest, file_digest, members_digest, row_id
 from sfda.data.labels import Found, Labels, labels_of, listed
@@ -39,9 +40,10 @@ class Split:
 
     `row_ids` are digests, since a path may spell the class; `names` are the paths themselves, for
     messages and pictures. `labels` index `classes`; None without labels, or if none may be read.
-    So it is with `masks`. `groups` are volumes or videos, `spacings` millimetres between pixels as
-    (row, column) or (slice, row, column), `priors` [N, C] the user's shares of classes in the order
-    of `classes`; each None where nothing is said of it.
+    So it is with `masks`, and with `boxes`, in pixels of the images as they came. `groups` are
+    volumes or videos, `spacings` millimetres between pixels as (row, column) or (slice, row,
+    column), `priors` [N, C] the user's shares of classes in the order of `classes`; each None where
+    nothing is said of it.
     """
 
     manifest: str
@@ -55,14 +57,15 @@ class Split:
     groups: tuple[str, ...] | None = field(default=None, repr=False)
     spacings: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
     priors: np.ndarray[Any, np.dtype[np.float32]] | None = field(default=None, repr=False)
+    boxes: BoxTable | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.row_ids)
 
     @property
     def labelled(self) -> bool:
-        """Whether every row has a label or a mask that may be read."""
-        return self.labels is not None or self.masks is not None
+        """Whether every row has a label, a mask or boxes that may be read."""
+        return not (self.labels is None and self.masks is None and self.boxes is None)
 
     def image(self, row: int, window: Window = None) -> Picture:
         """One image, uint8 [H, W, 3] or [H, W]. Raises BadInput if it is missing or corrupt.
@@ -93,6 +96,7 @@ def read_split(manifest: Manifest, split: str) -> Split:
         groups=found.more.groups,
         spacings=found.more.spacings,
         priors=found.more.priors,
+        boxes=found.boxes,
     )
 
 
@@ -134,7 +138,7 @@ def inspect_split(manifest: Manifest, split: str) -> tuple[Found, Labels | None]
         )
     spec = manifest.splits[split]
     try:
-        found = _from_csv(manifest, spec) if spec.rows else _from_arrays(manifest, spec)
+        found = _rows(manifest, spec)
         images = manifest.problem != "segmentation"  # the whole image has a label
         labels = labels_of(manifest, found) if manifest.labelled and found.keys and images else None
     except BadInput as error:
@@ -150,7 +154,9 @@ def inspect_split(manifest: Manifest, split: str) -> tuple[Found, Labels | None]
     return found, labels
 
 
-def _from_csv(manifest: Manifest, spec: SplitSpec) -> Found:
+def _rows(manifest: Manifest, spec: SplitSpec) -> Found:
+    if not spec.rows:
+        return _from_arrays(manifest, spec)
     path = manifest.rows_path(spec)
     if path is None or not path.is_file():
         raise BadInput(f"row file {path} is missing; {REMAKE}")
@@ -159,6 +165,23 @@ def _from_csv(manifest: Manifest, spec: SplitSpec) -> Found:
         found.faults.append(
             f"row file {path} is not the one this manifest was made with (other sha256); {REMAKE}"
         )
+    read = _from_coco if path.suffix.lower() == ".json" else _from_csv
+    return read(manifest, spec, path, found)
+
+
+def _from_coco(manifest: Manifest, spec: SplitSpec, path: Path, found: Found) -> Found:
+    """Images by file name, and their boxes where labels may be read."""
+    document = read_coco(path)
+    images = images_of(document, spec.where)
+    found.keys = [str(image["file_name"]) for image in images]
+    found.faults += document_faults(document) + _odd_keys(manifest, found.keys)
+    if manifest.labelled and document["annotations"]:
+        found.boxes, faults = box_table(document, images, manifest.classes)
+        found.faults += faults
+    return found
+
+
+def _from_csv(manifest: Manifest, spec: SplitSpec, path: Path, found: Found) -> Found:
     key = "index" if manifest.arrays else "file"
     rows, header = read_csv(path)
     needed = [key] + (["split"] if spec.where is not None else [])

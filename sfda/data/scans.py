@@ -14,6 +14,7 @@ from sfda.data.inputs import Rows, Stack, answer, centre_crop, padded, standardi
 from sfda.data.ragged import Pictures, Ragged
 from sfda.data.views import ViewMaker
 from sfda.errors import BadInput
+from sfda.problems.detection import Detector
 from sfda.problems.segmentation import Segmenter
 from sfda.refs import InputSpec, Views
 from sfda.tiling import tiles
@@ -30,8 +31,9 @@ def scan(
 ) -> Scan:
     """A look at all of `images`, batch by batch; floating-point outputs come as float32.
 
-    A segmenter's batches are smaller: 2^19 pixels. Images of a tiled input come tile by tile,
-    those of one image one after the other; the last tiles of a row or column may overlap.
+    A segmenter's and a detector's batches are smaller: 2^19 pixels. Images of a tiled input come
+    tile by tile, those of one image one after the other; the last tiles of a row or column may
+    overlap.
     """
     device = torch.device(device)
 
@@ -102,7 +104,7 @@ def labelled_scan(
 
 def _at_once(network: nn.Module, spec: InputSpec, batch_size: int) -> int:
     """Images of a batch."""
-    if not isinstance(network, Segmenter):
+    if not isinstance(network, Segmenter | Detector):
         return batch_size
     return max(1, min(batch_size, PIXELS // (spec.size[0] * spec.size[1])))
 

@@ -42,7 +42,8 @@ class Arrays(Config):
 class SplitSpec(Config):
     """Which rows form a split, and how many they are.
 
-    With `rows`: the rows of that CSV, of which `where` picks those whose `split` column says so.
+    With `rows`: the rows of that CSV, of which `where` picks those whose `split` column says so;
+    or the images of that COCO JSON (boxes and all), picked by a key `split` of theirs.
     With `equals` (npz alone): those where the split array has this value. With neither: all.
     """
 

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
+from sfda.boxes import Boxes
 from sfda.data.inputs import Rows, Stack, centre_crop
 from sfda.data.masks import IGNORE
 from sfda.data.windows import Picture
@@ -20,6 +22,11 @@ import albumentations as A
 Several = Stack | Sequence[Picture]
 Masks = np.ndarray[Any, np.dtype[np.uint8]]  # [B, h, w]
 WEAK, STRONG = 0, 1  # streams of random numbers
+ERASED = (  # area and width by height of three rectangles, as in LPLD's release (and others before)
+    ((0.05, 0.2), (0.3, 3.3)),
+    ((0.02, 0.2), (0.1, 6.0)),
+    ((0.02, 0.2), (0.05, 8.0)),
+)
 BLUR = 2.0 / 224  # largest sigma by image side, as SimCLR at 224 pixels
 
 
@@ -34,6 +41,12 @@ class ViewMaker:
         self.seed = seed
         self.trivial_weak = not _moves(spec, views)
         self._geometry = A.Compose(_geometry(spec, views))
+        self._boxed = A.Compose(
+            _geometry(spec, views),
+            bbox_params=A.BboxParams(
+                format="pascal_voc", label_fields=["labels"], min_visibility=0.1, clip=True
+            ),
+        )
         self._photometry = A.Compose(_photometry(spec, views))
 
     def weak(self, images: Several, epoch: int, rows: Rows) -> Stack:
@@ -59,6 +72,26 @@ class ViewMaker:
             views[i], moved[i] = made["image"], made["mask"]
         return views, moved
 
+    def weak_with_boxes(
+        self, images: Several, boxes: Sequence[Boxes], epoch: int, rows: Rows
+    ) -> tuple[Stack, list[Boxes]]:
+        """The weak view, and the boxes of each image moved with it, clipped to what is shown.
+
+        A box of which less than a tenth is left is dropped.
+        """
+        views = np.empty((len(images), *self.spec.size, self.spec.depth), np.uint8)
+        moved = []
+        for i, number in enumerate(seeds(self.seed, epoch, rows, WEAK)):
+            made = self._made(
+                self._boxed, images[i], number,
+                bboxes=boxes[i].boxes.numpy(), labels=boxes[i].labels.numpy(),
+            )  # fmt: skip
+            views[i] = made["image"]
+            corners = torch.as_tensor(np.array(made["bboxes"], np.float32)).reshape(-1, 4)
+            labels = torch.as_tensor(np.array(made["labels"], np.int64)).reshape(-1)
+            moved.append(Boxes(corners, labels, torch.ones(len(labels))))
+        return views, moved
+
     def pair(self, images: Several, epoch: int, rows: Rows) -> tuple[Stack, Stack]:
         """The weak view, and the strong one: the weak view with its colours changed."""
         weak = self.weak(images, epoch, rows)
@@ -71,7 +104,7 @@ class ViewMaker:
         return out
 
     def _made(
-        self, compose: A.Compose, image: Picture, number: int, **more: Picture
+        self, compose: A.Compose, image: Picture, number: int, **more: np.ndarray[Any, Any]
     ) -> dict[str, Picture]:
         """What the transforms make of one image, with random numbers that begin at `number`."""
         # its `set_random_seed` would give every transform the same numbers: whatever is flipped
@@ -131,14 +164,18 @@ def _photometry(spec: InputSpec, views: Views) -> list[A.BasicTransform]:
                 contrast=around,
                 saturation=around if colour else (1, 1),
                 hue=(-views.hue, views.hue) if colour else (0, 0),
-                p=1,
+                p=views.jittered,
             )
         )
     if views.grayscale and colour:
         steps.append(A.ToGray(p=views.grayscale))
     if views.blur:
-        sigma = (0.1, max(0.5, BLUR * min(spec.size)))
+        most = views.blur_sigma or max(0.5, BLUR * min(spec.size))
+        sigma = (0.1, most)
         steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=sigma, p=views.blur))
-    if views.erase:
+    if isinstance(views.erase, tuple):
+        for share, (scale, ratio) in zip(views.erase, ERASED, strict=True):
+            steps.append(A.Erasing(scale=scale, ratio=ratio, fill="random_uniform", p=share))
+    elif views.erase:
         steps.append(A.Erasing(scale=(0.02, 0.33), fill="random_uniform", p=views.erase))
     return steps

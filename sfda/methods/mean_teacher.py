@@ -18,10 +18,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sfda.box_teaching import BoxGuard, BoxTeaching, freeze_stem_
 from sfda.ema import ema_update_, make_teacher
 from sfda.losses import soft_cross_entropy
 from sfda.methods._base import Method, MethodConfig, Share
 from sfda.norm import batch_statistics, norms
+from sfda.problems import detection
+from sfda.problems.detection import Detector
 from sfda.problems.known import problem_of
 from sfda.pseudo_labels import averaged, cut_and_mix, sure
 from sfda.schedule import Schedule
@@ -51,13 +54,15 @@ class MeanTeacherConfig(MethodConfig):
     ensemble: Scales = ()  # segmentation: the teacher's answer is averaged over these scales
     cut: Share = 0.0  # segmentation: probability that regions of a batch are cut and mixed
     cut_share: Share = 0.25  # of the image's area
+    interval: Literal["step", "epoch"] = "step"  # at whose end the teacher moves
+    boxes: BoxTeaching = BoxTeaching()  # detection
 
 
 class MeanTeacher(Method):
     """Confident labels of an averaged teacher, for every problem."""
 
     Config = MeanTeacherConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "photometric"
     usual: ClassVar[Mapping[str, dict[str, Any]]] = {
         "segmentation": {
@@ -70,14 +75,29 @@ class MeanTeacher(Method):
             "by_class": True,
             "ensemble": (1.0,),
             "cut": 0.5,
-        }
+        },
+        "detection": {  # the loop of LPLD (arXiv:2407.13524) without its distillation
+            "schedule": {
+                "lr": 1e-3, "nesterov": False, "weight_decay": 1e-4, "decay": "none",
+                "batch_size": 1, "epochs": 10, "clip_norm": 10.0,
+            },
+            "lr_scale": {},
+            "decay": 0.75,
+            "interval": "epoch",
+            "threshold": 0.7,
+            "buffers": "average",
+        },
     }  # fmt: skip
     config: MeanTeacherConfig
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: MeanTeacherConfig) -> None:
         super().__init__(source, target, config)
-        self.teacher = make_teacher(self.student)
         self.problem = problem_of(source)
+        self.guard: BoxGuard | None = None
+        if isinstance(source, Detector):
+            freeze_stem_(self.student, config.boxes.freeze_stem)
+            self.guard = BoxGuard(target, source.num_classes)
+        self.teacher = make_teacher(self.student)
 
     def train(self, mode: bool = True) -> Self:
         """The student learns with its own batch statistics, unless they are frozen."""
@@ -91,6 +111,8 @@ class MeanTeacher(Method):
         """Supervised loss of the student on what the teacher is sure of; 0 if that is nothing."""
         if batch.strong is None:
             raise ValueError("mean_teacher needs the strong view")
+        if self.guard:
+            return self._box_losses(batch, self.guard)
         with batch_statistics(self.teacher, self.config.buffers == "own"):
             labels = self._labels(batch.weak)
         strong = batch.strong
@@ -102,6 +124,21 @@ class MeanTeacher(Method):
         logits: Tensor = self.student(strong).logits
         symmetric = self.config.labels == "symmetric"
         return {"class": soft_cross_entropy(logits, labels, symmetric=symmetric)}
+
+    def _box_losses(self, batch: TargetBatch, guard: BoxGuard) -> Losses:
+        """The detector's own losses on boxes that the teacher is sure of."""
+        c = self.config
+        sure = detection.pseudo_labels(self.teacher, batch.weak, c.threshold, side=c.boxes.side)
+        guard.watch(sure)
+        assert batch.strong is not None
+        return detection.loss(
+            self.student,
+            batch.strong,
+            sure,
+            append=c.boxes.append,
+            empty=c.boxes.empty,
+            regression=c.boxes.regression,
+        )
 
     @torch.no_grad()
     def _labels(self, images: Images) -> Any:
@@ -119,8 +156,15 @@ class MeanTeacher(Method):
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher."""
-        buffers = "keep" if self.config.buffers == "own" else self.config.buffers
-        ema_update_(self.teacher, self.student, decay=self.config.decay, buffers=buffers)
+        if self.config.interval == "step" or clock.ends_epoch:
+            buffers = "keep" if self.config.buffers == "own" else self.config.buffers
+            ema_update_(self.teacher, self.student, decay=self.config.decay, buffers=buffers)
+        if self.guard and clock.ends_epoch:
+            self.guard.end_epoch()
+
+    def remark(self) -> str:
+        """Of a detector: how many boxes the teacher was sure of."""
+        return self.guard.said() if self.guard else ""
 
     @property
     def adapted(self) -> nn.Module:

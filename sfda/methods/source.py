@@ -19,7 +19,7 @@ class Source(Method):
     """The source model as it came, for every problem."""
 
     Config = SourceConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
     setting: ClassVar[str] = "any"
     config: SourceConfig
 

@@ -7,12 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from sfda.problems import classification, segmentation
+from sfda.problems import classification, detection, segmentation
 
-PROBLEMS = MappingProxyType({"classification": classification, "segmentation": segmentation})
+PROBLEMS = MappingProxyType(
+    {"classification": classification, "segmentation": segmentation, "detection": detection}
+)
 NETWORKS: tuple[tuple[type[nn.Module], ModuleType], ...] = (
     (classification.Classifier, classification),
     (segmentation.Segmenter, segmentation),
+    (detection.Detector, detection),
 )
 
 

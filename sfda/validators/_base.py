@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +19,10 @@ class Validator:
 
     problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
     needs_views: ClassVar[bool] = False  # also outputs on a weak and a strong view
+    needs_source: ClassVar[bool] = False  # `refer` is called with what the source model says
+
+    def refer(self, profile: Mapping[str, Any]) -> None:
+        """Take the profile of the source model's predictions, where `needs_source`."""
 
     def update(self, seen: SeenViews) -> None:
         """Take in one batch of outputs."""

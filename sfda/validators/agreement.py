@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from sfda.boxes import Boxes
+from sfda.metrics_detection import matched
 from sfda.types import SeenViews
 from sfda.validators._base import Validator, rows_of
 
@@ -13,30 +20,66 @@ class Agreement(Validator):
 
     In [0, 1]. The mean is over all C classes and a class that is never predicted counts 0, so
     that a model which sees one class everywhere scores 1/C and not 1.
+
+    Of boxes, by class: 2 sum min(a, b) / (sum a + sum b), with a and b the scores on the two views
+    and the minimum over pairs, one to one, that overlap by an IoU of at least 0.5 (that boxes which
+    stay where they are tell a good detector is the finding of the box stability score, NeurIPS
+    2023).
     """
 
+    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
     needs_views: ClassVar[bool] = True
+    needs_source: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.same: list[float] = []
         self.seen: list[float] = []
+        self.classes = 0
 
     def update(self, seen: SeenViews) -> None:
         """Take in one batch with logits [B, C], or of pixels [B, C, H, W], of both views."""
         if seen.weak is None or seen.strong is None:
             raise ValueError("agreement needs the weak and the strong view")
+        if isinstance(getattr(seen.weak, "found", None), list):
+            for pair in zip(seen.weak.found, seen.strong.found, strict=True):
+                self._boxes(*pair)
+            return
         classes = seen.weak.logits.shape[1]
         weak, strong = (rows_of(view.logits).argmax(1) for view in (seen.weak, seen.strong))
-        counts = weak.bincount(minlength=classes).tolist()
-        agreed = weak[weak == strong].bincount(minlength=classes).tolist()
-        self.seen = [a + b for a, b in zip(self.seen or [0.0] * classes, counts, strict=True)]
-        self.same = [a + b for a, b in zip(self.same or [0.0] * classes, agreed, strict=True)]
+        self._add(
+            weak.bincount(minlength=classes), weak[weak == strong].bincount(minlength=classes)
+        )
+
+    def _boxes(self, weak: Boxes, strong: Boxes) -> None:
+        """Take in one image's boxes on both views."""
+        iou = box_iou(weak.boxes.float(), strong.boxes.float())
+        iou[weak.labels[:, None] != strong.labels[None]] = 0
+        pairs = matched(iou.cpu().numpy(), 0.5)
+        labels = torch.cat([weak.labels, strong.labels]).cpu()
+        scores = torch.cat([weak.scores, strong.scores]).double().cpu() / 2
+        classes = max(int(labels.max()) + 1 if len(labels) else 0, self.classes)
+        seen, same = torch.zeros(2, classes, dtype=torch.double)
+        seen.index_add_(0, labels, scores)
+        for one, other in pairs:
+            same[int(weak.labels[one])] += min(float(weak.scores[one]), float(strong.scores[other]))
+        self._add(seen, same)
+
+    def refer(self, profile: Mapping[str, Any]) -> None:
+        """Take the number of classes: a class that no box is of counts too."""
+        self.classes = len(profile["classes"])
+
+    def _add(self, seen: Tensor, same: Tensor) -> None:
+        longest = max(len(seen), len(self.seen))
+        for total, part in ((self.seen, seen), (self.same, same)):
+            total += [0.0] * (longest - len(total))
+            for place, value in enumerate(part.tolist()):
+                total[place] += value
 
     def compute(self) -> float:
         """The mean share."""
         if not self.seen:
             raise ValueError("agreement of no predictions")
-        shares = [same / max(1.0, n) for same, n in zip(self.same, self.seen, strict=True)]
+        shares = [same / n if n else 0.0 for same, n in zip(self.same, self.seen, strict=True)]
         return sum(shares) / len(shares)
 
 

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
 from sfda.types import SeenViews
 from sfda.validators._base import Validator, rows_of
 
 
 class Entropy(Validator):
-    """-(1/N) sum_i H(p_i) in nats, in [-log C, 0]. Blind to a collapse onto one class."""
+    """-(1/N) sum_i H(p_i) in nats, in [-log C, 0]. Blind to a collapse onto one class.
+
+    Of boxes: H of each score as a probability of yes and no, in [-log 2, 0]; blind to boxes that
+    are gone, and -log 2 where there are none at all.
+    """
+
+    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
 
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
+        self.looked = False  # at images, some of which may have no box
 
     def update(self, seen: SeenViews) -> None:
         """Take in one batch of outputs with logits [B, C], or of pixels [B, C, H, W]."""
+        if isinstance(boxes := getattr(seen.output, "found", None), list):
+            for found in boxes:
+                p = found.scores.double().clamp(1e-12, 1 - 1e-12)
+                self.total += float(-(p * p.log() + (1 - p) * (1 - p).log()).sum())
+                self.count += len(p)
+            self.looked = True
+            return
         logits = rows_of(seen.output.logits).double()
         self.total += float(-(logits.softmax(1) * logits.log_softmax(1)).sum())
         self.count += len(logits)
 
     def compute(self) -> float:
         """The negative mean entropy."""
+        if not self.count and self.looked:
+            return -math.log(2)
         if not self.count:
             raise ValueError("entropy of no predictions")
         return -self.total / self.count

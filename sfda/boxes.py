@@ -1,0 +1,60 @@
+"""Boxes of a batch, and what may be done with them without knowing the detector."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+SIDE = 1e-2  # pixels: a box must be wider and higher, or its regression target is infinite
+
+
+class Boxes(NamedTuple):
+    """Boxes of one image as x1, y1, x2, y2 in pixels of the network's frame, and their classes.
+
+    `scores` are probabilities; those of boxes that a person drew are 1.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    labels: Int[Tensor, " n"]
+    scores: Float[Tensor, " n"]
+
+    def where(self, chosen: Bool[Tensor, " n"]) -> Boxes:
+        """Those that are chosen, in order."""
+        return Boxes(*(part[chosen] for part in self))
+
+    def to(self, device: torch.device | str) -> Boxes:
+        """The same on a device."""
+        return Boxes(*(part.to(device) for part in self))
+
+
+def no_boxes(device: torch.device | str = "cpu") -> Boxes:
+    """None at all, as tensors: a box of zeros would give infinite regression targets."""
+    labels = torch.zeros(0, dtype=torch.long, device=device)
+    return Boxes(torch.zeros(0, 4, device=device), labels, torch.zeros(0, device=device))
+
+
+def usable(boxes: Float[Tensor, "n 4"], side: float = SIDE) -> Bool[Tensor, " n"]:
+    """Which boxes are finite and wider and higher than `side` pixels.
+
+    A box clipped to nothing can pass a test of its score, and its regression target is the
+    logarithm of 0.
+
+    >>> usable(torch.tensor([[0.0, 0, 2, 2], [3, 0, 3, 2], [0, 0, float("inf"), 1]])).tolist()
+    [True, False, False]
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return boxes.isfinite().all(1) & (sides > side).all(1)
+
+
+def sure_boxes(found: Boxes, threshold: float, side: float = SIDE) -> Boxes:
+    """Boxes whose score is strictly above `threshold` and that are usable, in order."""
+    return found.where((found.scores > threshold) & usable(found.boxes, side))
+
+
+def mirrored(found: Boxes, width: int) -> Boxes:
+    """The boxes of the image mirrored left to right."""
+    x1, y1, x2, y2 = found.boxes.unbind(1)
+    return found._replace(boxes=torch.stack([width - x2, y1, width - x1, y2], 1))

@@ -1,0 +1,194 @@
+"""Boxes out of COCO's JSON: what a split says of its images, checked by name."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sfda.data.labels import listed
+from sfda.errors import BadInput
+
+Document = Mapping[str, Any]
+SMALLEST = 1e-2  # pixels: narrower boxes have no shape to learn
+
+
+class BoxLabels(NamedTuple):
+    """Boxes of one image as x1, y1, x2, y2 in its own pixels; those of crowds only mark a place."""
+
+    boxes: np.ndarray[Any, np.dtype[np.float32]]  # [n, 4]
+    labels: np.ndarray[Any, np.dtype[np.int64]]  # [n], indices of the manifest's classes
+    crowd: np.ndarray[Any, np.dtype[np.bool_]]  # [n]
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """The boxes of every row of a split, and what was left out of them."""
+
+    rows: tuple[BoxLabels, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> BoxLabels:
+        return self.rows[row]
+
+
+def read_coco(path: Path) -> Document:
+    """The document at `path`: its images, annotations and categories. Raises BadInput."""
+    try:
+        stat = path.stat()
+        return _read(path, stat.st_mtime_ns, stat.st_size)
+    except FileNotFoundError:
+        raise BadInput(f"no annotations at {path}") from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path} cannot be read as COCO JSON: {error}") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, _changed: int, _size: int) -> Document:
+    document: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+    lacking = [
+        key
+        for key in ("images", "annotations", "categories")
+        if not isinstance(document, dict) or not isinstance(document.get(key), list)
+    ]
+    if lacking:
+        raise ValueError(f"it has no list `{lacking[0]}`")
+    faults = [
+        f"an entry of `{part}` has no {key}"
+        for part, keys in (
+            ("images", ("id", "file_name")),
+            ("annotations", ("image_id", "category_id")),
+            ("categories", ("id", "name")),
+        )
+        for key in keys
+        if any(not isinstance(entry, dict) or key not in entry for entry in document[part])
+    ]
+    if faults:
+        raise ValueError("; ".join(faults))
+    whole: Document = document
+    return whole
+
+
+def images_of(document: Document, where: str | None) -> list[Mapping[str, Any]]:
+    """The images of the document, or those whose `split` says `where`."""
+    return [image for image in document["images"] if where is None or image.get("split") == where]
+
+
+def annotations_of(
+    document: Document, images: Sequence[Mapping[str, Any]]
+) -> list[list[Mapping[str, Any]]]:
+    """The annotations of each of `images`."""
+    by_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    for entry in document["annotations"]:
+        by_image[entry["image_id"]].append(entry)
+    return [by_image[image["id"]] for image in images]
+
+
+def document_faults(document: Document) -> list[str]:
+    """What is wrong with ids: twice, or naming nothing."""
+    faults = []
+    for part, key in (("images", "id"), ("images", "file_name"), ("categories", "id")):
+        counts = Counter(str(entry[key]) for entry in document[part])
+        if twice := sorted(name for name, times in counts.items() if times > 1):
+            faults.append(f"{part} that share one {key}: {listed(twice)}")
+    known = {image["id"] for image in document["images"]}
+    stray = sorted({str(a["image_id"]) for a in document["annotations"]} - set(map(str, known)))
+    if stray:
+        faults.append(f"annotations of images that are not listed: {listed(stray)}")
+    return faults
+
+
+def class_places(
+    document: Document, classes: tuple[str, ...] | int | None
+) -> tuple[dict[Any, int], list[str]]:
+    """The index in `classes` of every category id, by name, and every mismatch."""
+    names = {category["id"]: str(category["name"]) for category in document["categories"]}
+    if not isinstance(classes, tuple):
+        return {}, ["boxes need the names of their classes: give `classes` a list of names"]
+    place = {name: i for i, name in enumerate(classes)}
+    used = {a["category_id"] for a in document["annotations"]}
+    faults = []
+    if unknown := sorted(str(u) for u in used if u not in names):
+        faults.append(f"annotations of categories that are not listed: {listed(unknown)}")
+    if foreign := sorted(names[u] for u in used if u in names and names[u] not in place):
+        faults.append(
+            f"categories that are not among the manifest's `classes`: {listed(foreign)} "
+            f"(classes are {listed(classes)})"
+        )
+    return {i: place[name] for i, name in names.items() if name in place}, faults
+
+
+def box_table(
+    document: Document,
+    images: Sequence[Mapping[str, Any]],
+    classes: tuple[str, ...] | int | None,
+) -> tuple[BoxTable, list[str]]:
+    """The boxes of `images` in order, and every fault.
+
+    Boxes without an area, or wholly outside of an image whose size is stated, are left out and
+    counted in the table's notes; those that reach beyond are clipped.
+    """
+    place, faults = class_places(document, classes)
+    dropped: Counter[str] = Counter()
+    rows, odd = [], []
+    for image, entries in zip(images, annotations_of(document, images), strict=True):
+        kept = []
+        for entry in entries:
+            if entry["category_id"] not in place:
+                continue
+            corners = _corners(entry.get("bbox"))
+            if corners is None:
+                odd.append(f"{image['file_name']} ({entry.get('bbox')})")
+                continue
+            clipped = _clipped(corners, image)
+            if clipped[2] - clipped[0] < SMALLEST or clipped[3] - clipped[1] < SMALLEST:
+                dropped["without an area, or outside of their image"] += 1
+                continue
+            kept.append((clipped, place[entry["category_id"]], bool(entry.get("iscrowd", 0))))
+        rows.append(_labels(kept))
+    if odd:
+        faults.append(f"bbox is not four numbers x, y, width, height: {listed(odd)}")
+    notes = [f"{count} boxes {what} are left out" for what, count in dropped.items()]
+    crowds = sum(int(row.crowd.sum()) for row in rows)
+    if crowds:
+        notes.append(f"{crowds} boxes of crowds are not learnt from, and ignored where they match")
+    empty = sum(not len(row.boxes) for row in rows)
+    if empty:
+        notes.append(f"{empty} images hold no box")
+    return BoxTable(tuple(rows), tuple(notes)), faults
+
+
+def _corners(bbox: Any) -> tuple[float, float, float, float] | None:
+    if not isinstance(bbox, list | tuple) or len(bbox) != 4:
+        return None
+    if not all(isinstance(v, int | float) and math.isfinite(v) for v in bbox):
+        return None
+    x, y, width, height = map(float, bbox)
+    return x, y, x + width, y + height
+
+
+def _clipped(corners: Sequence[float], image: Mapping[str, Any]) -> tuple[float, ...]:
+    width, height = image.get("width"), image.get("height")
+    limits = (width, height, width, height)
+    return tuple(
+        max(0.0, v) if limit is None else min(max(0.0, v), float(limit))
+        for v, limit in zip(corners, limits, strict=True)
+    )
+
+
+def _labels(kept: Sequence[tuple[tuple[float, ...], int, bool]]) -> BoxLabels:
+    return BoxLabels(
+        np.array([box for box, _, _ in kept], np.float32).reshape(-1, 4),
+        np.array([label for _, label, _ in kept], np.int64),
+        np.array([crowd for _, _, crowd in kept], np.bool_),
+    )

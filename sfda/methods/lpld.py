@@ -1,0 +1,141 @@
+"""LPLD: distilling low-confidence pseudo-labels (Yoon et al., ECCV 2024, arXiv:2407.13524).
+
+A teacher, averaged from past students, labels the weak view with its sure boxes, from which the
+student learns on the strong view as from a person's. Regions that the teacher half sees, away from
+those boxes, teach too: the student is given its class mixture without the background, the more the
+further its features are from the teacher's. The teacher is deployed. Of the release two things are
+left out on purpose: it drops target images that have no labelled object, and it lets gradients run
+into the teacher.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import NonNegativeFloat
+from torch import Tensor, nn
+
+from sfda.box_teaching import BoxGuard, BoxTeaching, freeze_stem_
+from sfda.boxes import Boxes, sure_boxes
+from sfda.ema import ema_update_, make_teacher
+from sfda.errors import BadInput
+from sfda.losses_detection import distance, distillation, mine
+from sfda.methods._base import Method, MethodConfig, Share
+from sfda.problems import detection
+from sfda.problems.detection import Detector, Features, Regions
+from sfda.schedule import Schedule
+from sfda.types import Clock, Losses, TargetBatch, TargetInfo
+
+
+class LpldConfig(MethodConfig):
+    """The release's values, but that an image without boxes teaches nothing (see `BoxTeaching`)
+    and that gradients are clipped.
+    """
+
+    schedule: Schedule = Schedule(
+        lr=1e-3, nesterov=False, weight_decay=1e-4, decay="none", batch_size=1, epochs=10,
+        clip_norm=10.0,
+    )  # fmt: skip
+    threshold: Share = 0.7  # of sure boxes, strictly above
+    decay: Share = 0.75  # the teacher's share of itself
+    interval: Literal["epoch", "step"] = "epoch"  # at whose end the teacher moves
+    boxes: BoxTeaching = BoxTeaching()
+    iou: Share = 0.4  # a mined region overlaps no sure box more
+    confidence: Share = 0.9  # of the foreground's softmax, at least
+    background: Share = 0.99  # probability of the background, at most
+    weight: NonNegativeFloat = 0.1
+    by_distance: bool = True  # weigh regions by the distance of the two networks' features
+
+
+class Lpld(Method):
+    """Mean teacher of detectors, with distillation of half-seen regions."""
+
+    Config = LpldConfig
+    problems: ClassVar[frozenset[str]] = frozenset({"detection"})
+    setting: ClassVar[str] = "two-stage"
+    views: ClassVar[Literal["none", "photometric", "geometric"]] = "photometric"
+    config: LpldConfig
+
+    def __init__(self, source: Detector, target: TargetInfo, config: LpldConfig) -> None:
+        if not source.two_stage:
+            raise BadInput(
+                "lpld distils the regions of a two-stage detector with one box head, and this "
+                "model has none: use mean_teacher, or import a Faster R-CNN"
+            )
+        super().__init__(source, target, config)
+        freeze_stem_(self.student, config.boxes.freeze_stem)
+        self.teacher = make_teacher(self.student)
+        self.guard = BoxGuard(target, source.num_classes)
+
+    def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
+        """The detector's losses on the sure boxes, and the distillation of the others."""
+        c = self.config
+        if batch.strong is None:
+            raise ValueError("lpld needs the strong view")
+        with torch.no_grad():
+            taught: Regions = self.teacher.regions(batch.weak)
+        sure = [sure_boxes(found, c.threshold, c.boxes.side) for found in taught.detections]
+        self.guard.watch(sure)
+        features = self.student.features(batch.strong)
+        losses = detection.loss(
+            self.student,
+            batch.strong,
+            sure,
+            features=features,
+            append=c.boxes.append,
+            empty=c.boxes.empty,
+            regression=c.boxes.regression,
+        )
+        return losses | {"distil": self._distilled(batch, features, taught, sure)}
+
+    def _distilled(
+        self, batch: TargetBatch, features: Features, taught: Regions, sure: list[Boxes]
+    ) -> Tensor:
+        """The mean over images of what their mined regions teach."""
+        c = self.config
+        sizes = [len(part) for part in taught.proposals]
+        mined = [
+            mine(
+                logits, refined, found.boxes,
+                iou=c.iou, confidence=c.confidence, background=c.background,
+            )
+            for logits, refined, found in zip(
+                taught.logits.split(sizes), taught.refined.split(sizes), sure, strict=True
+            )
+        ]  # fmt: skip
+        if not any(bool(rows.any()) for rows in mined):
+            return detection.nothing(self.student)
+        seen: Regions = self.student.regions(batch.strong, taught.proposals, features)
+        total = []
+        for rows, student, teacher, ours, theirs in zip(
+            mined,
+            seen.logits.split(sizes),
+            taught.logits.split(sizes),
+            seen.features.split(sizes),
+            taught.features.split(sizes),
+            strict=True,
+        ):
+            weight = distance(ours[rows], theirs[rows]) if c.by_distance else None
+            total.append(distillation(student[rows], teacher[rows], weight))
+        return c.weight * torch.stack(total).mean()
+
+    def after_step(self, clock: Clock) -> None:
+        """Move the teacher."""
+        if self.config.interval == "step" or clock.ends_epoch:
+            ema_update_(self.teacher, self.student, decay=self.config.decay, buffers="average")
+        if clock.ends_epoch:
+            self.guard.end_epoch()
+
+    def remark(self) -> str:
+        """How many boxes the teacher was sure of."""
+        return self.guard.said()
+
+    @property
+    def adapted(self) -> nn.Module:
+        """The teacher."""
+        teacher: nn.Module = self.teacher
+        return teacher
+
+
+EXPORT = Lpld
