@@ -48,7 +48,7 @@ class Supervised(Method):
         },
         "detection": {
             "schedule": {
-                "optimizer": "adamw", "lr": 3e-4, "weight_decay": 1e-4, "decay": "poly",
+                "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-4, "decay": "poly",
                 "batch_size": 4, "epochs": 30, "clip_norm": 10.0,
             },
             "lr_scale": {},

@@ -18,6 +18,7 @@ from torchvision.models.detection.backbone_utils import (
     _resnet_fpn_extractor,
 )
 from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from sfda.boxes import Boxes
@@ -161,7 +162,9 @@ def build(name: str, classes: int, depth: int = 3) -> TorchvisionDetector:
 
 
 def _squeezed(classes: int) -> FasterRCNN:
-    """SqueezeNet 1.1 with a pyramid of 128 channels on strides 8, 16 and 32."""
+    """SqueezeNet 1.1 with a pyramid of 128 channels on strides 8, 16 and 32, made for CPUs: regions
+    are 5 x 5, and 128 of them are sampled an image.
+    """
     network = models.squeezenet1_1(weights=None).features
     backbone = BackboneWithFPN(
         network, {"7": "0", "12": "1"}, [256, 512], 128, extra_blocks=LastLevelMaxPool()
@@ -171,9 +174,11 @@ def _squeezed(classes: int) -> FasterRCNN:
         backbone,
         None,
         rpn_anchor_generator=anchors,
-        box_head=builders.TwoMLPHead(128 * 7 * 7, 256),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1"], output_size=5, sampling_ratio=2),
+        box_head=builders.TwoMLPHead(128 * 25, 256),
         box_predictor=builders.FastRCNNPredictor(256, classes + 1),
-        **COUNTS,
+        box_batch_size_per_image=128,
+        **COUNTS | {"rpn_post_nms_top_n_train": 500},
     )
 
 
