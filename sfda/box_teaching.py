@@ -11,8 +11,9 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sfda.boxes import SIDE, Boxes
+from sfda.boxes import SIDE, Boxes, sure_boxes
 from sfda.config import Config
+from sfda.refs import Share
 from sfda.types import TargetInfo
 
 FEW, MANY = 0.2, 5.0  # of the boxes an image had in the first epoch: below or above is an alarm
@@ -25,6 +26,8 @@ class BoxTeaching(Config):
     """
 
     empty: Literal["background", "skip"] = "skip"
+    # boxes scored above this and not above the threshold are no background; None: they are
+    doubt: Share | None = 0.05
     regression: bool = True  # boxes teach places too, not classes alone
     append: bool = False  # the boxes join the proposals, as in IRG
     side: NonNegativeFloat = SIDE  # pixels: the least width and height of a pseudo-box
@@ -41,6 +44,18 @@ def freeze_stem_(student: nn.Module, stem: bool) -> None:
     for name in STEM if stem else ():
         if isinstance(part := getattr(body, name, None), nn.Module):
             part.requires_grad_(False)
+
+
+def sorted_out(
+    found: Sequence[Boxes], threshold: float, config: BoxTeaching
+) -> tuple[list[Boxes], list[Boxes] | None]:
+    """The boxes of each image that are sure, and those that are doubtful."""
+    sure = [sure_boxes(boxes, threshold, config.side) for boxes in found]
+    if config.doubt is None:
+        return sure, None
+    doubt = config.doubt
+    doubtful = [b.where((b.scores > doubt) & (b.scores <= threshold)) for b in found]
+    return sure, doubtful
 
 
 class BoxGuard(nn.Module):

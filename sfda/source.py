@@ -51,7 +51,7 @@ class Supervised(Method):
                 "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-4, "decay": "poly",
                 "batch_size": 4, "epochs": 30, "clip_norm": 10.0,
             },
-            "lr_scale": {},
+            "lr_scale": {"backbone": 1.0},
             "smoothing": 0.0,
             "append": True,
         },

@@ -30,7 +30,7 @@ DEFAULT_METHODS = {"classification": "shot", "segmentation": "mean_teacher", "de
 DEFAULT_VALIDATORS = {  # the first that may choose
     "classification": ("infomax", "agreement"),
     "segmentation": ("agreement", "infomax"),
-    "detection": ("agreement", "entropy"),
+    "detection": ("entropy", "agreement"),
 }
 
 

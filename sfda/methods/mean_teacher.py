@@ -18,13 +18,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sfda.box_teaching import BoxGuard, BoxTeaching, freeze_stem_
+from sfda.box_teaching import BoxGuard, BoxTeaching, freeze_stem_, sorted_out
 from sfda.ema import ema_update_, make_teacher
 from sfda.losses import soft_cross_entropy
 from sfda.methods._base import Method, MethodConfig, Share
 from sfda.norm import batch_statistics, norms
 from sfda.problems import detection
-from sfda.problems.detection import Detector
+from sfda.problems.detection import Detector, DetOutput
 from sfda.problems.known import problem_of
 from sfda.pseudo_labels import averaged, cut_and_mix, sure
 from sfda.schedule import Schedule
@@ -78,10 +78,9 @@ class MeanTeacher(Method):
         },
         "detection": {  # the loop of LPLD (arXiv:2407.13524) without its distillation
             "schedule": {
-                "lr": 1e-3, "nesterov": False, "weight_decay": 1e-4, "decay": "none",
+                "lr": 3e-4, "nesterov": False, "weight_decay": 1e-4, "decay": "none",
                 "batch_size": 1, "epochs": 10, "clip_norm": 10.0,
             },
-            "lr_scale": {},
             "decay": 0.75,
             "interval": "epoch",
             "threshold": 0.7,
@@ -128,7 +127,9 @@ class MeanTeacher(Method):
     def _box_losses(self, batch: TargetBatch, guard: BoxGuard) -> Losses:
         """The detector's own losses on boxes that the teacher is sure of."""
         c = self.config
-        sure = detection.pseudo_labels(self.teacher, batch.weak, c.threshold, side=c.boxes.side)
+        with torch.no_grad():
+            found: DetOutput = self.teacher(batch.weak)
+        sure, doubtful = sorted_out(found.found, c.threshold, c.boxes)
         guard.watch(sure)
         assert batch.strong is not None
         return detection.loss(
@@ -136,6 +137,7 @@ class MeanTeacher(Method):
             batch.strong,
             sure,
             append=c.boxes.append,
+            doubtful=doubtful,
             empty=c.boxes.empty,
             regression=c.boxes.regression,
         )

@@ -27,6 +27,7 @@ NAMES = {
     "loss_cls": "class",
     "loss_bbox": "box",
 }
+SPARED = 0.5  # share of a box that lies in a doubtful one
 PROPOSALS = {"train": (12000, 2000), "test": (6000, 300)}  # before and after NMS, as in LPLD
 
 
@@ -65,9 +66,10 @@ class MMDetector(Detector):
         features: Features | None = None,
         *,
         append: bool = False,
+        doubtful: Sequence[Boxes] | None = None,
     ) -> Losses:
         """mmdet's own losses by its own names, without `loss_`; what lies in levels is summed."""
-        return _named(_summed(self.model.loss(images, _samples(images, boxes))))
+        return _named(_summed(self.model.loss(images, _samples(images, boxes, doubtful))))
 
 
 class MMTwoStage(MMDetector):
@@ -87,11 +89,12 @@ class MMTwoStage(MMDetector):
         features: Features | None = None,
         *,
         append: bool = False,
+        doubtful: Sequence[Boxes] | None = None,
     ) -> Losses:
         """The four losses from one pass of the backbone; RPN terms count the sampled anchors."""
         model = self.model
         x = self.features(images) if features is None else features
-        samples, bare = _samples(images, boxes), _samples(images, boxes)
+        samples, bare = (_samples(images, boxes, doubtful) for _ in range(2))
         for sample in bare:
             sample.gt_instances.labels.zero_()  # to the RPN all are one class
         first, proposals = model.rpn_head.loss_and_predict(
@@ -159,8 +162,15 @@ def _refined(head: Any, logits: Tensor, deltas: Tensor, boxes: Tensor) -> Tensor
     return torch.where((best == classes)[:, None], boxes, moved).float()
 
 
-def _samples(images: Images, boxes: Sequence[Boxes] | None = None) -> list[Any]:
-    """New samples every time: mmdet writes its answers into those that it is given."""
+def _samples(
+    images: Images,
+    boxes: Sequence[Boxes] | None = None,
+    doubtful: Sequence[Boxes] | None = None,
+) -> list[Any]:
+    """New samples every time: mmdet writes its answers into those that it is given.
+
+    What lies inside a doubtful box by half of its own area is assigned to nothing.
+    """
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 
@@ -176,6 +186,8 @@ def _samples(images: Images, boxes: Sequence[Boxes] | None = None) -> list[Any]:
             sample.gt_instances = InstanceData(
                 bboxes=boxes[i].boxes.float(), labels=boxes[i].labels.clone()
             )
+        if doubtful is not None:
+            sample.ignored_instances = InstanceData(bboxes=doubtful[i].boxes.float())
         samples.append(sample)
     return samples
 
@@ -197,8 +209,10 @@ def _named(losses: Losses) -> Losses:
     return {NAMES.get(name, name.removeprefix("loss_")): term for name, term in losses.items()}
 
 
-def build(config: Mapping[str, Any], classes: int) -> MMDetector:
+def build(config: Mapping[str, Any], classes: int, depth: int = 3) -> MMDetector:
     """The detector of the `model` part of a configuration, with random weights. Raises BadInput."""
+    if depth != 3:
+        raise BadInput("mmdet's detectors take images of three channels: rgb or bgr")
     if not config:
         raise BadInput("this model's spec holds no mmdet configuration; import it again")
     compiled = mmcv_ops.ensure()
@@ -223,6 +237,10 @@ def build(config: Mapping[str, Any], classes: int) -> MMDetector:
     two = hasattr(model, "rpn_head") and hasattr(
         getattr(getattr(model, "roi_head", None), "bbox_head", None), "fc_cls"
     )
+    for part in model.modules():
+        for name in ("assigner", "bbox_assigner"):
+            if hasattr(getattr(part, name, None), "ignore_iof_thr"):
+                getattr(part, name).ignore_iof_thr = SPARED
     return (MMTwoStage if two else MMDetector)(model, classes)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torchvision.models.detection.backbone_utils import (
     _resnet_fpn_extractor,
 )
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from sfda.boxes import Boxes
@@ -39,6 +40,7 @@ NAMES = {
     "loss_classifier": "class",
     "loss_box_reg": "box",
 }
+SPARED = 0.5  # IoU with a doubtful box
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SQUEEZE = "fasterrcnn_squeezenet1_1_fpn"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -74,6 +76,7 @@ class TorchvisionDetector(Detector):
         features: Features | None = None,
         *,
         append: bool = False,
+        doubtful: Sequence[Boxes] | None = None,
     ) -> Losses:
         """torchvision's four losses: its RPN terms count the sampled anchors, and its box losses
         are smooth-L1 with beta 1/9 (RPN) and 1/9 (regions), where LPLD's code has L1.
@@ -81,8 +84,8 @@ class TorchvisionDetector(Detector):
         framed = _framed(images)
         features = self.features(images) if features is None else features
         targets = [{"boxes": found.boxes.float(), "labels": found.labels + 1} for found in boxes]
-        proposals, first = self.rpn(framed, features, targets)
-        with _appending(self.roi_heads, append):
+        with _assigning(self.rpn, self.roi_heads, append, doubtful):
+            proposals, first = self.rpn(framed, features, targets)
             _, second = self.roi_heads(features, proposals, framed.image_sizes, targets)
         return {NAMES[name]: term for name, term in {**first, **second}.items()}
 
@@ -118,18 +121,47 @@ class TorchvisionDetector(Detector):
         return Regions(boxes, embedded.float(), last, refined.float(), found)
 
 
-class _appending:
-    """Inside, the heads add targets to their proposals or not."""
+@contextmanager
+def _assigning(
+    rpn: Any, heads: Any, append: bool, doubtful: Sequence[Boxes] | None
+) -> Iterator[None]:
+    """Inside, targets join the proposals or not, and doubtful boxes are no background.
 
-    def __init__(self, heads: Any, append: bool) -> None:
-        self.heads, self.append = heads, append
+    What is set lies on the modules themselves and is gone afterwards, so that copies have none.
+    """
+    if not append:
+        heads.add_gt_proposals = lambda proposals, _: proposals
+    if doubtful is not None:
+        to_anchors, to_proposals = rpn.assign_targets_to_anchors, heads.assign_targets_to_proposals
 
-    def __enter__(self) -> None:
-        if not self.append:
-            self.heads.add_gt_proposals = lambda proposals, _: proposals
+        def anchors(boxes: list[Tensor], targets: Any) -> Any:
+            labels, matched = to_anchors(boxes, targets)
+            return _spared(labels, boxes, doubtful), matched
 
-    def __exit__(self, *_: object) -> None:
-        self.heads.__dict__.pop("add_gt_proposals", None)
+        def proposals(boxes: list[Tensor], *targets: Any) -> Any:
+            matched, labels = to_proposals(boxes, *targets)
+            return matched, _spared(labels, boxes, doubtful)
+
+        rpn.assign_targets_to_anchors = anchors
+        heads.assign_targets_to_proposals = proposals
+    try:
+        yield
+    finally:
+        for module in (rpn, heads):
+            for name in ("add_gt_proposals", "assign_targets_to_anchors",
+                         "assign_targets_to_proposals"):  # fmt: skip
+                module.__dict__.pop(name, None)
+
+
+def _spared(labels: list[Tensor], boxes: list[Tensor], doubtful: Sequence[Boxes]) -> list[Tensor]:
+    """Labels, with background (0) that overlaps a doubtful box by an IoU of 0.5 left out (-1)."""
+    found = []
+    for label, box, doubt in zip(labels, boxes, doubtful, strict=True):
+        if len(doubt.boxes) and len(box):
+            near = box_iou(box, doubt.boxes.to(box)).amax(1) >= SPARED
+            label = torch.where(near & (label == 0), torch.full_like(label, -1), label)
+        found.append(label)
+    return found
 
 
 def _framed(images: Images) -> ImageList:

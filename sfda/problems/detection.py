@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -16,10 +17,17 @@ from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.types import Images, Losses
 
 Features = Any  # what a detector's backbone gives: maps by name, or a tuple of them
-STRONG = Views(
-    crop=False, flip=False, jittered=0.8, blur_sigma=2.0, erase=(0.7, 0.5, 0.3)
-)  # fmt: skip
-"""LPLD's strong view (section 2.2 of its release's pipeline): colours, blur, three rectangles."""
+BLUR = 2.0 / 600  # largest sigma by the image's short side, as LPLD's 2 pixels of 600
+
+
+def views_for(input: InputSpec | None) -> Views:
+    """Usual views: LPLD's colours and blur, but no rectangles of noise.
+
+    Those, `erase: [0.7, 0.5, 0.3]` in its release, teach that noise is an object: on the built-in
+    trays they led every detector to lose a class. Nothing is mirrored.
+    """
+    sigma = max(0.1, BLUR * min(input.size)) if input else None
+    return Views(crop=False, flip=False, jittered=0.8, blur_sigma=sigma, erase=0.0)
 
 
 class DetOutput(NamedTuple):
@@ -87,11 +95,13 @@ class Detector(nn.Module):
         features: Features | None = None,
         *,
         append: bool = False,
+        doubtful: Sequence[Boxes] | None = None,
     ) -> Losses:
         """The library's own training losses, in training mode.
 
         Two-stage: `objectness` and `rpn_box` of the anchors, `class` and `box` of the regions.
-        `append` adds the boxes to the proposals, as is usual with boxes that a person drew.
+        `append` adds the boxes to the proposals, as is usual with boxes that a person drew. What
+        overlaps `doubtful` boxes is not taught to be background.
         """
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
@@ -114,6 +124,7 @@ def loss(
     *,
     features: Features | None = None,
     append: bool = False,
+    doubtful: Sequence[Boxes] | None = None,
     empty: Literal["background", "skip"] = "background",
     regression: bool = True,
     smoothing: float = 0.0,
@@ -121,7 +132,7 @@ def loss(
     """The detector's losses for these boxes, each a scalar on the graph.
 
     An image without boxes is all background (the published behaviour of LPLD), or, with `skip`,
-    counts nothing. Without `regression` the boxes teach classes alone. `smoothing` is not known to
+    counts nothing. What overlaps `doubtful` boxes is not taught to be background. Without `regression` the boxes teach classes alone. `smoothing` is not known to
     detectors: anything but 0 is refused.
     """
     if smoothing:
@@ -132,8 +143,9 @@ def loss(
             return {"class": nothing(model)}
         if len(held) < len(targets):
             images, targets = images[held], [targets[i] for i in held]
+            doubtful = None if doubtful is None else [doubtful[i] for i in held]
             features = None if features is None else picked(features, held)
-    found = model.loss(images, targets, features, append=append)
+    found = model.loss(images, targets, features, append=append, doubtful=doubtful)
     return {name: term for name, term in found.items() if regression or "box" not in name}
 
 
@@ -163,18 +175,8 @@ def pseudo_labels(
 
 def defaults(arch: str) -> tuple[InputSpec | None, Views]:
     """Input and usual random views of an architecture; no input where it states none."""
-    library, name = _parse(arch)
-    if library == "torchvision":
-        from sfda.problems import det_torchvision
-
-        return det_torchvision.usual_input(name), STRONG
-    if library == "mmdet":
-        from sfda.problems import det_mmdet
-
-        return det_mmdet.usual_input(name), STRONG
-    from sfda.problems import det_own
-
-    return det_own.usual_input(name), STRONG
+    found = _adapter(arch).usual_input(_parse(arch)[1])
+    return found, views_for(found)
 
 
 def make_spec(
@@ -190,7 +192,7 @@ def make_spec(
     a bundle needs no other file.
     """
     library, name = _parse(arch)
-    stated, usual = defaults(arch)
+    stated, _ = defaults(arch)
     chosen = input or stated
     if chosen is None:
         raise BadInput(f"{arch} does not state its input: give its size, mean, std and channels")
@@ -212,7 +214,7 @@ def make_spec(
         arch=arch,
         classes=classes,
         input=chosen,
-        views=views or usual,
+        views=views or views_for(chosen),
         head="plain",
         config=config,
     )
@@ -221,18 +223,15 @@ def make_spec(
 def build_from_spec(spec: ModelSpec) -> Detector:
     """The detector that a bundle's weights fit, with random weights."""
     library, name = _parse(spec.arch)
-    count = len(spec.classes)
-    if library == "torchvision":
-        from sfda.problems import det_torchvision
+    given: Any = (spec.config or {}) if library == "mmdet" else name
+    found: Detector = _adapter(spec.arch).build(given, len(spec.classes), spec.input.depth)
+    return found
 
-        return det_torchvision.build(name, count, spec.input.depth)
-    if library == "mmdet":
-        from sfda.problems import det_mmdet
 
-        return det_mmdet.build(spec.config or {}, count)
-    from sfda.problems import det_own
-
-    return det_own.build(name, count, spec.input.depth)
+def _adapter(arch: str) -> Any:
+    """The module of the library, imported when it is asked for: mmdet's takes seconds."""
+    names = {"torchvision": "det_torchvision", "mmdet": "det_mmdet", "sfda": "det_own"}
+    return importlib.import_module(f"sfda.problems.{names[_parse(arch)[0]]}")
 
 
 def _parse(arch: str) -> tuple[str, str]:
