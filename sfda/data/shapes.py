@@ -1,7 +1,8 @@
 """Built-in data for detection: drawn trays of parts, under one light and under another.
 
 The source are gears, bolts and washers on a plain tray. The target are other trays, photographed
-with another camera: a warm light from one side, less contrast, blur and noise. The shift was set once, by what it costs a small detector that learnt the source.
+with another camera: a warm light from one side, less contrast, blur and noise. The shift was set by
+what it costs a small detector that learnt the source.
 """
 
 from __future__ import annotations

@@ -132,8 +132,9 @@ def loss(
     """The detector's losses for these boxes, each a scalar on the graph.
 
     An image without boxes is all background (the published behaviour of LPLD), or, with `skip`,
-    counts nothing. What overlaps `doubtful` boxes is not taught to be background. Without `regression` the boxes teach classes alone. `smoothing` is not known to
-    detectors: anything but 0 is refused.
+    counts nothing. What overlaps `doubtful` boxes is not taught to be background. Without
+    `regression` the boxes teach classes alone. `smoothing` is not known to detectors: anything but
+    0 is refused.
     """
     if smoothing:
         raise BadInput("detectors know no label smoothing: set smoothing to 0")

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 import toy
+import toydet
+import toymm
 import toyseg
 
 from sfda import plugins
 from sfda.adapt import adapt
+from sfda.box_teaching import STEM
 from sfda.config import merged
 from sfda.errors import BadInput
 from sfda.methods._base import Method
@@ -22,9 +25,9 @@ from sfda.schedule import Schedule
 from sfda.types import Clock, EpochEnd, State, StepEnd
 
 METHODS = plugins.names("methods")
-KITS = (toy, toyseg)
+KITS = (toy, toyseg, toydet, toymm)
 CASES = [
-    pytest.param(kit, name, id=f"{kit.PROBLEM}-{name}")
+    pytest.param(kit, name, id=f"{kit.__name__}-{name}")
     for kit in KITS
     for name in METHODS
     if kit.PROBLEM in plugins.load("methods", name).problems
@@ -35,9 +38,13 @@ MILDER = {"glc": 0.8}  # at 0.9 nearly all of the toy is doubtful to it, so it l
 FAST = Schedule(lr=0.02, epochs=3, batch_size=24)
 
 
+def fast(kit: Any) -> Schedule:
+    return getattr(kit, "FAST", FAST)
+
+
 def make(name: str, kit: Any = toy, **settings: Any) -> Method:
     kind = plugins.load("methods", name)
-    given = merged(kind.usual.get(kit.PROBLEM, {}), {"schedule": FAST.model_dump(), **settings})
+    given = merged(kind.usual.get(kit.PROBLEM, {}), {"schedule": fast(kit).model_dump(), **settings})
     return kind(kit.source(), kit.info(), kind.Config.from_settings(given))
 
 
@@ -46,7 +53,7 @@ def run(
 ) -> list[EpochEnd]:
     x, _ = kit.images(shift, seed=1)
     ends = []
-    for event in adapt(method, kit.Batches(x), kit.scan(x), FAST, seed=3, resume=resume):
+    for event in adapt(method, kit.Batches(x), kit.scan(x), fast(kit), seed=3, resume=resume):
         if isinstance(event, EpochEnd):
             kept = io.BytesIO()
             torch.save({"m": dict(event.state.method), "o": event.state.optimizer}, kept)
@@ -140,6 +147,7 @@ def test_only_the_student_learns_and_frozen_parts_stay(kit: Any, name: str) -> N
     for part, parameter in method.named_parameters():
         frozen = name in IDLE or method.config.lr_scale.get(part.split(".")[1], 1) == 0
         frozen |= name == "osuda" and ".1." not in part  # batch norm alone learns
+        frozen |= kit is toymm and part.split(".")[2] in STEM  # a ResNet's first layers
         changed = not torch.equal(before[part], parameter)
         if part.startswith("student.") and frozen:
             assert not changed, f"{part} is frozen"
@@ -152,7 +160,7 @@ def test_only_the_student_learns_and_frozen_parts_stay(kit: Any, name: str) -> N
 @pytest.mark.parametrize(("kit", "name"), CASES)
 def test_every_parameter_is_in_one_group_or_frozen(kit: Any, name: str) -> None:
     method = make(name, kit)
-    grouped = [p for group in method.parameter_groups(FAST) for p in group["params"]]
+    grouped = [p for group in method.parameter_groups(fast(kit)) for p in group["params"]]
     assert len({id(p) for p in grouped}) == len(grouped)
     trained = [p for p in method.parameters() if p.requires_grad and name not in IDLE]
     assert {id(p) for p in grouped} == {id(p) for p in trained}
@@ -176,11 +184,13 @@ def test_a_batch_in_another_order_leaves_the_same_state(kit: Any, name: str) -> 
 
 @pytest.mark.parametrize(("kit", "name"), CASES)
 def test_a_mild_shift_is_not_made_worse(kit: Any, name: str) -> None:
-    shift = MILDER.get(name, MILD)
+    shift = getattr(kit, "MILD", MILDER.get(name, MILD))
     x, y = kit.images(shift, seed=1)
     before = kit.accuracy(kit.source(), x, y)
     assert 0.5 < before < 0.97, "the shift must cost something"
-    assert kit.accuracy(run(make(name, kit), kit, shift=shift)[-1].adapted, x, y) >= before
+    slack = 0.02 if kit.PROBLEM == "detection" else 0.0  # of AP50, a step function of few boxes
+    after = kit.accuracy(run(make(name, kit), kit, shift=shift)[-1].adapted, x, y)
+    assert after >= before - slack
 
 
 @pytest.mark.parametrize(("kit", "name"), CASES)
