@@ -67,8 +67,10 @@ def check(manifest: Path, json: Json = False) -> None:
             "faults": list(found.faults),
             "count": found.count,
             "classes": found.classes,
+            "notes": list(found.notes),
         }
         said = "\n".join(found.faults) or f"{manifest}: {found.count} images, no fault"
+        said = "\n".join([said, *found.notes])
         out.show(result, said)
         if not found.ok:
             raise SystemExit(2)
@@ -92,6 +94,7 @@ def manifest(
         Literal["folder"] | None, typer.Option(help="images of one folder are one video or volume")
     ] = None,
     spacing: Annotated[str | None, typer.Option(help="mm between pixels, 0.5x0.5")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="boxes: a COCO JSON")] = None,
     json: Json = False,
 ) -> None:
     """Make a manifest for a folder, a zip or an npz of images."""
@@ -110,9 +113,27 @@ def manifest(
         made = build_manifest(
             path, problem=problem, classes=names, labels_csv=labels, out=out, template=template,
             masks=MaskOptions.from_text(masks, values, ignore, groups, spacing),
+            annotations=annotations,
             data_root=data_folder() if os.environ.get("SFDA_DATA") else None,
         )  # fmt: skip
         _show_manifest(output, made)
+
+
+@app.command()
+def convert(
+    kind: Annotated[Literal["voc"], typer.Argument(help="voc: Pascal VOC's XML")],
+    folder: Path,
+    out: Annotated[Path, typer.Option(help="the COCO JSON to write")],
+    classes: Annotated[str | None, typer.Option(help="a,b,c; default all that occur")] = None,
+    json: Json = False,
+) -> None:
+    """Boxes of another format as COCO JSON, for `sfda manifest --annotations`."""
+    with session(json, state=False) as output:
+        from sfda.data.coco_build import convert_voc
+
+        found = convert_voc(folder, out, words(classes, None) if classes else None)
+        text = f"{out}: {found['images']} images, {found['boxes']} boxes"
+        output.show({"out": str(out), **found}, text)
 
 
 @app.command()

@@ -18,6 +18,9 @@ from flows.train_source import train_source
 from sfda.config import Config
 from sfda.data.digits import write_demo as write_digits
 from sfda.data.scenes import write_demo as write_scenes
+from sfda.data.shapes import write_demo as write_shapes
+from sfda.problems import det_own
+from sfda.problems.detection import views_for
 from tasks.home import home
 
 
@@ -63,8 +66,28 @@ def segmentation(device: Any = "auto") -> DemoResult:
     return _result(found, started)
 
 
+def detection(device: Any = "auto") -> DemoResult:
+    """Drawn trays of parts under one light as the source, others under another as the target."""
+    started = time.monotonic()
+    source, target = write_shapes(home() / "demo")
+    trained = train_source(
+        str(source), "sfda:tinyrcnn", "parts", epochs=20,
+        settings={"schedule": {"lr": 2e-3}},
+        views=views_for(det_own.usual_input("tinyrcnn")).model_copy(update={"flip": True}),
+        device=device,
+    )  # fmt: skip
+    found = adapt(
+        trained.version.uri, str(target), name="parts", epochs=5, promote=True, device=device
+    )
+    return _result(found, started)
+
+
 DEMOS: Mapping[str, Callable[[Any], DemoResult]] = MappingProxyType(
-    {"classification": classification, "segmentation": segmentation}
+    {
+        "classification": classification,
+        "segmentation": segmentation,
+        "detection": detection,
+    }
 )
 
 

@@ -1,4 +1,4 @@
-"""A toy shift of detection: squares of two colours under another light, and a tiny two-stage net."""
+"""A toy shift of detection: squares of two colours under another light, a tiny two-stage net."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ class Batches(toy.Batches):
         super().__init__(x, 4)
 
 
-def images(
-    shift: float = 0.0, *, seed: int = 0, size: int = SIZE
-) -> tuple[Tensor, list[Boxes]]:
+def images(shift: float = 0.0, *, seed: int = 0, size: int = SIZE) -> tuple[Tensor, list[Boxes]]:
     """One or two squares on a ground [N, 3, 32, 32], the light `shift` away, and their boxes."""
     generator = torch.Generator().manual_seed(seed)
     x = 0.15 * torch.randn(size, 3, SIDE, SIDE, generator=generator)
@@ -57,7 +55,9 @@ def images(
             image[:, top : top + side, left : left + side] += COLOURS[label].view(3, 1, 1)
             boxes.append([left, top, left + side, top + side])
             labels.append(label)
-        found.append(Boxes(torch.tensor(boxes).float(), torch.tensor(labels), torch.ones(len(labels))))
+        found.append(
+            Boxes(torch.tensor(boxes).float(), torch.tensor(labels), torch.ones(len(labels)))
+        )
     return (1 - 0.5 * shift) * x + shift * LIGHT.view(1, 3, 1, 1), found
 
 

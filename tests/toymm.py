@@ -8,15 +8,27 @@ from typing import Any
 import torch
 import toydet
 from toydet import (
-    FAST, NAMES, PROBLEM, SIDE, SIZE, Batches, accuracy, batch, images, info, norm, scan, trained,
+    FAST,
+    NAMES,
+    PROBLEM,
+    SIDE,
+    SIZE,
+    Batches,
+    accuracy,
+    batch,
+    images,
+    info,
+    norm,
+    scan,
+    trained,
 )  # fmt: skip
 
 from sfda.problems import det_mmdet
 from sfda.problems.detection import Detector
 
 __all__ = [
-    "FAST", "MILD", "NAMES", "PROBLEM", "SIDE", "SIZE", "Batches", "accuracy", "batch", "images", "info",
-    "network", "norm", "scan", "source", "toydet",
+    "FAST", "MILD", "NAMES", "PROBLEM", "SIDE", "SIZE", "Batches", "accuracy", "batch", "images",
+    "info", "network", "norm", "scan", "source", "toydet",
 ]  # fmt: skip
 
 CODER = {"type": "DeltaXYWHBBoxCoder", "target_means": [0.0] * 4}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sfda.data.coco_build import write_coco_manifest
 from sfda.data.labels import listed
 from sfda.data.listing import Listing, list_images
 from sfda.data.masking import MaskOptions, mask_rows
@@ -28,6 +29,7 @@ def build_manifest(
     labels_csv: Path | None = None,
     template: Path | None = None,
     masks: MaskOptions | None = None,
+    annotations: Path | None = None,
     test_fraction: float = 0.2,
     data_root: Path | None = None,
 ) -> Path:
@@ -37,7 +39,8 @@ def build_manifest(
     with `classes` or `template`, from folders named like classes or the npz's label array. With
     labels everywhere each class is split into `adapt` (alias `train`) and `test` (alias `val`);
     with labels for some images those are `test` and the others `adapt`; without, all are `adapt`.
-    For segmentation `masks` says where masks lie and what they hold; they stand for labels.
+    For segmentation `masks` says where masks lie and what they hold; they stand for labels. For
+    detection `annotations` is a COCO JSON, whose boxes stand for them: see `coco_rows`.
 
     Raises BadInput if there are no images, or naming all labels, and all of what a template says,
     that do not fit.
@@ -56,6 +59,14 @@ def build_manifest(
             _compare_count(official, rows.keys)
         more = options.keys(names)
         return write_manifest(rows, listing, problem, names, Path(out), official, data_root, more)
+    if annotations:
+        if problem != "detection" or labels_csv:
+            raise BadInput(
+                "--annotations is a COCO JSON of boxes, for detection; it goes without --labels"
+            )
+        return write_coco_manifest(
+            path, Path(annotations), names, Path(out), official, test_fraction, data_root
+        )
     if masks and masks != MaskOptions():
         raise BadInput(
             f"masks are for segmentation; this is {problem}: leave out what says of them"

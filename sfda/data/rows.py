@@ -175,7 +175,8 @@ def _from_coco(manifest: Manifest, spec: SplitSpec, path: Path, found: Found) ->
     images = images_of(document, spec.where)
     found.keys = [str(image["file_name"]) for image in images]
     found.faults += document_faults(document) + _odd_keys(manifest, found.keys)
-    if manifest.labelled and document["annotations"]:
+    known = all(image.get("labelled", True) for image in images)
+    if manifest.labelled and known and document["annotations"]:
         found.boxes, faults = box_table(document, images, manifest.classes)
         found.faults += faults
     return found

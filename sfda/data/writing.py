@@ -58,6 +58,22 @@ def write_manifest(
     table = _table(rows, listing, numbered=isinstance(classes, int))
     row_file = out.with_suffix(".rows.csv")
     splits = _splits(rows, row_file.name, bytes_digest(table))
+    files = {row_file: table}
+    return put_manifest(files, splits, listing, problem, classes, out, official, data_root, more)
+
+
+def put_manifest(
+    files: dict[Path, bytes],
+    splits: dict[str, dict[str, Any]],
+    listing: Listing,
+    problem: Problem,
+    classes: tuple[str, ...] | int | None,
+    out: Path,
+    official: Manifest | None,
+    data_root: Path | None,
+    more: dict[str, Any] | None = None,
+) -> Path:
+    """Write row files and the manifest that names them. Raises BadInput as `write_manifest`."""
     document: dict[str, Any] = {
         "name": official.name if official else listing.path.resolve().stem,
         "problem": problem,
@@ -74,7 +90,7 @@ def write_manifest(
         document["archive"] = {"file": listing.path.name, "sha256": file_digest(listing.path)}
     if listing.image:
         document["arrays"] = {"image": listing.image}
-        if rows.masks:
+        if listing.mask:
             document["arrays"]["mask"] = listing.mask
         if listing.group:
             document["arrays"]["group"] = listing.group
@@ -83,7 +99,7 @@ def write_manifest(
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        put({row_file: table, out: text.encode()})
+        put({**files, out: text.encode()})
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error}") from None
     return out

@@ -44,7 +44,9 @@ def fast(kit: Any) -> Schedule:
 
 def make(name: str, kit: Any = toy, **settings: Any) -> Method:
     kind = plugins.load("methods", name)
-    given = merged(kind.usual.get(kit.PROBLEM, {}), {"schedule": fast(kit).model_dump(), **settings})
+    given = merged(
+        kind.usual.get(kit.PROBLEM, {}), {"schedule": fast(kit).model_dump(), **settings}
+    )
     return kind(kit.source(), kit.info(), kind.Config.from_settings(given))
 
 
