@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torchvision.ops import box_iou
 
+SPARED = 0.5  # IoU with a doubtful box at which nothing is taught to be background
 SIDE = 1e-2  # pixels: a box must be wider and higher, or its regression target is infinite
 
 
@@ -58,3 +60,13 @@ def mirrored(found: Boxes, width: int) -> Boxes:
     """The boxes of the image mirrored left to right."""
     x1, y1, x2, y2 = found.boxes.unbind(1)
     return found._replace(boxes=torch.stack([width - x2, y1, width - x1, y2], 1))
+
+
+def spared(
+    labels: Int[Tensor, " n"], boxes: Float[Tensor, "n 4"], doubtful: Float[Tensor, "m 4"]
+) -> Int[Tensor, " n"]:
+    """Labels of boxes, with background (0) that overlaps a doubtful box left out (-1)."""
+    if not len(doubtful) or not len(boxes):
+        return labels
+    near = box_iou(boxes, doubtful.to(boxes)).amax(1) >= SPARED
+    return torch.where(near & (labels == 0), torch.full_like(labels, -1), labels)

@@ -95,6 +95,7 @@ def network() -> Detector:
     return from_body(body())
 
 
+@torch.enable_grad()
 def trained(model: Detector, steps: int = 250) -> Detector:
     """The model after some steps on the source's images."""
     x, y = images(size=24)

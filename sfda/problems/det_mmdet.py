@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfda.boxes import Boxes
+from sfda.boxes import Boxes, spared
 from sfda.errors import BadInput
 from sfda.problems import mmcv_ops
 from sfda.problems.detection import Detector, DetOutput, Features, Regions
@@ -27,7 +27,6 @@ NAMES = {
     "loss_cls": "class",
     "loss_bbox": "box",
 }
-SPARED = 0.5  # share of a box that lies in a doubtful one
 PROPOSALS = {"train": (12000, 2000), "test": (6000, 300)}  # before and after NMS, as in LPLD
 
 
@@ -169,7 +168,7 @@ def _samples(
 ) -> list[Any]:
     """New samples every time: mmdet writes its answers into those that it is given.
 
-    What lies inside a doubtful box by half of its own area is assigned to nothing.
+    What overlaps a doubtful box by an IoU of 0.5 is assigned to nothing, as `_own_modules` has it.
     """
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
@@ -217,8 +216,11 @@ def build(config: Mapping[str, Any], classes: int, depth: int = 3) -> MMDetector
         raise BadInput("this model's spec holds no mmdet configuration; import it again")
     compiled = mmcv_ops.ensure()
     given = _counted(copy.deepcopy(dict(config)), classes)
-    if not compiled:
-        _by_torchvision(given)
+    for part in _parts(given):
+        if part.get("type") == "MaxIoUAssigner":
+            part["type"] = "SparingAssigner"
+        if part.get("type") == "RoIAlign" and not compiled:
+            part["use_torchvision"] = True
     _quiet()
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
@@ -226,7 +228,7 @@ def build(config: Mapping[str, Any], classes: int, depth: int = 3) -> MMDetector
     from mmengine.registry import init_default_scope
 
     register_all_modules(init_default_scope=False)
-    _own_backbones()
+    _own_modules()
     init_default_scope("mmdet")
     try:
         model = MODELS.build(ConfigDict(given))
@@ -237,10 +239,6 @@ def build(config: Mapping[str, Any], classes: int, depth: int = 3) -> MMDetector
     two = hasattr(model, "rpn_head") and hasattr(
         getattr(getattr(model, "roi_head", None), "bbox_head", None), "fc_cls"
     )
-    for part in model.modules():
-        for name in ("assigner", "bbox_assigner"):
-            if hasattr(getattr(part, name, None), "ignore_iof_thr"):
-                getattr(part, name).ignore_iof_thr = SPARED
     return (MMTwoStage if two else MMDetector)(model, classes)
 
 
@@ -271,12 +269,6 @@ def _parts(config: Any) -> list[dict[str, Any]]:
     if not isinstance(config, dict):
         return []
     return [config, *(part for item in config.values() for part in _parts(item))]
-
-
-def _by_torchvision(config: dict[str, Any]) -> None:
-    for part in _parts(config):
-        if part.get("type") == "RoIAlign":
-            part["use_torchvision"] = True
 
 
 def resolved(name: str, classes: int) -> tuple[str, dict[str, Any]]:
@@ -352,9 +344,12 @@ def _plain(config: Any) -> Any:
 
 
 @cache
-def _own_backbones() -> None:
-    """Backbones of ours that a configuration may name."""
-    from mmdet.registry import MODELS
+def _own_modules() -> None:
+    """Modules of ours by name: a backbone that a configuration may ask for, and the assigner that
+    stands in for mmdet's.
+    """
+    from mmdet.models.task_modules import MaxIoUAssigner
+    from mmdet.registry import MODELS, TASK_UTILS
     from torchvision import models
 
     @MODELS.register_module(name="SqueezeNet1_1")
@@ -372,6 +367,26 @@ def _own_backbones() -> None:
                 if place in (7, 12):
                     maps.append(images)
             return tuple(maps)
+
+    @TASK_UTILS.register_module(name="SparingAssigner")
+    class SparingAssigner(MaxIoUAssigner):  # type: ignore[misc]
+        """mmdet's own assigner; background (0) near a doubtful box is nothing (-1).
+
+        mmdet's rule for ignored boxes does not hold where an image has no other.
+        """
+
+        def assign(
+            self,
+            pred_instances: Any,
+            gt_instances: Any,
+            gt_instances_ignore: Any = None,
+            **more: Any,
+        ) -> Any:
+            found = super().assign(pred_instances, gt_instances, **more)
+            if gt_instances_ignore is not None:
+                doubtful = gt_instances_ignore.bboxes
+                found.gt_inds = spared(found.gt_inds, pred_instances.priors, doubtful)
+            return found
 
 
 @cache

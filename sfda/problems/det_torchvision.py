@@ -19,10 +19,10 @@ from torchvision.models.detection.backbone_utils import (
     _resnet_fpn_extractor,
 )
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import MultiScaleRoIAlign, box_iou
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from sfda.boxes import Boxes
+from sfda.boxes import Boxes, spared
 from sfda.errors import BadInput
 from sfda.problems.detection import Detector, DetOutput, Features, Regions
 from sfda.refs import InputSpec
@@ -40,7 +40,6 @@ NAMES = {
     "loss_classifier": "class",
     "loss_box_reg": "box",
 }
-SPARED = 0.5  # IoU with a doubtful box
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SQUEEZE = "fasterrcnn_squeezenet1_1_fpn"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -132,15 +131,16 @@ def _assigning(
     if not append:
         heads.add_gt_proposals = lambda proposals, _: proposals
     if doubtful is not None:
+        doubt = [found.boxes for found in doubtful]
         to_anchors, to_proposals = rpn.assign_targets_to_anchors, heads.assign_targets_to_proposals
 
         def anchors(boxes: list[Tensor], targets: Any) -> Any:
             labels, matched = to_anchors(boxes, targets)
-            return _spared(labels, boxes, doubtful), matched
+            return [spared(*one) for one in zip(labels, boxes, doubt, strict=True)], matched
 
         def proposals(boxes: list[Tensor], *targets: Any) -> Any:
             matched, labels = to_proposals(boxes, *targets)
-            return matched, _spared(labels, boxes, doubtful)
+            return matched, [spared(*one) for one in zip(labels, boxes, doubt, strict=True)]
 
         rpn.assign_targets_to_anchors = anchors
         heads.assign_targets_to_proposals = proposals
@@ -151,17 +151,6 @@ def _assigning(
             for name in ("add_gt_proposals", "assign_targets_to_anchors",
                          "assign_targets_to_proposals"):  # fmt: skip
                 module.__dict__.pop(name, None)
-
-
-def _spared(labels: list[Tensor], boxes: list[Tensor], doubtful: Sequence[Boxes]) -> list[Tensor]:
-    """Labels, with background (0) that overlaps a doubtful box by an IoU of 0.5 left out (-1)."""
-    found = []
-    for label, box, doubt in zip(labels, boxes, doubtful, strict=True):
-        if len(doubt.boxes) and len(box):
-            near = box_iou(box, doubt.boxes.to(box)).amax(1) >= SPARED
-            label = torch.where(near & (label == 0), torch.full_like(label, -1), label)
-        found.append(label)
-    return found
 
 
 def _framed(images: Images) -> ImageList:
