@@ -12,7 +12,7 @@ from pathlib import Path
 
 NAMES = (
     "overhead", "throughput", "methods", "neighbours", "clustering", "large_image", "figures",
-    "camvid",
+    "camvid", "lpld_step", "bloodcells",
 )  # fmt: skip
 OUT = Path("bench")
 
