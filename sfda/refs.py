@@ -68,6 +68,9 @@ class Views(Config):
     pad: int = Field(0, ge=0)  # pixels of black border added before the crop
     flip: bool = True  # mirror left to right, half of the time
     rotate: float = Field(0.0, ge=0, le=180)  # at most this many degrees, either way
+    shear: float = Field(0.0, ge=0, lt=80)  # pose: at most this many degrees, either way
+    move: float = Field(0.0, ge=0, le=0.5)  # pose: at most this share of the side, either way
+    zoom: tuple[float, float] = (1.0, 1.0)  # pose: from and to
     jitter: float = Field(0.4, ge=0, le=1)  # strong: brightness, contrast, saturation
     jittered: Share = 1.0  # probability of that and of a hue
     hue: float = Field(0.1, ge=0, le=0.5)
@@ -76,6 +79,30 @@ class Views(Config):
     blur_sigma: float | None = Field(None, ge=0.1)  # its most, in pixels; None: by the image's size
     # probability of a rectangle of noise; of three numbers that of a larger one and of two others
     erase: Share | tuple[Share, Share, Share] = 0.5
+
+
+class Skeleton(Config):
+    """What is known of a set of joints besides their names: how they hang together."""
+
+    edges: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()  # left and right: they change places in a mirror
+    groups: dict[str, tuple[str, ...]] = {}  # joints that are reported together
+    # what distances are a share of: that of two joints, or the longer side of the box
+    unit: tuple[str, str] | Literal["box"] = "box"
+    sigmas: dict[str, float] = {}  # of OKS; 0.05 for a joint that is not named
+
+    def faults(self, joints: tuple[str, ...]) -> list[str]:
+        """Names that are no joint's."""
+        named = [name for pair in (*self.edges, *self.pairs) for name in pair]
+        named += [name for group in self.groups.values() for name in group]
+        named += [*self.sigmas, *(() if self.unit == "box" else self.unit)]
+        return sorted(set(named) - set(joints))
+
+    def places(
+        self, pairs: tuple[tuple[str, str], ...], joints: tuple[str, ...]
+    ) -> list[tuple[int, int]]:
+        """Pairs of names as pairs of indices."""
+        return [(joints.index(a), joints.index(b)) for a, b in pairs]
 
 
 class ManifestRef(Config):
@@ -113,6 +140,7 @@ class ModelSpec(Config):
     bottleneck_dropout: float = Field(0.0, ge=0, lt=1)
     binary_logit: bool = False  # segmentation: the head has one output, of the second class
     config: dict[str, Any] | None = None  # detection: the model part of an mmdet configuration
+    skeleton: Skeleton | None = None  # pose: `classes` are the joints
     reject: float | None = Field(None, ge=0, le=1)  # uncertainty above which it says "unknown"
 
     @model_validator(mode="after")

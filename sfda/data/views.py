@@ -95,7 +95,11 @@ class ViewMaker:
     def pair(self, images: Several, epoch: int, rows: Rows) -> tuple[Stack, Stack]:
         """The weak view, and the strong one: the weak view with its colours changed."""
         weak = self.weak(images, epoch, rows)
-        return weak, self._each(self._photometry, weak, seeds(self.seed, epoch, rows, STRONG))
+        return weak, self.coloured(weak, epoch, rows, STRONG)
+
+    def coloured(self, images: Stack, epoch: int, rows: Rows, stream: int) -> Stack:
+        """Images of the model's size with their colours changed."""
+        return self._each(self._photometry, images, seeds(self.seed, epoch, rows, stream))
 
     def _each(self, compose: A.Compose, images: Several, numbers: Rows) -> Stack:
         out = np.empty((len(images), *self.spec.size, self.spec.depth), np.uint8)
