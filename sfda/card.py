@@ -143,6 +143,8 @@ def missing(card: Card | None, problem: Problem = "classification") -> list[str]
     )
     if problem == "segmentation":
         wanted += ("class_ratio",)
+    if problem == "pose":
+        return []
     if problem == "detection":
         wanted = ("class_prior", "boxes_per_image", "confidence_histogram")
     return [name for name in wanted if card is None or name not in card.tensors]

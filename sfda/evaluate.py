@@ -9,11 +9,13 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from sfda.data.people import Person
 from sfda.errors import NotFinite
 from sfda.metrics import ClassificationMetric
 from sfda.metrics_detection import BoxesOf, DetectionMetric
+from sfda.metrics_pose import PoseMetric
 from sfda.metrics_segmentation import SegmentationMetric
-from sfda.refs import Report, Scores
+from sfda.refs import Report, Scores, Skeleton
 from sfda.rejection import TwoClusters
 from sfda.types import SeenViews
 from sfda.validators._base import Validator
@@ -96,6 +98,19 @@ def detection_report(
         per_class={name: {"boxes": 0.0} for name in classes} | metric.per_class(),
         confusion=metric.confusion(),
     )
+
+
+def pose_report(
+    answers: Iterable[tuple[Any, Person]], joints: Sequence[str], skeleton: Skeleton, *, split: str
+) -> Report:
+    """The report over pairs of a network's pose (`joints`, `scores`) and a person's own."""
+    metric = PoseMetric(joints, skeleton)
+    for pose, truth in answers:
+        metric.update(pose.joints, pose.scores, truth)
+    return Report(
+        split=split, count=metric.count, metrics=metric.compute(), per_class=metric.per_class(),
+        confusion=[], note=metric.note(),
+    )  # fmt: skip
 
 
 def judge(

@@ -115,12 +115,17 @@ def main_metric(metrics: Metrics) -> str:
     >>> main_metric({"macro_accuracy": 0.5, "h_score": 0.4}), main_metric({"macro_accuracy": 0.5})
     ('h_score', 'macro_accuracy')
     """
-    return next(m for m in ("mean_iou", "coco_ap50", "h_score", "macro_accuracy") if m in metrics)
+    known = ("mean_iou", "coco_ap50", "pck_at_0.1", "h_score", "macro_accuracy")
+    return next(m for m in known if m in metrics)
 
 
 def score_of(metrics: Metrics) -> tuple[str, str]:
     """What a report counts by class, and the score that it gives: of masks, boxes, or images."""
-    known = {"mean_iou": ("pixels", "iou"), "coco_ap50": ("boxes", "ap50")}
+    known = {
+        "mean_iou": ("pixels", "iou"),
+        "coco_ap50": ("boxes", "ap50"),
+        "pck_at_0.1": ("count", "pck"),
+    }
     return known.get(main_metric(metrics), ("count", "accuracy"))
 
 

@@ -31,6 +31,8 @@ def shown_of(found: Report) -> Shown:
     main = main_metric(found.metrics)
     if main == "mean_iou":
         return Shown("iou", "IoU", "mean_iou", "pixel_accuracy")
+    if main == "pck_at_0.1":
+        return Shown("pck", "PCK at 0.1", "pck_at_0.1", "oks_ap")
     if main == "coco_ap50":
         return Shown("ap50", "AP50", "coco_ap50", "coco_ap")
     return Shown("accuracy", "accuracy", "macro_accuracy", "overall_accuracy")
@@ -39,8 +41,15 @@ def shown_of(found: Report) -> Shown:
 def side_by_side(source: Report, adapted: Report, *, title: str) -> bytes:
     """A score by class and both confusion matrices, source left, adapted right."""
     classes = list(source.per_class)
-    figure = Figure(figsize=(15, 5.2), layout="constrained")
+    longest = max((len(name) for name in classes), default=0)
+    matrices = bool(source.confusion)
+    size = (15 if matrices else 9, 5.2 + 0.06 * longest)
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
+    if not matrices:
+        _bars(figure.subplots(), classes, source, adapted)
+        figure.suptitle(f"{title}  (split {source.split}, {source.count} persons)", fontsize=12)
+        return png(figure)
     bars, left, right = figure.subplots(1, 3, width_ratios=[1.25, 1, 1])
     figure.suptitle(f"{title}  (split {source.split}, {source.count} images)", fontsize=12)
     _bars(bars, classes, source, adapted)

@@ -141,6 +141,7 @@ class ModelSpec(Config):
     binary_logit: bool = False  # segmentation: the head has one output, of the second class
     config: dict[str, Any] | None = None  # detection: the model part of an mmdet configuration
     skeleton: Skeleton | None = None  # pose: `classes` are the joints
+    prior_hidden: tuple[int, ...] | None = None  # pose: widths of the prior's layers, if it has one
     reject: float | None = Field(None, ge=0, le=1)  # uncertainty above which it says "unknown"
 
     @model_validator(mode="after")
@@ -197,7 +198,8 @@ class Report(Config):
     count: int
     metrics: Metrics
     per_class: dict[str, dict[str, float]]  # class -> {accuracy, count}, or {iou, dice, pixels ...}
-    confusion: list[list[int]]  # rows: truth, columns: prediction; images, or pixels
+    confusion: list[list[int]]  # rows: truth, columns: prediction; images, or pixels; [] of poses
+    note: str = ""  # how the metrics are to be read, such as what a distance is a share of
 
 
 class SideBySide(Config):

@@ -11,6 +11,8 @@ import torch
 from sfda.data.bundle import read_bundle, read_spec
 from sfda.data.detecting import detect_all
 from sfda.data.inputs import answer, centre_crop, prepare, standardise
+from sfda.data.people import cut, square
+from sfda.data.posing import Pose, pose_all
 from sfda.data.segmenting import segment
 from sfda.rejection import NAME, answers
 
@@ -105,7 +107,32 @@ class DetectorModel(Model):
         }
 
 
-MODELS = {"segmentation": SegmenterModel, "detection": DetectorModel}
+class PoseModel(Model):
+    """Crops of persons in, joints out."""
+
+    def predict(self, images: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Joints for uint8 images [N, H, W, 3], or a list of such of any size: a person each.
+
+        `keypoints` [N, K, 2] as (x, y) in pixels of the images, `scores` [N, K], the heights of the
+        heatmaps' peaks, `joints` [K] by name. An image that is not square is padded with black to
+        one around its middle. ValueError for other types than uint8.
+        """
+        found = [self._found(_checked(image)) for image in images]
+        count = len(self.spec.classes)
+        return {
+            "keypoints": np.stack([p.joints for p in found]) if found else np.zeros((0, count, 2)),
+            "scores": np.stack([p.scores for p in found]) if found else np.zeros((0, count)),
+            "joints": np.array(self.spec.classes),
+        }
+
+    def _found(self, image: np.ndarray) -> Pose:
+        crop = square((0.0, 0.0, float(image.shape[1]), float(image.shape[0])), 1.0)
+        prepared = prepare(cut(image, crop), self.spec.input)
+        look = pose_all(self.network, prepared[None], self.spec.input, [crop], device=self.device)
+        return next(iter(look))[1]
+
+
+MODELS = {"segmentation": SegmenterModel, "detection": DetectorModel, "pose": PoseModel}
 
 
 def _checked(image: Any) -> np.ndarray:

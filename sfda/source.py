@@ -55,6 +55,14 @@ class Supervised(Method):
             "smoothing": 0.0,
             "append": True,
         },
+        "pose": {  # POST's source model, but with batch norm's usual weight decay of none
+            "schedule": {
+                "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0, "decay": "poly",
+                "batch_size": 32, "epochs": 40,
+            },
+            "lr_scale": {"backbone": 1.0},
+            "smoothing": 0.0,
+        },
     }  # fmt: skip
     config: SupervisedConfig
 

@@ -26,11 +26,17 @@ from tasks.home import home, one_at_a_time
 from tasks.models import locate, open_model
 from tasks.training import Training
 
-DEFAULT_METHODS = {"classification": "shot", "segmentation": "mean_teacher", "detection": "lpld"}
+DEFAULT_METHODS = {
+    "classification": "shot",
+    "segmentation": "mean_teacher",
+    "detection": "lpld",
+    "pose": "post",
+}
 DEFAULT_VALIDATORS = {  # the first that may choose
     "classification": ("infomax", "agreement"),
     "segmentation": ("agreement", "infomax"),
     "detection": ("entropy", "agreement"),
+    "pose": ("agreement", "entropy"),
 }
 
 
@@ -174,6 +180,7 @@ def adapt_to_target(
             device=chosen,
             workers=workers,
             smallest=1 if source.problem == "detection" else 2,  # its batch norm never learns
+            geometric=source.problem == "pose" and kind.views != "none",
         ),
         scan=replaying(look, predictions, spec) if spec.problem == "classification" else look,
         schedule=settings.schedule,
@@ -212,7 +219,9 @@ def _judge(
     look_views = scan_views(opened.images, spec, views, seed=0, device=device)
 
     def judged(network: nn.Module) -> Judged:
-        validators = {name: plugins.load("validators", name)() for name in names}
+        kinds = {name: plugins.load("validators", name) for name in names}
+        prior = getattr(network, "prior", None)
+        validators = {n: k() for n, k in kinds.items() if prior is not None or not k.needs_prior}
         for validator in validators.values():
             if validator.needs_source:
                 validator.refer(profile)

@@ -19,6 +19,7 @@ from tasks.evaluate import evaluate_model, evaluate_thresholds
 
 CLOSED = ("overall_accuracy", "macro_accuracy")
 OPEN = ("h_score", "os_star", "unk", "os")
+POSES = ("pck_at_0.1", "pck_at_0.2", "oks_ap")
 BOXES = ("coco_ap50", "coco_ap", "voc07_ap50")
 MASKS = ("mean_iou", "mean_dice", "pixel_accuracy")
 SOURCE_THRESHOLD = 0.5  # at which GLC evaluates source models on open targets
@@ -174,7 +175,7 @@ def make_rows(
 
 def metrics_of(found: Metrics) -> tuple[str, ...]:
     """What a comparison shows: of pixels, or other figures where there are unknown samples."""
-    kinds = {"h_score": OPEN, "mean_iou": MASKS, "coco_ap50": BOXES}
+    kinds = {"h_score": OPEN, "mean_iou": MASKS, "coco_ap50": BOXES, "pck_at_0.1": POSES}
     return kinds.get(main_metric(found), CLOSED)
 
 

@@ -13,7 +13,13 @@ from torch import nn
 from sfda.card import missing
 from sfda.data.bundle import write_bundle
 from sfda.data.cards import read_card
-from sfda.data.checkpoints import load_classifier, load_detector, load_segmenter, read_weights
+from sfda.data.checkpoints import (
+    load_classifier,
+    load_detector,
+    load_pose,
+    load_segmenter,
+    read_weights,
+)
 from sfda.errors import BadInput
 from sfda.refs import InputSpec, ModelRef, ModelSpec, Problem
 from tasks import models
@@ -41,6 +47,7 @@ LOADERS: Mapping[str, Callable[..., tuple[nn.Module, ModelSpec]]] = MappingProxy
         "classification": load_classifier,
         "segmentation": load_segmenter,
         "detection": load_detector,
+        "pose": load_pose,
     }
 )
 

@@ -24,6 +24,7 @@ from sfda.data.manifest import (
     unlabelled_digest,
 )
 from sfda.data.masks import IGNORE, Mask
+from sfda.data.people import CropReader, Person
 from sfda.data.ragged import Pictures
 from sfda.errors import BadInput
 from sfda.folders import data_folder
@@ -164,6 +165,32 @@ def boxes_for(split: Split, model: tuple[str, ...], *, unknown: bool = False) ->
     return BoxTable(tuple(rows), split.boxes.notes)
 
 
+def people_for(split: Split, joints: tuple[str, ...]) -> tuple[Person, ...]:
+    """The split's persons, their joints in the order of the model's.
+
+    Raises BadInput where there are none, or where the joints are not the model's.
+    """
+    if split.people is None:
+        raise BadInput(f"{split.manifest} has no joints in '{split.name}', and this needs some")
+    own = split.classes if isinstance(split.classes, tuple) else ()
+    if set(own) != set(joints):
+        raise BadInput(
+            f"{split.manifest} has the joints {listed(own)}, the model {listed(joints)}; a pose "
+            "model is for the joints that it was trained on"
+        )
+    order = [own.index(name) for name in joints]
+    return tuple(
+        person._replace(joints=person.joints[order], visible=person.visible[order])
+        for person in split.people
+    )
+
+
+def crops_of(split: Split) -> CropReader:
+    """Where the persons of a split lie in their images."""
+    assert isinstance(split.reader, CropReader)
+    return split.reader
+
+
 def shared_classes(split: Split, model: tuple[str, ...]) -> list[int]:
     """The model's classes that the split's list names too: those that metrics are about."""
     return sorted({int(i) for i in class_map(split.classes, model, split.manifest) if i != UNKNOWN})
@@ -277,7 +304,9 @@ def has_labels(manifest: Manifest, split: str) -> bool:
 def check_learnable(ref: ManifestRef, split: str, classes: tuple[str, ...]) -> None:
     """Raise BadInput unless every row of the split has a label, of one of these classes."""
     found = open_ref(ref)
-    learn: dict[str, Callable[..., Any]] = {"segmentation": mask_table, "detection": boxes_for}
+    learn: dict[str, Callable[..., Any]] = {
+        "segmentation": mask_table, "detection": boxes_for, "pose": people_for
+    }  # fmt: skip
     learn.get(found.problem, labels_for)(read_split(found, split), classes)
 
 

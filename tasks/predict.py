@@ -16,6 +16,7 @@ from torch import nn
 
 from sfda.data.detecting import detect_all
 from sfda.data.loaders import scan
+from sfda.data.posing import pose_all
 from sfda.data.segmenting import segment_all
 from sfda.errors import BadInput
 from sfda.refs import ModelSpec
@@ -37,6 +38,7 @@ def predict(model: str, target: str, split: str, out: Path, device: DeviceName) 
     label is "unknown"). Of a segmenter: file, mask, mean confidence, and the share of each class;
     the masks lie in `masks/` under the images' names, class indices of the images' size. Of a
     detector: file, label, confidence and corners in pixels, one row a box.
+    Of a pose network: file, and x, y and score of every joint.
     """
     network, spec = open_model(refer(model))
     chosen = choose(device)
@@ -54,6 +56,9 @@ def predict(model: str, target: str, split: str, out: Path, device: DeviceName) 
         elif spec.problem == "detection":
             header = ("file", "label", "confidence", "x1", "y1", "x2", "y2")
             rows = _boxes(network, spec, opened, chosen, out)
+        elif spec.problem == "pose":
+            header = ("file", *(f"{j}:{k}" for j in spec.classes for k in ("x", "y", "score")))
+            rows = _poses(network, spec, opened, chosen)
         else:
             header = ("file", "label", "confidence")
             rows = _labels(network, spec, opened, chosen)
@@ -92,6 +97,15 @@ def _masks(
         shares = np.bincount(mask.ravel(), minlength=len(spec.classes)) / mask.size
         mean = float(sure.mean()) / 255
         yield split.names[row], place, f"{mean:.6f}", *(f"{share:.6f}" for share in shares)
+
+
+def _poses(
+    network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device
+) -> Iterator[Row]:
+    crops = manifests.crops_of(opened.split)
+    for row, pose in pose_all(network, opened.images, spec.input, crops, device=device):
+        table = np.column_stack([pose.joints, pose.scores]).ravel()
+        yield opened.split.names[row], *(f"{value:.4f}" for value in table)
 
 
 def _boxes(

@@ -13,6 +13,8 @@ from prefect.artifacts import create_markdown_artifact
 from sfda.data.det_predictions import keep_boxes
 from sfda.data.detecting import detect_all
 from sfda.data.loaders import scan
+from sfda.data.pose_predictions import keep_poses
+from sfda.data.posing import pose_all
 from sfda.data.predictions import keep_predictions
 from sfda.data.seg_predictions import keep_masks
 from sfda.data.segmenting import segment_all
@@ -59,6 +61,11 @@ def pseudo_label(
             look = look_at(network, opened.images, spec.input, device=chosen, sizes=sizes)
             size = len(opened.images)
             return keep(look, spec, folder, size=size, source_sha256=source.sha256)
+        if spec.problem == "pose":
+            crops = manifests.crops_of(opened.split)
+            poses = pose_all(network, opened.images, spec.input, crops, device=chosen)
+            many = len(opened.images)
+            return keep_poses(poses, spec, folder, size=many, source_sha256=source.sha256)
         return keep_predictions(
             scan(opened.images, spec.input, device=chosen),
             network,

@@ -11,10 +11,12 @@ from torch import nn
 from sfda.boxes import Boxes
 from sfda.data.detecting import detect_all
 from sfda.data.loaders import labelled_scan
+from sfda.data.people import Person
+from sfda.data.posing import Pose, pose_all
 from sfda.data.segmenting import segment_all
-from sfda.evaluate import Answered, detection_report, report, segmentation_report
+from sfda.evaluate import Answered, detection_report, pose_report, report, segmentation_report
 from sfda.metrics_detection import BoxesOf
-from sfda.refs import ModelSpec, Report
+from sfda.refs import ModelSpec, Report, Skeleton
 from tasks import manifests
 from tasks.manifests import Opened
 
@@ -29,7 +31,7 @@ def make_reporter(
     Samples of `unknown` classes have a meaning where models may reject. Raises BadInput where the
     split has no labels, or they do not fit the model's classes.
     """
-    makers = {"segmentation": _of_masks, "detection": _of_boxes}
+    makers = {"segmentation": _of_masks, "detection": _of_boxes, "pose": _of_poses}
     make = makers.get(spec.problem, partial(_of_classes, unknown=unknown))
     return make(opened, spec, device)
 
@@ -82,6 +84,21 @@ def _of_boxes(opened: Opened, spec: ModelSpec, device: torch.device) -> Reporter
 
     def judged(network: nn.Module, reject: float | None) -> Report:
         return detection_report(answers(network), spec.classes, split=split.name, counted=counted)
+
+    return judged
+
+
+def _of_poses(opened: Opened, spec: ModelSpec, device: torch.device) -> Reporter:
+    split = opened.split
+    people, crops = manifests.people_for(split, spec.classes), manifests.crops_of(split)
+
+    def answers(network: nn.Module) -> Iterator[tuple[Pose, Person]]:
+        for row, pose in pose_all(network, opened.images, spec.input, crops, device=device):
+            yield pose, people[row]
+
+    def judged(network: nn.Module, reject: float | None) -> Report:
+        skeleton = spec.skeleton or Skeleton()
+        return pose_report(answers(network), spec.classes, skeleton, split=split.name)
 
     return judged
 

@@ -23,6 +23,7 @@ from sfda.data.checkpoints import (
     load_backbone,
     load_detector_backbone,
     load_encoder,
+    load_pose_backbone,
     read_weights,
 )
 from sfda.data.digests import file_digest
@@ -47,12 +48,14 @@ CHOSEN_BY = {
     "classification": "macro_accuracy",
     "segmentation": "mean_iou",
     "detection": "coco_ap50",
+    "pose": "pck_at_0.1",
 }
 BACKBONES: Mapping[str, Callable[..., None]] = MappingProxyType(
     {
         "classification": load_backbone,
         "segmentation": load_encoder,
         "detection": load_detector_backbone,
+        "pose": load_pose_backbone,
     }
 )
 
@@ -81,6 +84,8 @@ def spec_for(data: ManifestRef, arch: str, **stated: Any) -> ModelSpec:
         raise BadInput(f"{data.path} is for {problem}; there are {', '.join(PROBLEMS)}")
     if problem != "classification" and (odd := {"head", "bottleneck_dim"} & set(given)):
         raise BadInput(f"{' and '.join(sorted(odd))}: only classifiers have that, not {problem}")
+    if problem == "pose":
+        given["skeleton"] = manifests.open_ref(data).skeleton
     spec: ModelSpec = PROBLEMS[problem].make_spec(arch, manifests.class_names(data), **given)
     return spec
 
@@ -217,6 +222,8 @@ def add_card(
         pairs = labelled_boxes(network, opened, spec, chosen)
         card = make_detection_card(network, pairs, facts, spec.classes, found.metrics)
         return _with_card(model, card), found
+    if spec.problem == "pose":  # what a source of poses ships is its prior: `sfda train-prior`
+        return model, found
     outputs = labelled_outputs(network, opened, spec, chosen)
     if spec.problem == "segmentation":
         card = make_segmentation_card(network, outputs, facts, spec.classes, found.metrics)

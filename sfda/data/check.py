@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sfda.data.digests import file_digest
 from sfda.data.labels import Found
+from sfda.data.people import file_of
 from sfda.data.readers import FileReader, Folder, Zip, npz_count, open_zip
 from sfda.data.rows import inspect_split, make_reader, mask_reader
 from sfda.data.schema import REMAKE, Manifest, open_manifest
@@ -48,7 +49,8 @@ def check(
         found, _ = inspect_split(manifest, split)
         notes += [f"split '{split}': {note}" for note in (found.boxes.notes if found.boxes else ())]
         faults += found.faults
-        keys.update(dict.fromkeys(found.keys))
+        pose = manifest.problem == "pose"
+        keys.update(dict.fromkeys(map(file_of, found.keys) if pose else found.keys))
         masked.update(dict.fromkeys(zip(found.keys, found.masks or (), strict=False)))
     faults += _image_faults(manifest, tuple(keys), progress)
     faults += _mask_faults(manifest, tuple(masked), progress)

@@ -23,6 +23,7 @@ from sfda.data.mm_checkpoints import beside_objects
 from sfda.errors import BadInput
 from sfda.problems.det_fitting import load_detector, load_detector_backbone
 from sfda.problems.fitting import load_backbone, load_classifier
+from sfda.problems.pose_fitting import load_pose, load_pose_backbone
 from sfda.problems.seg_fitting import load_encoder, load_segmenter
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "load_detector",
     "load_detector_backbone",
     "load_encoder",
+    "load_pose",
+    "load_pose_backbone",
     "load_segmenter",
     "read_weights",
 ]

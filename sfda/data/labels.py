@@ -36,6 +36,8 @@ class Found:
     labels: list[str] | None = None
     masks: list[str] | None = None  # files; indices as text if they lie in an npz
     boxes: BoxTable | None = None
+    places: list[Any] | None = None  # pose: the box of each person, or None
+    people: list[Any] | None = None  # pose: their joints
     more: Columns = field(default_factory=Columns)
     faults: list[str] = field(default_factory=list)
 

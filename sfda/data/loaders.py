@@ -18,10 +18,12 @@ from sfda.data.inputs import Rows, Stack, standardise
 from sfda.data.masks import IGNORE
 from sfda.data.ragged import Pictures
 from sfda.data.scans import labelled_scan, scan, scan_views
-from sfda.data.views import ViewMaker
+from sfda.data.views import WEAK, ViewMaker
+from sfda.data.warped import WarpMaker, joints_in_view
 from sfda.errors import BadInput
+from sfda.problems.pose import PoseTargets
 from sfda.refs import InputSpec, Views
-from sfda.types import UNSURE, Labelled, TargetBatch
+from sfda.types import UNSURE, Labelled, TargetBatch, Warp
 
 __all__ = ["LabelledLoader", "TargetLoader", "labelled_scan", "scan", "scan_views"]
 
@@ -41,13 +43,17 @@ class Made(NamedTuple):
     strong: Tensor | None = None
     masks: Tensor | None = None  # [B, H, W]
     boxes: list[Boxes] | None = None
+    joints: Tensor | None = None  # [B, K, 2]
+    weak_warp: Warp | None = None
+    strong_warp: Warp | None = None
 
 
 class TargetLoader:
     """The unlabelled target in shuffled batches: a pure function of seed and epoch.
 
     A batch of fewer than `smallest` images is left out: batch norm cannot use a single one. With
-    `drop_last` an incomplete batch is left out too, unless it is all there is.
+    `drop_last` an incomplete batch is left out too, unless it is all there is. `geometric` views
+    are moved each on its own, and their warps lead back.
     """
 
     def __init__(
@@ -63,13 +69,14 @@ class TargetLoader:
         drop_last: bool = False,
         workers: int = 0,
         smallest: int = 2,
+        geometric: bool = False,
     ) -> None:
         self._spec = spec
         self._device = torch.device(device)
         self._plan = BatchPlan(
             len(images), batch_size=batch_size, seed=seed, drop_last=drop_last, smallest=smallest
         )
-        maker = ViewMaker(spec, views, seed=seed)
+        maker = (WarpMaker if geometric else ViewMaker)(spec, views, seed=seed)
         self._source = BatchSource(images, maker, self._device, strong=strong, workers=workers)
 
     def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
@@ -87,19 +94,21 @@ class TargetLoader:
                     if made.strong is None
                     else standardise(made.strong, self._spec, self._device)
                 ),
+                weak_warp=_placed(made.weak_warp, self._device),
+                strong_warp=_placed(made.strong_warp, self._device),
             )
 
 
 class LabelledLoader:
     """Images with masks, or boxes, in shuffled batches, each in `TargetBatch.labelled`: for
-    training on labels alone. Pixels that do not count are unsure; boxes are in the network's frame.
-    A pure function of seed and epoch.
+    training on labels alone. Pixels that do not count are unsure; boxes and joints are in the
+    network's frame. A pure function of seed and epoch.
     """
 
     def __init__(
         self,
         images: Pictures,
-        given: Pictures | list[Boxes],
+        given: Pictures | list[Boxes] | PoseTargets,
         spec: InputSpec,
         views: Views,
         *,
@@ -108,10 +117,12 @@ class LabelledLoader:
         device: torch.device | str,
         workers: int = 0,
     ) -> None:
-        boxed = isinstance(given, list)
-        if len(given) != len(images):
-            what = "lists of boxes" if boxed else "masks"
-            raise BadInput(f"{len(images)} images but {len(given)} {what}")
+        boxed, posed = isinstance(given, list), isinstance(given, PoseTargets)
+        count = len(given.joints) if isinstance(given, PoseTargets) else len(given)
+        if count != len(images):
+            what = "lists of boxes" if boxed else "poses" if posed else "masks"
+            raise BadInput(f"{len(images)} images but {count} {what}")
+        self._visible = given.visible if isinstance(given, PoseTargets) else None
         self._spec = spec
         self._device = torch.device(device)
         self._plan = BatchPlan(
@@ -120,10 +131,11 @@ class LabelledLoader:
         )  # fmt: skip
         self._source = BatchSource(
             images,
-            ViewMaker(spec, views, seed=seed),
+            (WarpMaker if posed else ViewMaker)(spec, views, seed=seed),
             self._device,
-            masks=None if isinstance(given, list) else given,
+            masks=None if isinstance(given, list | PoseTargets) else given,
             boxes=given if isinstance(given, list) else None,
+            joints=given.joints.numpy() if isinstance(given, PoseTargets) else None,
             workers=workers,
         )
 
@@ -139,6 +151,13 @@ class LabelledLoader:
             if made.boxes is not None:
                 boxes = [found.to(self._device) for found in made.boxes]
                 yield TargetBatch(index, weak, labelled=Labelled(index, weak, boxes))
+                continue
+            if made.joints is not None:
+                assert self._visible is not None
+                visible = self._visible[made.rows].to(self._device)
+                joints = made.joints.to(self._device)
+                labelled = Labelled(index, weak, PoseTargets(joints, visible))
+                yield TargetBatch(index, weak, labelled=labelled)
                 continue
             assert made.masks is not None
             masks = made.masks.to(self._device, non_blocking=True).long()
@@ -182,15 +201,16 @@ class BatchSource:
     def __init__(
         self,
         images: Pictures,
-        maker: ViewMaker,
+        maker: ViewMaker | WarpMaker,
         device: torch.device,
         *,
         strong: bool = False,
         masks: Pictures | None = None,
         boxes: list[Boxes] | None = None,
+        joints: np.ndarray[Any, Any] | None = None,
         workers: int,
     ) -> None:
-        self._set = _Batches(images, maker, strong=strong, masks=masks, boxes=boxes)
+        self._set = _Batches(images, maker, strong=strong, masks=masks, boxes=boxes, joints=joints)
         self._pin = device.type == "cuda"
         self._jobs = _Jobs()
         self._loader: DataLoader[Made] | None = None
@@ -223,12 +243,14 @@ class _Batches(Dataset[Made]):
     def __init__(
         self,
         images: Pictures,
-        maker: ViewMaker,
+        maker: ViewMaker | WarpMaker,
         *,
         strong: bool,
         masks: Pictures | None,
         boxes: list[Boxes] | None,
+        joints: np.ndarray[Any, Any] | None,
     ) -> None:
+        self.joints = joints
         self.images = images
         self.maker = maker
         self.strong = strong
@@ -238,6 +260,8 @@ class _Batches(Dataset[Made]):
     def __getitem__(self, job: Job) -> Made:
         stored = self.images[job.rows]
         rows = torch.from_numpy(job.rows)
+        if isinstance(self.maker, WarpMaker):
+            return self._moved(self.maker, np.asarray(stored), job, rows)
         if self.masks is not None:
             masks = self.masks[job.rows]
             weak, moved = self.maker.weak_with_masks(stored, masks, job.epoch, job.rows)
@@ -250,6 +274,21 @@ class _Batches(Dataset[Made]):
             return Made(rows, _tensor(self.maker.weak(stored, job.epoch, job.rows)))
         weak, strong = self.maker.pair(stored, job.epoch, job.rows)
         return Made(rows, _tensor(weak), _tensor(strong))
+
+    def _moved(self, maker: WarpMaker, stored: Stack, job: Job, rows: Tensor) -> Made:
+        """Views that were moved: one with the joints in it, or two with the ways back."""
+        if self.joints is not None:
+            view = maker.moved(stored, job.epoch, job.rows, WEAK)
+            placed = joints_in_view(self.joints[job.rows], view, maker.spec.size)
+            return Made(rows, _tensor(view.views), joints=torch.from_numpy(placed).float())
+        weak, strong = maker.pair(stored, job.epoch, job.rows)
+        warps = (
+            Warp(torch.from_numpy(v.matrices), torch.from_numpy(v.flipped)) for v in (weak, strong)
+        )
+        one, other = warps
+        return Made(
+            rows, _tensor(weak.views), _tensor(strong.views), weak_warp=one, strong_warp=other
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -277,6 +316,10 @@ class _Jobs(Sampler[Job]):
 
     def __len__(self) -> int:
         return len(self.jobs)
+
+
+def _placed(warp: Warp | None, device: torch.device) -> Warp | None:
+    return None if warp is None else Warp(*(part.to(device) for part in warp))
 
 
 def _tensor(stack: Stack) -> Tensor:

@@ -17,6 +17,7 @@ from sfda.data.columns import add_columns, bad_paths, slice_faults
 from sfda.data.digests import array_digest, file_digest, members_digest, row_id
 from sfda.data.labels import Found, Labels, labels_of, listed
 from sfda.data.masks import MaskReader
+from sfda.data.people import CropReader, Person, file_of, joints_of, people_of
 from sfda.data.readers import (
     FileReader,
     Files,
@@ -58,14 +59,16 @@ class Split:
     spacings: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
     priors: np.ndarray[Any, np.dtype[np.float32]] | None = field(default=None, repr=False)
     boxes: BoxTable | None = field(default=None, repr=False)
+    people: tuple[Person, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.row_ids)
 
     @property
     def labelled(self) -> bool:
-        """Whether every row has a label, a mask or boxes that may be read."""
-        return not (self.labels is None and self.masks is None and self.boxes is None)
+        """Whether every row has a label, a mask, boxes or joints that may be read."""
+        every = (self.labels, self.masks, self.boxes, self.people)
+        return any(part is not None for part in every)
 
     def image(self, row: int, window: Window = None) -> Picture:
         """One image, uint8 [H, W, 3] or [H, W]. Raises BadInput if it is missing or corrupt.
@@ -83,7 +86,11 @@ def read_split(manifest: Manifest, split: str) -> Split:
     found, labels = inspect_split(manifest, split)
     if found.faults:
         raise BadInput(f"{manifest.path}: " + listed(found.faults, "; "))
-    reader = make_reader(manifest, found.keys)
+    images = make_reader(manifest, found.keys)
+    reader = images
+    if manifest.problem == "pose":
+        places = found.places or [None] * len(found.keys)
+        reader = CropReader(images, tuple(places), manifest.padding)
     return Split(
         manifest=manifest.name,
         name=split,
@@ -92,11 +99,12 @@ def read_split(manifest: Manifest, split: str) -> Split:
         labels=labels,
         classes=manifest.classes,
         reader=reader,
-        masks=mask_reader(manifest, found, reader),
+        masks=mask_reader(manifest, found, images),
         groups=found.more.groups,
         spacings=found.more.spacings,
         priors=found.more.priors,
         boxes=found.boxes,
+        people=None if found.people is None else tuple(found.people),
     )
 
 
@@ -113,6 +121,8 @@ def unlabelled_digest(manifest: Manifest, split: str) -> str:
     if manifest.problem == "segmentation":
         priors = None if seen.priors is None else seen.priors.tolist()
         digest.update(f"{seen.groups} {priors}\n".encode())
+    if isinstance(seen.reader, CropReader):  # where a person is, is no label
+        digest.update(f"{seen.reader.boxes} {seen.reader.padding}\n".encode())
     digest.update(_content_digest(manifest, seen))
     return digest.hexdigest()
 
@@ -124,7 +134,11 @@ def _content_digest(manifest: Manifest, seen: Split) -> bytes:
         return array_digest(path, manifest.arrays.image).encode()
     if path and manifest.problem != "segmentation":
         return file_digest(path).encode()
-    files = tuple(dict.fromkeys(part.file if (part := slice_of(n)) else n for n in seen.names))
+    if manifest.problem == "pose":
+        files = tuple(dict.fromkeys(file_of(name) for name in seen.names))
+    else:
+        parts = ((name, slice_of(name)) for name in seen.names)
+        files = tuple(dict.fromkeys(part.file if part else name for name, part in parts))
     if path:
         return members_digest(path, files).encode()
     return "".join(_content(manifest.location / name) for name in files).encode()
@@ -173,6 +187,13 @@ def _from_coco(manifest: Manifest, spec: SplitSpec, path: Path, found: Found) ->
     """Images by file name, and their boxes where labels may be read."""
     document = read_coco(path)
     images = images_of(document, spec.where)
+    if manifest.problem == "pose":
+        found.keys, found.places, entries, faults = people_of(document, images)
+        found.faults += document_faults(document) + faults + _odd_keys(manifest, found.keys)
+        if manifest.labelled and all("keypoints" in entry for entry in entries):
+            found.people, faults = joints_of(document, entries, found.places, manifest.classes)
+            found.faults += faults
+        return found
     found.keys = [str(image["file_name"]) for image in images]
     found.faults += document_faults(document) + _odd_keys(manifest, found.keys)
     known = all(image.get("labelled", True) for image in images)
@@ -233,7 +254,8 @@ def make_reader(manifest: Manifest, keys: Sequence[str]) -> Reader:
     path = manifest.archive_path
     if manifest.arrays and path:
         return NpzReader(path, manifest.arrays.image, _indices(keys))
-    return FileReader(files_of(manifest), tuple(keys))
+    names = tuple(map(file_of, keys)) if manifest.problem == "pose" else tuple(keys)
+    return FileReader(files_of(manifest), names)
 
 
 def files_of(manifest: Manifest) -> Files:

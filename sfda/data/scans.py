@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from sfda.data.inputs import Rows, Stack, answer, centre_crop, padded, standardise
 from sfda.data.ragged import Pictures, Ragged
 from sfda.data.views import ViewMaker
+from sfda.data.warped import Moved, WarpMaker
 from sfda.errors import BadInput
 from sfda.problems.detection import Detector
+from sfda.problems.pose import PoseNet, PoseOutput
 from sfda.problems.segmentation import Segmenter
 from sfda.refs import InputSpec, Views
 from sfda.tiling import tiles
-from sfda.types import Images, Scan, Seen, SeenViews
+from sfda.types import Images, Scan, Seen, SeenViews, Warp
+from sfda.warps import maps_back
 
 SCAN_EPOCH = -1  # views of a scan are no epoch's views, and the same at every scan
 
@@ -60,12 +63,19 @@ def scan_views(
     """
     device = torch.device(device)
     maker = ViewMaker(spec, views, seed=seed)
+    warper = WarpMaker(spec, views, seed=seed)
 
     def look(network: nn.Module) -> Iterator[SeenViews]:
         size = _at_once(network, spec, batch_size)
         for start in range(0, len(images), size):
             rows = np.arange(start, min(start + size, len(images)))
             stored = images[start : start + size]
+            if isinstance(network, PoseNet):
+                whole = answer(network, _tested(network, np.asarray(stored), spec, device), device)
+                moved = warper.pair(np.asarray(stored), SCAN_EPOCH, rows)
+                brought = (_brought_back(network, view, spec, device) for view in moved)
+                yield SeenViews(_index(rows, device), whole, *brought)
+                continue
             pair = (
                 torch.from_numpy(np.ascontiguousarray(view))
                 for view in maker.pair(stored, SCAN_EPOCH, rows)
@@ -79,6 +89,17 @@ def scan_views(
             yield SeenViews(_index(rows, device), untouched, weak, strong)
 
     return look
+
+
+def _brought_back(
+    network: PoseNet, view: Moved, spec: InputSpec, device: torch.device
+) -> PoseOutput:
+    """What a pose network says of moved images, its heatmaps in the frame of the images."""
+    inputs = standardise(torch.from_numpy(view.views), spec, device)
+    out: PoseOutput = answer(network, inputs, device)
+    warp = Warp(*(torch.from_numpy(part).to(device) for part in (view.matrices, view.flipped)))
+    maps = maps_back(out.heatmaps, warp, image=spec.size, pairs=network.pairs)
+    return out._replace(heatmaps=maps)
 
 
 def labelled_scan(

@@ -12,7 +12,7 @@ from sfda.config import Config
 from sfda.data.digests import file_digest
 from sfda.errors import BadInput
 from sfda.folders import data_folder, state_folder
-from sfda.refs import ManifestRef, Problem
+from sfda.refs import ManifestRef, Problem, Skeleton
 
 Sha256 = str
 MASK_CLASSES = 255  # a mask is 8 bits, of which one value means "does not count"
@@ -90,6 +90,10 @@ class Manifest(Config):
     template: bool = False  # True: says what a benchmark holds; its rows are made by its owner
     layout: str | None = None  # how the files are expected to lie, for a reader
     counts: int | dict[str, int] | None = None  # official number of images, in all or by class
+    skeleton: Skeleton | None = (
+        None  # pose: `classes` are the joints, this is how they hang together
+    )
+    padding: float = Field(1.25, gt=0, le=10)  # pose: a crop's side by the longer side of the box
 
     _path: Path = PrivateAttr(default=Path())
     _data_root: Path = PrivateAttr(default=Path())
@@ -117,7 +121,7 @@ class Manifest(Config):
             raise ValueError("`arrays` needs an `archive`, the npz they lie in")
         if not self.template and not self.splits:
             raise ValueError("there is no split")
-        if fault := self._mask_fault():
+        if fault := self._mask_fault() or self._pose_fault():
             raise ValueError(fault)
         for name, split in self.splits.items():
             if not self.template and not self.arrays and not split.rows:
@@ -149,6 +153,15 @@ class Manifest(Config):
                 "every pixel counts, or name another value"
             )
         return ""
+
+    def _pose_fault(self) -> str:
+        """What is wrong with what is said of poses; '' if nothing."""
+        if self.problem != "pose":
+            odd = sorted({"skeleton", "padding"} & self.model_fields_set)
+            return f"`{odd[0]}` is for poses, and this is {self.problem}" if odd else ""
+        joints = self.classes if isinstance(self.classes, tuple) else ()
+        odd = self.skeleton.faults(joints) if self.skeleton else []
+        return f"`skeleton` names what is no joint in `classes`: {', '.join(odd)}" if odd else ""
 
     @property
     def mask_values(self) -> tuple[int, ...]:

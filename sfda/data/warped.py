@@ -74,8 +74,7 @@ class WarpMaker:
         shift = half * forward[:, 2] + half - 0.5 - scaled @ (half - 0.5)
         matrix = np.column_stack([scaled, shift])
         found = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
-        same: np.ndarray = found.reshape(image.shape)
-        return same
+        return np.asarray(found.reshape(image.shape), np.uint8)
 
 
 def joints_in_view(joints: np.ndarray, moved: Moved, size: tuple[int, int]) -> np.ndarray:
@@ -86,4 +85,4 @@ def joints_in_view(joints: np.ndarray, moved: Moved, size: tuple[int, int]) -> n
     for i, back in enumerate(moved.matrices):
         forward = np.linalg.inv(np.vstack([back, [0, 0, 1]]))[:2]
         found[i] = unit[i] @ forward[:, :2].T + forward[:, 2]
-    return (found + 1) * half - 0.5
+    return np.asarray((found + 1) * half - 0.5)

@@ -29,7 +29,7 @@ class Bn(Method):
     """Recomputed batch-norm statistics, for every problem."""
 
     Config = BnConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "pose"})
     setting: ClassVar[str] = "any"
     usual: ClassVar[Mapping[str, dict[str, Any]]] = {
         "segmentation": {"schedule": {"batch_size": 8}}

@@ -21,11 +21,14 @@ from torch import Tensor, nn
 from sfda.box_teaching import BoxGuard, BoxTeaching, freeze_stem_, sorted_out
 from sfda.ema import ema_update_, make_teacher
 from sfda.losses import soft_cross_entropy
+from sfda.losses_pose import consistency
 from sfda.methods._base import Method, MethodConfig, Share
 from sfda.norm import batch_statistics, norms
+from sfda.pose_teaching import student_maps, taught_by
 from sfda.problems import detection
 from sfda.problems.detection import Detector, DetOutput
 from sfda.problems.known import problem_of
+from sfda.problems.pose import PoseNet
 from sfda.pseudo_labels import averaged, cut_and_mix, sure
 from sfda.schedule import Schedule
 from sfda.types import UNSURE, Clock, Images, Losses, TargetBatch, TargetInfo
@@ -56,13 +59,16 @@ class MeanTeacherConfig(MethodConfig):
     cut_share: Share = 0.25  # of the image's area
     interval: Literal["step", "epoch"] = "step"  # at whose end the teacher moves
     boxes: BoxTeaching = BoxTeaching()  # detection
+    ratio: Share = 0.5  # pose: of the batch's joints, those with the lowest peaks, are not learnt
 
 
 class MeanTeacher(Method):
     """Confident labels of an averaged teacher, for every problem."""
 
     Config = MeanTeacherConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
+    problems: ClassVar[frozenset[str]] = frozenset(
+        {"classification", "segmentation", "detection", "pose"}
+    )
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "photometric"
     usual: ClassVar[Mapping[str, dict[str, Any]]] = {
         "segmentation": {
@@ -85,6 +91,14 @@ class MeanTeacher(Method):
             "interval": "epoch",
             "threshold": 0.7,
             "buffers": "average",
+        },
+        "pose": {  # POST (arXiv:2308.13954) with consistency of predictions alone
+            "schedule": {
+                "optimizer": "adam", "lr": 1e-4, "weight_decay": 0.0, "decay": "none",
+                "batch_size": 32, "drop_last": True, "epochs": 30,
+            },
+            "lr_scale": {"backbone": 1.0, "neck": 0.0, "head": 0.0},
+            "decay": 0.999,
         },
     }  # fmt: skip
     config: MeanTeacherConfig
@@ -112,6 +126,10 @@ class MeanTeacher(Method):
             raise ValueError("mean_teacher needs the strong view")
         if self.guard:
             return self._box_losses(batch, self.guard)
+        if isinstance(self.student, PoseNet):
+            taught = taught_by(self.teacher, batch, self.config.ratio)
+            maps = student_maps(self.student(batch.strong), batch, self.student.pairs)
+            return {"prediction": consistency(maps, taught.maps, taught.mask)}
         with batch_statistics(self.teacher, self.config.buffers == "own"):
             labels = self._labels(batch.weak)
         strong = batch.strong

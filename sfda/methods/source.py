@@ -19,7 +19,9 @@ class Source(Method):
     """The source model as it came, for every problem."""
 
     Config = SourceConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
+    problems: ClassVar[frozenset[str]] = frozenset(
+        {"classification", "segmentation", "detection", "pose"}
+    )
     setting: ClassVar[str] = "any"
     config: SourceConfig
 

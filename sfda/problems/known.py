@@ -7,15 +7,21 @@ from typing import Any
 
 from torch import nn
 
-from sfda.problems import classification, detection, segmentation
+from sfda.problems import classification, detection, pose, segmentation
 
 PROBLEMS = MappingProxyType(
-    {"classification": classification, "segmentation": segmentation, "detection": detection}
+    {
+        "classification": classification,
+        "segmentation": segmentation,
+        "detection": detection,
+        "pose": pose,
+    }
 )
 NETWORKS: tuple[tuple[type[nn.Module], ModuleType], ...] = (
     (classification.Classifier, classification),
     (segmentation.Segmenter, segmentation),
     (detection.Detector, detection),
+    (pose.PoseNet, pose),
 )
 
 

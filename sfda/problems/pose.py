@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from sfda.errors import BadInput
 from sfda.heatmaps import decode, targets
 from sfda.losses_pose import joints_mse
+from sfda.pose_prior import PosePrior, tree
 from sfda.refs import InputSpec, ModelSpec, Skeleton, Views
 from sfda.types import Images, Losses
 
@@ -30,6 +32,7 @@ class PoseOutput(NamedTuple):
 
     features: Float[Tensor, "B D h w"]
     heatmaps: Float[Tensor, "B K H W"]
+    distance: Float[Tensor, " B"] | None = None  # from plausible poses, by the prior
 
     @property
     def logits(self) -> Float[Tensor, "B K H W"]:
@@ -52,7 +55,7 @@ class PoseNet(nn.Module):
 
     def __init__(
         self, backbone: nn.Module, neck: nn.Module, head: nn.Module, *, feature_dim: int,
-        num_classes: int,
+        num_classes: int, pairs: Sequence[tuple[int, int]] = (), prior: PosePrior | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.backbone = backbone
@@ -60,12 +63,20 @@ class PoseNet(nn.Module):
         self.head = head
         self.feature_dim = feature_dim
         self.num_classes = num_classes
-        self.frozen: frozenset[str] = frozenset()  # names of children that never train
+        self.pairs = tuple(pairs)  # left and right joints
+        self.prior = prior  # of poses; it came with the source model and never trains here
+        self.frozen: frozenset[str] = frozenset({"prior"} if prior else ())
 
     def forward(self, images: Images) -> PoseOutput:
-        """Features and heatmaps, in float32 also under autocast."""
+        """Features and heatmaps, in float32 also under autocast; in eval mode also how far from
+        plausible the pose is, if there is a prior.
+        """
         features = self.backbone(images)
-        return PoseOutput(features.float(), self.head(self.neck(features)).float())
+        maps = self.head(self.neck(features)).float()
+        distance = None
+        if self.prior is not None and not self.training:
+            distance = self.prior.of_joints(decode(maps, image=(1, 1))[0])
+        return PoseOutput(features.float(), maps, distance)
 
 
 class _LastMap(IntermediateLayerGetter):  # type: ignore[misc]
@@ -80,7 +91,7 @@ class _LastMap(IntermediateLayerGetter):  # type: ignore[misc]
 def neck_and_head(
     width: int, stride: float, joints: int, inner: int
 ) -> tuple[nn.Module, nn.Module]:
-    """Deconvolutions that halve the stride down to about 4, and the linear layer of the heatmaps."""
+    """Deconvolutions that halve the stride down to about 4, and the layer of the heatmaps."""
     steps = round(math.log2(stride / STRIDE))
     if steps < 0:
         raise BadInput(f"a backbone of stride {stride:g} is finer than heatmaps of {STRIDE} pixels")
@@ -139,7 +150,13 @@ def _block(inputs: int, outputs: int) -> list[nn.Module]:
     ]
 
 
-def build(arch: str, joints: int) -> PoseNet:
+def build(
+    arch: str,
+    joints: int,
+    *,
+    pairs: Sequence[tuple[int, int]] = (),
+    prior: PosePrior | None = None,
+) -> PoseNet:
     """A pose network with random weights."""
     library, _, name = arch.partition(":")
     if library != "pose" or not name:
@@ -151,12 +168,21 @@ def build(arch: str, joints: int) -> PoseNet:
         raise BadInput(f"{name} gives no map of features, so no heatmap can be made of it")
     width, stride = int(seen.shape[1]), 128 / int(seen.shape[2])
     neck, head = neck_and_head(width, stride, joints, 64 if name == "tiny" else 256)
-    return PoseNet(backbone.train(), neck, head, feature_dim=width, num_classes=joints)
+    return PoseNet(
+        backbone.train(), neck, head, feature_dim=width, num_classes=joints, pairs=pairs,
+        prior=prior,
+    )  # fmt: skip
 
 
 def build_from_spec(spec: ModelSpec) -> PoseNet:
     """The network that a bundle's weights fit, with random weights."""
-    return build(spec.arch, len(spec.classes))
+    skeleton = spec.skeleton or Skeleton()
+    prior = None
+    if spec.prior_hidden is not None:
+        edges = skeleton.places(skeleton.edges, spec.classes)
+        prior = PosePrior(*tree(edges, len(spec.classes)), hidden=spec.prior_hidden)
+    pairs = skeleton.places(skeleton.pairs, spec.classes)
+    return build(spec.arch, len(spec.classes), pairs=pairs, prior=prior)
 
 
 def defaults(arch: str) -> tuple[InputSpec | None, Views]:

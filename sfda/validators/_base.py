@@ -21,6 +21,8 @@ class Validator:
     needs_views: ClassVar[bool] = False  # also outputs on a weak and a strong view
     needs_source: ClassVar[bool] = False  # `refer` is called with what the source model says
 
+    needs_prior: ClassVar[bool] = False  # only of networks with a prior of poses
+
     def refer(self, profile: Mapping[str, Any]) -> None:
         """Take the profile of the source model's predictions, where `needs_source`."""
 

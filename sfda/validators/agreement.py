@@ -10,9 +10,12 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from sfda.boxes import Boxes
+from sfda.heatmaps import peaks
 from sfda.metrics_detection import matched
 from sfda.types import SeenViews
 from sfda.validators._base import Validator, rows_of
+
+NEAR = 0.05  # of a heatmap's side
 
 
 class Agreement(Validator):
@@ -24,10 +27,13 @@ class Agreement(Validator):
     Of boxes, by class: 2 sum min(a, b) / (sum a + sum b), with a and b the scores on the two views
     and the minimum over pairs, one to one, that overlap by an IoU of at least 0.5 (that boxes which
     stay where they are tell a good detector is the finding of the box stability score, NeurIPS
-    2023).
+    2023). Of poses, by joint: how often its peaks on two views that were turned and moved, brought
+    back to one frame, lie within a twentieth of its side.
     """
 
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
+    problems: ClassVar[frozenset[str]] = frozenset(
+        {"classification", "segmentation", "detection", "pose"}
+    )
     needs_views: ClassVar[bool] = True
     needs_source: ClassVar[bool] = True
 
@@ -43,6 +49,12 @@ class Agreement(Validator):
         if isinstance(getattr(seen.weak, "found", None), list):
             for pair in zip(seen.weak.found, seen.strong.found, strict=True):
                 self._boxes(*pair)
+            return
+        if (maps := getattr(seen.weak, "heatmaps", None)) is not None:
+            near = NEAR * maps.shape[-1]
+            one, other = (peaks(view.heatmaps)[0].double() for view in (seen.weak, seen.strong))
+            same = ((one - other).norm(dim=-1) <= near).sum(0)
+            self._add(torch.full_like(same, len(maps)), same)
             return
         classes = seen.weak.logits.shape[1]
         weak, strong = (rows_of(view.logits).argmax(1) for view in (seen.weak, seen.strong))

@@ -13,10 +13,13 @@ class Entropy(Validator):
     """-(1/N) sum_i H(p_i) in nats, in [-log C, 0]. Blind to a collapse onto one class.
 
     Of boxes: H of each score as a probability of yes and no, in [-log 2, 0]; blind to boxes that
-    are gone, and -log 2 where there are none at all.
+    are gone, and -log 2 where there are none at all. Of heatmaps: H of each joint's map, what is
+    below 0 left out, as a distribution over its pixels: how far the map spreads.
     """
 
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
+    problems: ClassVar[frozenset[str]] = frozenset(
+        {"classification", "segmentation", "detection", "pose"}
+    )
 
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
@@ -30,6 +33,12 @@ class Entropy(Validator):
                 self.total += float(-(p * p.log() + (1 - p) * (1 - p).log()).sum())
                 self.count += len(p)
             self.looked = True
+            return
+        if (maps := getattr(seen.output, "heatmaps", None)) is not None:
+            flat = maps.double().clamp(min=0).flatten(2) + 1e-12
+            share = flat / flat.sum(-1, keepdim=True)
+            self.total += float(-(share * share.log()).sum()) / maps.shape[1]
+            self.count += len(maps)
             return
         logits = rows_of(seen.output.logits).double()
         self.total += float(-(logits.softmax(1) * logits.log_softmax(1)).sum())

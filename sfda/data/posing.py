@@ -1,0 +1,47 @@
+"""Crops to joints in pixels of the images they are from. All that serving needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from sfda.data.inputs import Stack, answer, standardise
+from sfda.data.people import Crop, CropReader, from_frame
+from sfda.data.ragged import Pictures
+from sfda.errors import NotFinite
+from sfda.heatmaps import decode
+from sfda.refs import InputSpec
+
+AT_ONCE = 64
+
+
+class Pose(NamedTuple):
+    """Joints [K, 2] as (x, y) in pixels of the image, and the peak of each, about 0 to 1."""
+
+    joints: np.ndarray
+    scores: np.ndarray
+
+
+def pose_all(
+    network: nn.Module,
+    images: Pictures | Stack,
+    spec: InputSpec,
+    crops: CropReader | list[Crop],
+    *,
+    device: torch.device | str,
+) -> Iterator[tuple[int, Pose]]:
+    """(row, pose) of all prepared crops in order. Raises NotFinite."""
+    device = torch.device(device)
+    for start in range(0, len(images), AT_ONCE):
+        stored = torch.from_numpy(np.array(images[start : start + AT_ONCE]))
+        output = answer(network, standardise(stored, spec, device), device)
+        if not output.logits.isfinite().all():
+            raise NotFinite("the network's answers are not finite numbers")
+        joints, peak = decode(output.heatmaps, image=spec.size)
+        for row, (place, score) in enumerate(zip(joints, peak, strict=True), start):
+            crop = crops[row] if isinstance(crops, list) else crops.crop(row)
+            yield row, Pose(from_frame(place.cpu().numpy(), crop, spec.size), score.cpu().numpy())

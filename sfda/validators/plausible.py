@@ -1,0 +1,35 @@
+"""Plausible poses: how near the source model's prior finds them (Raychaudhuri et al., ICCV 2023,
+arXiv:2308.13954, whose prior it is; as a criterion it is ours)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sfda.types import SeenViews
+from sfda.validators._base import Validator
+
+
+class Plausible(Validator):
+    """-(1/N) sum_i d(pose_i), at most 0. Blind to a pose that is plausible and elsewhere."""
+
+    problems: ClassVar[frozenset[str]] = frozenset({"pose"})
+    needs_prior: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def update(self, seen: SeenViews) -> None:
+        """Take in one batch of a network that has a prior."""
+        if seen.output.distance is None:
+            raise ValueError("the network has no prior of poses")
+        self.total += float(seen.output.distance.double().sum())
+        self.count += len(seen.output.distance)
+
+    def compute(self) -> float:
+        """The negative mean distance."""
+        if not self.count:
+            raise ValueError("plausibility of no poses")
+        return -self.total / self.count
+
+
+EXPORT = Plausible
