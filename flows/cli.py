@@ -243,6 +243,33 @@ def card(
         show_source(out, make_card(model, str(data), split=split, name=name, device=device))
 
 
+@app.command("train-prior")
+def train_prior(
+    model: Annotated[str, typer.Option(help="models:/NAME@source, a pose model")],
+    poses: Annotated[Path, typer.Option(help="a manifest, or a COCO JSON with keypoints")],
+    split: str | None = None,
+    name: str | None = None,
+    settings: Set = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """At the source site: give a pose model a prior of poses; no image is read."""
+    with session(json, flow=True) as out:
+        from flows.train_prior import train_prior as flow
+
+        found = flow(
+            model, str(poses), split=split, name=name, settings=read_settings(settings or []),
+            seed=seed,
+        )  # fmt: skip
+        report = found.report
+        said = (
+            f"{found.version.uri} registered with prior {found.prior_sha256[:16]}; on "
+            f"{report.poses} held-out poses: rank correlation {report.spearman:.3f}, real "
+            f"{report.clean:.3f}, far {report.far:.3f}"
+        )
+        out.show({**version_of(found), **found.model_dump()}, said)
+
+
 @app.command("import-model")
 def import_model(
     weights: Annotated[Path, typer.Argument(help="a checkpoint, or a folder with SHOT's three")],

@@ -33,10 +33,11 @@ from tasks.home import disk_errors, home
 from tasks.manifests import Opened
 from tasks.models import locate, open_model
 from tasks.panels import draw_panel
+from tasks.pose_panels import draw_pose_panel
 from tasks.reports import make_reporter
 
 PANELS: Mapping[str, Callable[..., bytes]] = MappingProxyType(
-    {"segmentation": draw_panel, "detection": draw_box_panel}
+    {"segmentation": draw_panel, "detection": draw_box_panel, "pose": draw_pose_panel}
 )
 
 

@@ -1,0 +1,69 @@
+"""The panel of poses: the persons whose joints the adaptation moved most."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sfda.data.people import Person
+from sfda.data.posing import pose_all
+from sfda.panels_pose import PoseSample, pose_panel
+from sfda.refs import ManifestRef, ModelRef, Skeleton
+from tasks import manifests
+from tasks.device import DeviceName, choose, place
+from tasks.models import open_model
+from tasks.panels import LOOKED_AT, SHOWN, rgb
+
+
+def draw_pose_panel(
+    source: ModelRef,
+    adapted: ModelRef,
+    manifest: ManifestRef,
+    split: str,
+    title: str,
+    device: DeviceName,
+    *,
+    labelled: bool,
+) -> bytes:
+    """A PNG of crops with source's joints, adapted joints and, where `labelled`, the truth.
+
+    At most 64 persons are looked at.
+    """
+    before, spec = open_model(source)
+    after, _ = open_model(adapted)
+    opened_manifest = manifests.open_ref(manifest)
+    if not labelled:
+        opened_manifest = opened_manifest.unlabelled()
+    opened = manifests.open_split(opened_manifest, split, spec.input)
+    chosen, crops = choose(device), manifests.crops_of(opened.split)
+    people = manifests.people_for(opened.split, spec.classes) if labelled else None
+    rows = np.unique(np.linspace(0, len(opened.images) - 1, LOOKED_AT).round().astype(int)).tolist()
+    stored = np.stack([opened.images[row] for row in rows])
+    places = [crops.crop(row) for row in rows]
+    looks = [
+        [
+            pose
+            for _, pose in pose_all(place(net, chosen), stored, spec.input, places, device=chosen)
+        ]
+        for net in (before, after)
+    ]
+    samples = []
+    for row, crop, one, other in zip(rows, places, *looks, strict=True):
+        corner = np.array([crop.left, crop.top])
+        samples.append(
+            PoseSample(
+                name=opened.split.names[row],
+                image=rgb(opened.split.image(row, spec.input.window)),
+                source=one.joints - corner,
+                adapted=other.joints - corner,
+                truth=None if people is None else shown(people[row]) - corner,
+            )
+        )
+    samples.sort(key=lambda sample: -sample.moved)
+    skeleton = spec.skeleton or Skeleton()
+    edges = skeleton.places(skeleton.edges, spec.classes)
+    return pose_panel(samples[:SHOWN], edges, title=f"{title}  (split {split})")
+
+
+def shown(person: Person) -> np.ndarray:
+    """The joints that are labelled; the others as NaN, which nothing is drawn of."""
+    return np.where(person.visible[:, None] > 0, person.joints, np.nan)
