@@ -73,4 +73,6 @@ def _draw(place: Axes, joints: np.ndarray, edges: Edges) -> None:
         place.plot(*joints[[a, b]].T, color="#ffffff", lw=2.4, alpha=0.6)
         place.plot(*joints[[a, b]].T, color="#1f77b4", lw=1.4)
     colours = [COLOURS[1 + i % (len(COLOURS) - 1)] for i in range(len(joints))]
-    place.scatter(*joints.T, c=colours, s=22, edgecolors="white", linewidths=0.7, zorder=3)
+    place.scatter(
+        joints[:, 0], joints[:, 1], c=colours, s=22, edgecolors="white", linewidths=0.7, zorder=3
+    )
