@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 NAMES = (
-    "overhead", "throughput", "methods", "neighbours", "clustering", "large_image", "figures",
+    "overhead", "throughput", "methods", "neighbours", "clustering", "large_image", "queries",
+    "figures",
     "camvid", "lpld_step", "bloodcells",
 )  # fmt: skip
 OUT = Path("bench")

@@ -1,0 +1,1 @@
+"""Which samples of the target a person should label next; one file each."""

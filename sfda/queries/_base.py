@@ -1,0 +1,155 @@
+"""What every query is: a choice of rows out of summaries of the target, within a budget.
+
+A problem needs one function, `summarise`, from a network's output to a `Summary`: image-level
+scores and a feature vector a row. All queries work on summaries, so they serve every problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor
+
+from sfda.config import Config
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]  # [b], indices of the target set
+
+
+class Summary(NamedTuple):
+    """What is known of some images of the target.
+
+    `probs` are of the image, or the mean over its pixels, boxes or joints. `entropy` (nats, high
+    where unsure) and `margin` (between the two likeliest, low where unsure) are means over the
+    same. `residual` [B, K] times `features` spans BADGE's gradient: p - onehot of an image, the
+    mean entropy of anything finer.
+    """
+
+    features: Float[Tensor, "B D"]
+    probs: Float[Tensor, "B C"]
+    entropy: Float[Tensor, " B"]
+    margin: Float[Tensor, " B"]
+    residual: Float[Tensor, "B K"]
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the last query's model said of the same rows; NaN where it said nothing of a row."""
+
+    probs: Float[Tensor, "N C"]
+    margin: Float[Tensor, " N"]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The whole target in shards, each (first row, summary), and the rows that have labels.
+
+    Shards may be memory maps: a query passes over them and keeps a few numbers a row.
+    """
+
+    shards: Sequence[tuple[int, Summary]]
+    labelled: Rows
+    before: Before | None = None
+    whole: bool = True  # whether `probs` are of the image itself and not means over its parts
+
+    @property
+    def size(self) -> int:
+        """N, labelled rows included."""
+        start, last = self.shards[-1]
+        return start + len(last.entropy)
+
+    @property
+    def free(self) -> Rows:
+        """Rows that may be asked for, in order."""
+        mask = np.ones(self.size, dtype=bool)
+        mask[self.labelled] = False
+        return np.flatnonzero(mask)
+
+    def column(self, name: str) -> Tensor:
+        """One number a row, of all rows: `entropy` or `margin`."""
+        return torch.cat([getattr(shard, name).float() for _, shard in self.shards])
+
+    def gather(self, name: str, rows: Rows) -> Tensor:
+        """One field of some rows, in their order."""
+        out: Tensor | None = None
+        for start, shard in self.shards:
+            field = getattr(shard, name)
+            inside = np.flatnonzero((rows >= start) & (rows < start + len(field)))
+            if out is None:
+                out = field.new_empty(len(rows), *field.shape[1:])
+            out[inside] = field[torch.from_numpy(rows[inside] - start)]
+        assert out is not None
+        return out.float()
+
+    def passes(self, name: str) -> Iterator[tuple[int, Tensor]]:
+        """(first row, field) shard by shard."""
+        for start, shard in self.shards:
+            yield start, getattr(shard, name).float()
+
+
+class QueryConfig(Config):
+    """Settings of all queries."""
+
+
+class DiverseConfig(QueryConfig):
+    """`diverse` n > 1: of the n times budget most wanted rows those that cover each other best
+    (two stages, as Zhdanov, arXiv:1901.05954, with a k-centre cover for its clusters).
+    """
+
+    diverse: PositiveInt = 1
+
+
+class Query:
+    """Chooses rows; deterministic under a seed, never a labelled row, never above the budget."""
+
+    Config: ClassVar[type[QueryConfig]] = QueryConfig
+    problems: ClassVar[frozenset[str]] = frozenset(
+        {"classification", "segmentation", "detection", "pose"}
+    )
+    usual: ClassVar[Mapping[str, dict[str, Any]]] = MappingProxyType({})
+
+    def __init__(self, config: QueryConfig) -> None:
+        self.config = config
+
+    def choose(self, pool: Pool, budget: int, *, seed: int = 0) -> Rows:
+        """At most `budget` rows, the most wanted first; fewer where fewer are unlabelled."""
+        free = pool.free
+        budget = min(budget, len(free))
+        if budget <= 0:
+            return np.empty(0, dtype=np.int64)
+        return self._choose(pool, free, budget, seed)
+
+    def _choose(self, pool: Pool, free: Rows, budget: int, seed: int) -> Rows:
+        raise NotImplementedError(f"{type(self).__name__} chooses nothing")
+
+
+def lowest(scores: Float[Tensor, " N"], rows: Rows, count: int) -> Rows:
+    """Those of `rows` with the lowest scores, in order; of equals the first row."""
+    order = scores[torch.from_numpy(rows)].sort(stable=True).indices
+    return rows[order[:count].numpy()]
+
+
+def summarise(features: Float[Tensor, "B D *HW"], logits: Float[Tensor, "B C *HW"]) -> Summary:
+    """The summary of a batch of images, or of maps of logits: means over pixels, and features
+    averaged over theirs.
+    """
+    probs = logits.float().softmax(1)
+    entropy = -torch.xlogy(probs, probs).sum(1)
+    top = probs.topk(min(2, probs.shape[1]), dim=1).values
+    margin = top[:, 0] - (top[:, 1] if top.shape[1] > 1 else 0)
+    if logits.ndim == 2:
+        residual = probs.clone()
+        residual.scatter_add_(1, probs.argmax(1, keepdim=True), -torch.ones_like(probs[:, :1]))
+        return Summary(features.float(), probs, entropy, margin, residual)
+    over = tuple(range(2, logits.ndim))
+    mean = entropy.flatten(1).mean(1)
+    return Summary(
+        features.float().mean(over), probs.mean(over), mean, margin.flatten(1).mean(1),
+        mean[:, None],
+    )  # fmt: skip

@@ -1,0 +1,18 @@
+"""Rows with large and unlike gradients of the last layer (BADGE, Ash et al., ICLR 2020,
+arXiv:1906.03671); for images with many parts, their feature times their mean entropy.
+"""
+
+from __future__ import annotations
+
+from sfda.queries._base import Pool, Query, Rows
+from sfda.queries._cover import plus_plus
+
+
+class Badge(Query):
+    """k-means++ over (p - onehot) x feature."""
+
+    def _choose(self, pool: Pool, free: Rows, budget: int, seed: int) -> Rows:
+        return plus_plus(pool, free, budget, seed=seed)
+
+
+EXPORT = Badge

@@ -1,0 +1,16 @@
+"""Rows that cover the target's features (Sener & Savarese, ICLR 2018, arXiv:1708.00489)."""
+
+from __future__ import annotations
+
+from sfda.queries._base import Pool, Query, Rows
+from sfda.queries._cover import k_centre
+
+
+class Coreset(Query):
+    """Greedy k-centre around what is labelled already."""
+
+    def _choose(self, pool: Pool, free: Rows, budget: int, seed: int) -> Rows:
+        return k_centre(pool, free, budget, centres=pool.labelled)
+
+
+EXPORT = Coreset

@@ -1,0 +1,30 @@
+"""Rows with the highest entropy (mean over pixels, boxes or joints) (Wang & Shang, IJCNN 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from sfda.queries._base import DiverseConfig, Pool, Query, Rows, lowest
+from sfda.queries._cover import k_centre
+
+FEW = {"diverse": 10}  # images with many parts are alike in their means
+
+
+class Entropy(Query):
+    """The most wanted by entropy; with `diverse` those of them that cover each other."""
+
+    Config = DiverseConfig
+    usual: ClassVar[Mapping[str, dict[str, Any]]] = {
+        "segmentation": FEW, "detection": FEW, "pose": FEW
+    }  # fmt: skip
+    config: DiverseConfig
+
+    def _choose(self, pool: Pool, free: Rows, budget: int, seed: int) -> Rows:
+        wanted = lowest(-pool.column("entropy"), free, budget * self.config.diverse)
+        if self.config.diverse == 1 or len(wanted) <= budget:
+            return wanted
+        return k_centre(pool, wanted, budget, centres=pool.labelled)
+
+
+EXPORT = Entropy

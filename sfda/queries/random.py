@@ -1,0 +1,17 @@
+"""Rows at random: what every query is measured against."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sfda.queries._base import Pool, Query, Rows
+
+
+class Random(Query):
+    """A uniform draw without repeats."""
+
+    def _choose(self, pool: Pool, free: Rows, budget: int, seed: int) -> Rows:
+        return np.random.default_rng(seed).permutation(free)[:budget]
+
+
+EXPORT = Random

@@ -1,0 +1,160 @@
+"""The contract that every query keeps, and what each chooses on cases worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_golden import load
+
+from sfda import plugins
+from sfda.config import merged
+from sfda.errors import BadInput
+from sfda.queries._base import Before, Pool, Summary, summarise
+
+NAMES = plugins.names("queries")
+
+
+def pool(
+    logits: torch.Tensor, features: torch.Tensor, labelled: Any = (), cut: int = 37, **more: Any
+) -> Pool:
+    """Summaries in shards of unequal size."""
+    whole = summarise(features, logits)
+    shards = [
+        (start, Summary(*(part[start : start + cut] for part in whole)))
+        for start in range(0, len(logits), cut)
+    ]
+    return Pool(shards, np.array(labelled, dtype=np.int64), **more)
+
+
+def made(name: str, problem: str = "classification", **given: Any) -> Any:
+    kind = plugins.load("queries", name)
+    return kind(kind.Config.from_settings(merged(kind.usual.get(problem, {}), given)))
+
+
+def drawn(seed: int = 0, size: int = 200, maps: bool = False) -> tuple[Any, Any]:
+    g = torch.Generator().manual_seed(seed)
+    shape = (4, 4) if maps else ()
+    return (
+        3 * torch.randn(size, 5, *shape, generator=g), torch.randn(size, 8, *shape, generator=g)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("problem", ["classification", "segmentation"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_query_keeps_to_its_budget_and_to_what_is_unlabelled(name: str, problem: str) -> None:
+    logits, features = drawn(maps=problem == "segmentation")
+    given = pool(logits, features, range(0, 200, 3), whole=problem == "classification")
+    rows = made(name, problem).choose(given, 20, seed=4)
+    assert len(rows) == len(set(rows.tolist())) == 20
+    assert not set(rows.tolist()) & set(range(0, 200, 3))
+    assert rows.tolist() == made(name, problem).choose(given, 20, seed=4).tolist()
+    other = pool(logits, features, range(0, 200, 3), cut=200, whole=given.whole)
+    assert rows.tolist() == made(name, problem).choose(other, 20, seed=4).tolist(), "shards count"
+    rest = made(name, problem).choose(given, 10_000)
+    assert sorted(rest.tolist()) == given.free.tolist()
+    assert len(made(name, problem).choose(given, 0)) == 0
+
+
+def test_uncertain_rows_come_first() -> None:
+    probs = torch.tensor([[0.9, 0.05, 0.05], [0.5, 0.49, 0.01], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]])
+    given = pool(probs.log(), torch.zeros(4, 2))
+    assert made("entropy").choose(given, 2).tolist() == [2, 1]
+    assert made("margin").choose(given, 2).tolist() == [1, 2]
+
+
+def test_a_diverse_choice_takes_no_twins() -> None:
+    logits = torch.tensor([[0.0, 0.0], [0.0, 0.01], [0.0, 0.5], [0.0, 4.0]])
+    features = torch.tensor([[1.0, 0], [1.0, 0.01], [0.0, 1], [5.0, 5]])
+    given = pool(logits, features)
+    assert made("margin").choose(given, 2).tolist() == [0, 1]
+    rows = made("margin", "pose", diverse=3 // 2 + 1).choose(pool(logits[:3], features[:3]), 2)
+    assert 2 in rows.tolist()
+
+
+def test_coreset_takes_the_farthest_from_what_is_labelled() -> None:
+    features = torch.tensor([[0.0], [1.0], [10.0], [4.0], [9.0]])
+    given = pool(torch.zeros(5, 2), features, [0], cut=2)
+    assert made("coreset").choose(given, 3).tolist() == [2, 3, 1]
+    first = made("coreset").choose(pool(torch.zeros(5, 2), features), 1).tolist()
+    assert first == [3], "the mean is 4.8"
+
+
+def test_badge_is_k_means_plus_plus_over_whole_gradients() -> None:
+    logits, features = drawn(3)
+    given = pool(logits, features)
+    rows = made("badge").choose(given, 12, seed=1)
+    whole = summarise(features, logits)
+    gradient = torch.einsum("nk,nd->nkd", whole.residual, whole.features).flatten(1).double()
+    rng, taken = np.random.default_rng(1), [int(gradient.square().sum(1).argmax())]
+    while len(taken) < 12:
+        near = torch.cdist(gradient, gradient[taken]).square().amin(1)
+        near[taken] = 0
+        total = near.cumsum(0)
+        taken.append(int(torch.searchsorted(total, rng.random() * total[-1], right=True)))
+    assert rows.tolist() == taken
+
+
+def test_badge_of_equal_rows_still_fills_the_budget() -> None:
+    given = pool(torch.zeros(6, 2), torch.ones(6, 3))
+    assert sorted(made("badge").choose(given, 4).tolist()) == [0, 1, 2, 3]
+
+
+def test_lftl_chooses_as_the_released_code() -> None:
+    g = load("lftl_cas_nocb")
+    query = made(
+        "lftl", contrast=float(g["cd_ratio"]), surest=int(g["topk"]),
+        balance=float(g["lambda_topk"]),
+    )  # fmt: skip
+    labelled: list[int] = []
+    before = None
+    for r in range(int(g["rounds"])):
+        probs = g["probs"][r]
+        given = pool(probs.log(), torch.zeros(80, 2), labelled, before=before)
+        free = g[f"r{r}_unlabeled_before"]
+        assert given.free.tolist() == free.tolist()
+        torch.testing.assert_close(query.scores(given)[free], g[f"r{r}_score"], atol=1e-6, rtol=0)
+        rows = query.choose(given, int(g["n_query"]))
+        assert rows.tolist() == g[f"r{r}_selected"].tolist()
+        labelled += rows.tolist()
+        before = Before(probs, summarise(torch.zeros(80, 2), probs.log()).margin)
+
+
+def test_lftl_leaves_alone_the_classes_that_are_sure_already() -> None:
+    probs = torch.tensor([[0.98, 0.01, 0.01], [0.97, 0.02, 0.01], [0.01, 0.98, 0.01],
+                          [0.5, 0.2, 0.3], [0.3, 0.5, 0.2], [0.2, 0.29, 0.51]])  # fmt: skip
+    given = pool(probs.log(), torch.zeros(6, 2))
+    margin = torch.tensor([0.97, 0.95, 0.97, 0.2, 0.2, 0.22])
+    weight = torch.tensor([1, 1, 0.5, 1, 0.5, 0])  # of the three surest: class 0 twice, 1 once
+    query = made("lftl", surest=3)
+    torch.testing.assert_close(query.scores(given), margin / 0.97 + 0.1 * weight)
+    assert query.choose(given, 3).tolist() == [5, 4, 3]
+
+
+def test_lftl_contrasts_logarithms_if_asked_to_and_not_new_rows() -> None:
+    now = torch.tensor([[0.6, 0.4], [0.6, 0.4]])
+    old = torch.tensor([[0.9, 0.1], [torch.nan, torch.nan]])
+    given = pool(now.log(), torch.zeros(2, 2), before=Before(old, torch.zeros(2)))
+    query = made("lftl", space="log", balance=0.0, contrast=0.1)
+    gap, before = np.log(0.6 / 0.4), np.log(9)
+    assert query.scores(given).tolist() == pytest.approx([gap + 0.1 * (gap - before), gap])
+
+
+def test_another_number_of_classes_is_no_contrast() -> None:
+    given = pool(torch.zeros(2, 2), torch.zeros(2, 2), before=Before(torch.zeros(2, 3),
+                 torch.zeros(2)))  # fmt: skip
+    with pytest.raises(BadInput, match="leave out --before"):
+        made("lftl").choose(given, 1)
+
+
+def test_a_map_is_summed_up_by_its_means() -> None:
+    logits, features = drawn(5, 3, maps=True)
+    found = summarise(features, logits)
+    rows = summarise(
+        features.permute(0, 2, 3, 1).reshape(-1, 8), logits.permute(0, 2, 3, 1).reshape(-1, 5)
+    )
+    for name in ("features", "probs", "entropy", "margin"):
+        one = getattr(rows, name).unflatten(0, (3, 16)).mean(1)
+        torch.testing.assert_close(getattr(found, name), one)
