@@ -32,10 +32,13 @@ def adapt(
     per_epoch = batches.steps(method.sample(0))
     if per_epoch == 0:
         raise BadInput("the target holds fewer images than one batch needs (2); add images")
-    optimizer = schedule.make_optimizer(method.parameter_groups(schedule))
+    first = resume.next_epoch if resume else 0
+    optimizer = _optimizer(method, schedule, first)
     if resume:
         _restore(resume, method, optimizer)
-    for epoch in range(resume.next_epoch if resume else 0, schedule.epochs):
+    for epoch in range(first, schedule.epochs):
+        if epoch > first and method.phase(epoch) != method.phase(epoch - 1):
+            optimizer = _optimizer(method, schedule, epoch)
         torch.manual_seed(epoch_seed(seed, epoch))
         clock = Clock(epoch * per_epoch, per_epoch, schedule.epochs)
         method.start_epoch(scan, clock)
@@ -45,7 +48,7 @@ def adapt(
             clock = Clock(epoch * per_epoch + n, per_epoch, schedule.epochs)
             rate = schedule.rate(clock)
             with network_precision(batch.weak.device):
-                losses = method.losses(batch, clock)
+                losses = method.losses(batch, clock) | method.labelled_losses(batch, clock)
             _minimise(losses, method, optimizer, rate, schedule.clip_norm)
             method.after_step(clock)
             found = {name: term.detach() for name, term in losses.items()}
@@ -79,11 +82,17 @@ def _minimise(
     optimizer.step()
 
 
+def _optimizer(method: Method, schedule: Schedule, epoch: int) -> optim.Optimizer | None:
+    method.enter_phase(method.phase(epoch))
+    return schedule.make_optimizer(method.parameter_groups(schedule))
+
+
 def _state(next_epoch: int, method: Method, optimizer: optim.Optimizer | None) -> State:
     return State(next_epoch, method.state_dict(), optimizer.state_dict() if optimizer else None)
 
 
 def _restore(state: State, method: Method, optimizer: optim.Optimizer | None) -> None:
     method.load_state_dict(state.method)
-    if optimizer is not None and state.optimizer is not None:
+    going_on = method.phase(state.next_epoch) == method.phase(state.next_epoch - 1)
+    if optimizer is not None and state.optimizer is not None and going_on:
         optimizer.load_state_dict(dict(state.optimizer))

@@ -41,6 +41,21 @@ def batch_statistics(network: nn.Module, wanted: bool = True) -> Iterator[None]:
             layer.eval()
 
 
+@contextmanager
+def keep_statistics(network: nn.Module) -> Iterator[None]:
+    """Inside, batch norm in train mode normalises with the batch and leaves its running statistics
+    alone.
+    """
+    layers = [(layer, layer.momentum) for layer in norms(network) if layer.training]
+    for layer, _ in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in layers:
+            layer.momentum = momentum
+
+
 def train_norms_(network: nn.Module, mode: bool) -> None:
     """Put batch norm alone in train mode, or in eval mode; all else is in eval mode.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Int
 from pydantic import Field
@@ -35,6 +35,7 @@ class Supervised(Method):
     """Cross-entropy on labelled images; of detectors their own losses on labelled boxes."""
 
     Config = SupervisedConfig
+    told: ClassVar[Literal["added", "own", "none"]] = "own"
     problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
     usual: ClassVar[Mapping[str, dict[str, Any]]] = {
         # all of the network is new: plain cross-entropy, as for AdaEnt's source model

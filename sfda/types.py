@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -64,6 +64,7 @@ class TargetInfo:
     regime: Regime | None = None  # as the target's list of classes declares it; None: no such list
     classes: tuple[str, ...] | None = None  # the model's, in its order
     source_ratios: Float[Tensor, " C"] | None = None  # of pixels by class, from the source's card
+    labelled: Int[Tensor, " L"] | None = None  # rows that a person has labelled, if any
 
     @property
     def may_be_unknown(self) -> bool:
@@ -120,8 +121,14 @@ class SeenViews(NamedTuple):
     strong: Any = None
 
 
-Scan = Callable[[nn.Module], Iterator[Seen]]
-"""Every target sample once: eval mode, no gradient, test transform; then the mode it was in."""
+class Scan(Protocol):
+    """Every target sample once, or `rows` alone: eval mode, no gradient, test transform; then the
+    mode it was in.
+    """
+
+    def __call__(self, network: nn.Module, rows: Int[Tensor, " R"] | None = None) -> Iterator[Seen]:
+        """What the network makes of each."""
+        ...
 
 
 class Batches(Protocol):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -11,8 +13,10 @@ from torch import nn
 
 from sfda import plugins
 from sfda.config import Config, merged
+from sfda.data.answered import beside
 from sfda.data.cards import read_card
 from sfda.data.loaders import TargetLoader, scan, scan_views
+from sfda.data.manifest import Manifest, read_split
 from sfda.data.predictions import replaying, verify_predictions
 from sfda.errors import BadInput
 from sfda.evaluate import Judged, judge
@@ -20,12 +24,14 @@ from sfda.methods._base import Method, MethodConfig
 from sfda.refs import Adaptation, ManifestRef, ModelRef, PredictionsRef, Views
 from sfda.types import Regime, SeenViews
 from tasks import manifests, tracking
+from tasks.answered import answered_rows
 from tasks.cache import SameWork, code_digest, key_of
 from tasks.device import DeviceName, choose, place
 from tasks.home import home, one_at_a_time
 from tasks.models import locate, open_model
 from tasks.training import Training
 
+log = logging.getLogger("sfda")
 DEFAULT_METHODS = {
     "classification": "shot",
     "segmentation": "mean_teacher",
@@ -87,6 +93,7 @@ class AdaptPlan(Config):
     views: Views | None
     select_by: str
     regime: Regime | None
+    answers: str | None = None  # digest of what people answered to rows of the split
     source_ratios: tuple[float, ...] | None = None  # of the card, which no model's digest covers
     seed: int
 
@@ -119,9 +126,23 @@ def make_plan(
         views=views,
         select_by=by,
         regime=shift.regime,
+        answers=_answers(manifest, split, kind_of(method).told),
         source_ratios=_ratios(source),
         seed=seed,
     )
+
+
+def kind_of(method: str) -> Any:
+    """The class of a method."""
+    return plugins.load("methods", method)
+
+
+def _answers(manifest: Manifest, split: str, told: str) -> str | None:
+    """Digest of the answers that a method will learn from."""
+    found = read_split(manifest.unlabelled(), split).answers
+    if found and told == "none":
+        log.warning("this method trains nothing: the answers to %s rows go unused", len(found.rows))
+    return found.sha256 if found and told != "none" else None
 
 
 def _ratios(source: ModelRef) -> tuple[float, ...] | None:
@@ -159,6 +180,11 @@ def adapt_to_target(
     kind: type[Method] = plugins.load("methods", plan.method)
     torch.manual_seed(plan.seed)
     info = opened.info(plan.regime, source, plan.source_ratios)
+    given = (
+        answered_rows(opened, spec, views, seed=plan.seed, device=chosen) if plan.answers else None
+    )
+    if given is not None:
+        info = replace(info, labelled=torch.from_numpy(given.rows).to(chosen))
     algorithm = kind(network, info, settings)
     place(algorithm, chosen)
     look = scan(opened.images, spec.input, device=chosen)
@@ -169,18 +195,23 @@ def adapt_to_target(
         folder=home() / "runs" / work[:24],
         method=algorithm,
         spec=spec,
-        batches=TargetLoader(
-            opened.images,
-            spec.input,
-            views,
-            strong=kind.views != "none",
-            batch_size=settings.schedule.batch_size,
-            drop_last=settings.schedule.drop_last,
-            seed=plan.seed,
-            device=chosen,
-            workers=workers,
-            smallest=1 if source.problem == "detection" else 2,  # its batch norm never learns
-            geometric=source.problem == "pose" and kind.views != "none",
+        batches=beside(
+            TargetLoader(
+                opened.images,
+                spec.input,
+                views,
+                strong=kind.views != "none",
+                batch_size=settings.schedule.batch_size,
+                drop_last=settings.schedule.drop_last,
+                seed=plan.seed,
+                device=chosen,
+                workers=workers,
+                smallest=1 if source.problem == "detection" else 2,  # its batch norm never learns
+                geometric=source.problem == "pose" and kind.views != "none",
+            ),
+            given,
+            algorithm,
+            settings.schedule.batch_size,
         ),
         scan=replaying(look, predictions, spec) if spec.problem == "classification" else look,
         schedule=settings.schedule,

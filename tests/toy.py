@@ -86,11 +86,11 @@ def scan(x: Tensor) -> Scan:
     """A look at all of the toy target, in two unequal parts."""
 
     @torch.no_grad()
-    def look(model: nn.Module) -> Iterator[Seen]:
+    def look(model: nn.Module, rows: Tensor | None = None) -> Iterator[Seen]:
         mode = {name: part.training for name, part in model.named_modules()}
         model.eval()
-        for rows in torch.arange(len(x)).split(70):
-            yield Seen(rows, model(x[rows]))
+        for part in (torch.arange(len(x)) if rows is None else rows).split(70):
+            yield Seen(part, model(x[part]))
         for name, part in model.named_modules():
             part.training = mode[name]
 

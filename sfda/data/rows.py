@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sfda.data.answers import Answers, read_answers
 from sfda.data.coco import BoxTable, box_table, document_faults, images_of, read_coco
 from sfda.data.columns import add_columns, bad_paths, slice_faults
 from sfda.data.digests import array_digest, file_digest, members_digest, row_id
@@ -60,6 +61,7 @@ class Split:
     priors: np.ndarray[Any, np.dtype[np.float32]] | None = field(default=None, repr=False)
     boxes: BoxTable | None = field(default=None, repr=False)
     people: tuple[Person, ...] | None = field(default=None, repr=False)
+    answers: Answers | None = field(default=None, repr=False)  # of single rows, by people
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -105,7 +107,16 @@ def read_split(manifest: Manifest, split: str) -> Split:
         priors=found.more.priors,
         boxes=found.boxes,
         people=None if found.people is None else tuple(found.people),
+        answers=answers_of(manifest, split, found.keys, images),
     )
+
+
+def answers_of(
+    manifest: Manifest, split: str, keys: Sequence[str], images: Reader
+) -> Answers | None:
+    """What people answered to rows of a split. Raises BadInput naming all that is wrong."""
+    spec = manifest.splits[split].answers
+    return read_answers(manifest, spec, keys, images) if spec else None
 
 
 def unlabelled_digest(manifest: Manifest, split: str) -> str:

@@ -40,10 +40,11 @@ def scan(
     """
     device = torch.device(device)
 
-    def look(network: nn.Module) -> Iterator[Seen]:
-        for rows, stored in _stacks(images, _at_once(network, spec, batch_size), spec):
+    def look(network: nn.Module, rows: Int[Tensor, " R"] | None = None) -> Iterator[Seen]:
+        some = None if rows is None else rows.cpu().numpy()
+        for rows_, stored in _stacks(images, _at_once(network, spec, batch_size), spec, some):
             seen = answer(network, _tested(network, stored, spec, device), device)
-            yield Seen(_index(rows, device), seen)
+            yield Seen(_index(rows_, device), seen)
 
     return look
 
@@ -130,18 +131,27 @@ def _at_once(network: nn.Module, spec: InputSpec, batch_size: int) -> int:
     return max(1, min(batch_size, PIXELS // (spec.size[0] * spec.size[1])))
 
 
-def _stacks(images: Pictures, batch_size: int, spec: InputSpec) -> Iterator[tuple[Rows, Stack]]:
+def _stacks(
+    images: Pictures, batch_size: int, spec: InputSpec, some: Rows | None
+) -> Iterator[tuple[Rows, Stack]]:
+    """All images in order, or those of some rows."""
     if isinstance(images, Ragged):
-        yield from _tiles(images, batch_size, spec)
+        yield from _tiles(images, batch_size, spec, range(len(images)) if some is None else some)
+        return
+    if some is not None:
+        for start in range(0, len(some), batch_size):
+            yield some[start : start + batch_size], images[some[start : start + batch_size]]
         return
     for start in range(0, len(images), batch_size):
         stored = images[start : start + batch_size]
         yield np.arange(start, start + len(stored)), stored
 
 
-def _tiles(images: Ragged, batch_size: int, spec: InputSpec) -> Iterator[tuple[Rows, Stack]]:
+def _tiles(
+    images: Ragged, batch_size: int, spec: InputSpec, rows: Any
+) -> Iterator[tuple[Rows, Stack]]:
     """Every image in tiles without overlap; a smaller image repeats its border."""
-    for row in range(len(images)):
+    for row in map(int, rows):
         image = padded(images[row], spec.size)
         places = tiles(image.shape[0], image.shape[1], spec.size, overlap=(0, 0))
         for start in range(0, len(places), batch_size):

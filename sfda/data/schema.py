@@ -39,6 +39,17 @@ class Arrays(Config):
     split: str | None = None
 
 
+class AnswersSpec(Config):
+    """Labels that people gave for single rows of a split, as `sfda answer` writes them: a CSV
+    beside the manifest, with the class (of `classes`) or the mask of each row.
+    """
+
+    rows: str
+    sha256: Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+    count: int = Field(ge=1)
+    classes: tuple[str, ...]
+
+
 class SplitSpec(Config):
     """Which rows form a split, and how many they are.
 
@@ -52,6 +63,7 @@ class SplitSpec(Config):
     where: str | None = None
     equals: int | None = None
     count: int = Field(ge=0)
+    answers: AnswersSpec | None = None
 
     @field_validator("where", mode="before")
     @classmethod
@@ -205,7 +217,8 @@ class Manifest(Config):
     def unlabelled(self) -> Manifest:
         """A copy that can never give labels or masks: none of them leaves this package.
 
-        Groups and priors stay: they are what the user knows, not what somebody drew.
+        Groups and priors stay: they are what the user knows, not what somebody drew. So do answers:
+        people gave them so that a method may learn from them.
         """
         none = {"label": None, "mask": None}
         arrays = self.arrays.model_copy(update=none) if self.arrays else None

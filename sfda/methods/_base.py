@@ -8,11 +8,13 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from jaxtyping import Int
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
 from sfda.config import Config
 from sfda.errors import BadInput
+from sfda.norm import keep_statistics
+from sfda.problems.known import problem_of
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
@@ -27,6 +29,7 @@ class MethodConfig(Config):
 
     schedule: Schedule = Schedule()
     lr_scale: dict[str, float] = {}
+    labelled_weight: NonNegativeFloat = 1.0  # of the loss on rows that a person has labelled
     reject: Rejection | Literal["never"] | None = None  # None: as the method does by itself
 
 
@@ -44,6 +47,9 @@ class Method(nn.Module):
     minimises: ClassVar[frozenset[str]] = frozenset()  # validators that its own loss contains
     usual: ClassVar[Mapping[str, dict[str, Any]]] = MappingProxyType({})
     """Settings by problem that stand in for the defaults, below those of the user."""
+    told: ClassVar[Literal["added", "own", "none"]] = "added"
+    """What labelled rows are to it: their loss is added, is its own affair, or is not for it."""
+    alone: int = 0  # steps of an epoch over labelled rows alone; 0: it learns from the target
     student: Any  # nn.Module in truth; methods know which network their problem has
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: MethodConfig) -> None:
@@ -59,6 +65,25 @@ class Method(nn.Module):
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
         """Named, already weighted scalars on the graph; empty for no optimiser step."""
         raise NotImplementedError(f"{type(self).__name__} names no losses")
+
+    def labelled_losses(self, batch: TargetBatch, clock: Clock) -> Losses:
+        """The supervised loss of the labelled rows, for methods that have none of their own.
+
+        They are few and not drawn at random, so batch norm's running statistics stay the target's.
+        """
+        if batch.labelled is None or self.told != "added" or not self.config.labelled_weight:
+            return {}
+        given, weight = batch.labelled, self.config.labelled_weight
+        with keep_statistics(self.student):
+            found = problem_of(self.student).loss(self.student, given.images, given.targets)
+        return {f"labelled_{name}": weight * term for name, term in found.items()}
+
+    def phase(self, epoch: int) -> int:
+        """The phase of training that an epoch is in: each has an optimiser of its own."""
+        return 0
+
+    def enter_phase(self, phase: int) -> None:
+        """Let learn what learns in this phase, before its optimiser is made."""
 
     def remark(self) -> str:
         """What a person should know of the look that `start_epoch` took; empty for nothing."""

@@ -37,6 +37,7 @@ class AlphaBn(Method):
     """Mixed batch-norm statistics, for every problem."""
 
     Config = AlphaBnConfig
+    told: ClassVar[Literal["added", "own", "none"]] = "none"
     problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
     setting: ClassVar[str] = "any"
     config: AlphaBnConfig

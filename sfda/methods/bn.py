@@ -7,7 +7,7 @@ means and variances.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import nn
@@ -29,6 +29,7 @@ class Bn(Method):
     """Recomputed batch-norm statistics, for every problem."""
 
     Config = BnConfig
+    told: ClassVar[Literal["added", "own", "none"]] = "none"
     problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "pose"})
     setting: ClassVar[str] = "any"
     usual: ClassVar[Mapping[str, dict[str, Any]]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from sfda.methods._base import Method, MethodConfig
 from sfda.schedule import Schedule
@@ -19,6 +19,7 @@ class Source(Method):
     """The source model as it came, for every problem."""
 
     Config = SourceConfig
+    told: ClassVar[Literal["added", "own", "none"]] = "none"
     problems: ClassVar[frozenset[str]] = frozenset(
         {"classification", "segmentation", "detection", "pose"}
     )

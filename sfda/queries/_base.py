@@ -69,7 +69,8 @@ class Pool:
         """Rows that may be asked for, in order."""
         mask = np.ones(self.size, dtype=bool)
         mask[self.labelled] = False
-        return np.flatnonzero(mask)
+        rows: Rows = np.flatnonzero(mask).astype(np.int64)
+        return rows
 
     def column(self, name: str) -> Tensor:
         """One number a row, of all rows: `entropy` or `margin`."""
@@ -132,7 +133,8 @@ class Query:
 def lowest(scores: Float[Tensor, " N"], rows: Rows, count: int) -> Rows:
     """Those of `rows` with the lowest scores, in order; of equals the first row."""
     order = scores[torch.from_numpy(rows)].sort(stable=True).indices
-    return rows[order[:count].numpy()]
+    chosen: Rows = rows[order[:count].numpy()]
+    return chosen
 
 
 def summarise(features: Float[Tensor, "B D *HW"], logits: Float[Tensor, "B C *HW"]) -> Summary:

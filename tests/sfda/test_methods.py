@@ -6,6 +6,7 @@ import copy
 import inspect
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from sfda.config import merged
 from sfda.errors import BadInput
 from sfda.methods._base import Method
 from sfda.schedule import Schedule
-from sfda.types import Clock, EpochEnd, State, StepEnd
+from sfda.types import Clock, EpochEnd, Labelled, State, StepEnd, TargetBatch
 
 METHODS = plugins.names("methods")
 KITS = (toy, toyseg, toydet, toymm)
@@ -33,6 +34,7 @@ CASES = [
     if kit.PROBLEM in plugins.load("methods", name).problems
 ]
 IDLE = ("alpha_bn", "bn", "source")  # they train no parameter
+GIVEN = torch.arange(0, 24, 2)  # rows that a person has labelled
 MILD = 0.9  # radians; the border between two classes lies at 1.05
 MILDER = {"glc": 0.8}  # at 0.9 nearly all of the toy is doubtful to it, so it labels nothing
 FAST = Schedule(lr=0.02, epochs=3, batch_size=24)
@@ -47,7 +49,36 @@ def make(name: str, kit: Any = toy, **settings: Any) -> Method:
     given = merged(
         kind.usual.get(kit.PROBLEM, {}), {"schedule": fast(kit).model_dump(), **settings}
     )
-    return kind(kit.source(), kit.info(), kind.Config.from_settings(given))
+    if name == "lp_ft":
+        given["head_epochs"] = 1
+    info = replace(kit.info(), labelled=GIVEN) if kind.told == "own" else kit.info()
+    return kind(kit.source(), info, kind.Config.from_settings(given))
+
+
+def taught(batch: TargetBatch, kit: Any, *, shift: float = 0.5) -> TargetBatch:
+    """The batch with labelled rows beside it."""
+    x, y = kit.images(shift, seed=1)
+    rows = GIVEN[len(x) > GIVEN]
+    targets = [y[i] for i in rows.tolist()] if isinstance(y, list) else y[rows]
+    return replace(batch, labelled=Labelled(rows, x[rows], targets))
+
+
+def batch_of(kit: Any, name: str, x: torch.Tensor, rows: Any) -> TargetBatch:
+    """A batch as the method is given one."""
+    batch: TargetBatch = kit.batch(x, rows)
+    return taught(batch, kit) if plugins.load("methods", name).told == "own" else batch
+
+
+class Taught:
+    """Batches with labelled rows beside them."""
+
+    def __init__(self, batches: Any, kit: Any, shift: float) -> None:
+        self.batches, self.kit, self.shift = batches, kit, shift
+        self.steps = batches.steps
+
+    def epoch(self, epoch: int, rows: Any = None) -> Any:
+        for batch in self.batches.epoch(epoch, rows):
+            yield taught(batch, self.kit, shift=self.shift)
 
 
 def run(
@@ -55,7 +86,10 @@ def run(
 ) -> list[EpochEnd]:
     x, _ = kit.images(shift, seed=1)
     ends = []
-    for event in adapt(method, kit.Batches(x), kit.scan(x), fast(kit), seed=3, resume=resume):
+    batches = kit.Batches(x)
+    if method.told == "own":
+        batches = Taught(batches, kit, shift)
+    for event in adapt(method, batches, kit.scan(x), fast(kit), seed=3, resume=resume):
         if isinstance(event, EpochEnd):
             kept = io.BytesIO()
             torch.save({"m": dict(event.state.method), "o": event.state.optimizer}, kept)
@@ -88,7 +122,7 @@ def started(name: str, kit: Any = toy, **settings: Any) -> tuple[Method, torch.T
 @pytest.mark.parametrize(("kit", "name"), CASES)
 def test_losses_are_named_finite_scalars_on_the_graph(kit: Any, name: str) -> None:
     method, x = started(name, kit)
-    losses = method.losses(kit.batch(x, torch.arange(24)), Clock(0, 5, 3))
+    losses = method.losses(batch_of(kit, name, x, torch.arange(24)), Clock(0, 5, 3))
     assert bool(losses) == (name not in IDLE)
     for loss in losses.values():
         assert loss.shape == ()
@@ -175,7 +209,7 @@ def test_a_batch_in_another_order_leaves_the_same_state(kit: Any, name: str) -> 
     for rows in (list(range(24)), list(range(23, -1, -1))):
         method, x = started(name, kit, **unmixed(kit, name))
         optimizer = FAST.make_optimizer(method.parameter_groups(FAST))
-        losses = method.losses(kit.batch(x, rows), Clock(0, 5, 3))
+        losses = method.losses(batch_of(kit, name, x, rows), Clock(0, 5, 3))
         if optimizer:
             torch.stack(list(losses.values())).sum().backward()
             optimizer.step()
@@ -199,7 +233,7 @@ def test_a_mild_shift_is_not_made_worse(kit: Any, name: str) -> None:
 def test_train_mode_reaches_the_student_alone(kit: Any, name: str) -> None:
     method = make(name, kit)
     method.train()
-    assert kit.norm(method.student).training == (name not in ("source", "alpha_bn"))
+    assert kit.norm(method.student).training == (name not in ("source", "alpha_bn", "lp_ft"))
     for part, module in method.named_children():
         if part not in ("student", "problem"):
             assert not any(
@@ -275,3 +309,22 @@ def test_a_frozen_child_of_the_network_never_trains() -> None:
     kind = plugins.load("methods", "aad")
     method = kind(network, toy.info(), kind.Config())
     assert {g["name"] for g in method.parameter_groups(FAST)} == {"bottleneck", "head"}
+
+
+@pytest.mark.parametrize(("kit", "name"), CASES)
+def test_labelled_rows_add_their_loss_and_leave_the_statistics_alone(kit: Any, name: str) -> None:
+    method, x = started(name, kit)
+    rows = torch.arange(min(24, kit.SIZE))
+    batch = taught(kit.batch(x, rows), kit)
+    before = {n: b.clone() for n, b in method.student.named_buffers() if "running" in n}
+    found = method.labelled_losses(batch, Clock(0, 5, 3))
+    assert bool(found) == (plugins.load("methods", name).told == "added")
+    assert method.labelled_losses(kit.batch(x, rows), Clock(0, 5, 3)) == {}
+    for loss_name, loss in found.items():
+        assert loss_name.startswith("labelled_")
+        assert loss.isfinite()
+        assert loss.requires_grad
+    for buffer, value in method.student.named_buffers():
+        if buffer in before:
+            assert torch.equal(value, before[buffer])
+    assert (name in IDLE) == (method.told == "none")

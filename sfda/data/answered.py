@@ -1,0 +1,120 @@
+"""Batches of the target with labelled rows beside them: active adaptation alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from sfda.data.inputs import Rows, standardise
+from sfda.data.masks import IGNORE
+from sfda.data.ragged import Pictures
+from sfda.data.views import ViewMaker
+from sfda.refs import InputSpec, Views
+from sfda.types import UNSURE, Batches, Labelled, TargetBatch
+
+ROUNDS = 1_000_003  # passes over the labelled rows that one epoch may take
+
+
+class LabelledRows:
+    """Rows with labels as weak views: a view is a function of (seed, draw, row)."""
+
+    def __init__(
+        self,
+        images: Pictures,
+        rows: Rows,
+        targets: Rows | Pictures,
+        spec: InputSpec,
+        views: Views,
+        *,
+        seed: int,
+        device: torch.device | str,
+    ) -> None:
+        self.images, self.rows, self.targets = images, rows, targets
+        self.masked = not (isinstance(targets, np.ndarray) and targets.ndim == 1)
+        self.spec, self.seed, self.device = spec, seed, torch.device(device)
+        self.maker = ViewMaker(spec, views, seed=seed)
+
+    def make(self, places: Rows, draws: Rows) -> Labelled:
+        """The labelled rows at these places, each in the view of its draw."""
+        rows, keys = self.rows[places], self.rows[places] + draws * len(self.images)
+        stored = self.images[rows]
+        if self.masked:
+            given = [self.targets[int(place)] for place in places]
+            weak, moved = self.maker.weak_with_masks(stored, given, 0, keys)
+            masks = torch.from_numpy(moved).to(self.device).long()
+            found = masks.masked_fill_(masks == IGNORE, UNSURE)
+        else:
+            weak = np.ascontiguousarray(self.maker.weak(stored, 0, keys))
+            found = torch.from_numpy(np.asarray(self.targets)[places]).to(self.device)
+        images = standardise(torch.from_numpy(np.array(weak)), self.spec, self.device)
+        return Labelled(torch.from_numpy(rows).to(self.device), images, found)
+
+
+class WithLabels:
+    """Batches of the target, each with a batch of labelled rows, which are gone through over and
+    over in shuffled passes. A pass's remainder of one row is filled up with another.
+    """
+
+    def __init__(self, batches: Batches, labelled: LabelledRows, *, batch_size: int) -> None:
+        self.batches, self.labelled, self.batch_size = batches, labelled, batch_size
+
+    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
+        """Batches that one epoch over `rows` (None: all) takes."""
+        return self.batches.steps(rows)
+
+    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
+        """The batches of one epoch."""
+        given = self._endless(epoch)
+        for batch in self.batches.epoch(epoch, rows):
+            yield replace(batch, labelled=next(given))
+
+    def _endless(self, epoch: int) -> Iterator[Labelled]:
+        count, size, draw = len(self.labelled.rows), self.batch_size, 0
+        generator = np.random.default_rng([self.labelled.seed % 2**32, epoch, 1])
+        while True:
+            order = generator.permutation(count)
+            for start in range(0, count, size):
+                places = order[start : start + size]
+                draws = np.full(len(places), epoch * ROUNDS + draw)
+                if len(places) == 1:  # batch norm cannot use a single image
+                    places = np.append(places, order[0])
+                    draws = np.append(draws, draws[0] + ROUNDS // 2)
+                yield self.labelled.make(places, draws)
+            draw += 1
+
+
+class LabelsAlone:
+    """Batches of labelled rows drawn with replacement, `steps` an epoch; nothing else is seen."""
+
+    def __init__(self, labelled: LabelledRows, *, batch_size: int, steps: int) -> None:
+        self.labelled, self.batch_size, self.count = labelled, batch_size, steps
+
+    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
+        """Batches of an epoch, whatever the rows."""
+        return self.count
+
+    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
+        """The batches of one epoch."""
+        generator = np.random.default_rng([self.labelled.seed % 2**32, epoch, 2])
+        for step in range(self.count):
+            places = generator.integers(len(self.labelled.rows), size=self.batch_size)
+            first = (epoch * self.count + step) * self.batch_size
+            given = self.labelled.make(places, first + np.arange(self.batch_size))
+            yield TargetBatch(given.index, given.images, labelled=given)
+
+
+def beside(
+    batches: Batches, labelled: LabelledRows | None, method: Any, batch_size: int
+) -> Batches:
+    """What a method learns from: its target, with labelled rows where there are some."""
+    if labelled is None:
+        return batches
+    if method.alone:
+        return LabelsAlone(labelled, batch_size=batch_size, steps=method.alone)
+    return WithLabels(batches, labelled, batch_size=batch_size)

@@ -1,0 +1,14 @@
+"""Fine-tuning of all layers on a few labelled target images (arXiv:2304.00792, FT)."""
+
+from __future__ import annotations
+
+from sfda.methods._few_shot import FewShot, FewShotConfig
+
+
+class FineTuning(FewShot):
+    """All layers at one small rate, batch norm in train mode."""
+
+    Config = FewShotConfig
+
+
+EXPORT = FineTuning
