@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from flows.active_commands import register as register_active
 from flows.answers import (
     adapt_result,
     adapt_text,
@@ -480,6 +481,9 @@ def demo(problem: str = "classification", device: Device = "auto", json: Json = 
         found = flow.DEMOS[problem](device)
         shown = {**found.model_dump(), "selected_epoch": found.selected_epoch + 1}
         out.show(shown, flow.text(found))
+
+
+register_active(app)
 
 
 def main() -> None:

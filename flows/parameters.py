@@ -32,6 +32,7 @@ def one_of(folder: str, *more: str) -> Any:
 
 
 MethodName = one_of("methods")
+QueryName = one_of("queries")
 ComparedName = one_of("methods", BOUND)
 ValidatorName = one_of("validators", "last")
 Epochs = Annotated[int, Field(ge=1, description="overrides the method's own number of epochs")]

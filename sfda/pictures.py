@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -108,3 +108,30 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
+
+
+def label_curve(rows: Sequence[Any], floor: Mapping[str, float], *, title: str) -> bytes:
+    """Score against labels spent: a panel a method, a line a query, means over the seeds."""
+    metric = "overall_accuracy" if "overall_accuracy" in floor else main_metric(dict(floor))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure = Figure(figsize=(1.5 + 4.5 * len(methods), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
+    figure.suptitle(title, fontsize=12)
+    for axes, method in zip(panels, methods, strict=True):
+        own = [row for row in rows if row["method"] == method]
+        for by in dict.fromkeys(row["query"] for row in own):
+            spent = sorted({row["labels"] for row in own if row["query"] == by})
+            values = [
+                [r["metrics"][metric] for r in own if (r["query"], r["labels"]) == (by, n)]
+                for n in spent
+            ]
+            means = [100 * float(np.mean(found)) for found in values]
+            spreads = [100 * float(np.std(found)) for found in values]
+            axes.errorbar(spent, means, yerr=spreads, marker="o", capsize=2, label=by)
+        axes.axhline(100 * floor[metric], color="0.6", linestyle="--", linewidth=1)
+        axes.set_title(method)
+        axes.set_xlabel("labels")
+    panels[0].set_ylabel(f"{metric.replace('_', ' ')} %")
+    panels[-1].legend(fontsize=8)
+    return png(figure)

@@ -11,7 +11,7 @@ from sfda.data.digests import file_digest
 from sfda.data.labels import Found
 from sfda.data.people import file_of
 from sfda.data.readers import FileReader, Folder, Zip, npz_count, open_zip
-from sfda.data.rows import inspect_split, make_reader, mask_reader
+from sfda.data.rows import answers_of, inspect_split, make_reader, mask_reader
 from sfda.data.schema import REMAKE, Manifest, open_manifest
 from sfda.errors import BadInput
 
@@ -51,11 +51,25 @@ def check(
         faults += found.faults
         pose = manifest.problem == "pose"
         keys.update(dict.fromkeys(map(file_of, found.keys) if pose else found.keys))
+        faults += _answer_faults(manifest, split, found.keys)
         masked.update(dict.fromkeys(zip(found.keys, found.masks or (), strict=False)))
     faults += _image_faults(manifest, tuple(keys), progress)
     faults += _mask_faults(manifest, tuple(masked), progress)
     faults = list(dict.fromkeys(faults))
     return CheckResult(not faults, faults, len(keys), manifest.classes, tuple(notes))
+
+
+def _answer_faults(manifest: Manifest, split: str, keys: list[str]) -> list[str]:
+    """What is wrong with the answers to a split's rows."""
+    if manifest.splits[split].answers is None:
+        return []
+    try:
+        answers = answers_of(manifest, split, keys, make_reader(manifest, keys))
+    except ValueError as error:
+        return [f"split '{split}': {error}"]
+    if answers is None or answers.masks is None:
+        return []
+    return _faults_of(answers.masks.mask, len(answers.rows), None)
 
 
 def _archive_faults(manifest: Manifest) -> list[str]:

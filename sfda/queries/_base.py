@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,24 +18,10 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from sfda.config import Config
+from sfda.summary import Summary as Summary
+from sfda.summary import summarise as summarise
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]  # [b], indices of the target set
-
-
-class Summary(NamedTuple):
-    """What is known of some images of the target.
-
-    `probs` are of the image, or the mean over its pixels, boxes or joints. `entropy` (nats, high
-    where unsure) and `margin` (between the two likeliest, low where unsure) are means over the
-    same. `residual` [B, K] times `features` spans BADGE's gradient: p - onehot of an image, the
-    mean entropy of anything finer.
-    """
-
-    features: Float[Tensor, "B D"]
-    probs: Float[Tensor, "B C"]
-    entropy: Float[Tensor, " B"]
-    margin: Float[Tensor, " B"]
-    residual: Float[Tensor, "B K"]
 
 
 @dataclass(frozen=True)
@@ -135,23 +121,3 @@ def lowest(scores: Float[Tensor, " N"], rows: Rows, count: int) -> Rows:
     order = scores[torch.from_numpy(rows)].sort(stable=True).indices
     chosen: Rows = rows[order[:count].numpy()]
     return chosen
-
-
-def summarise(features: Float[Tensor, "B D *HW"], logits: Float[Tensor, "B C *HW"]) -> Summary:
-    """The summary of a batch of images, or of maps of logits: means over pixels, and features
-    averaged over theirs.
-    """
-    probs = logits.float().softmax(1)
-    entropy = -torch.xlogy(probs, probs).sum(1)
-    top = probs.topk(min(2, probs.shape[1]), dim=1).values
-    margin = top[:, 0] - (top[:, 1] if top.shape[1] > 1 else 0)
-    if logits.ndim == 2:
-        residual = probs.clone()
-        residual.scatter_add_(1, probs.argmax(1, keepdim=True), -torch.ones_like(probs[:, :1]))
-        return Summary(features.float(), probs, entropy, margin, residual)
-    over = tuple(range(2, logits.ndim))
-    mean = entropy.flatten(1).mean(1)
-    return Summary(
-        features.float().mean(over), probs.mean(over), mean, margin.flatten(1).mean(1),
-        mean[:, None],
-    )  # fmt: skip

@@ -1,0 +1,256 @@
+"""Which samples a person should label next, and the request that asks for them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from prefect import task
+
+from sfda import plugins
+from sfda.config import Config, merged
+from sfda.data.loaders import scan
+from sfda.data.manifest import Split
+from sfda.data.requests import FILE, Guess, Request, WantedRow, documents, image_name
+from sfda.data.schema import Manifest
+from sfda.data.segmenting import segment_all
+from sfda.data.summaries import WHOLE, keep_summaries
+from sfda.data.volumes import slice_of
+from sfda.errors import BadInput
+from sfda.queries._base import Before, Pool, Query
+from sfda.refs import ManifestRef, ModelRef
+from tasks import manifests
+from tasks.device import DeviceName, choose, place
+from tasks.home import disk_errors, home
+from tasks.models import open_model
+
+log = logging.getLogger("sfda")
+PROBABILITIES = "probabilities.npz"  # of the model that asked: the next query's contrast
+
+
+class QueryPlan(Config):
+    """What fixes a query besides model and target."""
+
+    by: str
+    budget: int
+    config: dict[str, Any]
+    split: str
+    seed: int
+    copy_images: bool = False
+
+
+def read_budget(text: str, size: int) -> int:
+    """`50`, or a share of the split such as `1%`. Raises BadInput.
+
+    >>> read_budget("50", 1000), read_budget("1%", 1250)
+    (50, 12)
+    """
+    number, percent, rest = str(text).strip().partition("%")
+    try:
+        found = round(size * float(number) / 100) if percent else int(number)
+    except ValueError:
+        found = 0
+    if rest or found < 1:
+        raise BadInput(f"budget {text} of {size} images: write a number above 0, or a share, 1%")
+    return found
+
+
+def make_query_plan(
+    problem: str, by: str, budget: int, split: str, settings: Mapping[str, Any], seed: int,
+    copy_images: bool = False,
+) -> QueryPlan:  # fmt: skip
+    """The plan with its settings checked. Raises BadInput."""
+    kind: type[Query] = plugins.load("queries", by)
+    given = merged(kind.usual.get(problem, {}), dict(settings))
+    config = kind.Config.from_settings(given).model_dump(mode="json")
+    return QueryPlan(
+        by=by, budget=budget, config=config, split=split, seed=seed, copy_images=copy_images
+    )
+
+
+@task(name="query of labels")
+def query_labels(
+    model: ModelRef,
+    target: ManifestRef,
+    plan: QueryPlan,
+    out: str,
+    before: str | None = None,
+    device: DeviceName = "auto",
+) -> Request:
+    """Choose rows, and write the request to the folder `out`, whole or not at all.
+
+    `before` is the folder of the last request, whose model's probabilities `lftl` contrasts. Raises
+    BadInput where there is nothing left to ask, or `out` holds something already.
+    """
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise BadInput(f"{folder} holds something already; name a new folder with --out")
+    network, spec = open_model(model)
+    chosen = choose(device)
+    manifest = manifests.open_ref(target).unlabelled()
+    if manifest.problem != spec.problem:
+        raise BadInput(f"{target.path} is for {manifest.problem}, the model for {spec.problem}")
+    manifests.class_map(manifest.classes, spec.classes, manifest.name)
+    opened = manifests.open_split(manifest, plan.split, spec.input)
+    split = opened.split
+    place(network, chosen)
+    done = split.answers.rows if split.answers else np.empty(0, np.int64)
+    if len(done) == len(split):
+        raise BadInput(f"every image of {target.path}, split '{plan.split}', has an answer already")
+    with tempfile.TemporaryDirectory(dir=home()) as scratch, disk_errors(f"summaries in {scratch}"):
+        look = scan(opened.images, spec.input, device=chosen)
+        shards = keep_summaries(look, network, spec.problem, Path(scratch), len(split))
+        whole = spec.problem in WHOLE
+        pool = Pool(shards, done, _before(before, split), whole)
+        if plan.by == "lftl" and len(done) and before is None:
+            log.warning("lftl contrasts with the last request's model: give its folder as --before")
+        kind: type[Query] = plugins.load("queries", plan.by)
+        query = kind(kind.Config.from_settings(plan.config))
+        rows = query.choose(pool, plan.budget, seed=plan.seed)
+        probs = torch.cat([part for _, part in pool.passes("probs")]).numpy()
+        margin = pool.column("margin").numpy()
+    guesses = _guesses(network, spec, opened, rows, chosen)
+    request = _request(model, target, manifest, split, plan, spec.classes, rows, probs, guesses)
+    _write(folder, request, guesses, split, rows, probs, margin)
+    return request
+
+
+def _before(folder: str | None, split: Split) -> Before | None:
+    """What the last request's model said, in the order of these rows."""
+    if folder is None:
+        return None
+    file = Path(folder, PROBABILITIES)
+    try:
+        with np.load(file, allow_pickle=False) as found:
+            ids, probs, margin = found["row_ids"], found["probs"], found["margin"]
+    except (OSError, KeyError, ValueError):
+        raise BadInput(
+            f"{folder} holds no probabilities of an earlier request ({PROBABILITIES})"
+        ) from None
+    place = {name: i for i, name in enumerate(ids.tolist())}
+    all_probs = np.full((len(split), probs.shape[1]), np.nan, np.float32)
+    all_margin = np.full(len(split), np.nan, np.float32)
+    for row, name in enumerate(split.row_ids):
+        if (at := place.get(name)) is not None:
+            all_probs[row], all_margin[row] = probs[at], margin[at]
+    return Before(torch.from_numpy(all_probs), torch.from_numpy(all_margin))
+
+
+def _guesses(
+    network: Any, spec: Any, opened: manifests.Opened, rows: np.ndarray, device: torch.device
+) -> dict[str, Guess]:
+    """Masks of the rows that are asked about, where masks are the answer."""
+    if spec.problem != "segmentation":
+        return {}
+    sizes = manifests.AnswerSizes(opened.split)
+    found = {}
+    for row in rows.tolist():
+        images: Any = [opened.images[row]]
+        images = np.stack(images)
+        answered = segment_all(network, images, spec.input, device=device, sizes=[sizes[row]])
+        for _, mask, _ in answered:
+            found[opened.split.row_ids[row]] = Guess(mask)
+    return found
+
+
+def _request(
+    model: ModelRef, target: ManifestRef, manifest: Manifest, split: Split, plan: QueryPlan,
+    classes: tuple[str, ...], rows: np.ndarray, probs: np.ndarray, guesses: dict[str, Guess],
+) -> Request:  # fmt: skip
+    names = manifest.classes if isinstance(manifest.classes, tuple) else classes
+    copied = plan.copy_images or manifest.archive is not None or _sliced(split, rows)
+    if guesses:
+        names = classes if set(classes) == set(names) else names
+    wanted = []
+    for row in rows.tolist():
+        height, width = split.reader.size(row)
+        name, key = split.row_ids[row], split.names[row]
+        key = key.partition(":")[2] if manifest.arrays else key
+        best = classes[int(probs[row].argmax())]
+        wanted.append(
+            WantedRow(
+                row=name,
+                key=key,
+                file=image_name(name, key) if copied else key,
+                height=height,
+                width=width,
+                label=None if guesses else best if best in names else names[0],
+                confidence=float(probs[row].max()),
+            )
+        )
+    if guesses and names != classes:
+        place = [names.index(c) if c in names else 255 for c in classes]
+        table = np.full(256, 255, np.uint8)
+        table[: len(place)] = place
+        for row_id, guess in guesses.items():
+            guesses[row_id] = Guess(table[guess.mask])
+    return Request(
+        problem=manifest.problem, manifest=manifest.name, manifest_sha256=target.sha256,
+        split=plan.split, column="index" if manifest.arrays else "file", classes=tuple(names),
+        by=plan.by, seed=plan.seed, model=model.uri, model_sha256=model.sha256, copied=copied,
+        wanted=tuple(wanted),
+    )  # fmt: skip
+
+
+def _sliced(split: Split, rows: np.ndarray) -> bool:
+    """Whether some rows are slices of volumes, which no tool for pictures opens."""
+    return any(slice_of(split.names[row]) for row in rows.tolist())
+
+
+def _write(
+    folder: Path, request: Request, guesses: dict[str, Guess], split: Split, rows: np.ndarray,
+    probs: np.ndarray, margin: np.ndarray,
+) -> None:  # fmt: skip
+    rest = np.ones(len(split), bool)
+    rest[rows] = False
+    with disk_errors(str(folder)):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            part.chmod(0o755)
+            for name, content in documents(request, guesses).items():
+                (part / name).write_bytes(content)
+            if request.copied:
+                for row, wanted in zip(rows.tolist(), request.wanted, strict=True):
+                    place_ = part / PurePosixPath(wanted.file)
+                    place_.parent.mkdir(exist_ok=True)
+                    Image.fromarray(split.image(row)).save(place_)
+            np.savez(
+                part / PROBABILITIES, row_ids=np.array(split.row_ids)[rest], probs=probs[rest],
+                margin=margin[rest],
+            )  # fmt: skip
+            if folder.exists():
+                folder.rmdir()  # empty, as was made sure
+            os.replace(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def request_text(request: Request, folder: str) -> str:
+    """What is wanted of whom, as markdown."""
+    shown = request.wanted[:20]
+    lines = [
+        f"### {len(request.wanted)} labels are wanted for {request.manifest}",
+        "",
+        f"Chosen by `{request.by}` in split `{request.split}` in the eyes of `{request.model}`. "
+        f"The request lies in `{folder}`: `label_studio.json` with `label_studio.xml`, "
+        "`cvat_coco.json`, `request.csv`.",
+        "",
+        f"Answers come back with `sfda answer {folder} ANSWERS --target MANIFEST`; the next "
+        "`sfda adapt` starts from the manifest that it writes.",
+        "",
+        "| image | the model says | confidence |",
+        "|---|---|---:|",
+    ]
+    lines += [f"| {w.key} | {w.label or 'a mask'} | {w.confidence:.3f} |" for w in shown]
+    if more := len(request.wanted) - len(shown):
+        lines.append(f"| and {more} more, see `{FILE}` | | |")
+    return "\n".join(lines)

@@ -1,0 +1,130 @@
+"""Ask, answer, adapt, through the commands; and rounds with a simulated annotator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import small_seg
+from conftest import World, flow_artifacts, sfda
+
+from tasks import tracking
+
+pytestmark = pytest.mark.flow
+FAST = [
+    word
+    for name, value in (small.FAST | {"epochs": 2}).items()
+    for word in ("--set", f"schedule.{name}={value}")
+]
+
+
+def answered(folder: Path, labels: dict[str, str] | None = None) -> Path:
+    """Label Studio's export of a request: the predictions, or these classes by key."""
+    tasks = json.loads((folder / "label_studio.json").read_text())
+    for task in tasks:
+        result = task.pop("predictions")[0]["result"]
+        if labels:
+            result[0]["value"]["choices"] = [labels[task["data"]["file"]]]
+        task["annotations"] = [{"was_cancelled": False, "result": result}]
+    out = folder / "export.json"
+    out.write_text(json.dumps(tasks))
+    return out
+
+
+def test_a_person_is_asked_and_the_answers_are_learnt_from(world: World, tmp_path: Path) -> None:
+    given = small.target_arrays()
+    truth = {str(i): small.CLASSES[label] for i, label in enumerate(given["y"])}
+    target = small.write(tmp_path, "target", given, small.TARGET)
+    with world.home("asked").entered():
+        ask = ["query", "--model", world.bundle, "--by", "lftl", "--json"]
+        said = sfda(*ask, "--target", target, "--budget", "25%", "--out", tmp_path / "ask").json
+        assert said["count"] == 12
+        assert said["copied"], "there is no file that a tool could open"
+        images = {p.name for p in (tmp_path / "ask" / "images").iterdir()}
+        assert len(images) == 12
+        again = sfda(*ask, "--target", target, "--budget", 12, "--out", tmp_path / "same").json
+        assert again["wanted"] == said["wanted"]
+        export = answered(tmp_path / "ask", truth)
+        taken = sfda("answer", tmp_path / "ask", export, "--target", target, "--json").json
+        assert taken["answered"] == 12
+        assert sfda("check", taken["manifest"], "--json").json["ok"]
+        more = sfda(*ask, "--target", taken["manifest"], "--budget", 6, "--out", tmp_path / "more",
+                    "--before", tmp_path / "ask").json  # fmt: skip
+        assert not set(more["wanted"]) & set(said["wanted"])
+        losses = {}
+        for method in ("lftl", "shot", "lp_ft", "bn"):
+            extra = ["--set", "steps=3", "--set", "head_epochs=1"] if method == "lp_ft" else []
+            words = ["adapt", "--source", world.bundle, "--target", taken["manifest"], "--method",
+                     method, "--name", f"toy-{method}", *FAST, *extra, "--json"]  # fmt: skip
+            if method == "bn":
+                words = [w for w in words if w not in FAST]
+            found = sfda(*words).json
+            assert found["metrics"]["adapted"]["overall_accuracy"] > 0.3
+            run = tracking.client().get_run(found["mlflow_run_id"])
+            losses[method] = {n for n in run.data.metrics if n.startswith("loss/")}
+        assert losses["lftl"] == {"loss/class", "loss/infomax", "loss/anchors"}
+        assert "loss/labelled_class" in losses["shot"]
+        assert losses["lp_ft"] == {"loss/class"}
+        assert losses["bn"] == set()
+
+
+def test_scenes_are_asked_about_and_learnt_from(world: World, tmp_path: Path) -> None:
+    small_seg.bundle(tmp_path / "model")
+    target = small_seg.write(tmp_path, "target", small_seg.TARGET, seed=3, dull=True)
+    with world.home("scenes").entered():
+        said = sfda("query", "--model", tmp_path / "model", "--target", target, "--by", "entropy",
+                    "--budget", 4, "--out", tmp_path / "ask", "--json").json  # fmt: skip
+        assert not said["copied"]
+        assert all(name.startswith("images/") for name in said["wanted"])
+        taken = sfda("answer", tmp_path / "ask", answered(tmp_path / "ask"), "--target", target,
+                     "--json").json  # fmt: skip
+        found = sfda("adapt", "--source", tmp_path / "model", "--target", taken["manifest"],
+                     "--method", "mean_teacher", "--epochs", 2, "--name", "scenes",
+                     "--json").json  # fmt: skip
+        run = tracking.client().get_run(found["mlflow_run_id"])
+        assert {"loss/class", "loss/labelled_class"} <= set(run.data.metrics)
+
+
+def test_bad_requests_end_with_one_message(world: World, tmp_path: Path) -> None:
+    with world.home("bad-request").entered():
+        cases: list[tuple[list[Any], str]] = [
+            (["--by", "mragin", "--budget", 5], "did you mean 'margin'"),
+            (["--by", "margin", "--budget", "0"], "write a number above 0"),
+            (["--by", "margin", "--budget", "x%"], "write a number above 0"),
+            (["--by", "margin", "--budget", 5, "--split", "none"], "no split 'none'"),
+            (["--by", "lftl", "--budget", 5, "--before", tmp_path], "holds no probabilities"),
+            (["--by", "margin", "--budget", 5, "--set", "divers=2"], "there is no 'divers'"),
+        ]
+        for words, message in cases:
+            said = sfda("query", "--model", world.bundle, "--target", world.target, "--out",
+                        tmp_path / "out", *words)  # fmt: skip
+            assert said.code == 2, said.err
+            assert message in said.err
+            assert not (tmp_path / "out").exists()
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "x").touch()
+        said = sfda("query", "--model", world.bundle, "--target", world.target, "--out",
+                    tmp_path / "full", "--by", "random", "--budget", 5)  # fmt: skip
+        assert (said.code, "holds something already" in said.err) == (2, True)
+
+
+def test_rounds_spend_their_budgets_and_tell_what_came_of_it(world: World) -> None:
+    with world.home("rounds").entered():
+        said = sfda(
+            "rounds", "--source", world.bundle, "--target", world.target, "--queries",
+            "random,lftl", "--methods", "lftl,shot", "--budgets", "6,12", "--seeds", "0,1", *FAST,
+            "--json",
+        ).json  # fmt: skip
+        rows = said["rows"]
+        assert len(rows) == 2 * 2 * 2 * 2
+        assert {row["labels"] for row in rows} == {6, 12}
+        assert "| `lftl` | `random` |" in said["table"]
+        assert flow_artifacts(said["flow_run_id"])["rounds"] == said["table"]
+        client = tracking.client()
+        files = {f.path for f in client.list_artifacts(said["mlflow_run_id"])}
+        assert {"labels.png", "rounds.json"} <= files
+        history = client.get_metric_history(said["mlflow_run_id"], "lftl/shot/overall_accuracy")
+        assert {m.step for m in history} == {6, 12}
