@@ -10,6 +10,7 @@ from torch import Tensor
 from sfda.queries._base import Pool, Rows
 
 CENTRES = 256  # labelled rows whose distances are taken at once
+NEXT = 1024  # farthest rows among which the next of a cover are looked for
 
 
 def k_centre(pool: Pool, free: Rows, budget: int, *, centres: Rows) -> Rows:
@@ -21,12 +22,7 @@ def k_centre(pool: Pool, free: Rows, budget: int, *, centres: Rows) -> Rows:
     squares = torch.cat([part.square().sum(1) for _, part in pool.passes("features")])
     near = torch.full((pool.size,), torch.inf)
     for start in range(0, len(centres), CENTRES):
-        taken = pool.gather("features", centres[start : start + CENTRES])
-        own = taken.square().sum(1)
-        for first, part in pool.passes("features"):
-            rows = slice(first, first + len(part))
-            found = (own - 2 * part @ taken.T).amin(1) + squares[rows]
-            near[rows] = torch.minimum(near[rows], found)
+        _fold(pool, near, squares, centres[start : start + CENTRES])
     barred = torch.ones(pool.size, dtype=torch.bool)
     barred[torch.from_numpy(free)] = False
     chosen: list[int] = []
@@ -34,13 +30,52 @@ def k_centre(pool: Pool, free: Rows, budget: int, *, centres: Rows) -> Rows:
         mean = torch.stack([part.sum(0) for _, part in pool.passes("features")]).sum(0) / pool.size
         far = _distances(pool, mean, squares).masked_fill(barred, torch.inf)
         chosen.append(int(far.argmin()))
+    folded = 0
     while len(chosen) < budget:
-        if chosen:
-            last = pool.gather("features", np.array(chosen[-1:]))[0]
-            near = torch.minimum(near, _distances(pool, last, squares))
-            barred[chosen[-1]] = True
-        chosen.append(int(near.masked_fill(barred, -torch.inf).argmax()))
+        _fold(pool, near, squares, np.array(chosen[folded:], dtype=np.int64))
+        folded = len(chosen)
+        barred[chosen] = True
+        chosen += _farthest(pool, near.masked_fill(barred, -torch.inf), squares, budget - folded)
     return np.array(chosen, dtype=np.int64)
+
+
+def _fold(
+    pool: Pool, near: Float[Tensor, " N"], squares: Float[Tensor, " N"], centres: Rows
+) -> None:
+    """Let `near`, squared distances from the nearest centre, know of some more centres."""
+    if not len(centres):
+        return
+    taken, own = pool.gather("features", centres), squares[torch.from_numpy(centres)]
+    for first, part in pool.passes("features"):
+        rows = slice(first, first + len(part))
+        found = (own - 2 * part @ taken.T).amin(1) + squares[rows]
+        near[rows] = torch.minimum(near[rows], found)
+
+
+def _farthest(
+    pool: Pool, near: Float[Tensor, " N"], squares: Float[Tensor, " N"], most: int
+) -> list[int]:
+    """The next rows of the greedy cover, at most `most` and at least one, without a pass.
+
+    Distances only shrink as rows are taken. So as long as the farthest of the NEXT rows that were
+    farthest is still farther than all others were, it is the farthest of all.
+    """
+    top = near.topk(min(NEXT, len(near)))
+    bound = float(top.values[-1]) if len(near) > NEXT else -torch.inf
+    rows = top.indices.sort().values
+    rows = rows[near[rows] > -torch.inf]
+    features, own = pool.gather("features", rows.numpy()), squares[rows]
+    left = near[rows].clone()
+    found: list[int] = []
+    while len(found) < min(most, len(rows)):
+        best = int(left.argmax())
+        if found and float(left[best]) <= bound:
+            break
+        found.append(int(rows[best]))
+        away = own - 2 * features @ features[best] + own[best]
+        left = torch.minimum(left, away)
+        left[best] = -torch.inf
+    return found
 
 
 def _distances(

@@ -15,6 +15,7 @@ from flows import presets
 from flows.adapt import adapt
 from flows.compare import compare
 from flows.parameters import flow_parameters
+from flows.query_labels import rounds
 from flows.train_source import train_source
 from sfda import plugins
 from sfda.source import BOUND, SupervisedConfig
@@ -25,13 +26,21 @@ every_preset = pytest.mark.parametrize("name", presets.names())
 ADDRESSES = {
     adapt: {"source": "models:/a/1", "target": "t.yaml"},
     compare: {"source": "models:/a/1", "target": "t.yaml", "methods": ["shot"]},
+    rounds: {
+        "source": "models:/a/1",
+        "target": "t.yaml",
+        "queries": ["lftl"],
+        "methods": ["shot"],
+        "budgets": ["1%"],
+    },  # fmt: skip
     train_source: {"data": "s.yaml", "arch": "torchvision:resnet50", "name": "a"},
 }
 
 
 def flow_of(name: str) -> Any:
     """A preset's last word says whose it is."""
-    return {"compare": compare, "source": train_source}.get(name.rpartition("-")[2], adapt)
+    flows = {"compare": compare, "source": train_source, "active": rounds}
+    return flows.get(name.rpartition("-")[2], adapt)
 
 
 def config_of(name: str) -> Any:
@@ -46,7 +55,7 @@ def test_every_preset_parses_against_its_flow_and_its_methods(name):
     flow = flow_of(name)
     given = presets.read(name, allowed=flow_parameters(flow) - {"data", "arch", "name"})
     flow.validate_parameters(ADDRESSES[flow] | given)
-    if flow is not compare:
+    if flow not in (compare, rounds):
         assert (flow is adapt) == ("method" in given)
         config_of(name)
         return
@@ -60,7 +69,7 @@ def test_every_preset_parses_against_its_flow_and_its_methods(name):
 def test_every_preset_says_in_its_first_line_where_it_is_from(name):
     first = (presets.HERE / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# ")
-    if flow_of(name) is not compare:
+    if flow_of(name) not in (compare, rounds):
         assert re.search(r"arXiv:\d{4}\.\d{5}", first)
 
 

@@ -158,3 +158,18 @@ def test_a_map_is_summed_up_by_its_means() -> None:
     for name in ("features", "probs", "entropy", "margin"):
         one = getattr(rows, name).unflatten(0, (3, 16)).mean(1)
         torch.testing.assert_close(getattr(found, name), one)
+
+
+@pytest.mark.parametrize("labelled", [(), (3, 50)])
+def test_a_cover_without_passes_is_the_greedy_one(labelled: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sfda.queries._cover.NEXT", 7)
+    logits, features = drawn(8)
+    rows = made("coreset").choose(pool(logits, features, labelled), 60).tolist()
+    taken = list(labelled)
+    if not taken:
+        taken.append(int((features - features.mean(0)).square().sum(1).argmin()))
+    while len(taken) < 60 + len(labelled):
+        near = torch.cdist(features.double(), features[taken].double()).amin(1)
+        near[taken] = -1
+        taken.append(int(near.argmax()))
+    assert rows == taken[len(labelled) :]
