@@ -32,7 +32,7 @@ ADDRESSES = {
         "queries": ["lftl"],
         "methods": ["shot"],
         "budgets": ["1%"],
-    },  # fmt: skip
+    },
     train_source: {"data": "s.yaml", "arch": "torchvision:resnet50", "name": "a"},
 }
 

@@ -104,9 +104,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def labelled(server: Server, request: Request, folder: Path, kinds: tuple[str, ...]) -> list[Path]:
     """A project with the request's tasks; a person takes over every prediction; its exports."""
-    made = server.json(
-        "POST", "/api/projects", {"title": folder.parent.name, "label_config": label_config(request)}
-    )  # fmt: skip
+    project = {"title": request.problem, "label_config": label_config(request)}
+    made = server.json("POST", "/api/projects", project)
     place = f"/api/projects/{made['id']}"
     tasks = json.loads((folder / "label_studio.json").read_text())
     taken = server.json("POST", f"{place}/import?return_task_ids=true", tasks)
