@@ -120,9 +120,11 @@ def sha(said: Any) -> str:
 def test_other_joints_change_nothing_but_the_evaluation(shop, adapted):
     many = sum(small_pose.TARGET.values())
     wrong = [
-        {"id": i, "image_id": i, "category_id": 1, "keypoints": [30.0, 30.0 + j % 9, 2] * len(JOINTS),
-         "bbox": [2, 2, 60, 60], "area": 900}
-        for i, j in zip(range(many), range(many), strict=True)
+        {
+            "id": i, "image_id": i, "category_id": 1, "bbox": [2, 2, 60, 60], "area": 900,
+            "keypoints": [30.0, 30.0 + i % 9, 2] * len(JOINTS),
+        }
+        for i in range(many)
     ]  # fmt: skip
     for entry in wrong:  # neck and hip apart, or there is no unit
         entry["keypoints"][3 * JOINTS.index("hip") + 1] = 50.0
@@ -180,11 +182,8 @@ def test_predictions_are_in_pixels_of_the_images_and_serving_agrees(shop, adapte
 
 def test_a_published_checkpoint_is_imported_by_its_own_names(shop, tmp_path):
     network = pose.build("pose:resnet18", len(JOINTS))
-    names = {
-        "backbone.": "module.backbone.",
-        "neck.": "module.upsampling.",
-        "head.": "module.head.",
-    }
+    theirs = {"backbone": "backbone", "neck": "upsampling", "head": "head"}
+    names = {f"{ours}.": f"module.{part}." for ours, part in theirs.items()}
     weights = {
         next(new + k.removeprefix(old) for old, new in names.items() if k.startswith(old)): v
         for k, v in network.state_dict().items()
