@@ -93,7 +93,9 @@ def pose(device: Any = "auto") -> DemoResult:
     trained = train_source(
         str(source), "pose:tiny", "figures", epochs=12, views=moved, device=device
     )
-    with_prior = train_prior(trained.version.uri, str(source), split="train")
+    with_prior = train_prior(
+        trained.version.uri, str(source), split="train", settings={"steps": (200, 300, 600)}
+    )
     found = adapt(
         with_prior.version.uri, str(target), name="figures", epochs=8, promote=True, device=device,
         settings={"prior_from": 2, "schedule": {"batch_size": 16}},
