@@ -129,6 +129,7 @@ def evaluate_text(found: Any) -> str:
 
     unit, score = score_of(found.metrics)
     lines = [f"{name.replace('_', ' '):<30}{value:.4f}" for name, value in found.metrics.items()]
+    lines += [found.note] if found.note else []
     lines += [
         f"{name:<30}{row[score]:.4f}  of {int(row[unit])}"
         if score in row

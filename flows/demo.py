@@ -14,13 +14,16 @@ from typing import Any
 from flows import presets
 from flows.adapt import adapt
 from flows.parameters import AdaptResult
+from flows.train_prior import train_prior
 from flows.train_source import train_source
 from sfda.config import Config
 from sfda.data.digits import write_demo as write_digits
+from sfda.data.figures import write_demo as write_figures
 from sfda.data.scenes import write_demo as write_scenes
 from sfda.data.shapes import write_demo as write_shapes
 from sfda.problems import det_own
 from sfda.problems.detection import views_for
+from sfda.problems.pose import VIEWS
 from tasks.home import home
 
 
@@ -82,11 +85,30 @@ def detection(device: Any = "auto") -> DemoResult:
     return _result(found, started)
 
 
+def pose(device: Any = "auto") -> DemoResult:
+    """Drawn stick figures in a gym as the source, others at night as the target."""
+    started = time.monotonic()
+    source, target = write_figures(home() / "demo")
+    moved = VIEWS.model_copy(update={"rotate": 20.0, "shear": 0.0, "zoom": (0.85, 1.2)})
+    trained = train_source(
+        str(source), "pose:tiny", "figures", epochs=12, views=moved, device=device
+    )
+    with_prior = train_prior(
+        trained.version.uri, str(source), split="train", settings={"steps": (200, 300, 600)}
+    )
+    found = adapt(
+        with_prior.version.uri, str(target), name="figures", epochs=8, promote=True, device=device,
+        settings={"prior_from": 2, "schedule": {"batch_size": 16}},
+    )  # fmt: skip
+    return _result(found, started)
+
+
 DEMOS: Mapping[str, Callable[[Any], DemoResult]] = MappingProxyType(
     {
         "classification": classification,
         "segmentation": segmentation,
         "detection": detection,
+        "pose": pose,
     }
 )
 

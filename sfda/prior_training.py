@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfda.config import Config
 from sfda.errors import BadInput
@@ -92,6 +92,8 @@ def train_prior(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         prior = PosePrior(bones, parents, hidden=config.hidden)
+        # the last layer ends in ReLU: begun at the labels' mean, it cannot be dead from the start
+        nn.init.constant_(prior.layers[-1].bias, float(sets.labels.mean()))  # type: ignore[arg-type]
         _fit(prior, sets, config, rng)
     return prior.eval(), judge(prior, disturbed(check, learn, config, rng))
 
@@ -171,9 +173,10 @@ def judge(prior: PosePrior, sets: _Sets) -> PriorReport:
     prior.eval()
     score = prior(sets.poses)
     far = sets.labels >= FAR
+    constant = bool((score == score[0]).all())  # of a dead network, which ranks nothing
     return PriorReport(
         poses=len(sets.clean),
-        spearman=float(spearmanr(score.numpy(), sets.labels.numpy()).statistic),
+        spearman=0.0 if constant else spearmanr(score.numpy(), sets.labels.numpy()).statistic,
         clean=float(prior(sets.clean).mean()),
         far=float(score[far].mean()) if far.any() else 0.0,
     )

@@ -14,10 +14,9 @@ from sfda.metrics_detection import BoxesOf
 from sfda.panels_detection import BoxSample, box_panel, difference
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
 from tasks import manifests
-from tasks.device import DeviceName, choose, place
+from tasks.device import DeviceName
 from tasks.manifests import Opened
-from tasks.models import open_model
-from tasks.panels import LOOKED_AT, SHOWN, rgb
+from tasks.panels import LOOKED_AT, SHOWN, open_both, rgb
 from tasks.reports import as_arrays
 
 
@@ -32,14 +31,8 @@ def draw_box_panel(
     labelled: bool,
 ) -> bytes:
     """A PNG of image, source's boxes, adapted boxes and, where `labelled`, the truth."""
-    before, spec = open_model(source)
-    after, _ = open_model(adapted)
-    opened_manifest = manifests.open_ref(manifest)
-    if not labelled:
-        opened_manifest = opened_manifest.unlabelled()
-    opened = manifests.open_split(opened_manifest, split, spec.input)
-    chosen = choose(device)
-    found = most_changed(place(before, chosen), place(after, chosen), opened, spec)
+    before, after, opened, spec = open_both(source, adapted, manifest, split, device, labelled)
+    found = most_changed(before, after, opened, spec)
     truth = manifests.boxes_for(opened.split, spec.classes, unknown=True) if labelled else None
     samples = [
         BoxSample(

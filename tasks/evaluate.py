@@ -192,11 +192,13 @@ def report_text(sides: SideBySide, title: str) -> str:
         if sides.reject is None
         else (f' Both answer "unknown" where their uncertainty is above {sides.reject:.3f}.')
     )
+    note = f" {sides.source.note}." if sides.source.note else ""
+    counted = "persons" if score == "pck" else "images"
     return "\n".join(
         [
             f"### {title}",
             "",
-            f"Split `{sides.split}`, {sides.source.count} images.{above}",
+            f"Split `{sides.split}`, {sides.source.count} {counted}.{above}{note}",
             "",
             "| metric | source | adapted |",
             "|---|---:|---:|",

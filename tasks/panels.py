@@ -33,14 +33,8 @@ def draw_panel(
     labelled: bool,
 ) -> bytes:
     """A PNG of image, source's answer, adapted answer and, where `labelled`, the truth."""
-    before, spec = open_model(source)
-    after, _ = open_model(adapted)
-    opened_manifest = manifests.open_ref(manifest)
-    if not labelled:
-        opened_manifest = opened_manifest.unlabelled()
-    opened = manifests.open_split(opened_manifest, split, spec.input)
-    chosen = choose(device)
-    found = most_changed(place(before, chosen), place(after, chosen), opened, spec)
+    before, after, opened, spec = open_both(source, adapted, manifest, split, device, labelled)
+    found = most_changed(before, after, opened, spec)
     table = manifests.mask_table(opened.split, spec.classes) if labelled else None
     samples = [
         Sample(
@@ -55,6 +49,23 @@ def draw_panel(
         for row, first, second in found
     ]
     return panel(samples, spec.classes, title=f"{title}  (split {split})")
+
+
+def open_both(
+    source: ModelRef,
+    adapted: ModelRef,
+    manifest: ManifestRef,
+    split: str,
+    device: DeviceName,
+    labelled: bool,
+) -> tuple[nn.Module, nn.Module, Opened, ModelSpec]:
+    """Both networks on the device, and the split, without its labels unless those are shown."""
+    before, spec = open_model(source)
+    after, _ = open_model(adapted)
+    found = manifests.open_ref(manifest)
+    opened = manifests.open_split(found if labelled else found.unlabelled(), split, spec.input)
+    chosen = choose(device)
+    return place(before, chosen), place(after, chosen), opened, spec
 
 
 def rgb(image: Picture) -> Picture:

@@ -9,9 +9,8 @@ from sfda.data.posing import pose_all
 from sfda.panels_pose import PoseSample, pose_panel
 from sfda.refs import ManifestRef, ModelRef, Skeleton
 from tasks import manifests
-from tasks.device import DeviceName, choose, place
-from tasks.models import open_model
-from tasks.panels import LOOKED_AT, SHOWN, rgb
+from tasks.device import DeviceName
+from tasks.panels import LOOKED_AT, SHOWN, open_both, rgb
 
 
 def draw_pose_panel(
@@ -28,24 +27,17 @@ def draw_pose_panel(
 
     At most 64 persons are looked at.
     """
-    before, spec = open_model(source)
-    after, _ = open_model(adapted)
-    opened_manifest = manifests.open_ref(manifest)
-    if not labelled:
-        opened_manifest = opened_manifest.unlabelled()
-    opened = manifests.open_split(opened_manifest, split, spec.input)
-    chosen, crops = choose(device), manifests.crops_of(opened.split)
+    before, after, opened, spec = open_both(source, adapted, manifest, split, device, labelled)
+    crops = manifests.crops_of(opened.split)
     people = manifests.people_for(opened.split, spec.classes) if labelled else None
     rows = np.unique(np.linspace(0, len(opened.images) - 1, LOOKED_AT).round().astype(int)).tolist()
     stored = np.stack([opened.images[row] for row in rows])
     places = [crops.crop(row) for row in rows]
-    looks = [
-        [
-            pose
-            for _, pose in pose_all(place(net, chosen), stored, spec.input, places, device=chosen)
-        ]
-        for net in (before, after)
-    ]
+    looks = []
+    for network in (before, after):
+        chosen = next(network.parameters()).device
+        found = pose_all(network, stored, spec.input, places, device=chosen)
+        looks.append([pose for _, pose in found])
     samples = []
     for row, crop, one, other in zip(rows, places, *looks, strict=True):
         corner = np.array([crop.left, crop.top])

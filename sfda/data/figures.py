@@ -7,19 +7,14 @@ network that learnt the source.
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import yaml
 
-from sfda.data.digests import bytes_digest
-from sfda.data.writing import put
-from sfda.errors import BadInput
+from sfda.data.drawn import Drawn, as_bytes, coco_files, put_demo
 
 SIZE = 64  # pixels, height and width
 JOINTS = (
@@ -42,7 +37,6 @@ LEFT, RIGHT = (70.0, 120.0, 220.0), (220.0, 110.0, 60.0)  # limbs of either side
 DARK = 0.55  # of the light that is left at night
 CAST = np.array([0.85, 0.9, 1.15])  # of red, green and blue
 GRAIN = 7.0  # standard deviation of the noise, in levels of 255
-EPOCH = (1980, 1, 1, 0, 0, 0)  # in the zip: the same bytes whenever they are made
 
 
 class Figure(NamedTuple):
@@ -57,7 +51,7 @@ def in_the_gym(number: int) -> Figure:
     rng = np.random.default_rng([2028, 0, number])
     wall = np.full((SIZE, SIZE, 3), rng.uniform(170, 215))
     figure = _drawn(rng, wall)
-    return figure._replace(image=_bytes(figure.image + rng.normal(0, 4, figure.image.shape)))
+    return figure._replace(image=as_bytes(figure.image + rng.normal(0, 4, figure.image.shape)))
 
 
 def at_night(number: int) -> Figure:
@@ -67,7 +61,7 @@ def at_night(number: int) -> Figure:
     wall = rng.uniform(140, 190) + 18 * np.repeat(across[None, :, None], SIZE, 0).repeat(3, 2)
     figure = _drawn(rng, wall)
     image = cv2.GaussianBlur(figure.image * DARK * CAST + 12, (0, 0), 0.7)
-    return figure._replace(image=_bytes(image + rng.normal(0, GRAIN, image.shape)))
+    return figure._replace(image=as_bytes(image + rng.normal(0, GRAIN, image.shape)))
 
 
 def write_demo(folder: Path) -> tuple[Path, Path]:
@@ -76,11 +70,7 @@ def write_demo(folder: Path) -> tuple[Path, Path]:
     The same bytes every time; what is there is replaced. Raises BadInput if it cannot be written.
     """
     files = _files(folder, "figures_gym", SOURCE) | _files(folder, "figures_night", TARGET)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        put(files)
-    except OSError as error:
-        raise BadInput(f"cannot write the demo's data to {folder}: {error}") from None
+    put_demo(folder, files)
     return folder / "figures_gym.yaml", folder / "figures_night.yaml"
 
 
@@ -123,59 +113,28 @@ def _drawn(rng: np.random.Generator, wall: np.ndarray) -> Figure:
     return Figure(image, joints)
 
 
-def _bytes(image: np.ndarray) -> np.ndarray:
-    return image.clip(0, 255).round().astype(np.uint8)
-
-
 def _files(folder: Path, name: str, sizes: dict[str, int]) -> dict[Path, bytes]:
-    """The zip, its COCO file and its manifest."""
     draw = in_the_gym if name == "figures_gym" else at_night
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        for split in [split for split, count in sizes.items() for _ in range(count)]:
-            number = len(images) + 1
-            figure, file = draw(number), f"{number:04d}.png"
-            done, png = cv2.imencode(".png", figure.image[..., ::-1])
-            assert done
-            archive.writestr(zipfile.ZipInfo(file, EPOCH), png.tobytes())
-            images.append(
-                {"id": number, "file_name": file, "width": SIZE, "height": SIZE, "split": split}
-            )
+
+    def drawn() -> Iterator[Drawn]:
+        for number in range(1, sum(sizes.values()) + 1):
+            figure = draw(number)
             marked = [v for x, y in figure.joints for v in (round(x, 2), round(y, 2), 2)]
-            annotations.append(
-                {
-                    "id": number, "image_id": number, "category_id": 1, "keypoints": marked,
-                    "num_keypoints": len(JOINTS), "bbox": [0, 0, SIZE, SIZE],
-                    "area": SIZE * SIZE / 4, "iscrowd": 0,
-                }
-            )  # fmt: skip
+            entry = {
+                "category_id": 1, "keypoints": marked, "num_keypoints": len(JOINTS),
+                "bbox": [0, 0, SIZE, SIZE], "area": SIZE * SIZE / 4,
+            }  # fmt: skip
+            yield figure.image, [entry]
+
     edges = [[JOINTS.index(a) + 1, JOINTS.index(b) + 1] for a, b in EDGES]
     category = {"id": 1, "name": "figure", "keypoints": list(JOINTS), "skeleton": edges}
-    document = {"images": images, "annotations": annotations, "categories": [category]}
-    table = json.dumps(document).encode()
-    entry = {"rows": f"{name}.json", "sha256": bytes_digest(table)}
-    manifest = {
-        "name": name.replace("_", "/"),
-        "problem": "pose",
-        "version": 1,
-        "origin": "drawn by sfda",
-        "licence": "Apache-2.0",
-        "root": ".",
-        "classes": list(JOINTS),
-        "padding": 1.0,
+    more = {
+        "problem": "pose", "classes": list(JOINTS), "padding": 1.0,
         "skeleton": {
             "edges": [list(e) for e in EDGES],
             "pairs": [list(p) for p in PAIRS],
             "groups": {k: list(v) for k, v in GROUPS.items()},
             "unit": ["neck", "hip"],
         },
-        "archive": {"file": f"{name}.zip", "sha256": bytes_digest(packed.getvalue())},
-        "splits": {s: entry | {"where": s, "count": count} for s, count in sizes.items()},
-    }
-    return {
-        folder / f"{name}.zip": packed.getvalue(),
-        folder / f"{name}.json": table,
-        folder / f"{name}.yaml": yaml.safe_dump(manifest, sort_keys=False).encode(),
-    }
+    }  # fmt: skip
+    return coco_files(folder, name, sizes, drawn(), [category], more)

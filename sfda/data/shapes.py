@@ -7,19 +7,14 @@ what it costs a small detector that learnt the source.
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import yaml
 
-from sfda.data.digests import bytes_digest
-from sfda.data.writing import put
-from sfda.errors import BadInput
+from sfda.data.drawn import Drawn, as_bytes, coco_files, put_demo
 
 SIZE = 64  # pixels, height and width
 CLASSES = ("gear", "bolt", "washer")
@@ -28,7 +23,6 @@ TARGET = {"adapt": 160, "test": 80}
 CONTRAST = 0.6  # of the source's
 WARM = np.array([1.12, 1.0, 0.8])  # of red, green and blue
 GRAIN = 6.0  # standard deviation of the noise, in levels of 255
-EPOCH = (1980, 1, 1, 0, 0, 0)  # in the zip: the same bytes whenever they are made
 
 
 class Tray(NamedTuple):
@@ -43,7 +37,7 @@ def in_the_lab(number: int) -> Tray:
     """One tray of the source domain."""
     rng = np.random.default_rng([2027, 0, number])
     tray = _drawn(rng)
-    return tray._replace(image=_bytes(tray.image + rng.normal(0, 4, tray.image.shape)))
+    return tray._replace(image=as_bytes(tray.image + rng.normal(0, 4, tray.image.shape)))
 
 
 def in_the_shop(number: int) -> Tray:
@@ -55,7 +49,7 @@ def in_the_shop(number: int) -> Tray:
     side = np.linspace(left, right, SIZE)[None, :, None]
     image = (110 + CONTRAST * (image - 110)) * side * WARM
     image = cv2.GaussianBlur(image, (0, 0), 0.8)
-    return tray._replace(image=_bytes(image + rng.normal(0, GRAIN, image.shape)))
+    return tray._replace(image=as_bytes(image + rng.normal(0, GRAIN, image.shape)))
 
 
 def write_demo(folder: Path) -> tuple[Path, Path]:
@@ -64,11 +58,7 @@ def write_demo(folder: Path) -> tuple[Path, Path]:
     The same bytes every time; what is there is replaced. Raises BadInput if it cannot be written.
     """
     files = _files(folder, "parts_lab", SOURCE) | _files(folder, "parts_shop", TARGET)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        put(files)
-    except OSError as error:
-        raise BadInput(f"cannot write the demo's data to {folder}: {error}") from None
+    put_demo(folder, files)
     return folder / "parts_lab.yaml", folder / "parts_shop.yaml"
 
 
@@ -129,50 +119,21 @@ def _overlap(one: tuple[int, ...], other: tuple[int, ...]) -> float:
     return wide * high / min(areas)
 
 
-def _bytes(image: np.ndarray) -> np.ndarray:
-    return image.clip(0, 255).round().astype(np.uint8)
-
-
 def _files(folder: Path, name: str, sizes: dict[str, int]) -> dict[Path, bytes]:
-    """The zip, its COCO file and its manifest."""
     draw = in_the_lab if name == "parts_lab" else in_the_shop
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        for split in [split for split, count in sizes.items() for _ in range(count)]:
-            number = len(images) + 1
-            tray, file = draw(number), f"{number:04d}.png"
-            done, png = cv2.imencode(".png", tray.image[..., ::-1])
-            assert done
-            archive.writestr(zipfile.ZipInfo(file, EPOCH), png.tobytes())
-            images.append(
-                {"id": number, "file_name": file, "width": SIZE, "height": SIZE, "split": split}
+
+    def drawn() -> Iterator[Drawn]:
+        for number in range(1, sum(sizes.values()) + 1):
+            tray = draw(number)
+            boxes = ([x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in tray.boxes)
+            yield (
+                tray.image,
+                [
+                    {"category_id": int(label) + 1, "bbox": box, "area": box[2] * box[3]}
+                    for box, label in zip(boxes, tray.labels, strict=True)
+                ],
             )
-            for (x1, y1, x2, y2), label in zip(tray.boxes, tray.labels, strict=True):
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1, "image_id": number,
-                        "category_id": int(label) + 1, "bbox": [x1, y1, x2 - x1, y2 - y1],
-                        "area": (x2 - x1) * (y2 - y1), "iscrowd": 0,
-                    }
-                )  # fmt: skip
+
     categories = [{"id": i, "name": c} for i, c in enumerate(CLASSES, start=1)]
-    document = {"images": images, "annotations": annotations, "categories": categories}
-    table = json.dumps(document).encode()
-    entry = {"rows": f"{name}.json", "sha256": bytes_digest(table)}
-    manifest = {
-        "name": name.replace("_", "/"),
-        "problem": "detection",
-        "version": 1,
-        "origin": "drawn by sfda",
-        "root": ".",
-        "classes": list(CLASSES),
-        "archive": {"file": f"{name}.zip", "sha256": bytes_digest(packed.getvalue())},
-        "splits": {s: entry | {"where": s, "count": count} for s, count in sizes.items()},
-    }
-    return {
-        folder / f"{name}.zip": packed.getvalue(),
-        folder / f"{name}.json": table,
-        folder / f"{name}.yaml": yaml.safe_dump(manifest, sort_keys=False).encode(),
-    }
+    more = {"problem": "detection", "classes": list(CLASSES)}
+    return coco_files(folder, name, sizes, drawn(), categories, more)

@@ -14,6 +14,7 @@ import torch
 import toy
 import toydet
 import toymm
+import toypose
 import toyseg
 
 from sfda import plugins
@@ -26,7 +27,7 @@ from sfda.schedule import Schedule
 from sfda.types import Clock, EpochEnd, Labelled, State, StepEnd, TargetBatch
 
 METHODS = plugins.names("methods")
-KITS = (toy, toyseg, toydet, toymm)
+KITS = (toy, toyseg, toydet, toymm, toypose)
 CASES = [
     pytest.param(kit, name, id=f"{kit.__name__}-{name}")
     for kit in KITS
@@ -108,6 +109,8 @@ def same(one: Any, other: Any, **tolerance: float) -> None:
 
 def unmixed(kit: Any, name: str) -> dict[str, Any]:
     """Settings without what is drawn by batch and not by row."""
+    if name == "post":
+        return {"occlude": 0.0}
     return {"cut": 0.0} if kit is toyseg and name == "mean_teacher" else {}
 
 
@@ -183,6 +186,7 @@ def test_only_the_student_learns_and_frozen_parts_stay(kit: Any, name: str) -> N
     for part, parameter in method.named_parameters():
         frozen = name in IDLE or method.config.lr_scale.get(part.split(".")[1], 1) == 0
         frozen |= name == "osuda" and ".1." not in part  # batch norm alone learns
+        frozen |= part.split(".")[1] in getattr(method.student, "frozen", ())
         frozen |= kit is toymm and part.split(".")[2] in STEM  # a ResNet's first layers
         changed = not torch.equal(before[part], parameter)
         if part.startswith("student.") and frozen:
@@ -215,7 +219,8 @@ def test_a_batch_in_another_order_leaves_the_same_state(kit: Any, name: str) -> 
             optimizer.step()
         method.after_step(Clock(0, 5, 3))
         states.append(method.state_dict())
-    same(*states, rtol=1e-4, atol=1e-5)
+    # Adam's first step is the gradient's sign, and so not smooth where that is nearly 0
+    same(*states, rtol=1e-4, atol=1e-4 if kit is toypose else 1e-5)
 
 
 @pytest.mark.parametrize(("kit", "name"), CASES)
@@ -245,8 +250,8 @@ def test_train_mode_reaches_the_student_alone(kit: Any, name: str) -> None:
 def test_unknown_settings_and_parts_are_refused(kit: Any, name: str) -> None:
     with pytest.raises(BadInput, match="there is no 'thresold'"):
         make(name, kit, thresold=0.5)
-    with pytest.raises(BadInput, match="lr_scale names neck"):
-        make(name, kit, lr_scale={"neck": 0.1})
+    with pytest.raises(BadInput, match="lr_scale names tail"):
+        make(name, kit, lr_scale={"tail": 0.1})
 
 
 @pytest.mark.parametrize("name", METHODS)
