@@ -60,7 +60,10 @@ def taught(batch: TargetBatch, kit: Any, *, shift: float = 0.5) -> TargetBatch:
     """The batch with labelled rows beside it."""
     x, y = kit.images(shift, seed=1)
     rows = GIVEN[len(x) > GIVEN]
-    targets = [y[i] for i in rows.tolist()] if isinstance(y, list) else y[rows]
+    if isinstance(y, list):
+        targets: Any = [y[i] for i in rows.tolist()]
+    else:
+        targets = type(y)(*(part[rows] for part in y)) if isinstance(y, tuple) else y[rows]
     return replace(batch, labelled=Labelled(rows, x[rows], targets))
 
 
