@@ -12,7 +12,7 @@ from pathlib import Path
 
 NAMES = (
     "overhead", "throughput", "methods", "neighbours", "clustering", "large_image", "figures",
-    "camvid", "lpld_step", "bloodcells",
+    "camvid", "lpld_step", "bloodcells", "pose_step",
 )  # fmt: skip
 OUT = Path("bench")
 
