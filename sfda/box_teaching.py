@@ -70,6 +70,7 @@ class BoxGuard(nn.Module):
     now: Float[Tensor, " C"]
     images: Int[Tensor, ""]
     epochs: Int[Tensor, ""]
+    mined: Float[Tensor, 2]  # regions that were distilled, in this epoch and the last
 
     def __init__(self, target: TargetInfo, classes: int) -> None:
         super().__init__()
@@ -78,10 +79,12 @@ class BoxGuard(nn.Module):
             self.register_buffer(name, torch.zeros(classes))
         self.register_buffer("images", torch.tensor(0))
         self.register_buffer("epochs", torch.tensor(0))
+        self.register_buffer("mined", torch.zeros(2))
 
     @torch.no_grad()
-    def watch(self, found: Sequence[Boxes]) -> None:
-        """Take in the pseudo-boxes of a batch."""
+    def watch(self, found: Sequence[Boxes], mined: int = 0) -> None:
+        """Take in the pseudo-boxes of a batch, and how many of its regions were distilled."""
+        self.mined[0] += mined
         for boxes in found:
             self.now += boxes.labels.bincount(minlength=len(self.now))
         self.images += len(found)
@@ -95,6 +98,8 @@ class BoxGuard(nn.Module):
         if not int(self.epochs):
             self.first.copy_(self.last)
         self.epochs += 1
+        self.mined[1] = self.mined[0] / self.images
+        self.mined[0] = 0
         self.now.zero_()
         self.images.zero_()
 
@@ -104,6 +109,8 @@ class BoxGuard(nn.Module):
             return ""
         total, before = float(self.last.sum()), float(self.first.sum())
         text = f"{total:.2f} pseudo-boxes an image"
+        if float(self.mined[1]):
+            text += f" and {float(self.mined[1]):.1f} regions half seen"
         if not before:
             return f"{text}: the teacher is never sure enough; lower `threshold`"
         faults = []

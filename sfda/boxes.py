@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -30,6 +31,14 @@ class Boxes(NamedTuple):
     def to(self, device: torch.device | str) -> Boxes:
         """The same on a device."""
         return Boxes(*(part.to(device) for part in self))
+
+
+class BoxLabels(NamedTuple):
+    """Boxes of one image as x1, y1, x2, y2 in its own pixels; those of crowds only mark a place."""
+
+    boxes: np.ndarray[Any, np.dtype[np.float32]]  # [n, 4]
+    labels: np.ndarray[Any, np.dtype[np.int64]]  # [n], indices of the manifest's classes
+    crowd: np.ndarray[Any, np.dtype[np.bool_]]  # [n]
 
 
 def no_boxes(device: torch.device | str = "cpu") -> Boxes:

@@ -43,7 +43,7 @@ def side_by_side(source: Report, adapted: Report, *, title: str) -> bytes:
     classes = list(source.per_class)
     longest = max((len(name) for name in classes), default=0)
     matrices = bool(source.confusion)
-    size = (15 if matrices else 9, 5.2 + 0.06 * longest)
+    size = (15 if matrices else 9, 5.2 + 0.06 * max(0, longest - 8))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     if not matrices:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from sfda.data.bundle import read_bundle, read_spec
+from sfda.data.crops import cut, square
 from sfda.data.detecting import detect_all
 from sfda.data.inputs import answer, centre_crop, prepare, standardise
-from sfda.data.people import cut, square
 from sfda.data.posing import Pose, pose_all
 from sfda.data.segmenting import segment
 from sfda.rejection import NAME, answers

@@ -36,7 +36,9 @@ class Supervised(Method):
 
     Config = SupervisedConfig
     told: ClassVar[Literal["added", "own", "none"]] = "own"
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
+    problems: ClassVar[frozenset[str]] = frozenset(
+        {"classification", "segmentation", "detection", "pose"}
+    )
     usual: ClassVar[Mapping[str, dict[str, Any]]] = {
         # all of the network is new: plain cross-entropy, as for AdaEnt's source model
         "segmentation": {

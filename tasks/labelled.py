@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sfda.boxes import Boxes
+from sfda.data.crops import to_frame as to_crop
 from sfda.data.detecting import detect_all, to_frame
 from sfda.data.inputs import answer
 from sfda.data.loaders import LabelledLoader, TargetLoader, labelled_scan
 from sfda.data.mask_store import keep_masks
-from sfda.data.people import to_frame as to_crop
 from sfda.data.ragged import Pictures
 from sfda.problems.pose import PoseTargets
 from sfda.refs import ModelSpec

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sfda.boxes import BoxLabels
 from sfda.config import Config
-from sfda.data.coco import BoxLabels, BoxTable
+from sfda.data.coco import BoxTable
 from sfda.data.decode import decode, decode_key
 from sfda.data.labels import listed
 from sfda.data.manifest import (

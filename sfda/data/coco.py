@@ -9,23 +9,16 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from sfda.boxes import BoxLabels
 from sfda.data.labels import listed
 from sfda.errors import BadInput
 
 Document = Mapping[str, Any]
 SMALLEST = 1e-2  # pixels: narrower boxes have no shape to learn
-
-
-class BoxLabels(NamedTuple):
-    """Boxes of one image as x1, y1, x2, y2 in its own pixels; those of crowds only mark a place."""
-
-    boxes: np.ndarray[Any, np.dtype[np.float32]]  # [n, 4]
-    labels: np.ndarray[Any, np.dtype[np.int64]]  # [n], indices of the manifest's classes
-    crowd: np.ndarray[Any, np.dtype[np.bool_]]  # [n]
 
 
 @dataclass(frozen=True)

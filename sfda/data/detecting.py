@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sfda.boxes import Boxes
-from sfda.data.coco import BoxLabels
+from sfda.boxes import Boxes, BoxLabels
 from sfda.data.inputs import Stack, answer, fitted, standardise
 from sfda.data.ragged import Pictures, Ragged
 from sfda.errors import NotFinite

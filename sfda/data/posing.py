@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from sfda.data.crops import Crop, from_frame
 from sfda.data.inputs import Stack, answer, standardise
-from sfda.data.people import Crop, CropReader, from_frame
 from sfda.data.ragged import Pictures
 from sfda.errors import NotFinite
 from sfda.heatmaps import decode
 from sfda.refs import InputSpec
 
 AT_ONCE = 64
+
+
+class Crops(Protocol):
+    """Where each row's crop lies in its image."""
+
+    def crop(self, row: int) -> Crop:
+        """That of one row."""
+        ...
 
 
 class Pose(NamedTuple):
@@ -30,7 +38,7 @@ def pose_all(
     network: nn.Module,
     images: Pictures | Stack,
     spec: InputSpec,
-    crops: CropReader | list[Crop],
+    crops: Crops | list[Crop],
     *,
     device: torch.device | str,
 ) -> Iterator[tuple[int, Pose]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+from jaxtyping import Bool
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
@@ -78,7 +79,8 @@ class Lpld(Method):
         with torch.no_grad():
             taught: Regions = self.teacher.regions(batch.weak)
         sure, doubtful = sorted_out(taught.detections, c.threshold, c.boxes)
-        self.guard.watch(sure)
+        mined = self._mined(taught, sure)
+        self.guard.watch(sure, int(sum(rows.sum() for rows in mined)))
         features = self.student.features(batch.strong)
         losses = detection.loss(
             self.student,
@@ -90,26 +92,33 @@ class Lpld(Method):
             empty=c.boxes.empty,
             regression=c.boxes.regression,
         )
-        return losses | {"distil": self._distilled(batch, features, taught, sure)}
+        return losses | {"distil": self._distilled(batch, features, taught, mined)}
 
-    def _distilled(
-        self, batch: TargetBatch, features: Features, taught: Regions, sure: list[Boxes]
-    ) -> Tensor:
-        """The mean over images of what their mined regions teach."""
+    def _mined(self, taught: Regions, sure: list[Boxes]) -> list[Bool[Tensor, " n"]]:
+        """Which proposals of each image the teacher half sees."""
         c = self.config
         sizes = [len(part) for part in taught.proposals]
-        mined = [
-            mine(
-                logits, refined, found.boxes,
-                iou=c.iou, confidence=c.confidence, background=c.background,
-            )
+        limits = {"iou": c.iou, "confidence": c.confidence, "background": c.background}
+        return [
+            mine(logits, refined, found.boxes, **limits)
             for logits, refined, found in zip(
                 taught.logits.split(sizes), taught.refined.split(sizes), sure, strict=True
             )
-        ]  # fmt: skip
+        ]
+
+    def _distilled(
+        self,
+        batch: TargetBatch,
+        features: Features,
+        taught: Regions,
+        mined: list[Bool[Tensor, " n"]],
+    ) -> Tensor:
+        """The mean over images of what their mined regions teach."""
+        c = self.config
         if not any(bool(rows.any()) for rows in mined):
             return detection.nothing(self.student)
         seen: Regions = self.student.regions(batch.strong, taught.proposals, features)
+        sizes = [len(part) for part in taught.proposals]
         total = []
         for rows, student, teacher, ours, theirs in zip(
             mined,

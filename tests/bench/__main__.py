@@ -12,8 +12,7 @@ from pathlib import Path
 
 NAMES = (
     "overhead", "throughput", "methods", "neighbours", "clustering", "large_image", "queries",
-    "figures",
-    "camvid", "lpld_step", "bloodcells",
+    "figures", "camvid", "lpld_step", "bloodcells", "pose_step",
 )  # fmt: skip
 OUT = Path("bench")
 

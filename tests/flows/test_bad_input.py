@@ -301,7 +301,7 @@ IMPORTS: dict[str, tuple[Callable[[Shop], list[object]], str]] = {
         "give the class names once",
     ),
     "another problem": (
-        lambda s: imported(s.folder / "toy.safetensors", "--problem", "pose"), "pose cannot be impo"
+        lambda s: imported(s.folder / "toy.safetensors", "--problem", "pose"), "no pose network"
     ),
 }  # fmt: skip
 

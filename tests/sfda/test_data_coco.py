@@ -12,8 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from sfda.boxes import Boxes
-from sfda.data.coco import BoxLabels
+from sfda.boxes import Boxes, BoxLabels
 from sfda.data.coco_build import convert_voc
 from sfda.data.detecting import from_frame, to_frame
 from sfda.data.digests import file_digest

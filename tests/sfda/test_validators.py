@@ -18,7 +18,11 @@ from sfda.problems.segmentation import SegOutput
 from sfda.types import SeenViews
 from sfda.validators._base import PIXELS, rows_of
 
-VALIDATORS = plugins.names("validators")
+VALIDATORS = [  # of images and pixels; those of boxes and poses have tests beside their problem
+    name
+    for name in plugins.names("validators")
+    if "classification" in plugins.load("validators", name).problems
+]
 
 
 def output(probs: list[list[float]]) -> ClassOutput:

@@ -14,8 +14,9 @@ from PIL import Image
 
 from sfda import plugins
 from sfda.config import merged
+from sfda.data.crops import Crop, cut, from_frame, square, to_frame
 from sfda.data.manifest import check, open_manifest, read_split, unlabelled_digest
-from sfda.data.people import Crop, Person, cut, from_frame, square, to_frame
+from sfda.data.people import Person
 from sfda.data.warped import Moved, WarpMaker, joints_in_view
 from sfda.errors import BadInput
 from sfda.heatmaps import decode, peaks, render, soft_argmax, targets
