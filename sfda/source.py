@@ -35,7 +35,9 @@ class Supervised(Method):
     """Cross-entropy on labelled images; of detectors their own losses on labelled boxes."""
 
     Config = SupervisedConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "detection"})
+    problems: ClassVar[frozenset[str]] = frozenset(
+        {"classification", "segmentation", "detection", "pose"}
+    )
     usual: ClassVar[Mapping[str, dict[str, Any]]] = {
         # all of the network is new: plain cross-entropy, as for AdaEnt's source model
         "segmentation": {
