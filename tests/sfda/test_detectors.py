@@ -47,6 +47,7 @@ def test_the_same_weights_give_the_same_regions_in_both_libraries() -> None:
     theirs = toymm.source()
     ours = toydet.from_body(Wrapped(copy.deepcopy(theirs.backbone))).eval()
     nn.init.normal_(ours.rpn.head.bbox_pred.weight, std=0.05)
+    nn.init.normal_(ours.rpn.head.cls_logits.weight)  # scores far apart, so that none change places
     ours.rpn._pre_nms_top_n["testing"], ours.rpn._post_nms_top_n["testing"] = 6000, 300
     moved = {
         k.replace("backbone.body", "backbone"): v for k, v in to_mmdet(ours.state_dict()).items()
