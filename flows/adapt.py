@@ -7,7 +7,17 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.parameters import AdaptResult, Epochs, MethodName, Seed, ValidatorName, name_of, short
+from flows.parameters import (
+    AdaptResult,
+    Duration,
+    Epochs,
+    MethodName,
+    Seed,
+    ValidatorName,
+    name_of,
+    seconds_of,
+    short,
+)
 from sfda.config import merged
 from sfda.refs import LabelledSplit, ModelRef, Views
 from sfda.schedule import Schedule
@@ -44,12 +54,14 @@ def adapt(
     promote: bool = False,
     device: DeviceName = "auto",
     workers: int = 0,
+    budget: Duration | None = None,
 ) -> AdaptResult:
     """Adapt `source` to `target`, keep the epoch `select_by` prefers, report on it, register it.
 
     `settings` are put over the method's defaults part by part; `schedule` replaces its schedule.
     Labels of the target, where it has any, are read by the evaluation alone, on `test_split`: by
-    default "test", where the manifest has one with labels.
+    default "test", where the manifest has one with labels. `budget` (`30m`) limits the time of the
+    epochs; the best of those that it allows is taken on as any other.
     """
     given = merged({"schedule": schedule.model_dump()} if schedule else {}, settings or {})
     manifest, model = manifests.refer(target), refer(source)
@@ -63,8 +75,9 @@ def adapt(
         predictions = pseudo_label(start, manifest, plan.seen, split, device)
         show_profile(short(target), predictions, manifests.shift_of(manifest, start))
         found = adapt_to_target(
-            start, predictions, manifest, plan, "best", run_id, title, device, workers
-        )
+            start, predictions, manifest, plan, "best", run_id, title, device, workers,
+            seconds_of(budget),
+        )  # fmt: skip
         chosen = select(found, plan.select_by, run_id)
         adapted = reference(chosen, start)
         seen = (plan.split, plan.seen)
@@ -77,6 +90,7 @@ def adapt(
             "manifest": short(target),
             "manifest.sha256": manifest.sha256,
             "report": report_tag(sides),
+            **({"budget": found.cut} if found.cut else {}),
         }
         version = register(adapted, name, run_id, tags, "candidate", source=start)
         promoted = promote_if_better(version, sides, start, manifest, promote, run_id, device)
@@ -89,6 +103,7 @@ def adapt(
         scores=chosen.scores,
         sides=sides,
         promoted=promoted,
+        cut=found.cut,
         images_per_second=found.images_per_second,
         peak_memory_mb=found.peak_memory_mb,
     )

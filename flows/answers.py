@@ -46,6 +46,7 @@ def adapt_result(found: Any, seconds: float) -> dict[str, Any]:
         "picture": sides.picture,
         "panel": sides.panel,
         "promoted": found.promoted,
+        "cut": found.cut,
         "seconds": seconds,
         "images_per_second": found.images_per_second,
         "peak_memory_mb": found.peak_memory_mb,
@@ -59,6 +60,7 @@ def adapt_text(result: dict[str, Any]) -> str:
     for name, value in (metrics["source"] or {}).items():
         lines.append(f"{name.replace('_', ' '):<30}{value:>10.4f}{metrics['adapted'][name]:>10.4f}")
     lines.append(f"epoch {result['selected_epoch']}, chosen by {result['selected_by']}")
+    lines += [result["cut"]] if result["cut"] else []
     lines.append(f"registered as {result['uri']}" + (", promoted" if result["promoted"] else ""))
     lines += [f"{name} {result[name]}" for name in ("picture", "panel") if result[name]]
     return "\n".join(lines)

@@ -25,6 +25,7 @@ from flows.answers import (
     version_of,
 )
 from flows.cli_app import (
+    Budget,
     Channels,
     Device,
     Epochs,
@@ -185,6 +186,7 @@ def adapt(
     split: str | None = None,
     test_split: str | None = None,
     promote: Annotated[bool, typer.Option("--promote", help="if labels show it better")] = False,
+    budget: Budget = None,
     device: Device = "auto",
     workers: Workers = 0,
     json: Json = False,
@@ -193,7 +195,7 @@ def adapt(
     with session(json, flow=True) as out:
         from flows import presets
         from flows.adapt import adapt as flow
-        from flows.parameters import flow_parameters
+        from flows.parameters import checked_duration, flow_parameters
         from sfda.config import merged
 
         given = presets.read(preset, allowed=flow_parameters(flow)) if preset else {}
@@ -201,7 +203,7 @@ def adapt(
         views = merged(taken(given, "views"), taken(more, "views"))
         explicit = {
             "method": method, "select_by": select_by, "epochs": epochs, "seed": seed, "name": name,
-            "split": split, "test_split": test_split,
+            "split": split, "test_split": test_split, "budget": checked_duration(budget),
         }  # fmt: skip
         given |= {key: value for key, value in explicit.items() if value is not None}
         given["settings"] = merged(taken(given, "settings"), more)

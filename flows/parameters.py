@@ -37,6 +37,10 @@ ComparedName = one_of("methods", BOUND)
 ValidatorName = one_of("validators", "last")
 Epochs = Annotated[int, Field(ge=1, description="overrides the method's own number of epochs")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Duration = Annotated[
+    str, Field(pattern=r"^\d+(\.\d+)?[smhd]$", description="a time, as 90s, 30m, 2h, 1d")
+]
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class AdaptResult(Config):
@@ -50,6 +54,7 @@ class AdaptResult(Config):
     scores: dict[str, float]
     sides: SideBySide
     promoted: bool
+    cut: str | None = None  # what the budget of time left out
     images_per_second: float
     peak_memory_mb: float
 
@@ -64,6 +69,29 @@ def short(path: str) -> str:
         return path.partition(":/")[2]
     found = Path(path)
     return "/".join([*found.parent.parts[-1:], found.stem])
+
+
+def seconds_of(duration: str | None) -> float | None:
+    """A time in seconds. Raises BadInput for what is none.
+
+    >>> seconds_of("30m"), seconds_of("1.5h")
+    (1800.0, 5400.0)
+    """
+    if duration is None:
+        return None
+    try:
+        found = float(duration[:-1]) * UNITS[duration[-1:]]
+    except (ValueError, KeyError):
+        found = -1.0
+    if not 0 < found < float("inf"):
+        raise BadInput(f"'{duration}' is no time; write a number above 0 and a unit: 90s, 30m, 2h")
+    return found
+
+
+def checked_duration(duration: str | None) -> str | None:
+    """The same text, after it was found to be a time. Raises BadInput."""
+    seconds_of(duration)
+    return duration
 
 
 def flow_parameters(flow: Any) -> set[str]:

@@ -189,6 +189,7 @@ class Adaptation(Config):
     seconds: float  # steps and loading, without the scans
     images_per_second: float
     peak_memory_mb: float
+    cut: str | None = None  # what a budget of time left out
 
 
 class Report(Config):

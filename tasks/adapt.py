@@ -168,8 +168,12 @@ def adapt_to_target(
     title: str,
     device: DeviceName = "auto",
     workers: int = 0,
+    budget: float | None = None,
 ) -> Adaptation:
-    """Candidates of one run, in order. The target is opened without its labels."""
+    """Candidates of one run, in order. The target is opened without its labels.
+
+    `budget` is the time in seconds that the epochs may take together.
+    """
     chosen = choose(device)
     settings = settings_for(plan.method, source.problem, plan.config)
     network, spec = open_model(source)
@@ -230,6 +234,7 @@ def adapt_to_target(
         keep=keep,
         run_id=run_id,
         title=title,
+        budget=budget,
     )
     with one_at_a_time(training.folder), tracking.system_metrics(run_id):
         return training.run()

@@ -27,6 +27,7 @@ from tasks import tracking
 from tasks.device import peak_memory_mb
 from tasks.home import disk_errors
 from tasks.progress import Progress
+from tasks.run_page import RunPage
 
 POINTS = 25  # logged per epoch and loss; each is the mean over its steps
 
@@ -47,28 +48,39 @@ class Training:
     keep: Literal["best", "all"]
     run_id: str
     title: str
+    budget: float | None = None  # seconds for all epochs together; None: as many as it takes
+    now: Callable[[], float] = time.perf_counter
     history: list[dict[str, Any]] = field(default_factory=list)
+    cut: str | None = None  # what the budget left out
+    _begun: float = 0.0
+    _before: float = 0.0
 
     def run(self) -> Adaptation:
         """Go through all epochs, or those that are left, and say what they gave.
 
-        Raises BadInput where a loss is no longer finite.
+        Where the budget ends before they do, what is finished by then is the result; in the first
+        epoch that is the network as it is. Raises BadInput where a loss is no longer finite.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         resume = self._load_state()
         self._log_missing()
+        self._begun = self.now()
+        self._before = float(self.history[-1].get("spent", 0.0)) if self.history else 0.0
+        page = RunPage(self.title)
+        page.show(len(self.history) / self.schedule.epochs)
         total = self.batches.steps(self.method.sample(0)) * self.schedule.epochs
         with Progress(self.title, total, done=self._steps_done()) as progress:
             found: list[tuple[dict[str, Tensor], StepEnd]] = []
             started, said = time.perf_counter(), self.method.remark()
-            for event in adapt(
+            events = adapt(
                 self.method,
                 self.batches,
                 self.scan,
                 self.schedule,
                 seed=self.seed,
                 resume=resume,
-            ):
+            )
+            for event in () if self.history and self._is_over() else events:
                 match event:
                     case EpochStart():
                         found, started = [], time.perf_counter()
@@ -77,10 +89,24 @@ class Training:
                     case StepEnd():
                         found.append((event.losses, event))
                         progress.advance()
+                        if self._is_over() and not event.clock.ends_epoch:
+                            break
                     case EpochEnd():
                         epoch = self._summary(found, time.perf_counter() - started)
-                        self._end_epoch(event, epoch)
+                        self._end_epoch(event.adapted, event.state, epoch)
                         progress.say(_line(epoch, self.schedule.epochs))
+                        page.show(len(self.history) / self.schedule.epochs)
+                        found = []
+            whole = len(self.history)
+            if found and not self.history:
+                epoch = self._summary(found, time.perf_counter() - started)
+                self._end_epoch(self.method.adapted, None, epoch)
+            if whole < self.schedule.epochs:
+                self.cut = (
+                    f"the budget of {self.budget:g} s ended after {whole} of "
+                    f"{self.schedule.epochs} epochs"
+                )
+                progress.say(self.cut)
             if (last := self.method.remark()) != said:  # of the last epoch
                 progress.say(last)
         return self._result()
@@ -116,13 +142,22 @@ class Training:
             "seconds": seconds,
         }
 
+    def _is_over(self) -> bool:
+        """Whether the budget is spent."""
+        return self.budget is not None and self._spent() > self.budget
+
+    def _spent(self) -> float:
+        """Seconds that this work took so far, in all its starts; pauses between them are free."""
+        return self._before + self.now() - self._begun
+
     def _slower(self) -> str:
         rate = self.schedule.lr / 10
         return f"lower the learning rate, e.g. --set schedule.lr={rate:g}"
 
-    def _end_epoch(self, event: EpochEnd, epoch: dict[str, Any]) -> None:
+    def _end_epoch(self, adapted: nn.Module, state: State | None, epoch: dict[str, Any]) -> None:
+        """Score it, keep it, log it; without a state the next start cannot go on from here."""
         try:
-            epoch["scores"], reject = self.judge(event.adapted)
+            epoch["scores"], reject = self.judge(adapted)
         except NotFinite as error:
             raise BadInput(
                 f"{self.title}: after step {epoch['last_step']} {error}; {self._slower()}"
@@ -130,12 +165,14 @@ class Training:
         with disk_errors(f"weights and state below {self.folder}"):
             weights = self.folder / f"epoch-{epoch['epoch']:04d}"
             epoch["sha256"] = write_bundle(
-                weights, event.adapted, self.spec.model_copy(update={"reject": reject})
+                weights, adapted, self.spec.model_copy(update={"reject": reject})
             )
             epoch["weights"] = str(weights)
+            epoch["spent"] = self._spent()
             self.history.append(epoch)
             self._forget_worse()
-            self._save_state(event.state)
+            if state is not None:
+                self._save_state(state)
             self._sweep()  # after the state: what an old state refers to must still be there
         self._log(epoch)
 
@@ -219,6 +256,7 @@ class Training:
             seconds=seconds,
             images_per_second=sum(epoch["images"] for epoch in self.history) / seconds,
             peak_memory_mb=peak_memory_mb(device),
+            cut=self.cut,
         )
 
 

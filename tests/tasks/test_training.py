@@ -291,3 +291,56 @@ def test_a_finished_run_whose_weights_are_spoilt_is_run_again(training, spoil):
     again = training(make("shot")).run()
     assert outcome(again) == outcome(expected)
     assert bundle_digest(weights.parent) == expected.candidates[-1].sha256
+
+
+class Watch:
+    """A clock on which every look takes a second: one at the start, one a step, one an epoch."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        self.seconds += 1.0
+        return self.seconds
+
+
+def test_a_budget_ends_the_run_with_the_epochs_that_it_allows(training):
+    whole = training(make("shot"), "whole").run()
+    steps = training(make("shot"), "count").batches.steps()
+    budget = 2.5 * (steps + 1)  # in the middle of the third epoch
+    timed = training(make("shot"), budget=budget, now=Watch())
+    found = timed.run()
+    assert outcome(found) == outcome(whole)[:2]
+    assert found.cut == f"the budget of {budget:g} s ended after 2 of {EPOCHS} epochs"
+    assert curves(timed.run_id)["epoch"] == {1: 1, 2: 2}
+    assert whole.cut is None
+
+    again = training(make("shot"), budget=budget, now=Watch()).run()
+    assert outcome(again)[:2] == outcome(found)  # what is left of the budget is not used twice
+    assert len(again.candidates) <= 3
+
+    more = training(make("shot"), budget=1e9, now=Watch()).run()
+    assert outcome(more) == outcome(whole)
+    assert more.cut is None
+
+
+def test_a_budget_below_one_epoch_gives_the_network_as_it_is_then(training):
+    steps = training(make("shot"), "count").batches.steps()
+    assert steps > 3
+    short = training(make("shot"), budget=2.5, now=Watch())
+    found = short.run()
+    assert [c.epoch for c in found.candidates] == [0]
+    assert found.cut is not None
+    assert "after 0 of" in found.cut
+    assert not (short.folder / "state.pt").exists()  # a longer run starts anew
+    whole = training(make("shot"), "whole").run()
+    assert outcome(found) != outcome(whole)[:1]
+    assert outcome(training(make("shot")).run()) == outcome(whole)
+
+
+def test_a_budget_that_ends_with_the_last_step_of_an_epoch_keeps_the_epoch(training):
+    steps = training(make("shot"), "count").batches.steps()
+    found = training(make("shot"), budget=steps - 0.5, now=Watch()).run()
+    assert outcome(found) == outcome(training(make("shot"), "whole").run())[:1]
+    assert found.cut is not None
+    assert "after 1 of" in found.cut
