@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows import cli_data  # noqa: F401 (its commands)
+from flows import cli_data, watch_commands  # noqa: F401 (their commands)
 from flows.active_commands import register as register_active
 from flows.answers import (
     adapt_result,

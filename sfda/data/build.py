@@ -32,6 +32,8 @@ def build_manifest(
     annotations: Path | None = None,
     test_fraction: float = 0.2,
     data_root: Path | None = None,
+    skip: frozenset[str] = frozenset(),
+    version: int = 1,
 ) -> Path:
     """Write a manifest of the images in a folder, zip or npz to `out`, its row file beside it.
 
@@ -40,7 +42,8 @@ def build_manifest(
     labels everywhere each class is split into `adapt` (alias `train`) and `test` (alias `val`);
     with labels for some images those are `test` and the others `adapt`; without, all are `adapt`.
     For segmentation `masks` says where masks lie and what they hold; they stand for labels. For
-    detection `annotations` is a COCO JSON, whose boxes stand for them: see `coco_rows`.
+    detection `annotations` is a COCO JSON, whose boxes stand for them: see `coco_rows`. Files in
+    `skip` are left out.
 
     Raises BadInput if there are no images, or naming all labels, and all of what a template says,
     that do not fit.
@@ -54,10 +57,12 @@ def build_manifest(
         if labels_csv:
             raise BadInput("segmentation learns from masks, not labels: leave out --labels")
         options = masks or MaskOptions()
-        rows, listing = mask_rows(path, options, named=names is not None, fraction=test_fraction)
+        rows, listing = mask_rows(
+            path, options, named=names is not None, fraction=test_fraction, skip=skip
+        )
         if official:
             _compare_count(official, rows.keys)
-        more = options.keys(names)
+        more = options.keys(names) | {"version": version}
         return write_manifest(rows, listing, problem, names, Path(out), official, data_root, more)
     if annotations:
         if problem != "detection" or labels_csv:
@@ -71,7 +76,7 @@ def build_manifest(
         raise BadInput(
             f"masks are for segmentation; this is {problem}: leave out what says of them"
         )
-    listing = list_images(path)
+    listing = list_images(path, skip=skip)
     given = _labels(listing, names, labels_csv)
     if given:
         _refuse_labels_for(problem)
@@ -85,7 +90,8 @@ def build_manifest(
         tuple(given.get(key, "") for key in keys),
         _assign(listing, keys, given, test_fraction),
     )
-    return write_manifest(rows, listing, problem, names, Path(out), official, data_root)
+    more = {"version": version}
+    return write_manifest(rows, listing, problem, names, Path(out), official, data_root, more)
 
 
 def _refuse_labels_for(problem: Problem) -> None:

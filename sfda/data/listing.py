@@ -35,6 +35,7 @@ class Listing:
     labels: np.ndarray[Any, Any] | None = None
     mask: str | None = None
     group: str | None = None
+    in_list: bool = False  # `path` is a text file that names the images
 
     @property
     def root(self) -> Path:
@@ -51,8 +52,10 @@ class Listing:
         return f"{self.image}:{key}" if self.image else key
 
 
-def list_images(path: Path, *, volumes: bool = False) -> Listing:
-    """All images in `path`, with `volumes` also the slices of NIfTI files.
+def list_images(
+    path: Path, *, volumes: bool = False, skip: frozenset[str] = frozenset()
+) -> Listing:
+    """All images in `path`, with `volumes` also the slices of NIfTI files, without files in `skip`.
 
     Raises BadInput if it is missing, no known kind, or holds none.
     """
@@ -62,22 +65,44 @@ def list_images(path: Path, *, volumes: bool = False) -> Listing:
         return _npz(path, masks=volumes)
     if path.is_dir():
         keys = _folder(path, SUFFIXES + VOLUMES if volumes else SUFFIXES)
+    elif path.suffix.lower() == ".txt":
+        keys = _list(path, SUFFIXES + VOLUMES if volumes else SUFFIXES)
     elif path.suffix.lower() == ".zip":
         with open_zip(path) as archive:
             keys = _zip(path, archive, SUFFIXES + VOLUMES if volumes else SUFFIXES)
     else:
-        raise BadInput(f"{path} is neither a folder, nor a .zip, nor a .npz")
+        raise BadInput(f"{path} is neither a folder, nor a .zip, a .npz, nor a .txt list of files")
     if not keys:
         looked = ", ".join(SUFFIXES + VOLUMES if volumes else SUFFIXES)
         raise BadInput(f"{path} holds no images; looked for {looked}")
-    return Listing(path, tuple(each for key in sorted(keys) for each in _slices(path, key)))
+    kept = [key for key in sorted(keys) if key not in skip]
+    found = tuple(each for key in kept for each in _slices(path, key))
+    return Listing(path, found, in_list=path.suffix.lower() == ".txt")
+
+
+def image_files(path: Path) -> dict[str, Path]:
+    """The files that the images in `path` lie in, by name: those below a folder or in a list, or
+    the one zip or npz. Nothing is opened.
+
+    Raises BadInput as `list_images`, but an empty folder is no fault.
+    """
+    if path.is_dir():
+        return {key: path / key for key in sorted(_folder(path, SUFFIXES + VOLUMES))}
+    if path.suffix.lower() == ".txt" and path.is_file():
+        return {key: path.parent / key for key in sorted(_list(path, SUFFIXES + VOLUMES))}
+    if path.is_file() and path.suffix.lower() in (".zip", ".npz"):
+        return {path.name: path}
+    raise BadInput(f"{path} is no folder, zip, npz, or .txt list of images; or it is missing")
 
 
 def _slices(path: Path, key: str) -> list[str]:
     """A picture's name, or those of all slices of a volume. Raises BadInput for a broken one."""
     if not is_volume(key):
         return [key]
-    place = Place(path / key) if path.is_dir() else Place(path, key)
+    listed = path.suffix.lower() == ".txt"
+    place = Place((path.parent if listed else path) / key)
+    if not listed and not path.is_dir():
+        place = Place(path, key)
     try:
         return [f"{key}#{i}" for i in range(grid(place).shape[0])]
     except BROKEN as error:
@@ -96,6 +121,27 @@ def _folder(root: Path, suffixes: tuple[str, ...]) -> list[str]:
         below[:] = [name for name in below if not name.startswith(".")]
         inside = PurePosixPath(here.relative_to(root).as_posix())
         keys += [str(inside / name) for name in files if _is_image(name, suffixes)]
+    return keys
+
+
+def _list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """One path a line, relative to the list's folder. Raises BadInput naming all that is amiss."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is no text with one image a line: {error}") from None
+    keys = [line.replace("\\", "/").removeprefix("./") for line in lines if line]
+    odd = [k for k in keys if PurePosixPath(k).is_absolute() or ".." in PurePosixPath(k).parts]
+    other = [key for key in keys if not key.lower().endswith(suffixes)]
+    absent = [
+        key for key in keys if key not in {*odd, *other} and not (path.parent / key).is_file()
+    ]
+    kinds = {"outside of its folder": odd, "no images": other, "missing": absent}
+    faults = [f"{kind}: {', '.join(names[:5])}" for kind, names in kinds.items() if names]
+    if len(set(keys)) < len(keys):
+        faults.append("some images are named twice")
+    if faults:
+        raise BadInput(f"{path} names files that cannot be taken; " + "; ".join(faults))
     return keys
 
 

@@ -64,7 +64,12 @@ class MaskOptions:
 
 
 def mask_rows(
-    path: Path, options: MaskOptions, *, named: bool, fraction: float
+    path: Path,
+    options: MaskOptions,
+    *,
+    named: bool,
+    fraction: float,
+    skip: frozenset[str] = frozenset(),
 ) -> tuple[Rows, Listing]:
     """Images in `path` with their masks, if `options` say where those are and classes are `named`.
 
@@ -78,7 +83,7 @@ def mask_rows(
             f"spacing {options.spacing} is not millimetres such as 0.5x0.5 (row x column) or "
             "2x0.5x0.5 (slice x row x column)"
         )
-    listing = list_images(path, volumes=True)
+    listing = list_images(path, volumes=True, skip=skip)
     if listing.image:
         listing = _array(listing, options, named=named)
         masks = dict.fromkeys(listing.keys, listing.mask) if listing.mask else {}
@@ -131,7 +136,8 @@ def _spacings(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
     if options.spacing:
         return (options.spacing,) * len(listing.keys)
     parts = [None if listing.image else slice_of(key) for key in listing.keys]
-    files = Folder(listing.path) if listing.path.is_dir() else Zip(listing.path)
+    loose = listing.path.is_dir() or listing.in_list
+    files = Folder(listing.root) if loose else Zip(listing.path)
     found = []
     for part in parts:
         if part is None:

@@ -86,7 +86,7 @@ def put_manifest(
     if classes is not None:
         document["classes"] = classes if isinstance(classes, int) else list(classes)
     document |= more or {}
-    if listing.path.is_file():
+    if listing.path.is_file() and not listing.in_list:
         document["archive"] = {"file": listing.path.name, "sha256": file_digest(listing.path)}
     if listing.image:
         document["arrays"] = {"image": listing.image}
