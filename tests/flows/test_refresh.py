@@ -109,7 +109,7 @@ def test_new_images_that_look_different_start_it_though_they_are_few(world: Worl
     assert alike["outcome"] == "waiting"
     assert "new images look alike" in alike["says"]
 
-    put_images(folder, 200, 40, dull=True)
+    put_images(folder, 200, 90, dull=True)
     odd = look(world, folder, "--policy", "min_files=500").json
     assert odd["outcome"] == "adapted", odd["says"]
     assert odd["says"].startswith("new images look different")
