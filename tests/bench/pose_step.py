@@ -91,4 +91,5 @@ def text(found: dict[str, Any]) -> str:
         f"{name}: one step {spread(row['step_s'])} s, bare {spread(row['bare_s'])} s, ratio of "
         f"speeds {spread(row['ratios'])}"
         for name, row in found.items()
+        if isinstance(row, dict)  # beside them: machine and time
     )
