@@ -144,7 +144,7 @@ def test_the_stages_have_the_users_words_and_the_second_time_come_from_the_cache
 def test_artifacts_show_the_source_the_labels_the_choice_the_report_and_the_verdict(story):
     found = flow_artifacts(story.better["flow_run_id"])
     assert set(found) == {
-        "source-model", "pseudo-labels", "choice", "results", "adaptation-report",
+        "source-model", "pseudo-labels", "progress", "choice", "results", "adaptation-report",
         "promotion-verdict",
     }  # fmt: skip
     kind, _, coded = found["results"].partition(",")  # the picture itself, on no disk of ours

@@ -33,7 +33,7 @@ def adapted(world: World, name: str, target: Path) -> dict[str, Any]:
         )
         (history,) = home.path.glob("runs/*/history.json")
         epochs = [
-            {key: value for key, value in epoch.items() if key not in ("seconds", "weights")}
+            {key: value for key, value in epoch.items() if key not in ("seconds", "spent", "weights")}
             for epoch in json.loads(history.read_text())
         ]
         sha256 = refer(said["uri"]).sha256
