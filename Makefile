@@ -52,7 +52,7 @@ bench: setup
 	$(BIN)/python -m tests.bench
 
 lock: setup
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra stack --universal --python-version 3.11 --upgrade \
 	  --build-constraints build-constraints.txt --no-emit-index-url --no-header --no-annotate \
 	  --quiet --output-file requirements.lock
 

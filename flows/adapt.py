@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.attempts import refuse_endless
 from flows.parameters import (
     AdaptResult,
     Duration,
@@ -63,6 +64,7 @@ def adapt(
     default "test", where the manifest has one with labels. `budget` (`30m`) limits the time of the
     epochs; the best of those that it allows is taken on as any other.
     """
+    refuse_endless(flow_run)
     given = merged({"schedule": schedule.model_dump()} if schedule else {}, settings or {})
     manifest, model = manifests.refer(target), refer(source)
     plan = make_plan(model, manifest, split, method, given, views, select_by, epochs, seed)

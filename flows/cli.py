@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -337,6 +337,27 @@ def ui(mlflow_port: Port = 5000, prefect_port: Port = 4200, json: Json = False) 
             )
             out.show(dict(urls), text)
             until_told()
+
+
+@app.command()
+def serve(
+    jobs: Annotated[Path | None, typer.Option(help="YAML: targets, sources and schedules")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="runs at a time; one a GPU")] = 1,
+    notify: Annotated[str | None, typer.Option(help="a Prefect block: slack-webhook/ops")] = None,
+    mlflow_port: Port = 5000,
+    prefect_port: Port = 4200,
+    json: Json = False,
+) -> None:
+    """All flows and scheduled jobs on this machine, with both pages, until Ctrl-C."""
+    with session(json) as out:
+        from flows.serve import serve as run
+
+        def told(found: dict[str, Any]) -> None:
+            lines = [f"MLflow   {found['mlflow_url']}", f"Prefect  {found['prefect_url']}"]
+            lines += [f"serves   {name}" for name in found["deployments"]]
+            out.show(found, "\n".join([*lines, "Ctrl-C ends all."]))
+
+        run(jobs, limit, notify, (mlflow_port, prefect_port), told)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.adapt import adapt
+from flows.attempts import refuse_endless
 from flows.parameters import (
     AdaptResult,
     Duration,
@@ -93,6 +94,7 @@ def refresh_target(
     adaptation runs here. The final state is named after what happened: Unchanged, Waiting (too
     little has changed), Announced, Adapted, or Busy (another look is not finished).
     """
+    refuse_endless(flow_run)
     policy = policy or Policy()
     called = target_name or Path(target).absolute().stem
     with target_folder(called) as folder:

@@ -63,7 +63,11 @@ def servers(mlflow_port: int, prefect_port: int) -> Iterator[dict[str, str]]:
         commands["prefect"] = [
             *python, "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect),
         ]  # fmt: skip
-    env = {**os.environ, "PREFECT_UI_API_URL": f"http://127.0.0.1:{prefect}/api"}
+    env = {
+        **os.environ,
+        "PREFECT_UI_API_URL": f"http://127.0.0.1:{prefect}/api",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # its log is a file
+    }
     logs = home() / "logs"
     logs.mkdir(exist_ok=True)
     running: dict[str, subprocess.Popen[bytes]] = {}

@@ -32,8 +32,9 @@ def adapted(world: World, name: str, target: Path) -> dict[str, Any]:
             "Completed",
         )
         (history,) = home.path.glob("runs/*/history.json")
+        of_time = ("seconds", "spent", "weights")
         epochs = [
-            {key: value for key, value in epoch.items() if key not in ("seconds", "spent", "weights")}
+            {key: value for key, value in epoch.items() if key not in of_time}
             for epoch in json.loads(history.read_text())
         ]
         sha256 = refer(said["uri"]).sha256

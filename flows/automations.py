@@ -1,0 +1,114 @@
+"""Automations that every installation needs: dead runs end, go on, and are told of."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound
+
+from sfda.errors import BadInput
+
+SILENCE = 90  # seconds without a heartbeat after which a run counts as dead
+ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+RUNS = {"prefect.resource.id": ["prefect.flow-run.*"]}
+OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.sfda"}
+
+
+def automations(notify: str | None = None) -> list[Automation]:
+    """Those that we keep; `notify` is a block that takes messages, `slack-webhook/ops`.
+
+    `sfda-crash-zombies` marks a run as crashed whose process no longer beats; `sfda-go-on` starts
+    a crashed run again, and it goes on where it stopped; `sfda-tell` sends a message of a run that
+    failed for good. Raises BadInput for a block that is not there.
+    """
+    found = [
+        Automation(
+            name="sfda-crash-zombies",
+            description="a run without heartbeat is dead",
+            trigger=EventTrigger(
+                after={"prefect.flow-run.heartbeat"},
+                expect={"prefect.flow-run.heartbeat", *_ended(ENDS)},
+                match=RUNS,
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=timedelta(seconds=SILENCE),
+            ),
+            actions=[
+                ChangeFlowRunState(state=StateType.CRASHED, message="its process no longer beats")
+            ],
+        ),
+        Automation(
+            name="sfda-go-on",
+            description="a crashed run goes on where it stopped",
+            trigger=EventTrigger(
+                expect=_ended(("Crashed",)),
+                match=RUNS,
+                match_related=OURS,
+                for_each={"prefect.resource.id"},
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            actions=[
+                ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", force=True)
+            ],
+        ),
+    ]
+    if notify:
+        found.append(
+            Automation(
+                name="sfda-tell",
+                description="a run that failed is told of",
+                trigger=EventTrigger(
+                    expect=_ended(("Failed",)),
+                    match=RUNS,
+                    match_related=OURS,
+                    for_each={"prefect.resource.id"},
+                    posture=Posture.Reactive,
+                    threshold=1,
+                ),
+                actions=[
+                    SendNotification(
+                        block_document_id=_block(notify),
+                        subject="sfda: {{ flow_run.name }} failed",
+                        body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
+                    )
+                ],
+            )
+        )
+    return found
+
+
+def _ended(names: tuple[str, ...]) -> set[str]:
+    return {f"prefect.flow-run.{name}" for name in names}
+
+
+def _block(address: str) -> Any:
+    kind, slash, name = address.partition("/")
+    if not slash:
+        raise BadInput(f"--notify {address}: write KIND/NAME of a block, such as slack-webhook/ops")
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_block_document_by_name(name, kind).id
+    except ObjectNotFound:
+        raise BadInput(
+            f"--notify {address}: Prefect has no such block; make it on its page, under Blocks"
+        ) from None
+
+
+def install(notify: str | None = None) -> list[str]:
+    """Create them, or bring those of the same name up to date; their names."""
+    wanted = automations(notify)
+    with get_client(sync_client=True) as client:
+        for one in wanted:
+            for old in client.read_automations_by_name(one.name):
+                client.delete_automation(old.id)
+    for one in wanted:
+        one.create()
+    return [one.name for one in wanted]

@@ -1,0 +1,160 @@
+"""What `sfda serve` offers: every flow as a form, and the jobs of a file with their schedules."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import Flow
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import RunnerDeployment
+from prefect.types.entrypoint import EntrypointType
+from pydantic import Field, ValidationError, model_validator
+
+from flows.adapt import adapt
+from flows.compare import compare
+from flows.parameters import Duration, seconds_of
+from flows.promote import promote, rollback
+from flows.query_labels import query
+from flows.refresh_target import refresh_target
+from sfda.config import Config, say_faults
+from sfda.errors import BadInput
+
+TAGS = ["sfda"]  # the automations look for it
+FORMS: tuple[tuple[Flow[..., Any], str], ...] = (
+    (adapt, "adapt"),
+    (refresh_target, "refresh"),
+    (compare, "compare"),
+    (query, "query"),
+    (promote, "promote"),
+    (rollback, "rollback"),
+)
+
+
+class Job(Config):
+    """A target that is looked at again and again; the other keys are those of `refresh_target`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    every: Duration | None = None
+    cron: str | None = None
+    timezone: str = "UTC"
+    target: str
+    source: str
+    register_as: str | None = None  # default: the source's name
+    parameters: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Job:
+        if (self.every is None) == (self.cron is None):
+            raise ValueError("give `every` (30m) or `cron` (0 2 * * *), one of them")
+        return self
+
+
+class Jobs(Config):
+    """The file that `sfda serve --jobs` reads."""
+
+    jobs: tuple[Job, ...]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Jobs:
+        names = [job.name for job in self.jobs]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"two jobs are called {', '.join(twice)}")
+        return self
+
+
+def read_jobs(file: Path) -> tuple[Job, ...]:
+    """The jobs of a YAML file. Raises BadInput that names every fault.
+
+    Keys of a job beyond its name, schedule, target and source are parameters of `refresh_target`.
+    Relative targets and bundles are relative to the file.
+    """
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"no file {file}; it should list jobs, see README") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("jobs"), list):
+        raise BadInput(f"{file} should have a key `jobs`, a list")
+    own = set(Job.model_fields) - {"parameters"}
+    entries = []
+    for entry in raw["jobs"]:
+        if not isinstance(entry, dict):
+            raise BadInput(f"{file}: a job is a mapping with name, target, source and a schedule")
+        more = {k: v for k, v in entry.items() if k not in own}
+        entries.append({k: v for k, v in entry.items() if k in own} | {"parameters": more})
+    try:
+        found = Jobs.model_validate({**raw, "jobs": entries}).jobs
+    except ValidationError as error:
+        raise BadInput(f"{file}: {say_faults(error, Jobs, 'jobs')}") from None
+    jobs = tuple(
+        job.model_copy(
+            update={"target": _beside(file, job.target), "source": _beside(file, job.source)}
+        )
+        for job in found
+    )
+    for job in jobs:
+        _check(job, file)
+    return jobs
+
+
+def _beside(file: Path, given: str) -> str:
+    """An address as it is, a path as one from the file's folder."""
+    return given if ":/" in given else str((file.parent / given).absolute())
+
+
+def _check(job: Job, file: Path) -> None:
+    """Raise BadInput where the flow would refuse the job's parameters at every tick."""
+    seconds_of(job.every)
+    if job.cron:
+        try:
+            CronSchedule(cron=job.cron, timezone=job.timezone)
+        except ValueError as error:
+            raise BadInput(f"{file}: job {job.name}: {_first_line(error)}") from None
+    try:
+        refresh_target.validate_parameters(_parameters(job))
+    except Exception as error:  # Prefect's own, or pydantic's
+        raise BadInput(f"{file}: job {job.name}: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+def _parameters(job: Job) -> dict[str, Any]:
+    called = job.parameters.get("target_name") or job.name
+    given = {"target": job.target, "source": job.source, **job.parameters, "target_name": called}
+    return given | ({"name": job.register_as} if job.register_as else {})
+
+
+def deployments(jobs: tuple[Job, ...]) -> list[RunnerDeployment]:
+    """A form for every flow, and a scheduled look for every job.
+
+    A look that is due while the last one still works is left out: the next sees the same.
+    """
+    found = [_deployment(flow, name) for flow, name in FORMS]
+    alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    for job in jobs:
+        seconds = seconds_of(job.every)
+        found.append(
+            _deployment(
+                refresh_target,
+                job.name,
+                parameters=_parameters(job),
+                interval=timedelta(seconds=seconds) if seconds else None,
+                schedule=CronSchedule(cron=job.cron, timezone=job.timezone) if job.cron else None,
+                concurrency_limit=alone,
+            )
+        )
+    return found
+
+
+def _deployment(flow: Flow[..., Any], name: str, **more: Any) -> RunnerDeployment:
+    made: Any = flow.to_deployment(
+        name, tags=TAGS, entrypoint_type=EntrypointType.MODULE_PATH, **more
+    )
+    return made  # type: ignore[no-any-return]

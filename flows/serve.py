@@ -1,0 +1,48 @@
+"""`sfda serve`: servers, deployments, schedules and their runs on one machine, from one command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flows.ui import servers
+
+HEARTBEAT = 30  # seconds, the least that Prefect allows
+
+
+def serve(
+    jobs: Path | None,
+    limit: int,
+    notify: str | None,
+    ports: tuple[int, int],
+    told: Callable[[dict[str, Any]], None],
+) -> None:
+    """Serve until Ctrl-C. At most `limit` runs at a time; with one GPU that is 1.
+
+    `told` is called once all is up, with addresses and names. Runs are processes of their own; a
+    killed one goes on where it stopped. Raises BadInput for a faulty file of jobs or block.
+    """
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT))
+    with servers(*ports) as urls:
+        os.environ["PREFECT_API_URL"] = (
+            f"{urls['prefect_url']}/api"  # before prefect reads it
+        )
+        from prefect.exceptions import TerminationSignal
+        from prefect.runner import Runner
+
+        from flows.automations import install
+        from flows.deployments import deployments, read_jobs
+
+        found = deployments(read_jobs(jobs) if jobs else ())
+        installed = install(notify)
+        runner = Runner(limit=limit)
+        for deployment in found:
+            runner.add_deployment(deployment)
+        names = [f"{d.flow_name}/{d.name}" for d in found]
+        told({**urls, "deployments": names, "automations": installed, "limit": limit})
+        with suppress(KeyboardInterrupt, TerminationSignal):
+            asyncio.run(runner.start())

@@ -1,0 +1,235 @@
+"""`sfda serve`: jobs of a file become scheduled deployments, and their runs adapt."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+from conftest import World
+from PIL import Image
+
+from sfda.errors import BadInput
+
+pytestmark = pytest.mark.flow
+
+JOBS = """
+jobs:
+  - name: site
+    every: 1h
+    target: images
+    source: toy
+    register_as: served
+    method: shot
+    epochs: 1
+    settings: {schedule: {lr: 0.03, batch_size: 8, decay: none}}
+  - name: nightly
+    cron: 0 2 * * *
+    timezone: Europe/Vienna
+    target: images
+    source: models:/toy@source
+"""
+
+
+def jobs_file(folder: Path, text: str = JOBS) -> Path:
+    path = folder / "jobs.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(world, tmp_path):
+    from flows.deployments import deployments, read_jobs
+
+    found = {d.name: d for d in deployments(read_jobs(jobs_file(tmp_path)))}
+    assert set(found) == {
+        "adapt", "refresh", "compare", "query", "promote", "rollback", "site", "nightly",
+    }  # fmt: skip
+    site, nightly = found["site"], found["nightly"]
+    assert site.parameters == {
+        "target": str(tmp_path / "images"), "source": str(tmp_path / "toy"), "name": "served",
+        "target_name": "site", "method": "shot", "epochs": 1,
+        "settings": {"schedule": {"lr": 0.03, "batch_size": 8, "decay": "none"}},
+    }  # fmt: skip
+    assert nightly.parameters["source"] == "models:/toy@source"
+    assert [s.schedule.interval for s in site.schedules] == [timedelta(hours=1)]
+    assert [(s.schedule.cron, s.schedule.timezone) for s in nightly.schedules] == [
+        ("0 2 * * *", "Europe/Vienna")
+    ]
+    assert not found["adapt"].schedules
+    assert {d.concurrency_limit for d in (site, nightly)} == {1}
+    assert all(d.tags == ["sfda"] for d in found.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("every: 1h", "every: soon"), "every"),
+        (("every: 1h", ""), "`every` (30m) or `cron`"),
+        (("cron: 0 2 * * *", "cron: at night"), "nightly"),
+        (("name: nightly", "name: site"), "two jobs are called site"),
+        (("method: shot", "method: magic"), "magic"),
+        (("epochs: 1", "epochs: 0"), "epochs"),
+        (("epochs: 1", "epoks: 1"), "epoks"),
+        (("jobs:", "tasks:"), "a key `jobs`"),
+        (("jobs:", "jobs: ["), "is not YAML"),
+    ],
+)
+def test_faults_of_a_jobs_file_are_named(world, tmp_path, change, said):
+    from flows.deployments import read_jobs
+
+    with pytest.raises(BadInput, match=r"jobs\.yaml") as caught:
+        read_jobs(jobs_file(tmp_path, JOBS.replace(*change)))
+    assert said in str(caught.value)
+
+
+def test_a_missing_jobs_file_is_named(tmp_path):
+    from flows.deployments import read_jobs
+
+    with pytest.raises(BadInput, match=r"no file .*jobs\.yaml"):
+        read_jobs(tmp_path / "jobs.yaml")
+
+
+def test_the_automations_end_dead_runs_and_start_crashed_ones_again(world):
+    from prefect.client.orchestration import get_client
+
+    from flows.automations import automations, install
+
+    with pytest.raises(BadInput, match="no such block"):
+        automations("slack-webhook/nowhere")
+    with pytest.raises(BadInput, match="KIND/NAME"):
+        automations("slack")
+    names = ["sfda-crash-zombies", "sfda-go-on"]
+    with get_client(sync_client=True) as client:
+        for _ in range(2):  # the second time brings them up to date, it does not double them
+            assert install() == names
+            assert [len(client.read_automations_by_name(n)) for n in names] == [1, 1]
+        for name in names:
+            client.delete_automation(client.read_automations_by_name(name)[0].id)
+
+
+def test_a_run_that_died_too_often_ends():
+    from types import SimpleNamespace
+
+    from flows.attempts import MOST, TooManyStarts, refuse_endless
+
+    refuse_endless(SimpleNamespace(run_count=MOST))
+    with pytest.raises(TooManyStarts, match=f"died {MOST} times"):
+        refuse_endless(SimpleNamespace(run_count=MOST + 1))
+
+
+class Served:
+    """A running `sfda serve` and its Prefect API."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process, self.folder = process, folder
+        self.said: dict[str, Any] = {}
+
+    def wait(self) -> None:
+        end = time.monotonic() + 120
+        while time.monotonic() < end and self.process.poll() is None:
+            if (text := (self.folder / "out").read_text()).endswith("\n"):
+                self.said = json.loads(text)
+                return
+            time.sleep(0.2)
+        raise AssertionError((self.folder / "err").read_text())
+
+    def call(self, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.said['prefect_url']}/api/{path}", data, {"content-type": "application/json"}
+        )
+        for _ in range(20):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # SQLite is busy; Prefect's own client tries again, too
+                    raise
+                time.sleep(1)
+        raise AssertionError(f"{path}: busy")
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        found = self.call(f"deployments/name/{deployment}")
+        made = self.call(
+            f"deployments/{found['id']}/create_flow_run",
+            {"parameters": found["parameters"] | parameters},
+        )
+        return str(made["id"])
+
+    def end(self, run: str) -> Any:
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            state = self.call(f"flow_runs/{run}")["state"]
+            if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                return state
+            time.sleep(0.5)
+        raise AssertionError((self.folder / "err").read_text())
+
+
+@pytest.fixture(scope="module")
+def served(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    images, old = folder / "images", time.time() - 3600
+    images.mkdir()
+    for number, image in enumerate(small.target_arrays()["x"]):
+        path = images / f"{number:03d}.png"
+        Image.fromarray(image).save(path)
+        os.utime(path, (old, old))
+    small.bundle(folder / "toy")
+    words = ["serve", "--jobs", str(jobs_file(folder)), "--json"]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+    with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from flows.cli import main; main()", *words],
+            stdout=out, stderr=err, cwd=folder, env={**clean, "SFDA_HOME": str(folder / "home")},
+            start_new_session=True,
+        )  # fmt: skip
+    found = Served(process, folder)
+    try:
+        found.wait()
+        yield found
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def test_a_job_adapts_at_its_first_look_and_has_nothing_to_do_at_its_second(served):
+    assert "refresh-target/site" in served.said["deployments"]
+    first = served.end(served.start("refresh-target/site"))
+    assert (first["type"], first["name"]) == ("COMPLETED", "Adapted"), first["message"]
+    assert "models:/served/1" in first["message"]
+    second = served.end(served.start("refresh-target/site"))
+    assert (second["type"], second["name"]) == ("COMPLETED", "Unchanged"), second["message"]
+
+
+def test_the_form_refuses_a_wrong_parameter(served):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        served.start("refresh-target/site", method="magic")
+    assert caught.value.code == 409
+    assert "magic" in caught.value.read().decode()
+
+
+def test_runs_of_a_schedule_are_planned_ahead(served):
+    planned = []
+    end = time.monotonic() + 60
+    while not planned and time.monotonic() < end:
+        planned = served.call(
+            "flow_runs/filter",
+            {
+                "deployments": {"name": {"any_": ["site"]}},
+                "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+            },
+        )
+        time.sleep(0.5)
+    assert planned
