@@ -28,9 +28,7 @@ def serve(
     """
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT))
     with servers(*ports) as urls:
-        os.environ["PREFECT_API_URL"] = (
-            f"{urls['prefect_url']}/api"  # before prefect reads it
-        )
+        os.environ["PREFECT_API_URL"] = f"{urls['prefect_url']}/api"  # before prefect reads it
         from prefect.exceptions import TerminationSignal
         from prefect.runner import Runner
 
