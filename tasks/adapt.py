@@ -29,6 +29,7 @@ from tasks.cache import SameWork, code_digest, key_of
 from tasks.device import DeviceName, choose, place
 from tasks.home import home, one_at_a_time
 from tasks.models import locate, open_model
+from tasks.retry import SERVERS
 from tasks.training import Training
 
 log = logging.getLogger("sfda")
@@ -157,6 +158,7 @@ def _ratios(source: ModelRef) -> tuple[float, ...] | None:
     cache_policy=SameWork(ignore=("target", "run_id", "workers", "title")),
     persist_result=True,
     result_serializer="json",
+    **SERVERS,
 )
 def adapt_to_target(
     source: ModelRef,

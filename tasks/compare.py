@@ -16,6 +16,7 @@ from sfda.source import BOUND
 from tasks.cache import SameWork
 from tasks.device import DeviceName
 from tasks.evaluate import evaluate_model, evaluate_thresholds
+from tasks.retry import SERVERS
 
 CLOSED = ("overall_accuracy", "macro_accuracy")
 OPEN = ("h_score", "os_star", "unk", "os")
@@ -42,6 +43,7 @@ class Epochs(Config):
     cache_policy=SameWork(),
     persist_result=True,
     result_serializer="json",
+    **SERVERS,
 )
 def evaluate_epochs(
     source: ModelRef,
@@ -83,6 +85,7 @@ class SourceOnly(Config):
     cache_policy=SameWork(),
     persist_result=True,
     result_serializer="json",
+    **SERVERS,
 )
 def evaluate_source(
     source: ModelRef, manifest: ManifestRef, split: LabelledSplit, device: DeviceName = "auto"

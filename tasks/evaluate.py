@@ -35,6 +35,7 @@ from tasks.models import locate, open_model
 from tasks.panels import draw_panel
 from tasks.pose_panels import draw_pose_panel
 from tasks.reports import make_reporter
+from tasks.retry import SERVERS
 
 PANELS: Mapping[str, Callable[..., bytes]] = MappingProxyType(
     {"segmentation": draw_panel, "detection": draw_box_panel, "pose": draw_pose_panel}
@@ -101,6 +102,7 @@ def reference(candidate: Candidate, source: ModelRef) -> ModelRef:
     cache_policy=SameWork(ignore=("title",)),
     persist_result=True,
     result_serializer="json",
+    **SERVERS,
 )
 def evaluate(
     source: ModelRef,

@@ -25,9 +25,10 @@ from sfda.refs import InputSpec, ModelRef, ModelSpec, Problem
 from tasks import models
 from tasks.cache import key_of
 from tasks.home import disk_errors, home
+from tasks.retry import SERVERS
 
 
-@task(name="import of the source model")
+@task(name="import of the source model", **SERVERS)
 def import_source(uri: str) -> ModelRef:
     """The model at an address, found, digested and verified; what its card lacks is said."""
     found = models.refer(uri)
@@ -52,7 +53,7 @@ LOADERS: Mapping[str, Callable[..., tuple[nn.Module, ModelSpec]]] = MappingProxy
 )
 
 
-@task(name="import of a checkpoint")
+@task(name="import of a checkpoint", **SERVERS)
 def import_checkpoint(
     weights: str,
     problem: Problem,

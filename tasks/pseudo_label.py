@@ -25,6 +25,7 @@ from tasks.device import DeviceName, choose, place
 from tasks.home import disk_errors, home, one_at_a_time
 from tasks.manifests import ClassShift
 from tasks.models import open_model
+from tasks.retry import SERVERS
 
 DENSE: Mapping[str, tuple[Callable[..., Any], Callable[..., PredictionsRef]]] = MappingProxyType(
     {"segmentation": (segment_all, keep_masks), "detection": (detect_all, keep_boxes)}
@@ -37,6 +38,7 @@ log = logging.getLogger("sfda")
     cache_policy=SameWork(ignore=("target",)),
     persist_result=True,
     result_serializer="json",
+    **SERVERS,
 )
 def pseudo_label(
     source: ModelRef, target: ManifestRef, seen: str, split: str, device: DeviceName = "auto"

@@ -31,6 +31,7 @@ from tasks import manifests
 from tasks.device import DeviceName, choose, place
 from tasks.home import disk_errors, home
 from tasks.models import open_model
+from tasks.retry import SERVERS
 
 log = logging.getLogger("sfda")
 PROBABILITIES = "probabilities.npz"  # of the model that asked: the next query's contrast
@@ -76,7 +77,7 @@ def make_query_plan(
     )
 
 
-@task(name="query of labels")
+@task(name="query of labels", **SERVERS)
 def query_labels(
     model: ModelRef,
     target: ManifestRef,

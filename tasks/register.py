@@ -19,11 +19,12 @@ from tasks import tracking
 from tasks.device import DeviceName
 from tasks.evaluate import evaluate_model
 from tasks.models import locate, refer
+from tasks.retry import SERVERS
 
 NEEDS = {"smp": ("segmentation-models-pytorch",), "mmdet": ("mmdet", "mmcv-lite")}
 
 
-@task(name="registration")
+@task(name="registration", **SERVERS)
 def register(
     model: ModelRef,
     name: str,
@@ -62,7 +63,7 @@ def crown_if_first(found: Version) -> bool:
     return True
 
 
-@task(name="promotion")
+@task(name="promotion", **SERVERS)
 def promote_if_better(
     found: Version,
     sides: SideBySide,

@@ -7,10 +7,11 @@ from prefect.artifacts import create_table_artifact
 
 from sfda.refs import Adaptation, Candidate
 from tasks import tracking
+from tasks.retry import SERVERS
 from tasks.training import best_epoch, log_history
 
 
-@task(name="choice")
+@task(name="choice", **SERVERS)
 def select(adaptation: Adaptation, by: str, run_id: str) -> Candidate:
     """The epoch that `by` prefers: a score without labels, the earliest of equals, or "last".
 

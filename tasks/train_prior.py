@@ -23,6 +23,7 @@ from tasks import manifests
 from tasks.cache import SameWork, key_of
 from tasks.home import disk_errors, home, one_at_a_time
 from tasks.models import open_model
+from tasks.retry import SERVERS
 
 
 def poses_in(path: Path, split: str | None, joints: tuple[str, ...]) -> np.ndarray[Any, Any]:
@@ -51,6 +52,7 @@ def poses_in(path: Path, split: str | None, joints: tuple[str, ...]) -> np.ndarr
     cache_policy=SameWork(ignore=("poses",)),
     persist_result=True,
     result_serializer="json",
+    **SERVERS,
 )
 def add_prior(
     model: ModelRef, poses: str, sha256: str, split: str | None, config: PriorConfig, seed: int

@@ -42,6 +42,7 @@ from tasks.home import disk_errors, home, one_at_a_time
 from tasks.labelled import labelled_batches, labelled_boxes, labelled_outputs
 from tasks.models import locate, open_model
 from tasks.reports import make_reporter
+from tasks.retry import SERVERS
 from tasks.training import Training, best_epoch, log_history
 
 CHOSEN_BY = {
@@ -134,6 +135,7 @@ def make_train_plan(
     cache_policy=SameWork(ignore=("run_id", "title", "workers")),
     persist_result=True,
     result_serializer="json",
+    **SERVERS,
 )
 def train(
     data: ManifestRef,
@@ -202,7 +204,7 @@ def trained_model(found: Adaptation, plan: TrainPlan, run_id: str) -> ModelRef:
     )
 
 
-@task(name="source card")
+@task(name="source card", **SERVERS)
 def add_card(
     model: ModelRef, data: ManifestRef, split: str, device: DeviceName = "auto"
 ) -> tuple[ModelRef, Report]:

@@ -30,6 +30,7 @@ from tasks.tracking.runs import (
 from tasks.tracking.store import (
     client,
     experiment,
+    is_transient,
     store_uri,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "fetch",
     "find_version",
     "flatten",
+    "is_transient",
     "last_step",
     "log_file",
     "log_json",

@@ -19,7 +19,7 @@ from sfda.errors import BadInput
 from sfda.refs import Version
 from tasks.cache import key_of
 from tasks.home import home
-from tasks.tracking.store import client, store_uri
+from tasks.tracking.store import client, is_transient, store_uri
 
 HISTORY = "sfda.champions"  # tag of a registered model: its champions so far, oldest first
 NEEDS = (
@@ -62,7 +62,23 @@ def register(
         )
     # that finished the run; killed from here on it must still be found, with its version
     client().update_run(run_id, status="RUNNING")
-    return _version(mlflow.register_model(logged.model_uri, name, tags=tags))
+    return _only_one(
+        _version(mlflow.register_model(logged.model_uri, name, tags=tags)), run_id, tags
+    )
+
+
+def _only_one(made: Version, run_id: str, tags: dict[str, str]) -> Version:
+    """The first version of this run with these weights; others are deleted.
+
+    A server that died after it had made one, and before it answered, was asked again.
+    """
+    known = client().search_model_versions(f"name = '{made.name}' AND run_id = '{run_id}'")
+    same = sorted(
+        (v for v in known if v.tags.get("sha256") == tags["sha256"]), key=lambda v: int(v.version)
+    )
+    for double in same[1:]:
+        client().delete_model_version(double.name, double.version)
+    return _version(same[0]) if same else made
 
 
 def check_name(name: str) -> None:
@@ -204,4 +220,6 @@ def fetch(uri: str) -> Path:
         shutil.move(folder, kept)
         return kept
     except (MlflowException, OSError) as error:
+        if is_transient(error):
+            raise
         raise BadInput(f"no model at {uri}: {str(error).splitlines()[0]}") from error

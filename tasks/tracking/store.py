@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 from tasks.home import home
 
 EXPERIMENT = "sfda"
+TRANSIENT = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
 
 
 def client() -> MlflowClient:
@@ -42,6 +43,12 @@ def experiment() -> str:
         if found is None:
             raise
         return str(found.experiment_id)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether an MLflow server was down or busy; not what was asked, nor a store on this disk."""
+    served = store_uri().startswith(("http://", "https://"))
+    return served and isinstance(error, MlflowException) and error.error_code in TRANSIENT
 
 
 def store_uri() -> str:
