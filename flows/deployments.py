@@ -136,7 +136,20 @@ def deployments(jobs: tuple[Job, ...]) -> list[RunnerDeployment]:
 
     A look that is due while the last one still works is left out: the next sees the same.
     """
-    found = [_deployment(flow, name) for flow, name in FORMS]
+    return [*(_deployment(flow, name) for flow, name in FORMS), *_scheduled(jobs)]
+
+
+def deploy_jobs(jobs: tuple[Job, ...], pool: str) -> list[str]:
+    """Put the jobs on a work pool; their names. Its workers need this package installed."""
+    found = _scheduled(jobs)
+    for one in found:
+        one.work_pool_name = pool
+        one.apply()
+    return [f"{one.flow_name}/{one.name}" for one in found]
+
+
+def _scheduled(jobs: tuple[Job, ...]) -> list[RunnerDeployment]:
+    found = []
     alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     for job in jobs:
         seconds = seconds_of(job.every)

@@ -118,7 +118,8 @@ def refresh_target(
         if not drifted and not _due(found, policy, kept):
             return _end(_unless_waiting(found, policy, target, kept, drift))
         assert kept.manifest is not None
-        _announce(called, kept, found.since_version)
+        where = {"source": source, "name": name or name_of(source)}
+        _announce(called, kept, found.since_version, where, "elsewhere" if announce else "here")
         if announce:
             said = f"version {kept.version} announced ({found.since_adapted.text()})"
             remember(found.folder, kept, adapted=kept.version, adapted_marks=kept.marks)
@@ -195,17 +196,23 @@ def _remember_profile(
     )  # fmt: skip
 
 
-def _announce(called: str, kept: Kept, change: Change) -> None:
-    """Tell Prefect's server, so that automations can act on it."""
+def _announce(
+    called: str, kept: Kept, change: Change, where: dict[str, str], adapts: str
+) -> None:
+    """Tell Prefect's server, so that automations can act on it.
+
+    The label `sfda.adapts` is "here" where this flow goes on to adapt, else "elsewhere".
+    """
     assert kept.manifest is not None
     emit_event(
         event=EVENT,
         resource={
             "prefect.resource.id": f"sfda.manifest.{called}", "prefect.resource.name": called,
+            "sfda.adapts": adapts,
         },
         payload={
             "uri": kept.manifest.path, "sha256": kept.manifest.sha256, "version": kept.version,
-            "change": change.text(),
+            "change": change.text(), **where,
         },
     )  # fmt: skip
 
