@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROBLEM ?= classification
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help setup demo test slow check format bench lock clean
+.PHONY: help setup demo test slow check format stack bench lock clean
 
 help:
 	@echo "make setup   set up .venv and install everything"
@@ -13,6 +13,7 @@ help:
 	@echo "make test    the fast tests"
 	@echo "make slow    the tests on real data (SFDA_DATA=folder)"
 	@echo "make check   ruff, ruff format, mypy, lint-imports"
+	@echo "make stack   PostgreSQL, S3, Prefect, MLflow and a worker, natively (STACK='--workers 2 --jobs jobs.yaml')"
 	@echo "make bench   benchmarks on real data (SFDA_DATA=folder), in bench/"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make lock    resolve requirements.lock anew"
@@ -47,6 +48,9 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+stack: setup
+	PYTHONPATH=$(CURDIR) $(BIN)/python infra/stack.py $(STACK)
 
 bench: setup
 	$(BIN)/python -m tests.bench

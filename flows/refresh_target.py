@@ -196,9 +196,7 @@ def _remember_profile(
     )  # fmt: skip
 
 
-def _announce(
-    called: str, kept: Kept, change: Change, where: dict[str, str], adapts: str
-) -> None:
+def _announce(called: str, kept: Kept, change: Change, where: dict[str, str], adapts: str) -> None:
     """Tell Prefect's server, so that automations can act on it.
 
     The label `sfda.adapts` is "here" where this flow goes on to adapt, else "elsewhere".

@@ -24,6 +24,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bucket import BUCKET, make_bucket
+
 from flows.ui import free_port
 from tasks.home import DEFAULTS
 
@@ -38,7 +40,6 @@ SECRETS = {
 }
 HERE = Path(__file__).parent
 DATABASES = ("prefect", "mlflow", "mlflow_auth")
-BUCKET = "mlflow"
 READY = 120.0  # seconds a part may take to answer
 PATIENCE = 15.0  # seconds to end politely
 
@@ -99,8 +100,8 @@ class Stack:
     def __post_init__(self) -> None:
         if missing := [n for n in SECRETS if not os.environ.get(n)]:
             raise StackError(
-                f"secrets are not set: {', '.join(missing)}; `python infra/stack.py --new-secrets > "
-                "infra/secrets.env` makes them, `set -a; . infra/secrets.env; set +a` sets them"
+                f"secrets are not set: {', '.join(missing)}; `python infra/stack.py --new-secrets "
+                "> infra/secrets.env` makes them, `set -a; . infra/secrets.env; set +a` sets them"
             )
         self.folder = self.folder.absolute()
         self.logs = self.folder / "logs"
@@ -216,16 +217,13 @@ class Stack:
         link.close()
 
     def _store(self) -> None:
-        import boto3
-
         port = self.ports["s3"]
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         self._add(Part("s3", command, os.environ))
         address = f"http://127.0.0.1:{port}"
         self._wait("s3", f"{address}/moto-api/")
-        boto3.client("s3", endpoint_url=address, region_name="us-east-1").create_bucket(
-            Bucket=BUCKET
-        )
+        os.environ["MLFLOW_S3_ENDPOINT_URL"] = address
+        make_bucket()
 
     def _prefect(self) -> None:
         port = self.ports["prefect"]
@@ -250,7 +248,6 @@ class Stack:
             **self.env,
             "MLFLOW_BACKEND_STORE_URI": f"{base}/mlflow",
             "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}",
-            "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{self.ports['s3']}",
             "AWS_DEFAULT_REGION": "us-east-1",
             "MLFLOW_AUTH_CONFIG_PATH": str(config),
             "MLFLOW_AUTH_ADMIN_USERNAME": os.environ["MLFLOW_TRACKING_USERNAME"],

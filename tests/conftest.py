@@ -61,7 +61,8 @@ def home(tmp_path: Path, template_store: Path, monkeypatch: pytest.MonkeyPatch) 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what cannot run here."""
     for item in items:
-        if item.get_closest_marker("slow") and not os.environ.get("SFDA_DATA"):
+        needs_data = item.get_closest_marker("slow") and not item.get_closest_marker("stack")
+        if needs_data and not os.environ.get("SFDA_DATA"):
             item.add_marker(pytest.mark.skip(reason="needs SFDA_DATA, the folder of real data"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
