@@ -58,19 +58,24 @@ def answer(
     out: Annotated[Path | None, typer.Option(help="default: the next version beside it")] = None,
     json: Json = False,
 ) -> None:
-    """Check the answers and write the next version of the target's manifest."""
-    with session(json, state=False) as output:
+    """Check the answers and write the next version of the target's manifest.
+
+    A suspended run that waits for them goes on.
+    """
+    with session(json) as output:
+        from flows.resume import go_on
         from sfda.data.answering import take_answers
         from sfda.folders import data_folder
 
         found = take_answers(request, answers, target, out=out, data_root=data_folder())
+        resumed = go_on(request, found.manifest)
         result = {
             "manifest": str(found.manifest), "answered": found.answered, "asked": found.asked,
-            "total": found.total,
+            "total": found.total, "resumed": resumed,
         }  # fmt: skip
         text = (
             f"{found.manifest}: {found.answered} of {found.asked} answered, {found.total} labels "
-            "in all"
+            "in all" + (f"\nrun {resumed} goes on" if resumed else "")
         )
         output.show(result, text)
 

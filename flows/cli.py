@@ -42,6 +42,7 @@ from flows.cli_app import (
     app,
 )
 from flows.session import as_manifest, read_settings, session, words
+from flows.status_commands import register as register_status
 
 
 @app.command("train-source")
@@ -376,6 +377,7 @@ def demo(problem: str = "classification", device: Device = "auto", json: Json = 
 
 
 register_active(app)
+register_status(app)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import Field, ValidationError, model_validator
 
 from flows.adapt import adapt
+from flows.ask_and_adapt import ask_and_adapt
 from flows.compare import compare
 from flows.parameters import Duration, seconds_of
 from flows.promote import promote, rollback
@@ -29,6 +30,7 @@ FORMS: tuple[tuple[Flow[..., Any], str], ...] = (
     (refresh_target, "refresh"),
     (compare, "compare"),
     (query, "query"),
+    (ask_and_adapt, "ask"),
     (promote, "promote"),
     (rollback, "rollback"),
 )

@@ -27,6 +27,7 @@ from tasks.import_model import import_source
 from tasks.models import refer
 from tasks.pseudo_label import pseudo_label
 from tasks.query_labels import make_query_plan, query_labels, read_budget, request_text
+from tasks.requests import note
 from tasks.select import select
 
 
@@ -60,6 +61,7 @@ def query(
     number = read_budget(budget, opened.splits[split].count)
     plan = make_query_plan(found.problem, by, number, split, settings or {}, seed, copy_images)
     request: Request = query_labels(found, manifest, plan, out, before, resolve(device))
+    note(Path(out), request, target, by, None)
     create_markdown_artifact(request_text(request, out), key="labels-wanted")
     return request
 

@@ -1,6 +1,7 @@
 """Runs, metrics and registered models: the only code that imports mlflow."""
 
 from tasks.tracking.registry import (
+    Reigning,
     by_alias,
     canonical,
     champions,
@@ -8,6 +9,7 @@ from tasks.tracking.registry import (
     fetch,
     find_version,
     register,
+    reigning,
     set_alias,
     set_champion,
     tag_version,
@@ -16,12 +18,14 @@ from tasks.tracking.registry import (
 )
 from tasks.tracking.runs import (
     Point,
+    RunSummary,
     flatten,
     last_step,
     log_file,
     log_json,
     log_manifest,
     log_points,
+    recent_runs,
     run,
     run_key,
     set_tags,
@@ -36,6 +40,8 @@ from tasks.tracking.store import (
 
 __all__ = [
     "Point",
+    "Reigning",
+    "RunSummary",
     "by_alias",
     "canonical",
     "champions",
@@ -51,7 +57,9 @@ __all__ = [
     "log_json",
     "log_manifest",
     "log_points",
+    "recent_runs",
     "register",
+    "reigning",
     "run",
     "run_key",
     "set_alias",

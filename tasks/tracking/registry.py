@@ -15,6 +15,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 import sfda
+from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.refs import Version
 from tasks.cache import key_of
@@ -26,6 +27,35 @@ NEEDS = (
     "torch", "torchvision", "timm", "numpy", "pillow", "pydantic", "pyyaml", "safetensors",
     "jaxtyping",
 )  # fmt: skip
+
+
+class Reigning(Config):
+    """A registered model and who of its versions is what."""
+
+    name: str
+    versions: int
+    champion: str | None
+    candidate: str | None
+    verdict: str | None  # on the candidate
+
+
+def reigning() -> list[Reigning]:
+    """All registered models with the versions that carry our aliases."""
+    found = []
+    for name in sorted(m.name for m in client().search_registered_models()):
+        known = versions(name)
+        held = {alias: v for v in known for alias in v.aliases}
+        champion, candidate = held.get("champion"), held.get("candidate")
+        found.append(
+            Reigning(
+                name=name,
+                versions=len(known),
+                champion=champion.version if champion else None,
+                candidate=candidate.version if candidate else None,
+                verdict=version_tags(candidate).get("verdict") if candidate else None,
+            )
+        )
+    return found
 
 
 def register(

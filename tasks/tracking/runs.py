@@ -15,11 +15,41 @@ import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from sfda.config import Config
 from sfda.refs import ManifestRef
 from tasks.cache import key_of
 from tasks.tracking.store import client, experiment
 
 Point = tuple[str, float, int]  # name, value, step
+
+
+class RunSummary(Config):
+    """One run, for a list."""
+
+    name: str
+    run_id: str
+    status: str
+    started: float  # seconds since the epoch
+    seconds: float | None  # None: not finished
+    verdict: str | None
+
+
+def recent_runs(limit: int) -> list[RunSummary]:
+    """The last runs of our experiment, the newest first."""
+    found = client().search_runs(
+        [experiment()], max_results=limit, order_by=["attributes.start_time DESC"]
+    )
+    return [
+        RunSummary(
+            name=one.info.run_name or "",
+            run_id=one.info.run_id,
+            status=one.info.status.lower(),
+            started=one.info.start_time / 1000,
+            seconds=(one.info.end_time - one.info.start_time) / 1000 if one.info.end_time else None,
+            verdict=one.data.tags.get("verdict"),
+        )
+        for one in found
+    ]
 
 
 @contextmanager

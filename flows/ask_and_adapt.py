@@ -1,0 +1,144 @@
+"""Ask people for labels, wait without holding a worker, and adapt with what they answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.runtime import deployment, flow_run
+from pydantic import Field
+
+from flows.adapt import adapt
+from flows.attempts import refuse_endless
+from flows.parameters import (
+    AdaptResult,
+    Duration,
+    Epochs,
+    MethodName,
+    QueryName,
+    Seed,
+    ValidatorName,
+    name_of,
+    seconds_of,
+    short,
+)
+from sfda.data.answering import take_answers
+from sfda.data.requests import FILE, read_request
+from sfda.errors import BadInput
+from sfda.folders import data_folder
+from tasks import manifests
+from tasks.device import DeviceName, resolve
+from tasks.home import home
+from tasks.models import refer
+from tasks.query_labels import make_query_plan, query_labels, read_budget, request_text
+from tasks.requests import forget, note
+
+WEEK = "7d"
+MANIFESTS = (".yaml", ".yml")
+
+
+class Labels(RunInput):
+    """What a person gives back; Prefect's page makes a form of it."""
+
+    answers: str = Field(
+        description="path of Label Studio's or CVAT's export or the CSV, or of the manifest that "
+        "`sfda answer` wrote"
+    )
+
+
+def _title() -> str:
+    given = flow_run.parameters
+    return f"ask about {short(given['target'])} by {given['by']}"
+
+
+@flow(name="ask-and-adapt", flow_run_name=_title, persist_result=True)
+def ask_and_adapt(
+    model: str,
+    target: str,
+    by: QueryName,
+    budget: str,
+    method: MethodName = "lftl",
+    settings: dict[str, Any] | None = None,
+    query_settings: dict[str, Any] | None = None,
+    name: str | None = None,
+    select_by: ValidatorName | None = None,
+    epochs: Epochs | None = None,
+    seed: Seed = 0,
+    split: str = "adapt",
+    promote: bool = False,
+    time_budget: Duration | None = None,
+    patience: Duration = WEEK,
+    device: DeviceName = "auto",
+) -> AdaptResult:
+    """Ask for `budget` labels (50, 1%), suspend, and adapt `model` once they are there.
+
+    Suspended, the run holds no process and no slot. It goes on where its page gets the path of the
+    answers, or where `sfda answer` has taken them; faulty answers are told of and asked for again.
+    After `patience` it fails. Only runs of a deployment can be started again, so only they suspend.
+    """
+    refuse_endless(flow_run)
+    if not deployment.id:
+        raise BadInput(
+            "only a deployed run can wait for people; here call `sfda query`, `sfda answer` and "
+            "`sfda adapt`, or start this one from `sfda serve`"
+        )
+    folder = home() / "requests" / str(flow_run.id)
+    if not (folder / FILE).is_file():
+        _ask(model, target, by, budget, folder, query_settings or {}, split, seed, device)
+    answered = _answered(folder, target, seconds_of(patience) or 0.0)
+    return adapt(
+        model, answered, method=method, settings=settings, select_by=select_by, epochs=epochs,
+        seed=seed, name=name or name_of(model), split=split, promote=promote, device=device,
+        budget=time_budget,
+    )  # fmt: skip
+
+
+def _ask(
+    model: str, target: str, by: str, budget: str, folder: Path, settings: dict[str, Any],
+    split: str, seed: int, device: DeviceName,
+) -> None:  # fmt: skip
+    """Write the request, keep that it waits, and say so on the run's page."""
+    found, manifest = refer(model), manifests.refer(target)
+    opened = manifests.open_ref(manifest)
+    if split not in opened.splits:
+        raise BadInput(f"{target} has no split '{split}'; there are {', '.join(opened.splits)}")
+    number = read_budget(budget, opened.splits[split].count)
+    plan = make_query_plan(found.problem, by, number, split, settings, seed, False)
+    request = query_labels(found, manifest, plan, str(folder), None, resolve(device))
+    note(folder, request, target, by, str(flow_run.id))
+    create_markdown_artifact(request_text(request, str(folder)), key="labels-wanted")
+
+
+def _answered(folder: Path, target: str, patience: float) -> str:
+    """The manifest with the answers; suspends until there is one, as often as it takes.
+
+    The flow's body runs anew after each suspension, and gets at once what was given before.
+    """
+    kept, said, turn = folder / "answered.yaml", "", 0
+    while not kept.is_file():
+        turn += 1
+        request = read_request(folder)
+        text = f"{len(request.wanted)} labels are wanted: {folder}"
+        given = suspend_flow_run(
+            wait_for_input=Labels.with_initial_data(
+                description=f"{said}\n\n{text}" if said else text
+            ),
+            timeout=int(patience),
+            key=f"labels-{turn}",
+        )
+        try:
+            path = Path(given.answers)
+            if path.suffix.lower() in MANIFESTS:
+                manifests.refer(str(path))  # says what is wrong with it
+                forget(folder)
+                return str(path)
+            take_answers(folder, path, Path(target), out=kept, data_root=data_folder())
+        except BadInput as error:
+            said = f"Not taken: {error}"
+            create_markdown_artifact(f"### Answers\n\n{said}\n\n{text}", key="labels-wanted")
+    forget(folder)
+    return str(kept)
