@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from PIL import Image
 from sfda.errors import BadInput
 
 pytestmark = pytest.mark.flow
+SFDA = [sys.executable, "-c", "from flows.cli import main; main()"]
 
 JOBS = """
 jobs:
@@ -53,7 +55,7 @@ def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(worl
 
     found = {d.name: d for d in deployments(read_jobs(jobs_file(tmp_path)))}
     assert set(found) == {
-        "adapt", "refresh", "compare", "query", "promote", "rollback", "site", "nightly",
+        "adapt", "refresh", "compare", "query", "ask", "promote", "rollback", "site", "nightly",
     }  # fmt: skip
     site, nightly = found["site"], found["nightly"]
     assert site.parameters == {
@@ -131,8 +133,8 @@ def test_a_run_that_died_too_often_ends():
 class Served:
     """A running `sfda serve` and its Prefect API."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
-        self.process, self.folder = process, folder
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path, env: dict[str, str]) -> None:
+        self.process, self.folder, self.env = process, folder, env
         self.said: dict[str, Any] = {}
 
     def wait(self) -> None:
@@ -167,11 +169,21 @@ class Served:
         )
         return str(made["id"])
 
-    def end(self, run: str) -> Any:
+    def sfda(self, *words: object) -> Any:
+        """Call the command line beside the server."""
+        told = subprocess.run(
+            [*SFDA, *map(str, words), "--json"],
+            capture_output=True, text=True,
+            env=self.env | {"PREFECT_API_URL": f"{self.said['prefect_url']}/api"},
+        )  # fmt: skip
+        assert told.returncode == 0, told.stderr
+        return json.loads(told.stdout)
+
+    def end(self, run: str, *states: str) -> Any:
         end = time.monotonic() + 120
         while time.monotonic() < end:
             state = self.call(f"flow_runs/{run}")["state"]
-            if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            if state["type"] in (states or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")):
                 return state
             time.sleep(0.5)
         raise AssertionError((self.folder / "err").read_text())
@@ -187,15 +199,17 @@ def served(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         Image.fromarray(image).save(path)
         os.utime(path, (old, old))
     small.bundle(folder / "toy")
+    small.write(folder, "target", small.target_arrays(), small.TARGET)
     words = ["serve", "--jobs", str(jobs_file(folder)), "--json"]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+    env["SFDA_HOME"] = str(folder / "home")
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from flows.cli import main; main()", *words],
-            stdout=out, stderr=err, cwd=folder, env={**clean, "SFDA_HOME": str(folder / "home")},
+            [*SFDA, *words],
+            stdout=out, stderr=err, cwd=folder, env=env,
             start_new_session=True,
         )  # fmt: skip
-    found = Served(process, folder)
+    found = Served(process, folder, env)
     try:
         found.wait()
         yield found
@@ -233,3 +247,43 @@ def test_runs_of_a_schedule_are_planned_ahead(served):
         )
         time.sleep(0.5)
     assert planned
+
+
+def test_a_run_that_needs_labels_suspends_and_goes_on_from_the_answers(served):
+    run = served.start(
+        "ask-and-adapt/ask", model=str(served.folder / "toy"), budget="6", by="margin",
+        target=str(served.folder / "target.yaml"), method="lp_ft", name="asked", epochs=1,
+    )  # fmt: skip
+    assert served.end(run, "PAUSED", "FAILED")["name"] == "Suspended"
+    request = served.folder / "home" / "requests" / run
+    asked = served.sfda("status")["labels_wanted"]
+    assert [(one["folder"], one["count"], one["flow_run_id"]) for one in asked] == [
+        (str(request), 6, run)
+    ]
+    rows = list(csv.DictReader((request / "request.csv").open()))
+    wrong = served.folder / "wrong.csv"
+    _write_answers(wrong, rows, ["cat"] * 6)
+    served.call(f"flow_runs/{run}/resume", {"run_input": {"answers": str(wrong)}})
+    time.sleep(1)
+    assert served.end(run, "PAUSED", "FAILED")["name"] == "Suspended"
+    found = served.call("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+    assert any("unknown class" in one["data"] for one in found)
+    right = served.folder / "right.csv"
+    labels = small.target_arrays()["y"]
+    _write_answers(right, rows, [small.CLASSES[labels[int(row["index"])]] for row in rows])
+    told = served.sfda("answer", request, right, "--target", served.folder / "target.yaml")
+    assert (told["answered"], told["resumed"]) == (6, run)
+    state = served.end(run)
+    assert state["type"] == "COMPLETED", state["message"]
+    after = served.sfda("status")
+    assert after["labels_wanted"] == []
+    (model,) = [one for one in after["models"] if one["name"] == "asked"]
+    assert (model["versions"], model["candidate"]) == (1, "1")
+    assert after["jobs"]["states"]["Completed"] >= 1
+
+
+def _write_answers(path: Path, rows: list[dict[str, str]], labels: list[str]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0]])
+        writer.writeheader()
+        writer.writerows([row | {"class": label} for row, label in zip(rows, labels, strict=True)])
