@@ -15,17 +15,21 @@ from prefect.exceptions import ObjectNotFound
 from sfda.errors import BadInput
 
 SILENCE = 90  # seconds without a heartbeat after which a run counts as dead
+START = 180  # seconds from a worker's taking a run to its first heartbeat
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+TAKEN = ("Pending", "Submitting")
 RUNS = {"prefect.resource.id": ["prefect.flow-run.*"]}
 OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.sfda"}
 
 
-def automations(notify: str | None = None) -> list[Automation]:
+def automations(notify: str | None = None, start: int = START) -> list[Automation]:
     """Those that we keep; `notify` is a block that takes messages, `slack-webhook/ops`.
 
-    `sfda-crash-zombies` marks a run as crashed whose process no longer beats; `sfda-go-on` starts
-    a crashed run again, and it goes on where it stopped; `sfda-tell` sends a message of a run that
-    failed for good. Raises BadInput for a block that is not there.
+    `sfda-crash-zombies` marks a run as crashed whose process no longer beats, `sfda-crash-stuck`
+    one that was taken and has not begun after `start` seconds (its worker died meanwhile, and it
+    would keep its slot); `sfda-go-on` starts a crashed run again, and it goes on where it stopped;
+    `sfda-tell` sends a message of a run that failed for good. Raises BadInput for a block that is
+    not there.
     """
     found = [
         Automation(
@@ -33,7 +37,7 @@ def automations(notify: str | None = None) -> list[Automation]:
             description="a run without heartbeat is dead",
             trigger=EventTrigger(
                 after={"prefect.flow-run.heartbeat"},
-                expect={"prefect.flow-run.heartbeat", *_ended(ENDS)},
+                expect={"prefect.flow-run.heartbeat", *_events(ENDS)},
                 match=RUNS,
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,
@@ -45,10 +49,27 @@ def automations(notify: str | None = None) -> list[Automation]:
             ],
         ),
         Automation(
+            name="sfda-crash-stuck",
+            description="a run that was taken and does not begin is dead",
+            trigger=EventTrigger(
+                after=_events(TAKEN),
+                expect={"prefect.flow-run.heartbeat", *_events(("Running", *ENDS))},
+                match=RUNS,
+                match_related=OURS,
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=timedelta(seconds=start),
+            ),
+            actions=[
+                ChangeFlowRunState(state=StateType.CRASHED, message="its process did not begin")
+            ],
+        ),
+        Automation(
             name="sfda-go-on",
             description="a crashed run goes on where it stopped",
             trigger=EventTrigger(
-                expect=_ended(("Crashed",)),
+                expect=_events(("Crashed",)),
                 match=RUNS,
                 match_related=OURS,
                 for_each={"prefect.resource.id"},
@@ -66,7 +87,7 @@ def automations(notify: str | None = None) -> list[Automation]:
                 name="sfda-tell",
                 description="a run that failed is told of",
                 trigger=EventTrigger(
-                    expect=_ended(("Failed",)),
+                    expect=_events(("Failed",)),
                     match=RUNS,
                     match_related=OURS,
                     for_each={"prefect.resource.id"},
@@ -85,7 +106,7 @@ def automations(notify: str | None = None) -> list[Automation]:
     return found
 
 
-def _ended(names: tuple[str, ...]) -> set[str]:
+def _events(names: tuple[str, ...]) -> set[str]:
     return {f"prefect.flow-run.{name}" for name in names}
 
 
@@ -102,9 +123,9 @@ def _block(address: str) -> Any:
         ) from None
 
 
-def install(notify: str | None = None) -> list[str]:
+def install(notify: str | None = None, start: int = START) -> list[str]:
     """Create them, or bring those of the same name up to date; their names."""
-    wanted = automations(notify)
+    wanted = automations(notify, start)
     with get_client(sync_client=True) as client:
         for one in wanted:
             for old in client.read_automations_by_name(one.name):

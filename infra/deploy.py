@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.automations import install
+from flows.automations import START, install
 from flows.deployments import deploy_jobs, read_jobs
 from sfda.errors import BadInput
 
@@ -32,6 +32,9 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1, help="GPUs: so many jobs run at a time")
     parser.add_argument("--jobs", type=Path, help="YAML of scheduled jobs, as for `sfda serve`")
     parser.add_argument("--notify", help="a Prefect block: slack-webhook/ops")
+    parser.add_argument(
+        "--start", type=int, default=START, help="seconds a run may take to begin (a pod: 900)"
+    )
     parser.add_argument("--type", default="process", help="of the pool gpu: process, kubernetes")
     parser.add_argument("--template", help="JSON of the pool's job template")
     given = parser.parse_args()
@@ -44,7 +47,7 @@ def main() -> None:
         prefect("work-pool", "set-concurrency-limit", "gpu", str(given.slots))
         prefect("deploy", "--all", "--prefect-file", str(HERE / "prefect.yaml"))
         names = deploy_jobs(jobs, "gpu")
-        install(given.notify)
+        install(given.notify, given.start)
     except BadInput as error:
         sys.exit(f"infra/deploy.py: {error}")
     print("\n".join(["deployed infra/prefect.yaml", *names]))

@@ -111,11 +111,11 @@ def test_the_automations_end_dead_runs_and_start_crashed_ones_again(world):
         automations("slack-webhook/nowhere")
     with pytest.raises(BadInput, match="KIND/NAME"):
         automations("slack")
-    names = ["sfda-crash-zombies", "sfda-go-on"]
+    names = ["sfda-crash-zombies", "sfda-crash-stuck", "sfda-go-on"]
     with get_client(sync_client=True) as client:
         for _ in range(2):  # the second time brings them up to date, it does not double them
             assert install() == names
-            assert [len(client.read_automations_by_name(n)) for n in names] == [1, 1]
+            assert [len(client.read_automations_by_name(n)) for n in names] == [1, 1, 1]
         for name in names:
             client.delete_automation(client.read_automations_by_name(name)[0].id)
 

@@ -131,7 +131,7 @@ def test_thirty_kills_lose_nothing_double_nothing_and_change_no_number(given, mo
                     print(
                         f"{len(killed):3d} {what:16s} {states.count('COMPLETED')} done", flush=True
                     )
-                    next_kill = time.monotonic() + rng.uniform(2, 14)
+                    next_kill = time.monotonic() + rng.uniform(5, 40)
             time.sleep(0.5)
         assert {
             r["name"]: r["state"]["message"] for r in runs if r["state_type"] != "COMPLETED"
