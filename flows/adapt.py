@@ -23,11 +23,12 @@ from sfda.config import merged
 from sfda.refs import LabelledSplit, ModelRef, Views
 from sfda.schedule import Schedule
 from tasks import manifests, tracking
-from tasks.adapt import AdaptPlan, adapt_to_target, make_plan
+from tasks.adapt import adapt_to_target, log_confinement
 from tasks.device import DeviceName, resolve
 from tasks.evaluate import evaluate, log_report, reference
 from tasks.import_model import import_source
 from tasks.models import refer
+from tasks.plans import AdaptPlan, make_plan
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.register import promote_if_better, register, report_tag
 from tasks.select import select
@@ -80,6 +81,7 @@ def adapt(
             start, predictions, manifest, plan, "best", run_id, title, device, workers,
             seconds_of(budget),
         )  # fmt: skip
+        log_confinement(found.confinement, run_id)
         chosen = select(found, plan.select_by, run_id)
         adapted = reference(chosen, start)
         seen = (plan.split, plan.seen)
@@ -93,6 +95,7 @@ def adapt(
             "manifest.sha256": manifest.sha256,
             "report": report_tag(sides),
             **({"budget": found.cut} if found.cut else {}),
+            **({"source_free": found.confinement.says} if found.confinement else {}),
         }
         version = register(adapted, name, run_id, tags, "candidate", source=start)
         promoted = promote_if_better(version, sides, start, manifest, promote, run_id, device)

@@ -13,7 +13,7 @@ from sfda.config import Config
 from sfda.refs import Adaptation, LabelledSplit, ManifestRef, ModelRef, PredictionsRef, Views
 from sfda.source import BOUND
 from tasks import manifests, tracking
-from tasks.adapt import AdaptPlan, adapt_to_target, make_plan
+from tasks.adapt import adapt_to_target
 from tasks.compare import Epochs as EpochMetrics
 from tasks.compare import (
     WeightsGone,
@@ -29,6 +29,7 @@ from tasks.compare import (
 from tasks.device import DeviceName, resolve
 from tasks.import_model import import_source
 from tasks.models import refer
+from tasks.plans import AdaptPlan, make_plan
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.select import select
 from tasks.train_source import TrainPlan, make_train_plan, spec_of, train

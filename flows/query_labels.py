@@ -19,12 +19,13 @@ from sfda.folders import data_folder
 from sfda.pictures import label_curve
 from sfda.refs import ManifestRef, ModelRef, Views
 from tasks import manifests, tracking
-from tasks.adapt import adapt_to_target, kind_of, make_plan
+from tasks.adapt import adapt_to_target
 from tasks.annotator import answer_from_labels
 from tasks.device import DeviceName, resolve
 from tasks.evaluate import evaluate_model, reference
 from tasks.import_model import import_source
 from tasks.models import refer
+from tasks.plans import kind_of, make_plan
 from tasks.pseudo_label import pseudo_label
 from tasks.query_labels import make_query_plan, query_labels, read_budget, request_text
 from tasks.requests import note

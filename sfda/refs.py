@@ -180,6 +180,23 @@ class Candidate(Config):
     sha256: str | None
 
 
+class Confinement(Config):
+    """What the adapting process could reach, as the kernel enforced it, or why it did not."""
+
+    enforced: bool
+    says: str
+    abi: int = 0  # Landlock's level
+    network: bool = True  # False: TCP was closed
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    images: int = 0  # files of the target that could be read, beside `read`
+    location: str | None = None  # the folder that they lie below
+    source_sha256: str | None = None
+    manifest_sha256: str | None = None
+    code_sha256: str | None = None
+    kernel: str | None = None
+
+
 class Adaptation(Config):
     """What one adaptation left: candidates in order, and what it cost."""
 
@@ -190,6 +207,7 @@ class Adaptation(Config):
     images_per_second: float
     peak_memory_mb: float
     cut: str | None = None  # what a budget of time left out
+    confinement: Confinement | None = None
 
 
 class Report(Config):

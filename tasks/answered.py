@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,19 +15,20 @@ from sfda.errors import BadInput
 from sfda.refs import ModelSpec, Views
 from sfda.types import UNKNOWN
 from tasks import manifests
-from tasks.home import disk_errors, home
+from tasks.home import disk_errors
 from tasks.manifests import Opened
 
 log = logging.getLogger("sfda")
 
 
 def answered_rows(
-    opened: Opened, spec: ModelSpec, views: Views, *, seed: int, device: torch.device
+    opened: Opened, spec: ModelSpec, views: Views, folder: Path, *, seed: int, device: torch.device
 ) -> LabelledRows | None:
     """The answered rows of a split in the model's classes; None where there are none.
 
-    Rows of a class that the model lacks are left out, and said to be. Raises BadInput where no
-    class is shared, and for a problem whose answers cannot be learnt from yet.
+    Masks are kept in `folder`. Rows of a class that the model lacks are left out, and said to be.
+    Raises BadInput where no class is shared, and for a problem whose answers cannot be learnt from
+    yet.
     """
     found = opened.split.answers
     if found is None:
@@ -35,7 +37,6 @@ def answered_rows(
     if found.masks is not None:
         table = np.full(256, IGNORE, dtype=np.uint8)
         table[: len(place)] = np.where(place == UNKNOWN, IGNORE, place)
-        folder = home() / "decoded"
         with disk_errors(f"masks below {folder}"):
             masks = keep_masks(found.masks, len(found.rows), spec.input, folder, table=table)
         return LabelledRows(

@@ -58,6 +58,11 @@ def home() -> Path:
     return found
 
 
+def decoded_folder() -> Path:
+    """Where decoded images are kept. It is not tried whether it can be written to."""
+    return state_folder() / "decoded"
+
+
 def prepare_environment() -> None:
     """Set what Prefect, MLflow and albumentations read at import: state below home, telemetry off.
 

@@ -31,7 +31,7 @@ from sfda.errors import BadInput
 from sfda.folders import data_folder
 from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef
 from sfda.types import UNKNOWN, Regime, TargetInfo
-from tasks.home import home
+from tasks.home import decoded_folder
 from tasks.progress import Progress
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
@@ -107,7 +107,7 @@ def open_split(manifest: Manifest, split: str, spec: InputSpec) -> Opened:
     found = read_split(manifest, split)
     key = decode_key(manifest, split, spec)
     with Progress(f"decode {manifest.name} {split}", len(found.row_ids)) as progress:
-        images = decode(found, spec, home() / "decoded", key=key, progress=progress.to)
+        images = decode(found, spec, decoded_folder(), key=key, progress=progress.to)
     return Opened(found, images)
 
 

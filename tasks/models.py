@@ -8,7 +8,6 @@ from typing import Any
 from sfda.data.bundle import bundle_digest, read_bundle, read_spec
 from sfda.errors import BadInput
 from sfda.refs import ModelRef, ModelSpec
-from tasks import tracking
 
 
 def locate(uri: str) -> Path:
@@ -17,6 +16,8 @@ def locate(uri: str) -> Path:
     Raises BadInput where nothing is there, or raw weights that were not imported.
     """
     if uri.startswith(("models:/", "runs:/")):
+        from tasks import tracking  # slow to import, and not wanted where nothing is fetched
+
         found = sorted(tracking.fetch(uri).rglob("spec.json"))
         if not found:
             raise BadInput(
@@ -38,6 +39,8 @@ def locate(uri: str) -> Path:
 
 def refer(uri: str) -> ModelRef:
     """The model at an address, its alias resolved and its content digested."""
+    from tasks import tracking
+
     fixed = tracking.canonical(uri)
     folder = locate(fixed)
     spec = read_spec(folder)

@@ -8,7 +8,8 @@ from prefect.artifacts import create_table_artifact
 from sfda.refs import Adaptation, Candidate
 from tasks import tracking
 from tasks.retry import SERVERS
-from tasks.training import best_epoch, log_history
+from tasks.training import best_epoch
+from tasks.watching import log_history
 
 
 @task(name="choice", **SERVERS)

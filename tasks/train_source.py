@@ -43,7 +43,8 @@ from tasks.labelled import labelled_batches, labelled_boxes, labelled_outputs
 from tasks.models import locate, open_model
 from tasks.reports import make_reporter
 from tasks.retry import SERVERS
-from tasks.training import Training, best_epoch, log_history
+from tasks.training import Training, best_epoch
+from tasks.watching import RunWatch, log_history
 
 CHOSEN_BY = {
     "classification": "macro_accuracy",
@@ -170,7 +171,7 @@ def train(
         judge=lambda network: Judged(judged(network, None).metrics, None),
         select_by="last" if plan.checkpoint == "last" else CHOSEN_BY[spec.problem],
         keep="best",
-        run_id=run_id,
+        watch=RunWatch(run_id, title),
         title=title,
     )
     with one_at_a_time(training.folder), tracking.system_metrics(run_id):

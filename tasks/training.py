@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +23,25 @@ from sfda.methods._base import Method
 from sfda.refs import Adaptation, Candidate, ModelSpec
 from sfda.schedule import Schedule
 from sfda.types import Batches, EpochEnd, EpochStart, Scan, State, StepEnd
-from tasks import tracking
 from tasks.device import peak_memory_mb
 from tasks.home import disk_errors
 from tasks.progress import Progress
-from tasks.run_page import RunPage
 
+Point = tuple[str, float, int]  # name, value, step
 POINTS = 25  # logged per epoch and loss; each is the mean over its steps
+
+
+class Watch(Protocol):
+    """Who is told how far a run of the loop is."""
+
+    def shown(self) -> int:
+        """How many epochs it shows already; -1 if none."""
+
+    def points(self, points: list[Point]) -> None:
+        """Metrics to show."""
+
+    def share(self, done: float) -> None:
+        """So much of the work is done, 0 to 1."""
 
 
 @dataclass
@@ -46,7 +58,7 @@ class Training:
     judge: Callable[[nn.Module], Judged]
     select_by: str  # a score, or "last"
     keep: Literal["best", "all"]
-    run_id: str
+    watch: Watch
     title: str
     budget: float | None = None  # seconds for all epochs together; None: as many as it takes
     now: Callable[[], float] = time.perf_counter
@@ -66,8 +78,7 @@ class Training:
         self._log_missing()
         self._begun = self.now()
         self._before = float(self.history[-1].get("spent", 0.0)) if self.history else 0.0
-        page = RunPage(self.title)
-        page.show(len(self.history) / self.schedule.epochs)
+        self.watch.share(len(self.history) / self.schedule.epochs)
         total = self.batches.steps(self.method.sample(0)) * self.schedule.epochs
         with Progress(self.title, total, done=self._steps_done()) as progress:
             found: list[tuple[dict[str, Tensor], StepEnd]] = []
@@ -95,7 +106,7 @@ class Training:
                         epoch = self._summary(found, time.perf_counter() - started)
                         self._end_epoch(event.adapted, event.state, epoch)
                         progress.say(_line(epoch, self.schedule.epochs))
-                        page.show(len(self.history) / self.schedule.epochs)
+                        self.watch.share(len(self.history) / self.schedule.epochs)
                         found = []
             whole = len(self.history)
             if found and not self.history:
@@ -225,13 +236,13 @@ class Training:
 
     def _log_missing(self) -> None:
         """What an earlier start finished and this run does not show yet."""
-        logged = tracking.last_step(self.run_id, "epoch") if self.history else -1
+        logged = self.watch.shown() if self.history else -1
         for epoch in self.history:
             if epoch["epoch"] + 1 > logged:
                 self._log(epoch)
 
     def _log(self, epoch: dict[str, Any]) -> None:
-        tracking.log_points(self.run_id, points_of(epoch))
+        self.watch.points(points_of(epoch))
 
     def _result(self) -> Adaptation:
         text = json.dumps(self.history, indent=1)
@@ -275,20 +286,7 @@ def best_epoch(history: list[dict[str, Any]], select_by: str) -> int:
     return int(max(history, key=lambda epoch: epoch["scores"][select_by])["epoch"])
 
 
-def log_history(adaptation: Adaptation, run_id: str) -> list[dict[str, Any]]:
-    """The history of an adaptation, after making sure that the run shows it.
-
-    It does not yet where the adaptation came from the cache.
-    """
-    history: list[dict[str, Any]] = json.loads(Path(adaptation.folder, "history.json").read_text())
-    logged = tracking.last_step(run_id, "epoch")
-    for epoch in history:
-        if epoch["epoch"] + 1 > logged:
-            tracking.log_points(run_id, points_of(epoch))
-    return history
-
-
-def points_of(epoch: dict[str, Any]) -> list[tracking.Point]:
+def points_of(epoch: dict[str, Any]) -> list[Point]:
     """One epoch of the history as metrics: losses and rate by step, scores by epoch."""
     points = [
         (f"loss/{name}", value, step)

@@ -12,6 +12,7 @@ os.environ.update(
     PREFECT_LOGGING_TO_API_ENABLED="false",
     PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL",
     HF_HUB_OFFLINE="1",
+    SFDA_CONFINE="off",  # a process for each adaptation takes seconds; its own tests switch it on
 )
 
 import shutil

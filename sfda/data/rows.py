@@ -145,14 +145,35 @@ def _content_digest(manifest: Manifest, seen: Split) -> bytes:
         return array_digest(path, manifest.arrays.image).encode()
     if path and manifest.problem != "segmentation":
         return file_digest(path).encode()
-    if manifest.problem == "pose":
-        files = tuple(dict.fromkeys(file_of(name) for name in seen.names))
-    else:
-        parts = ((name, slice_of(name)) for name in seen.names)
-        files = tuple(dict.fromkeys(part.file if part else name for name, part in parts))
+    files = _image_files(manifest, seen)
     if path:
         return members_digest(path, files).encode()
     return "".join(_content(manifest.location / name) for name in files).encode()
+
+
+def _image_files(manifest: Manifest, seen: Split) -> tuple[str, ...]:
+    """Each file that holds an image of the split, once, as it is named below the root."""
+    if manifest.problem == "pose":
+        return tuple(dict.fromkeys(file_of(name) for name in seen.names))
+    parts = ((name, slice_of(name)) for name in seen.names)
+    return tuple(dict.fromkeys(part.file if part else name for name, part in parts))
+
+
+def seen_files(manifest: Manifest, split: str) -> tuple[list[Path], list[Path]]:
+    """All files that an adaptation to `split` has to read: those of the manifest, and the images.
+
+    Files of masks are none of them, nor those of other splits. Raises BadInput.
+    """
+    seen = read_split(manifest.unlabelled(), split)
+    spec = manifest.splits[split]
+    own = [manifest.path, manifest.rows_path(spec), manifest.archive_path]
+    if spec.answers and seen.answers:
+        answers = manifest.path.parent / spec.answers.rows
+        own.append(answers)
+        if seen.answers.masks:
+            own.extend(answers.parent / row["mask"] for row in read_csv(answers)[0])
+    images = [] if manifest.archive_path else _image_files(manifest, seen)
+    return [path for path in own if path], [manifest.location / name for name in images]
 
 
 def inspect_split(manifest: Manifest, split: str) -> tuple[Found, Labels | None]:

@@ -19,7 +19,8 @@ from sfda.methods._base import Method, MethodConfig
 from sfda.refs import Adaptation, Scores
 from sfda.types import Clock, Losses, SeenViews, TargetBatch
 from tasks import tracking
-from tasks.training import Training, best_epoch, log_history
+from tasks.training import Training, best_epoch
+from tasks.watching import RunWatch, log_history
 
 EPOCHS = 4
 GIVEN = small.target_arrays()
@@ -90,7 +91,7 @@ def training(home, tmp_path) -> Callable[..., Training]:
             "judge": infomax,
             "select_by": "infomax",
             "keep": "best",
-            "run_id": run_id,
+            "watch": RunWatch(run_id, "toy"),
             "title": "toy",
         }
         return Training(**(given | changes))
@@ -133,8 +134,8 @@ def test_a_killed_run_ends_as_the_undisturbed_one(training, name, schedule):
     last = training(make(name, **schedule))
     found = last.run()
     assert outcome(found) == outcome(expected)
-    assert curves(last.run_id) == curves(undisturbed.run_id)
-    assert curves(last.run_id)["epoch"] == {1: 1, 2: 2, 3: 3, 4: 4}
+    assert curves(last.watch.run_id) == curves(undisturbed.watch.run_id)
+    assert curves(last.watch.run_id)["epoch"] == {1: 1, 2: 2, 3: 3, 4: 4}
 
 
 def test_a_run_that_is_done_is_not_run_again(training):
@@ -148,10 +149,10 @@ def test_the_history_is_shown_by_another_run_that_finds_it_done(training):
     first = training(make("shot"))
     found = first.run()
     other = training(make("shot"), "other")
-    log_history(found, other.run_id)
-    assert curves(other.run_id) == curves(first.run_id)
-    log_history(found, other.run_id)  # nothing twice
-    history = tracking.client().get_metric_history(other.run_id, "epoch")
+    log_history(found, other.watch.run_id)
+    assert curves(other.watch.run_id) == curves(first.watch.run_id)
+    log_history(found, other.watch.run_id)  # nothing twice
+    history = tracking.client().get_metric_history(other.watch.run_id, "epoch")
     assert [m.step for m in history] == [1, 2, 3, 4]
 
 
@@ -238,7 +239,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_named_with_its_step(traini
     state = torch.load(tmp_path / "run" / "state.pt")
     assert state["next_epoch"] == 1  # of 6 steps each; the spoilt second epoch is not kept
     assert epochs_on(tmp_path / "run") == ["epoch-0000"]
-    assert curves(run.run_id)["epoch"] == {1: 1}
+    assert curves(run.watch.run_id)["epoch"] == {1: 1}
 
 
 def test_weights_that_explode_in_the_last_step_of_an_epoch_end_the_run_too(training, tmp_path):
@@ -312,7 +313,7 @@ def test_a_budget_ends_the_run_with_the_epochs_that_it_allows(training):
     found = timed.run()
     assert outcome(found) == outcome(whole)[:2]
     assert found.cut == f"the budget of {budget:g} s ended after 2 of {EPOCHS} epochs"
-    assert curves(timed.run_id)["epoch"] == {1: 1, 2: 2}
+    assert curves(timed.watch.run_id)["epoch"] == {1: 1, 2: 2}
     assert whole.cut is None
 
     again = training(make("shot"), budget=budget, now=Watch()).run()
