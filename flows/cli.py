@@ -37,9 +37,11 @@ from flows.cli_app import (
     Problem,
     Set,
     Size,
+    Skeleton,
     Std,
     Workers,
     app,
+    skeleton_of,
 )
 from flows.session import as_manifest, read_settings, session, words
 from flows.status_commands import register as register_status
@@ -156,19 +158,23 @@ def import_model(
     mean: Mean = None,
     std: Std = None,
     channels: Channels = None,
+    skeleton: Skeleton = None,
     json: Json = False,
 ) -> None:
     """Register a model that was trained elsewhere."""
     with session(json, flow=True) as out:
         from flows.import_model import import_model as flow
 
+        bones = skeleton_of(skeleton, problem)
+
         spec = stated_input(
             arch, problem, file=input, size=size, resize=resize, mean=mean, std=std,
             channels=channels,
         )  # fmt: skip
         found = flow(
-            str(weights), arch, words(classes, classes_file), name, problem=problem, input=spec
-        )
+            str(weights), arch, words(classes, classes_file), name, problem=problem, input=spec,
+            skeleton=bones,
+        )  # fmt: skip
         result = {**version_of(found), "sha256": found.sha256, "mlflow_run_id": found.mlflow_run_id}
         out.show(result, f"{found.version.uri} registered, digest {found.sha256[:16]}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -33,3 +33,18 @@ Std = Annotated[str | None, typer.Option(help="0.229,0.224,0.225")]
 Channels = Annotated[str | None, typer.Option(help="rgb, bgr or gray")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 Budget = Annotated[str | None, typer.Option(help="time for the epochs, e.g. 30m: then the best")]
+Skeleton = Annotated[
+    Path | None, typer.Option(help="pose: YAML with edges, pairs, groups, unit, sigmas")
+]
+
+
+def skeleton_of(path: Path | None, problem: str) -> Any:
+    """The skeleton that a file holds, or None. Raises BadInput, also where it has no meaning."""
+    if path is None:
+        return None
+    from sfda.data.pose_build import read_skeleton
+    from sfda.errors import BadInput
+
+    if problem != "pose":
+        raise BadInput(f"--skeleton is for pose, not for {problem}")
+    return read_skeleton(path)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli_app import Json, Problem, Regime, app
+from flows.cli_app import Json, Problem, Regime, Skeleton, app, skeleton_of
 from flows.session import Output, session, words
 
 
@@ -54,7 +54,8 @@ def manifest(
         Literal["folder"] | None, typer.Option(help="images of one folder are one video or volume")
     ] = None,
     spacing: Annotated[str | None, typer.Option(help="mm between pixels, 0.5x0.5")] = None,
-    annotations: Annotated[Path | None, typer.Option(help="boxes: a COCO JSON")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="boxes or poses: a COCO JSON")] = None,
+    skeleton: Skeleton = None,
     json: Json = False,
 ) -> None:
     """Make a manifest for a folder, a zip or an npz of images."""
@@ -66,14 +67,16 @@ def manifest(
         names = words(classes, None) if classes else None
         if model and names:
             raise BadInput("give --model or --classes, not both: a model brings its class names")
+        bones = skeleton_of(skeleton, problem)
         if model:
-            from tasks.models import refer
+            from tasks.models import open_spec, refer
 
             names = refer(model).classes
+            bones = bones or open_spec(model).skeleton
         made = build_manifest(
             path, problem=problem, classes=names, labels_csv=labels, out=out, template=template,
             masks=MaskOptions.from_text(masks, values, ignore, groups, spacing),
-            annotations=annotations,
+            annotations=annotations, skeleton=bones,
             data_root=data_folder() if os.environ.get("SFDA_DATA") else None,
         )  # fmt: skip
         _show_manifest(output, made)

@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from sfda.config import Config
-from sfda.refs import InputSpec, Problem, Version
+from sfda.refs import InputSpec, Problem, Skeleton, Version
 from tasks import tracking
 from tasks.import_model import import_checkpoint
 from tasks.register import crown_if_first, register
@@ -35,15 +35,19 @@ def import_model(
     name: str,
     problem: Problem = "classification",
     input: InputSpec | None = None,
+    skeleton: Skeleton | None = None,
 ) -> ImportResult:
-    """Read a checkpoint without running anything in it, and register it as source model `name`."""
+    """Read a checkpoint without running anything in it, and register it as source model `name`.
+
+    `skeleton` says of a pose model how its joints hang together.
+    """
     tracking.check_name(name)
     path = str(Path(weights).absolute())
-    key = tracking.run_key("import", path, problem, arch, classes, name, input)
+    key = tracking.run_key("import", path, problem, arch, classes, name, input, skeleton)
     tags = {"prefect.flow_run_id": str(flow_run.id)}
     params = {"weights": path, "arch": arch, "classes": ", ".join(classes)}
     with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:
-        model = import_checkpoint(path, problem, arch, classes, input)
+        model = import_checkpoint(path, problem, arch, classes, input, skeleton)
         version = register(model, name, run_id, {"source": path, "arch": arch}, "source")
         crown_if_first(version)
     return ImportResult(

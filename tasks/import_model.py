@@ -21,7 +21,7 @@ from sfda.data.checkpoints import (
     read_weights,
 )
 from sfda.errors import BadInput
-from sfda.refs import InputSpec, ModelRef, ModelSpec, Problem
+from sfda.refs import InputSpec, ModelRef, ModelSpec, Problem, Skeleton
 from tasks import models
 from tasks.cache import key_of
 from tasks.home import disk_errors, home
@@ -60,13 +60,15 @@ def import_checkpoint(
     arch: str,
     classes: tuple[str, ...],
     input_spec: InputSpec | None,
+    skeleton: Skeleton | None = None,
 ) -> ModelRef:
     """A checkpoint as a bundle below home, its code not run and every key accounted for."""
     if problem not in LOADERS:
         known = ", ".join(LOADERS)
         raise BadInput(f"models for {problem} cannot be imported yet; those for {known} can")
+    more = {"skeleton": skeleton} if problem == "pose" else {}
     network, spec = LOADERS[problem](
-        read_weights(Path(weights)), arch=arch, classes=classes, input=input_spec
+        read_weights(Path(weights)), arch=arch, classes=classes, input=input_spec, **more
     )
     key = key_of(weights=str(Path(weights).absolute()), spec=spec)
     folder = home() / "imported" / key[:24]

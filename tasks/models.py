@@ -56,3 +56,10 @@ def refer(uri: str) -> ModelRef:
 def open_model(ref: ModelRef) -> tuple[Any, ModelSpec]:
     """The network and its spec. Raises BadInput if the content is no longer the one referred to."""
     return read_bundle(locate(ref.uri), sha256=ref.sha256)
+
+
+def open_spec(uri: str) -> ModelSpec:
+    """What is stated of the model at an address, without its weights."""
+    from tasks import tracking
+
+    return read_spec(locate(tracking.canonical(uri)))

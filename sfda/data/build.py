@@ -10,12 +10,13 @@ from sfda.data.coco_build import write_coco_manifest
 from sfda.data.labels import listed
 from sfda.data.listing import Listing, list_images
 from sfda.data.masking import MaskOptions, mask_rows
+from sfda.data.pose_build import write_pose_manifest
 from sfda.data.rows import read_csv
 from sfda.data.schema import Manifest, parse_manifest
 from sfda.data.stratify import stratify as stratify
 from sfda.data.writing import Rows, write_manifest
 from sfda.errors import BadInput
-from sfda.refs import Problem
+from sfda.refs import Problem, Skeleton
 
 Classes = Sequence[str] | int | None
 
@@ -30,6 +31,7 @@ def build_manifest(
     template: Path | None = None,
     masks: MaskOptions | None = None,
     annotations: Path | None = None,
+    skeleton: Skeleton | None = None,
     test_fraction: float = 0.2,
     data_root: Path | None = None,
     skip: frozenset[str] = frozenset(),
@@ -42,8 +44,8 @@ def build_manifest(
     labels everywhere each class is split into `adapt` (alias `train`) and `test` (alias `val`);
     with labels for some images those are `test` and the others `adapt`; without, all are `adapt`.
     For segmentation `masks` says where masks lie and what they hold; they stand for labels. For
-    detection `annotations` is a COCO JSON, whose boxes stand for them: see `coco_rows`. Files in
-    `skip` are left out.
+    detection and pose `annotations` is a COCO JSON, whose boxes or keypoints stand for them; the
+    joints' `skeleton` is for pose. Files in `skip` are left out.
 
     Raises BadInput if there are no images, or naming all labels, and all of what a template says,
     that do not fit.
@@ -65,10 +67,16 @@ def build_manifest(
         more = options.keys(names) | {"version": version}
         return write_manifest(rows, listing, problem, names, Path(out), official, data_root, more)
     if annotations:
-        if problem != "detection" or labels_csv:
+        if problem not in ("detection", "pose") or labels_csv:
             raise BadInput(
-                "--annotations is a COCO JSON of boxes, for detection; it goes without --labels"
+                "--annotations is a COCO JSON of boxes or keypoints, for detection and pose; it "
+                "goes without --labels"
             )
+        if problem == "pose":
+            return write_pose_manifest(
+                path, Path(annotations), names, skeleton, Path(out), official, test_fraction,
+                data_root,
+            )  # fmt: skip
         return write_coco_manifest(
             path, Path(annotations), names, Path(out), official, test_fraction, data_root
         )

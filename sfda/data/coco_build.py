@@ -47,7 +47,7 @@ def write_coco_manifest(
     names = classes if isinstance(classes, tuple) else _names(document)
     images = [dict(image) for image in document["images"]]
     _, faults = box_table(document, images, names)
-    faults += document_faults(document) + _absent(images, listing)
+    faults += document_faults(document) + absent(images, listing)
     if faults:
         raise BadInput(f"{annotations}: " + listed(faults, "; "))
     entries = _with_splits(images, listing, fraction)
@@ -59,7 +59,10 @@ def write_coco_manifest(
         }
     ).encode()
     row_file = out.with_suffix(".rows.json")
-    splits = _splits(entries, row_file.name, bytes_digest(table), alias="split" not in images[0])
+    splits = splits_of(
+        [(str(i["split"]), i.get("labelled", True)) for i in entries], row_file.name,
+        bytes_digest(table), alias="split" not in images[0],
+    )  # fmt: skip
     return put_manifest(
         {row_file: table}, splits, listing, "detection", names, out, official, data_root
     )
@@ -70,10 +73,11 @@ def _names(document: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(category["name"]) for category in ordered)
 
 
-def _absent(images: Sequence[Mapping[str, Any]], listing: Listing) -> list[str]:
+def absent(images: Sequence[Mapping[str, Any]], listing: Listing) -> list[str]:
+    """The fault of naming images that are not there, if it is one."""
     there = set(listing.keys)
-    absent = [str(i["file_name"]) for i in images if str(i["file_name"]) not in there]
-    return [f"images that are not in {listing.path}: {listed(absent)}"] if absent else []
+    gone = [str(i["file_name"]) for i in images if str(i["file_name"]) not in there]
+    return [f"images that are not in {listing.path}: {listed(gone)}"] if gone else []
 
 
 def _with_splits(
@@ -101,14 +105,15 @@ def _with_splits(
     return [{**image, "split": "test"} for image in images] + more
 
 
-def _splits(
-    images: Sequence[Mapping[str, Any]], row_file: str, sha256: str, *, alias: bool
+def splits_of(
+    rows: Sequence[tuple[str, bool]], row_file: str, sha256: str, *, alias: bool
 ) -> dict[str, dict[str, Any]]:
+    """Entries of a manifest's splits, of the split of each row and whether it has its labels."""
     entry = {"rows": row_file, "sha256": sha256}
     splits: dict[str, dict[str, Any]] = {}
-    whole = all(image.get("labelled", True) for image in images)
-    for name in dict.fromkeys(str(image["split"]) for image in images):
-        count = sum(str(image["split"]) == name for image in images)
+    whole = all(labelled for _, labelled in rows)
+    for name in dict.fromkeys(name for name, _ in rows):
+        count = sum(own == name for own, _ in rows)
         for split in (name, ALIASES[name]) if alias and whole and name in ALIASES else (name,):
             splits[split] = entry | {"where": name, "count": count}
     return splits

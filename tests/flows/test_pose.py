@@ -20,7 +20,9 @@ from PIL import Image
 
 from sfda.data.figures import JOINTS
 from sfda.problems import pose
+from sfda.refs import Skeleton
 from tasks import tracking
+from tasks.models import open_spec
 
 pytestmark = pytest.mark.flow
 
@@ -191,8 +193,11 @@ def test_a_published_checkpoint_is_imported_by_its_own_names(shop, tmp_path):
     torch.save(weights, tmp_path / "pose.pth")
     given = ("import-model", tmp_path / "pose.pth", "--problem", "pose", "--arch", "pose:resnet18",
              "--name", "published", "--size", "64")  # fmt: skip
-    found = sfda(*given, "--classes", ",".join(JOINTS), "--json")
+    bones = tmp_path / "bones.yaml"
+    bones.write_text(f"edges: [[{JOINTS[0]}, {JOINTS[1]}]]\n")
+    found = sfda(*given, "--classes", ",".join(JOINTS), "--skeleton", bones, "--json")
     assert found.json["uri"] == "models:/published/1"
+    assert open_spec("models:/published/1").skeleton == Skeleton(edges=((JOINTS[0], JOINTS[1]),))
     done = sfda(*given, "--classes", "a,b")
     assert done.code == 2
     assert "the checkpoint has 11 heatmaps, but 2 joints were named" in done.err
