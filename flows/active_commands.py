@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.session import as_manifest, read_settings, session, words
+from flows.session import read_settings, session, words
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option()]
@@ -32,6 +32,7 @@ def query(
     with session(json, flow=True) as output:
         from flows.answers import problem_of_model
         from flows.query_labels import query as flow
+        from tasks.manifests import as_manifest
 
         place = as_manifest(target, lambda: problem_of_model(model))
         found = flow(

@@ -60,14 +60,17 @@ def adapt(
 ) -> AdaptResult:
     """Adapt `source` to `target`, keep the epoch `select_by` prefers, report on it, register it.
 
-    `settings` are put over the method's defaults part by part; `schedule` replaces its schedule.
+    The target is a manifest, or a folder of images without labels. `settings` are put over the
+    method's defaults part by part; `schedule` replaces its schedule.
     Labels of the target, where it has any, are read by the evaluation alone, on `test_split`: by
     default "test", where the manifest has one with labels. `budget` (`30m`) limits the time of the
     epochs; the best of those that it allows is taken on as any other.
     """
     refuse_endless(flow_run)
     given = merged({"schedule": schedule.model_dump()} if schedule else {}, settings or {})
-    manifest, model = manifests.refer(target), refer(source)
+    model = refer(source)
+    target = manifests.as_manifest(target, lambda: model.problem)
+    manifest = manifests.refer(target)
     plan = make_plan(model, manifest, split, method, given, views, select_by, epochs, seed)
     name, device = name or name_of(source), resolve(device)
     title = f"adapt {short(target)} with {plan.method}"

@@ -86,6 +86,7 @@ def ask_and_adapt(
             "only a deployed run can wait for people; here call `sfda query`, `sfda answer` and "
             "`sfda adapt`, or start this one from `sfda serve`"
         )
+    target = manifests.as_manifest(target, lambda: refer(model).problem)
     folder = home() / "requests" / str(flow_run.id)
     if not (folder / FILE).is_file():
         _ask(model, target, by, budget, folder, query_settings or {}, split, seed, device)

@@ -43,7 +43,7 @@ from flows.cli_app import (
     app,
     skeleton_of,
 )
-from flows.session import as_manifest, read_settings, session, words
+from flows.session import read_settings, session, words
 from flows.status_commands import register as register_status
 
 
@@ -216,8 +216,7 @@ def adapt(
         given["settings"] = merged(taken(given, "settings"), more)
         given = {"promote": promote, "device": device, "workers": workers, **given}
         started = time.monotonic()
-        place = as_manifest(target, lambda: problem_of_model(source))
-        found = flow(source, place, views=model_views(source, views), **given)
+        found = flow(source, target, views=model_views(source, views), **given)
         result = adapt_result(found, time.monotonic() - started)
         out.show(result, adapt_text(result))
 
@@ -292,6 +291,7 @@ def predict(
 ) -> None:
     """Answers of a model for every image, as CSV."""
     with session(json) as output:
+        from tasks.manifests import as_manifest
         from tasks.predict import predict as run
 
         place = as_manifest(data, lambda: problem_of_model(model))

@@ -55,7 +55,9 @@ def query(
 
     The flow ends there: nothing waits for a person. An artifact says what is wanted.
     """
-    found, manifest = refer(model), manifests.refer(target)
+    found = refer(model)
+    target = manifests.as_manifest(target, lambda: found.problem)
+    manifest = manifests.refer(target)
     opened = manifests.open_ref(manifest)
     if split not in opened.splits:
         raise BadInput(f"{target} has no split '{split}'; there are {', '.join(opened.splits)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -11,10 +10,10 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from sfda.errors import BadInput
 
@@ -187,23 +186,6 @@ def _number(text: str) -> Any:
         return float(text)
     except ValueError:
         return text
-
-
-def as_manifest(target: str, problem: Callable[[], str]) -> str:
-    """A manifest's path; for a folder of images one without labels is made below home.
-
-    `problem` tells what it is for, which takes a look at the model.
-    """
-    if not Path(target).is_dir():
-        return target
-    from sfda.data.manifest import build_manifest
-    from tasks.home import home
-
-    folder = Path(target).absolute()
-    place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    out = home() / "manifests" / f"{folder.name}-{place}.yaml"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return str(build_manifest(folder, problem=cast("Any", problem()), out=out))
 
 
 def words(text: str | None, file: Path | None) -> tuple[str, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from sfda.data.labels import listed
 from sfda.data.manifest import (
     Manifest,
     Split,
+    build_manifest,
     file_digest,
     open_manifest,
     read_split,
@@ -31,7 +33,7 @@ from sfda.errors import BadInput
 from sfda.folders import data_folder
 from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef
 from sfda.types import UNKNOWN, Regime, TargetInfo
-from tasks.home import decoded_folder
+from tasks.home import decoded_folder, home
 from tasks.progress import Progress
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
@@ -100,6 +102,20 @@ def open_ref(ref: ManifestRef) -> Manifest:
 def seen_digest(ref: ManifestRef, split: str) -> str:
     """Digest of all that an adaptation can see of a split; labels do not count."""
     return unlabelled_digest(open_ref(ref).unlabelled(), split)
+
+
+def as_manifest(target: str, problem: Callable[[], str]) -> str:
+    """A manifest's path; for a folder of images one without labels is made below home.
+
+    `problem` tells what it is for, which takes a look at the model. Raises BadInput.
+    """
+    if not Path(target).is_dir():
+        return target
+    folder = Path(target).absolute()
+    place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    out = home() / "manifests" / f"{folder.name}-{place}.yaml"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return str(build_manifest(folder, problem=cast("Any", problem()), out=out))
 
 
 def open_split(manifest: Manifest, split: str, spec: InputSpec) -> Opened:
