@@ -108,7 +108,8 @@ def stack(*words: str) -> Iterator[Stacked]:
     """A stack with fresh secrets, until the block ends."""
     folder = Path(tempfile.mkdtemp(prefix="stack", dir="/tmp"))
     folder.chmod(0o755)  # PostgreSQL's user must get to its data
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+    ours = ("PREFECT_", "MLFLOW_", "SFDA_CONFINE", "SFDA_HOME")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     program = [sys.executable, str(ROOT / "infra" / "stack.py")]
     env = clean | {"PYTHONPATH": str(ROOT)}
     told = subprocess.run([*program, "--new-secrets"], env=env, capture_output=True, text=True)
