@@ -45,6 +45,11 @@ class Pages:
     def all(self, path: str) -> list[Any]:
         return list(self.driver.find_elements("xpath", path))
 
+    def seen(self, words: str) -> list[Any]:
+        """What can be seen and says exactly this."""
+        found = self.all(f"//*[normalize-space(.)='{words}' and not(*)]")
+        return [one for one in found if one.is_displayed()]
+
     def text(self) -> str:
         return str(self.driver.find_element("tag name", "body").text)
 
@@ -111,9 +116,9 @@ def test_a_form_refuses_what_is_wrong_and_starts_a_run_whose_pages_show_its_resu
         done = pages.wait(lambda: _ended(on, run["id"]), 180)
         assert done["state_type"] == "COMPLETED", done["state"]["message"]
         pages.driver.get(f"{prefect}/runs/flow-run/{run['id']}")
-        pages.shows("adapt", "registration", "Completed")
+        pages.shows("Completed", "Task Runs", "epoch 3/3")
         pages.keep("prefect-run")
-        pages.wait(lambda: pages.all("//*[normalize-space(text())='Artifacts']"))[-1].click()
+        pages.wait(lambda: pages.seen("Artifacts"))[0].click()
         pages.shows("adaptation-report", "pseudo-labels", "choice", "progress", "results")
         pages.keep("prefect-artifacts")
         _see_the_registry(pages, on)
