@@ -36,6 +36,7 @@ from tasks.panels import draw_panel
 from tasks.pose_panels import draw_pose_panel
 from tasks.reports import make_reporter
 from tasks.retry import SERVERS
+from tasks.shards import looks
 
 PANELS: Mapping[str, Callable[..., bytes]] = MappingProxyType(
     {"segmentation": draw_panel, "detection": draw_box_panel, "pose": draw_pose_panel}
@@ -56,8 +57,9 @@ def evaluate_model(
     network, spec = open_model(model)
     opened = _open(manifest, split, spec)
     chosen = choose(device)
-    judged = make_reporter(opened, spec, chosen)
-    return judged(place(network, chosen), spec.reject if reject is None else reject)
+    with looks(model, manifest, opened, split, spec, device) as look:
+        judged = make_reporter(opened, spec, chosen, look=look)
+        return judged(place(network, chosen), spec.reject if reject is None else reject)
 
 
 def _open(manifest: ManifestRef, split: str, spec: ModelSpec) -> Opened:

@@ -11,13 +11,9 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from sfda.data.det_predictions import keep_boxes
-from sfda.data.detecting import detect_all
-from sfda.data.loaders import scan
 from sfda.data.pose_predictions import keep_poses
-from sfda.data.posing import pose_all
 from sfda.data.predictions import keep_predictions
 from sfda.data.seg_predictions import keep_masks
-from sfda.data.segmenting import segment_all
 from sfda.refs import ManifestRef, ModelRef, PredictionsRef
 from tasks import manifests
 from tasks.cache import SameWork, key_of
@@ -26,9 +22,10 @@ from tasks.home import disk_errors, home, one_at_a_time
 from tasks.manifests import ClassShift
 from tasks.models import open_model
 from tasks.retry import SERVERS
+from tasks.shards import looks
 
-DENSE: Mapping[str, tuple[Callable[..., Any], Callable[..., PredictionsRef]]] = MappingProxyType(
-    {"segmentation": (segment_all, keep_masks), "detection": (detect_all, keep_boxes)}
+KEEP: Mapping[str, Callable[..., PredictionsRef]] = MappingProxyType(
+    {"segmentation": keep_masks, "detection": keep_boxes, "pose": keep_poses}
 )
 log = logging.getLogger("sfda")
 
@@ -56,26 +53,15 @@ def pseudo_label(
     key = key_of(source=source.sha256, seen=seen, split=split, device=chosen.type)
     folder = home() / "predictions" / key[:24]
     place(network, chosen)
-    with disk_errors(f"predictions in {folder}"), one_at_a_time(folder):
-        if spec.problem in DENSE:
-            look_at, keep = DENSE[spec.problem]
-            sizes = manifests.AnswerSizes(opened.split)
-            look = look_at(network, opened.images, spec.input, device=chosen, sizes=sizes)
-            size = len(opened.images)
-            return keep(look, spec, folder, size=size, source_sha256=source.sha256)
-        if spec.problem == "pose":
-            crops = manifests.crops_of(opened.split)
-            poses = pose_all(network, opened.images, spec.input, crops, device=chosen)
-            many = len(opened.images)
-            return keep_poses(poses, spec, folder, size=many, source_sha256=source.sha256)
-        return keep_predictions(
-            scan(opened.images, spec.input, device=chosen),
-            network,
-            spec,
-            folder,
-            size=len(opened.images),
-            source_sha256=source.sha256,
-        )
+    with (
+        disk_errors(f"predictions in {folder}"),
+        one_at_a_time(folder),
+        looks(source, target, opened, split, spec, device) as look,
+    ):
+        whole: dict[str, Any] = {"size": len(opened.images), "source_sha256": source.sha256}
+        if spec.problem == "classification":
+            return keep_predictions(lambda n, _=None: look(n), network, spec, folder, **whole)
+        return KEEP[spec.problem](look(network), spec, folder, **whole)
 
 
 def show_profile(name: str, found: PredictionsRef, shift: ClassShift) -> None:

@@ -5,58 +5,63 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
 from sfda.boxes import Boxes
-from sfda.data.detecting import detect_all
-from sfda.data.loaders import labelled_scan
 from sfda.data.people import Person
-from sfda.data.posing import Pose, pose_all
-from sfda.data.segmenting import segment_all
+from sfda.data.posing import Pose
 from sfda.evaluate import Answered, detection_report, pose_report, report, segmentation_report
 from sfda.metrics_detection import BoxesOf
 from sfda.refs import ModelSpec, Report, Skeleton
 from tasks import manifests
+from tasks.looking import Look, look_at
 from tasks.manifests import Opened
 
 Reporter = Callable[[nn.Module, float | None], Report]
 
 
 def make_reporter(
-    opened: Opened, spec: ModelSpec, device: torch.device, *, unknown: bool = True
+    opened: Opened,
+    spec: ModelSpec,
+    device: torch.device,
+    *,
+    unknown: bool = True,
+    look: Look | None = None,
 ) -> Reporter:
     """How to judge networks of this spec on an opened split, given the threshold of rejection.
 
-    Samples of `unknown` classes have a meaning where models may reject. Raises BadInput where the
-    split has no labels, or they do not fit the model's classes.
+    `look` gives the answers for all images in another way than by looking here. Samples of
+    `unknown` classes have a meaning where models may reject. Raises BadInput where the split has no
+    labels, or they do not fit the model's classes.
     """
     makers = {"segmentation": _of_masks, "detection": _of_boxes, "pose": _of_poses}
     make = makers.get(spec.problem, partial(_of_classes, unknown=unknown))
-    return make(opened, spec, device)
+    here = partial(look_at, opened=opened, spec=spec, device=device)
+    return make(opened, spec, device, look or here)
 
 
 def _of_classes(
-    opened: Opened, spec: ModelSpec, device: torch.device, *, unknown: bool
+    opened: Opened, spec: ModelSpec, device: torch.device, look: Look, *, unknown: bool
 ) -> Reporter:
     labels = manifests.labels_for(opened.split, spec.classes, unknown=unknown)
-    outputs = labelled_scan(opened.images, labels, spec.input, device=device)
+    given = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
 
     def judged(network: nn.Module, reject: float | None) -> Report:
-        return report(outputs(network), spec.classes, split=opened.split.name, reject=reject)
+        outputs = ((out, given[index]) for index, out in look(network))
+        return report(outputs, spec.classes, split=opened.split.name, reject=reject)
 
     return judged
 
 
-def _of_masks(opened: Opened, spec: ModelSpec, device: torch.device) -> Reporter:
+def _of_masks(opened: Opened, spec: ModelSpec, device: torch.device, look: Look) -> Reporter:
     table, split = manifests.mask_table(opened.split, spec.classes), opened.split
     masks = split.masks
     assert masks is not None
 
     def answers(network: nn.Module) -> Iterator[Answered]:
-        sizes = manifests.AnswerSizes(split)
-        look = segment_all(network, opened.images, spec.input, device=device, sizes=sizes)
-        for row, mask, _ in look:
+        for row, mask, _ in look(network):
             yield Answered(
                 mask,
                 table[masks.mask(row)],
@@ -70,15 +75,13 @@ def _of_masks(opened: Opened, spec: ModelSpec, device: torch.device) -> Reporter
     return judged
 
 
-def _of_boxes(opened: Opened, spec: ModelSpec, device: torch.device) -> Reporter:
+def _of_boxes(opened: Opened, spec: ModelSpec, device: torch.device, look: Look) -> Reporter:
     split = opened.split
     truth = manifests.boxes_for(split, spec.classes, unknown=True)
     counted = manifests.shared_classes(split, spec.classes)
 
     def answers(network: nn.Module) -> Iterator[tuple[BoxesOf, BoxesOf]]:
-        sizes = manifests.AnswerSizes(split)
-        look = detect_all(network, opened.images, spec.input, device=device, sizes=sizes)
-        for row, found in look:
+        for row, found in look(network):
             known = truth[row]
             yield as_arrays(found), BoxesOf(known.boxes, known.labels, None, known.crowd)
 
@@ -88,12 +91,12 @@ def _of_boxes(opened: Opened, spec: ModelSpec, device: torch.device) -> Reporter
     return judged
 
 
-def _of_poses(opened: Opened, spec: ModelSpec, device: torch.device) -> Reporter:
+def _of_poses(opened: Opened, spec: ModelSpec, device: torch.device, look: Look) -> Reporter:
     split = opened.split
-    people, crops = manifests.people_for(split, spec.classes), manifests.crops_of(split)
+    people = manifests.people_for(split, spec.classes)
 
     def answers(network: nn.Module) -> Iterator[tuple[Pose, Person]]:
-        for row, pose in pose_all(network, opened.images, spec.input, crops, device=device):
+        for row, pose in look(network):
             yield pose, people[row]
 
     def judged(network: nn.Module, reject: float | None) -> Report:

@@ -34,6 +34,12 @@ class Ragged:
             rows = np.arange(len(self))[rows]
         return [self[int(row)] for row in rows]
 
+    def part(self, first: int, end: int) -> Ragged:
+        """The images from one place to before another."""
+        found = Ragged(self.path)
+        found.shapes, found.starts = self.shapes[first:end], self.starts[first:end]
+        return found
+
     def __reduce__(self) -> Any:
         return Ragged, (self.path,)  # a worker process maps the file itself
 

@@ -1,0 +1,123 @@
+"""Looks at big targets in parts, on whatever engine a Prefect task runner brings.
+
+`SFDA_SHARDS` says how many parts; 1, the default, looks in one. `SFDA_TASK_RUNNER` is `threads`,
+`ray` or `dask`, and `SFDA_TASK_RUNNER_ADDRESS` the cluster's address; all its machines must see
+`$SFDA_HOME` and the data. The answers are those of one look, so none of this is in a cache's key.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from sfda.errors import BadInput
+from sfda.refs import ManifestRef, ModelRef, ModelSpec
+from tasks import manifests
+from tasks.cache import code_digest, key_of
+from tasks.device import DeviceName, choose, place
+from tasks.home import home, one_at_a_time
+from tasks.looking import Look, look_at, read_parts, spans, write_part
+from tasks.manifests import Opened
+from tasks.models import open_model
+from tasks.retry import SERVERS
+
+RUNNERS = ("threads", "ray", "dask")
+
+
+def shard_count() -> int:
+    """`SFDA_SHARDS`. Raises BadInput for what is no number from 1."""
+    text = os.environ.get("SFDA_SHARDS", "1")
+    if not text.isdigit() or int(text) < 1:
+        raise BadInput(f"SFDA_SHARDS={text} should be a number of parts, 1 or more")
+    return int(text)
+
+
+def make_runner(parts: int) -> Any:
+    """The task runner that `SFDA_TASK_RUNNER` names. Raises BadInput, also where it is missing."""
+    name = os.environ.get("SFDA_TASK_RUNNER", "threads")
+    address = os.environ.get("SFDA_TASK_RUNNER_ADDRESS") or None
+    if name not in RUNNERS:
+        raise BadInput(f"SFDA_TASK_RUNNER={name} should be one of {', '.join(RUNNERS)}")
+    if name == "threads":
+        return ThreadPoolTaskRunner(max_workers=min(parts, os.cpu_count() or 1))
+    try:
+        if name == "ray":
+            from prefect_ray import RayTaskRunner as Runner
+        else:
+            from prefect_dask import DaskTaskRunner as Runner
+    except ImportError:
+        raise BadInput(
+            f"SFDA_TASK_RUNNER={name} needs the package prefect-{name}: pip install prefect-{name}"
+        ) from None
+    return Runner(address=address) if address else Runner()
+
+
+@contextmanager
+def looks(
+    model: ModelRef,
+    target: ManifestRef,
+    opened: Opened,
+    split: str,
+    spec: ModelSpec,
+    device: DeviceName,
+) -> Iterator[Look]:
+    """How to look at a split with this model; where it is to be done in parts, they are ready.
+
+    What is given is called with the network, and may be called again.
+    """
+    chosen, parts = choose(device), shard_count()
+    found = spans(len(opened.images), parts, spec)
+    if parts == 1 or len(found) == 1:
+        yield lambda network: look_at(network, opened, spec, chosen)
+        return
+    key = key_of(
+        model=model.sha256, target=target.sha256, split=split, spans=found, device=chosen.type,
+        code=code_digest(),
+    )  # fmt: skip
+    folder = home() / "parts" / key[:24]
+    with one_at_a_time(folder):
+        files = [folder / f"{first:09d}.npz" for first, _ in found]
+        with make_runner(len(found)) as runner:
+            given = {"model": model, "target": target, "split": split, "device": device}
+            waiting = [
+                runner.submit(look_at_part, parameters={**given, "span": span, "file": str(file)})
+                for span, file in zip(found, files, strict=True)
+            ]
+            for one in waiting:
+                one.result()
+        yield lambda _network: read_parts(files, spec.problem, chosen)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@task(
+    name="a part of a look",
+    task_run_name="rows {span[0]} to {span[1]}",
+    cache_policy=NO_CACHE,
+    **SERVERS,
+)
+def look_at_part(
+    model: ModelRef,
+    target: ManifestRef,
+    split: str,
+    span: tuple[int, int],
+    file: str,
+    device: DeviceName,
+) -> None:
+    """Answers for the rows of `span`, kept in `file`; one that is there already stays."""
+    if Path(file).is_file():
+        return
+    network, spec = open_model(model)
+    chosen = choose(device)
+    opened = manifests.open_split(manifests.open_ref(target).unlabelled(), split, spec.input)
+    answers = look_at(place(network, chosen), opened, spec, chosen, (span[0], span[1]))
+    with torch.inference_mode():
+        write_part(Path(file), answers, spec.problem)
