@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def test_parts_give_what_the_whole_gives(world, case, request, monkeypatch):
     assert ran == []
     monkeypatch.setenv("SFDA_SHARDS", "3")
     parts, in_parts, ran = looked(world, f"parts-{name}", model, target)
-    assert len(ran) >= 4  # at least two for each of the two looks
+    if "SFDA_TASK_RUNNER" not in os.environ:  # others run them in processes of their own
+        assert len(ran) >= 4  # at least two for each of the two looks
     assert parts.sha256 == one.sha256  # an index of digests of every file
     assert in_parts == report
 

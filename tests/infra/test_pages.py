@@ -86,8 +86,8 @@ def pages() -> Iterator[Pages]:
 def test_a_form_refuses_what_is_wrong_and_starts_a_run_whose_pages_show_its_results(
     pages, tmp_path
 ):
-    small.bundle(tmp_path / "toy")
-    target = small.write(tmp_path, "target", small.target_arrays(), small.TARGET)
+    small.bundle(tmp_path / "scanner")
+    target = small.write(tmp_path / "new-site", "target", small.target_arrays(), small.TARGET)
     with stacked.stack("--workers", "1") as on:
         prefect = on.env["PREFECT_API_URL"].removesuffix("/api")
         found = on.call("deployments/name/adapt/adapt")
@@ -99,7 +99,7 @@ def test_a_form_refuses_what_is_wrong_and_starts_a_run_whose_pages_show_its_resu
         pages.wait(lambda: "/login" not in pages.driver.current_url)
         pages.driver.get(form)
         source, where = pages.wait(lambda: pages.all("//textarea"))[:2]
-        source.send_keys(str(tmp_path / "toy"))
+        source.send_keys(str(tmp_path / "scanner"))
         where.send_keys(str(target))
         pages.press("int")
         epochs = pages.wait(lambda: pages.all("//input[@type='number']"))[0]
@@ -134,9 +134,9 @@ def _see_the_registry(pages: Pages, on: stacked.Stacked) -> None:
     user, password = (on.env[f"MLFLOW_TRACKING_{n}"] for n in ("USERNAME", "PASSWORD"))
     plain = on.env["MLFLOW_TRACKING_URI"].removeprefix("http://")
     pages.driver.get(f"http://{user}:{password}@{plain}/")
-    pages.driver.get(f"http://{plain}/#/models/toy/versions/1")
-    pages.shows("toy", "Version 1", "candidate")
+    pages.driver.get(f"http://{plain}/#/models/scanner/versions/1")
+    pages.shows("scanner", "Version 1", "candidate")
     pages.keep("mlflow-version")
-    pages.driver.get(f"http://{plain}/#/models/toy")
-    pages.shows("toy", "Version 1", "candidate")
+    pages.driver.get(f"http://{plain}/#/models/scanner")
+    pages.shows("scanner", "Version 1", "candidate")
     pages.keep("mlflow-model")
