@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -11,6 +13,9 @@ from sfda.queries._base import Pool, Rows
 
 CENTRES = 256  # labelled rows whose distances are taken at once
 NEXT = 1024  # farthest rows among which the next of a cover are looked for
+SHARE = 8  # all distances are brought up to date after so large a part of the rows taken,
+AT_ONCE = 32  # at most so many
+REFUSALS = 64  # draws refused before they are
 
 
 def k_centre(pool: Pool, free: Rows, budget: int, *, centres: Rows) -> Rows:
@@ -91,37 +96,66 @@ def plus_plus(pool: Pool, free: Rows, budget: int, *, seed: int) -> Rows:
     arXiv:1906.03671, algorithm 1), which are never formed: <a x h, b x g> = <a, b> <h, g>.
 
     The first row has the largest norm, as in the authors' code; each further one is drawn with
-    probability proportional to its squared distance from the nearest taken so far.
+    probability proportional to its squared distance from the nearest taken so far. Distances are
+    brought up to date for many rows taken at once; until then a row is drawn by the old, larger
+    one and kept with the probability new by old, which is the same draw.
     """
     generator = np.random.default_rng(seed)
-    norms = torch.cat(
-        [
-            a.square().sum(1) * h.square().sum(1)
-            for (_, a), (_, h) in zip(pool.passes("residual"), pool.passes("features"), strict=True)
-        ]
-    ).double()
+    norms = torch.cat([n.square().sum(1) * m.square().sum(1) for _, n, m in _factors(pool)])
     barred = torch.ones(pool.size, dtype=torch.bool)
     barred[torch.from_numpy(free)] = False
     near = torch.full((pool.size,), torch.inf, dtype=torch.double)
     chosen = [int(norms.masked_fill(barred, -torch.inf).argmax())]
+    fresh, weights, refused = _Taken(pool, norms, chosen), near, 0
     while len(chosen) < budget:
-        row = np.array(chosen[-1:])
-        a, h = pool.gather("residual", row)[0], pool.gather("features", row)[0]
-        products = torch.cat(
-            [
-                (x @ a) * (y @ h)
-                for (_, x), (_, y) in zip(
-                    pool.passes("residual"), pool.passes("features"), strict=True
-                )
-            ]
-        ).double()
-        near = torch.minimum(near, (norms + norms[chosen[-1]] - 2 * products).clamp_min(0))
-        barred[chosen[-1]] = True
-        weights = near.masked_fill(barred, 0).cumsum(0)
-        if weights[-1] <= 0:  # all that is left equals something taken
-            left = free[~np.isin(free, chosen)]
-            chosen += left[: budget - len(chosen)].tolist()
-            break
+        if len(fresh.rows) >= min(max(1, len(chosen) // SHARE), AT_ONCE) or refused == REFUSALS:
+            for first, a, h in _factors(pool) if fresh.rows else ():
+                rows = slice(first, first + len(a))
+                near[rows] = torch.minimum(near[rows], fresh.distances(a, h, norms[rows]))
+            barred[chosen] = True
+            weights = near.masked_fill(barred, 0).cumsum(0)
+            fresh, refused = _Taken(pool, norms, []), 0
+            if weights[-1] <= 0:  # all that is left equals something taken
+                left = free[~np.isin(free, chosen)]
+                chosen += left[: budget - len(chosen)].tolist()
+                break
         place = torch.searchsorted(weights, generator.random() * weights[-1], right=True)
-        chosen.append(int(place.clamp_max(pool.size - 1)))
+        row = int(place.clamp_max(pool.size - 1))
+        one = _Taken(pool, norms, [row])
+        now = float(fresh.distances(one.residual, one.feature, one.norms)) if fresh.rows else np.inf
+        if generator.random() * float(near[row]) < min(now, float(near[row])):
+            chosen.append(row)
+            fresh.add(one)
+        else:
+            refused += 1
     return np.array(chosen, dtype=np.int64)
+
+
+class _Taken:
+    """Rows taken, as factors of their products."""
+
+    def __init__(self, pool: Pool, norms: Float[Tensor, " N"], rows: list[int]) -> None:
+        self.rows = list(rows)
+        index = np.array(rows, dtype=np.int64)
+        self.residual, self.feature = (pool.gather(f, index) for f in ("residual", "features"))
+        self.norms = norms[torch.from_numpy(index)]
+
+    def add(self, more: _Taken) -> None:
+        """These rows too."""
+        self.rows += more.rows
+        self.residual = torch.cat([self.residual, more.residual])
+        self.feature = torch.cat([self.feature, more.feature])
+        self.norms = torch.cat([self.norms, more.norms])
+
+    def distances(self, a: Tensor, h: Tensor, norms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Squared distances of products to the nearest of these."""
+        products = ((a @ self.residual.T) * (h @ self.feature.T)).double()
+        found = norms.double()[:, None] + self.norms.double() - 2 * products
+        return found.amin(1).clamp_min(0)
+
+
+def _factors(pool: Pool) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(first row, residuals, features) shard by shard."""
+    both = zip(pool.passes("residual"), pool.passes("features"), strict=True)
+    for (first, a), (_, h) in both:
+        yield first, a, h

@@ -82,19 +82,40 @@ def test_coreset_takes_the_farthest_from_what_is_labelled() -> None:
     assert first == [3], "the mean is 4.8"
 
 
-def test_badge_is_k_means_plus_plus_over_whole_gradients() -> None:
+@pytest.mark.parametrize("share", [1, 8])  # 1: the third row is drawn by old distances
+def test_badge_draws_as_k_means_plus_plus_over_whole_gradients(
+    monkeypatch: pytest.MonkeyPatch, share: int
+) -> None:
+    monkeypatch.setattr("sfda.queries._cover.SHARE", share)
+    monkeypatch.setattr("sfda.queries._cover.AT_ONCE", 8 // share)
     logits, features = drawn(3)
-    given = pool(logits, features)
-    rows = made("badge").choose(given, 12, seed=1)
+    logits, features, draws = logits[:9], features[:9], 300
     whole = summarise(features, logits)
     gradient = torch.einsum("nk,nd->nkd", whole.residual, whole.features).flatten(1).double()
-    rng, taken = np.random.default_rng(1), [int(gradient.square().sum(1).argmax())]
-    while len(taken) < 12:
-        near = torch.cdist(gradient, gradient[taken]).square().amin(1)
-        near[taken] = 0
-        total = near.cumsum(0)
-        taken.append(int(torch.searchsorted(total, rng.random() * total[-1], right=True)))
-    assert rows.tolist() == taken
+    apart = torch.cdist(gradient, gradient).square()
+    first = int(gradient.square().sum(1).argmax())
+    second = apart[first] / apart[first].sum()
+    third = torch.zeros(9, dtype=torch.double)
+    for row, chance in enumerate(second.tolist()):
+        near = torch.minimum(apart[first], apart[row])
+        third += chance * near / near.sum()
+    seen = torch.zeros(2, 9, dtype=torch.double)
+    for seed in range(draws):
+        rows = made("badge").choose(pool(logits, features), 3, seed=seed).tolist()
+        assert rows[0] == first
+        seen[0, rows[1]] += 1
+        seen[1, rows[2]] += 1
+    for found, expected in zip(seen / draws, (second, third), strict=True):
+        spread = (expected * (1 - expected) / draws).sqrt()
+        assert ((found - expected).abs() <= 4.5 * spread + 1e-9).all()
+
+
+def test_badge_takes_no_row_twice_and_is_the_same_under_one_seed() -> None:
+    logits, features = drawn(3)
+    given = pool(logits, features)
+    rows = made("badge").choose(given, 30, seed=1)
+    assert len(set(rows.tolist())) == 30
+    np.testing.assert_array_equal(rows, made("badge").choose(given, 30, seed=1))
 
 
 def test_badge_of_equal_rows_still_fills_the_budget() -> None:
