@@ -114,13 +114,14 @@ def label_curve(rows: Sequence[Any], floor: Mapping[str, float], *, title: str) 
     """Score against labels spent: a panel a method, a line a query, means over the seeds."""
     metric = "overall_accuracy" if "overall_accuracy" in floor else main_metric(dict(floor))
     methods = list(dict.fromkeys(row["method"] for row in rows))
+    colours = {by: f"C{n}" for n, by in enumerate(dict.fromkeys(row["query"] for row in rows))}
     figure = Figure(figsize=(1.5 + 4.5 * len(methods), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
     figure.suptitle(title, fontsize=12)
     for axes, method in zip(panels, methods, strict=True):
         own = [row for row in rows if row["method"] == method]
-        for by in dict.fromkeys(row["query"] for row in own):
+        for by in (by for by in colours if any(row["query"] == by for row in own)):
             spent = sorted({row["labels"] for row in own if row["query"] == by})
             values = [
                 [r["metrics"][metric] for r in own if (r["query"], r["labels"]) == (by, n)]
@@ -128,7 +129,8 @@ def label_curve(rows: Sequence[Any], floor: Mapping[str, float], *, title: str) 
             ]
             means = [100 * float(np.mean(found)) for found in values]
             spreads = [100 * float(np.std(found)) for found in values]
-            axes.errorbar(spent, means, yerr=spreads, marker="o", capsize=2, label=by)
+            look = {"marker": "o", "capsize": 2, "color": colours[by]}
+            axes.errorbar(spent, means, yerr=spreads, label=by, **look)
         axes.axhline(100 * floor[metric], color="0.6", linestyle="--", linewidth=1)
         axes.set_title(method)
         axes.set_xlabel("labels")
