@@ -36,4 +36,4 @@ def test_a_query_has_one_colour_and_its_points_are_means(monkeypatch: pytest.Mon
     colours = [{line.get_color() for line in own.values()} for own in found.values()]
     assert all(len(own) == 1 for own in colours)
     assert len(set.union(*colours)) == 3
-    np.testing.assert_allclose(found["random"]["lftl"].get_ydata(), [60.0])
+    np.testing.assert_allclose(found["random"]["lftl"].get_ydata().astype(float), [60.0])
