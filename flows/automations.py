@@ -32,38 +32,19 @@ def automations(notify: str | None = None, start: int = START) -> list[Automatio
     not there.
     """
     found = [
-        Automation(
-            name="sfda-crash-zombies",
-            description="a run without heartbeat is dead",
-            trigger=EventTrigger(
-                after={"prefect.flow-run.heartbeat"},
-                expect={"prefect.flow-run.heartbeat", *_events(ENDS)},
-                match=RUNS,
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=timedelta(seconds=SILENCE),
-            ),
-            actions=[
-                ChangeFlowRunState(state=StateType.CRASHED, message="its process no longer beats")
-            ],
+        _dead(
+            "sfda-crash-zombies",
+            "its process no longer beats",
+            SILENCE,
+            after={"prefect.flow-run.heartbeat"},
+            or_else=ENDS,
         ),
-        Automation(
-            name="sfda-crash-stuck",
-            description="a run that was taken and does not begin is dead",
-            trigger=EventTrigger(
-                after=_events(TAKEN),
-                expect={"prefect.flow-run.heartbeat", *_events(("Running", *ENDS))},
-                match=RUNS,
-                match_related=OURS,
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=timedelta(seconds=start),
-            ),
-            actions=[
-                ChangeFlowRunState(state=StateType.CRASHED, message="its process did not begin")
-            ],
+        _dead(
+            "sfda-crash-stuck",
+            "its process did not begin",
+            start,
+            after=_events(TAKEN),
+            or_else=("Running", *ENDS),
         ),
         Automation(
             name="sfda-go-on",
@@ -104,6 +85,29 @@ def automations(notify: str | None = None, start: int = START) -> list[Automatio
             )
         )
     return found
+
+
+def _dead(
+    name: str, message: str, seconds: float, *, after: set[str], or_else: tuple[str, ...]
+) -> Automation:
+    """Mark a run as crashed that after such an event shows no heartbeat, nor one of these states.
+
+    It holds for every run of the server: a run within one of ours carries none of our tags.
+    """
+    return Automation(
+        name=name,
+        description=f"a run is dead: {message}",
+        trigger=EventTrigger(
+            after=after,
+            expect={"prefect.flow-run.heartbeat", *_events(or_else)},
+            match=RUNS,
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=seconds),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
+    )
 
 
 def _events(names: tuple[str, ...]) -> set[str]:

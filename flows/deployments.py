@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
 from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
@@ -21,7 +20,7 @@ from flows.parameters import Duration, seconds_of
 from flows.promote import promote, rollback
 from flows.query_labels import query
 from flows.refresh_target import refresh_target
-from sfda.config import Config, say_faults
+from sfda.config import Config, read_yaml, say_faults
 from sfda.errors import BadInput
 
 TAGS = ["sfda"]  # the automations look for it
@@ -74,12 +73,7 @@ def read_jobs(file: Path) -> tuple[Job, ...]:
     Keys of a job beyond its name, schedule, target and source are parameters of `refresh_target`.
     Relative targets and bundles are relative to the file.
     """
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"no file {file}; it should list jobs, see README") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(file, "it should list jobs, see README")
     if not isinstance(raw, dict) or not isinstance(raw.get("jobs"), list):
         raise BadInput(f"{file} should have a key `jobs`, a list")
     own = set(Job.model_fields) - {"parameters"}

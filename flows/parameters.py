@@ -9,11 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
 
 from sfda import plugins
-from sfda.config import Config, merged, say_faults
+from sfda.config import Config, merged, read_yaml, say_faults
 from sfda.errors import BadInput
 from sfda.refs import InputSpec, SideBySide, Version
 from sfda.source import BOUND
@@ -159,10 +158,7 @@ def read_input(
 
 
 def _mapping(file: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file} is not YAML: {error}") from None
+    found = read_yaml(file, "it should say size, mean, std and channels")
     if not isinstance(found, dict):
         raise BadInput(f"{file} should say size, mean, std and channels as `name: value` lines")
     return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sfda.errors import BadInput
@@ -59,3 +61,13 @@ def _say(fault: Any, kind: type[BaseModel]) -> str:
     near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
     return f"there is no '{name}'; {hint}"
+
+
+def read_yaml(file: Path, hint: str) -> Any:
+    """What a YAML (or JSON) file says. Raises BadInput; `hint` tells what it should hold."""
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"no file {file}; {hint}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{file} is not YAML: {' '.join(str(error).split())}") from None

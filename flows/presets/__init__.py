@@ -6,8 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sfda.config import read_yaml
 from sfda.errors import BadInput
 
 HERE = Path(__file__).parent
@@ -27,10 +26,7 @@ def read(preset: str, *, allowed: set[str] | None = None) -> dict[str, Any]:
         near = difflib.get_close_matches(preset, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
         raise BadInput(f"no preset and no file '{preset}'; {hint}")
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file} is not YAML: {error}") from None
+    found = read_yaml(file, "a preset holds parameters")
     if not isinstance(found, dict):
         raise BadInput(f"{file} holds no parameters: write `name: value` lines")
     if allowed is not None and (unknown := sorted(set(found) - allowed)):

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from sfda.config import say_faults
+from sfda.config import read_yaml, say_faults
 from sfda.data.coco import Document, document_faults, read_coco
 from sfda.data.coco_build import KEPT, absent, splits_of
 from sfda.data.digests import bytes_digest
@@ -31,12 +30,7 @@ def read_skeleton(path: Path) -> Skeleton:
 
     A manifest's own entry `skeleton` is taken too. Raises BadInput.
     """
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"no skeleton at {path}; it is a YAML file with edges, pairs ...") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    found = read_yaml(path, "a skeleton is a YAML file with edges, pairs ...")
     if isinstance(found, dict) and "skeleton" in found:
         found = found["skeleton"]
     try:
