@@ -16,7 +16,7 @@ from sfda.errors import BadInput
 
 SILENCE = 90  # seconds without a heartbeat after which a run counts as dead
 START = 180  # seconds from a worker's taking a run to its first heartbeat
-ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused")  # no process beats
 TAKEN = ("Pending", "Submitting")
 RUNS = {"prefect.resource.id": ["prefect.flow-run.*"]}
 OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.sfda"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -98,16 +99,15 @@ class _From(Sequence[Any]):
 
 
 def write_part(file: Path, answers: Iterator[Any], problem: str) -> None:
-    """Keep answers in one file, which is whole or not there."""
-    columns: dict[str, np.ndarray[Any, Any]] = {}
-    for number, answer in enumerate(answers):
-        for name, value in _arrays(answer, problem).items():
-            columns[f"{number:09d}.{name}"] = value
+    """Keep answers in one file (npz), each as it comes; the file is whole or not there."""
     with disk_errors(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{file.name}.{os.getpid()}")
-        with part.open("wb") as opened:
-            np.savez(opened, **columns)  # type: ignore[arg-type]
+        with zipfile.ZipFile(part, "w") as opened:
+            for number, answer in enumerate(answers):
+                for name, value in _arrays(answer, problem).items():
+                    with opened.open(f"{number:09d}.{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, value, allow_pickle=False)
         os.replace(part, file)
 
 

@@ -1,4 +1,4 @@
-"""Which failures of a stage another try may mend: those of servers, never those of input."""
+"""Which failures of a stage another try may mend: of servers and killed processes, not of input."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import httpx
 import requests
 
 from tasks import tracking
+from tasks.confined import ProcessDied
 
+PASSING = (requests.ConnectionError, requests.Timeout, httpx.TransportError, ProcessDied)
 WAITS = [2, 10, 30, 60]  # seconds before each further try
 
 
 def passes_by(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether a stage failed for a server that did not answer, or was too busy.
+    """Whether a stage failed for a server that did not answer, or for a process that was killed.
 
-    Bad input, a loss that is not finite, a bug or a lack of memory would fail again.
+    Bad input, a loss that is not finite or a bug would fail again.
     """
     error = state.result(raise_on_failure=False)
-    return any(_of_a_server(one) for one in _chain(error))
+    return any(_passes(one) for one in _chain(error))
 
 
-def _of_a_server(error: BaseException) -> bool:
-    if isinstance(error, (requests.ConnectionError, requests.Timeout, httpx.TransportError)):
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, PASSING):
         return True
     return tracking.is_transient(error)
 

@@ -80,8 +80,8 @@ def looks(
         yield lambda network: look_at(network, opened, spec, chosen)
         return
     key = key_of(
-        model=model.sha256, target=target.sha256, split=split, spans=found, device=chosen.type,
-        code=code_digest(),
+        model=model.sha256, seen=manifests.seen_digest(target, split), split=split, spans=found,
+        device=chosen.type, code=code_digest(),
     )  # fmt: skip
     folder = home() / "parts" / key[:24]
     with one_at_a_time(folder):

@@ -112,6 +112,8 @@ def test_the_automations_end_dead_runs_and_start_crashed_ones_again(world):
     with pytest.raises(BadInput, match="KIND/NAME"):
         automations("slack")
     names = ["sfda-crash-zombies", "sfda-crash-stuck", "sfda-go-on"]
+    for dead in automations()[:2]:  # a run that waits for people has no process, and is not dead
+        assert "prefect.flow-run.Suspended" in dead.trigger.expect
     with get_client(sync_client=True) as client:
         for _ in range(2):  # the second time brings them up to date, it does not double them
             assert install() == names

@@ -10,6 +10,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UN
 from prefect.states import Failed
 
 from sfda.errors import BadInput
+from tasks.confined import ProcessDied
 from tasks.retry import passes_by
 
 
@@ -28,10 +29,11 @@ def caused(error: Exception, cause: Exception) -> Exception:
         requests.ConnectionError("refused"),
         httpx.ConnectError("refused"),
         MlflowException("down", TEMPORARILY_UNAVAILABLE),
+        ProcessDied("killed"),
         caused(RuntimeError("while logging"), requests.Timeout("slow")),
     ],
 )
-def test_a_server_that_does_not_answer_is_asked_again(error, monkeypatch):
+def test_what_may_pass_is_tried_again(error, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert failed(error)
 
