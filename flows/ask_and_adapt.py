@@ -26,6 +26,7 @@ from flows.parameters import (
     seconds_of,
     short,
 )
+from flows.query_labels import ask_people
 from sfda.data.answering import take_answers
 from sfda.data.requests import FILE, read_request
 from sfda.errors import BadInput
@@ -34,8 +35,7 @@ from tasks import manifests
 from tasks.device import DeviceName, resolve
 from tasks.home import home
 from tasks.models import refer
-from tasks.query_labels import make_query_plan, query_labels, read_budget, request_text
-from tasks.requests import forget, note
+from tasks.requests import forget
 
 WEEK = "7d"
 MANIFESTS = (".yaml", ".yml")
@@ -89,29 +89,16 @@ def ask_and_adapt(
     target = manifests.as_manifest(target, lambda: refer(model).problem)
     folder = home() / "requests" / str(flow_run.id)
     if not (folder / FILE).is_file():
-        _ask(model, target, by, budget, folder, query_settings or {}, split, seed, device)
+        ask_people(
+            refer(model), target, by, budget, folder, split, query_settings or {}, seed,
+            resolve(device), waits=str(flow_run.id),
+        )  # fmt: skip
     answered = _answered(folder, target, seconds_of(patience) or 0.0)
     return adapt(
         model, answered, method=method, settings=settings, select_by=select_by, epochs=epochs,
         seed=seed, name=name or name_of(model), split=split, promote=promote, device=device,
         budget=time_budget,
     )  # fmt: skip
-
-
-def _ask(
-    model: str, target: str, by: str, budget: str, folder: Path, settings: dict[str, Any],
-    split: str, seed: int, device: DeviceName,
-) -> None:  # fmt: skip
-    """Write the request, keep that it waits, and say so on the run's page."""
-    found, manifest = refer(model), manifests.refer(target)
-    opened = manifests.open_ref(manifest)
-    if split not in opened.splits:
-        raise BadInput(f"{target} has no split '{split}'; there are {', '.join(opened.splits)}")
-    number = read_budget(budget, opened.splits[split].count)
-    plan = make_query_plan(found.problem, by, number, split, settings, seed, False)
-    request = query_labels(found, manifest, plan, str(folder), None, resolve(device))
-    note(folder, request, target, by, str(flow_run.id))
-    create_markdown_artifact(request_text(request, str(folder)), key="labels-wanted")
 
 
 def _answered(folder: Path, target: str, patience: float) -> str:

@@ -57,15 +57,40 @@ def query(
     """
     found = refer(model)
     target = manifests.as_manifest(target, lambda: found.problem)
+    return ask_people(
+        found, target, by, budget, Path(out), split, settings or {}, seed, resolve(device),
+        before=before, copy_images=copy_images,
+    )  # fmt: skip
+
+
+def ask_people(
+    model: ModelRef,
+    target: str,
+    by: str,
+    budget: str,
+    folder: Path,
+    split: str,
+    settings: dict[str, Any],
+    seed: int,
+    device: DeviceName,
+    *,
+    before: str | None = None,
+    copy_images: bool = False,
+    waits: str | None = None,
+) -> Request:
+    """Write a request, keep that it waits, and say on the run's page what is wanted.
+
+    `waits` is the flow run that goes on from the answers. Raises BadInput.
+    """
     manifest = manifests.refer(target)
     opened = manifests.open_ref(manifest)
     if split not in opened.splits:
         raise BadInput(f"{target} has no split '{split}'; there are {', '.join(opened.splits)}")
     number = read_budget(budget, opened.splits[split].count)
-    plan = make_query_plan(found.problem, by, number, split, settings or {}, seed, copy_images)
-    request: Request = query_labels(found, manifest, plan, out, before, resolve(device))
-    note(Path(out), request, target, by, None)
-    create_markdown_artifact(request_text(request, out), key="labels-wanted")
+    plan = make_query_plan(model.problem, by, number, split, settings, seed, copy_images)
+    request: Request = query_labels(model, manifest, plan, str(folder), before, device)
+    note(folder, request, target, by, waits)
+    create_markdown_artifact(request_text(request, str(folder)), key="labels-wanted")
     return request
 
 

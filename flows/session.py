@@ -170,14 +170,12 @@ def read_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def _from_file(file: Path, pair: str) -> Any:
-    import yaml
+    from sfda.config import read_yaml
 
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"--set {pair}: there is no file {file}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"--set {pair}: {file} is no YAML: {error}") from None
+        return read_yaml(file, "@ takes a YAML file")
+    except BadInput as error:
+        raise BadInput(f"--set {pair}: {error}") from None
 
 
 def _number(text: str) -> Any:

@@ -91,3 +91,25 @@ def test_a_read_of_the_source_is_denied_in_the_process_and_in_its_loaders(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(RuntimeError, match=f"Permission denied: .*{source.name}"):
         adapted(world, f"spied{workers}", "--method", "shot", "--workers", workers)
+
+
+DIES = """
+import os, pathlib, signal, sys
+
+if "tasks.confined" in sys.orig_argv:
+    marker = pathlib.Path(os.environ["TMPDIR"]).parent / "died"
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_process_is_started_again_and_finds_the_same(world, monkeypatch, tmp_path):
+    expected, _, _ = adapted(world, "unharmed", "--method", "shot")
+    monkeypatch.delenv("SFDA_CONFINE")
+    (tmp_path / "sitecustomize.py").write_text(DIES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    said, tags, _ = adapted(world, "killed", "--method", "shot")
+    assert list((world.folder / "homes" / "killed").glob("runs/*/died"))
+    assert tags["source_free"].startswith("enforced")
+    assert (said["scores"], said["metrics"]) == (expected["scores"], expected["metrics"])

@@ -252,7 +252,7 @@ def test_class_ratios_come_from_a_file(shop, tmp_path):
     assert refused.code == 2
     assert "no class liver; there are ground, disc, bar" in refused.err
     file.unlink()
-    assert "there is no file" in shop.adapt(shop.target, *adapt).err
+    assert "no file" in shop.adapt(shop.target, *adapt).err
 
 
 def test_a_card_added_later_is_not_overlooked_by_the_cache(shop, tmp_path):
