@@ -48,7 +48,7 @@ if "tasks.confined" in sys.orig_argv:
 
 def adapted(world: World, name: str, *words: object) -> tuple[Any, dict[str, str], dict[str, Any]]:
     """The command's answer, tags of the run and its attestation, in a home of its own."""
-    home = world.home(name)
+    home = world.home(f"confined-{name}")
     with home.entered():
         said = sfda(*ADAPT, "--source", world.bundle, "--target", world.target, *words)
         if said.code:
@@ -73,7 +73,7 @@ def test_the_result_is_that_of_the_unrestricted_process_and_the_run_attests_it(w
     assert str(world.bundle) in told["read"]
     assert not [p for p in told["read"] if Path(p).is_relative_to(world.source)]
     assert {"source_sha256", "manifest_sha256", "code_sha256"} <= {k for k, v in told.items() if v}
-    with Home(world.folder / "homes" / "closed").entered():  # the curves came through the pipe
+    with Home(world.folder / "homes" / "confined-closed").entered():  # the curves came through the pipe
         history = tracking.client().get_metric_history(said["mlflow_run_id"], "epoch")
     assert [m.value for m in history] == [1, 2]
 
@@ -110,6 +110,6 @@ def test_a_killed_process_is_started_again_and_finds_the_same(world, monkeypatch
     (tmp_path / "sitecustomize.py").write_text(DIES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     said, tags, _ = adapted(world, "killed", "--method", "shot")
-    assert list((world.folder / "homes" / "killed").glob("runs/*/died"))
+    assert list((world.folder / "homes" / "confined-killed").glob("runs/*/died"))
     assert tags["source_free"].startswith("enforced")
     assert (said["scores"], said["metrics"]) == (expected["scores"], expected["metrics"])
