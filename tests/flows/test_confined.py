@@ -73,7 +73,8 @@ def test_the_result_is_that_of_the_unrestricted_process_and_the_run_attests_it(w
     assert str(world.bundle) in told["read"]
     assert not [p for p in told["read"] if Path(p).is_relative_to(world.source)]
     assert {"source_sha256", "manifest_sha256", "code_sha256"} <= {k for k, v in told.items() if v}
-    with Home(world.folder / "homes" / "confined-closed").entered():  # the curves came through the pipe
+    home = Home(world.folder / "homes" / "confined-closed")
+    with home.entered():  # the curves came through the pipe
         history = tracking.client().get_metric_history(said["mlflow_run_id"], "epoch")
     assert [m.value for m in history] == [1, 2]
 
