@@ -190,16 +190,21 @@ def people_for(split: Split, joints: tuple[str, ...]) -> tuple[Person, ...]:
     if split.people is None:
         raise BadInput(f"{split.manifest} has no joints in '{split.name}', and this needs some")
     own = split.classes if isinstance(split.classes, tuple) else ()
-    if set(own) != set(joints):
-        raise BadInput(
-            f"{split.manifest} has the joints {listed(own)}, the model {listed(joints)}; a pose "
-            "model is for the joints that it was trained on"
-        )
-    order = [own.index(name) for name in joints]
+    order = joint_order(own, joints, split.manifest)
     return tuple(
         person._replace(joints=person.joints[order], visible=person.visible[order])
         for person in split.people
     )
+
+
+def joint_order(own: tuple[str, ...], joints: tuple[str, ...], what: str) -> list[int]:
+    """Where each of the model's joints stands among `own`. Raises BadInput where they differ."""
+    if set(own) != set(joints):
+        raise BadInput(
+            f"{what} has the joints {listed(own)}, the model {listed(joints)}; a pose model is for "
+            "the joints that it was trained on"
+        )
+    return [own.index(name) for name in joints]
 
 
 def crops_of(split: Split) -> CropReader:

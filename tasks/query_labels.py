@@ -19,21 +19,28 @@ from sfda import plugins
 from sfda.config import Config, merged
 from sfda.data.loaders import scan
 from sfda.data.manifest import Split
-from sfda.data.requests import FILE, Guess, Request, WantedRow, documents, image_name
+from sfda.data.masks import IGNORE
+from sfda.data.people import CropReader, file_of
+from sfda.data.posing import Pose
+from sfda.data.request_files import documents
+from sfda.data.requests import FILE, Guess, Request, WantedRow, image_name
+from sfda.data.scans import PIXELS
 from sfda.data.schema import Manifest
-from sfda.data.segmenting import segment_all
 from sfda.data.summaries import WHOLE, keep_summaries
 from sfda.data.volumes import slice_of
 from sfda.errors import BadInput
 from sfda.queries._base import Before, Pool, Query
-from sfda.refs import ManifestRef, ModelRef
+from sfda.refs import ManifestRef, ModelRef, ModelSpec
+from sfda.types import UNKNOWN
 from tasks import manifests
 from tasks.device import DeviceName, choose, place
 from tasks.home import disk_errors, home
+from tasks.looking import look_at
 from tasks.models import open_model
 from tasks.retry import SERVERS
 
 log = logging.getLogger("sfda")
+SHOWN = 0.3  # score from which a box is shown to people
 PROBABILITIES = "probabilities.npz"  # of the model that asked: the next query's contrast
 
 
@@ -107,7 +114,10 @@ def query_labels(
     if len(done) == len(split):
         raise BadInput(f"every image of {target.path}, split '{plan.split}', has an answer already")
     with tempfile.TemporaryDirectory(dir=home()) as scratch, disk_errors(f"summaries in {scratch}"):
-        look = scan(opened.images, spec.input, device=chosen)
+        at_once = 256
+        if spec.problem == "detection":
+            at_once = max(1, PIXELS // (spec.input.size[0] * spec.input.size[1]))
+        look = scan(opened.images, spec.input, device=chosen, batch_size=at_once)
         shards = keep_summaries(look, network, spec.problem, Path(scratch), len(split))
         whole = spec.problem in WHOLE
         pool = Pool(shards, done, _before(before, split), whole)
@@ -119,7 +129,10 @@ def query_labels(
         probs = torch.cat([part for _, part in pool.passes("probs")]).numpy()
         margin = pool.column("margin").numpy()
     guesses = _guesses(network, spec, opened, rows, chosen)
-    request = _request(model, target, manifest, split, plan, spec.classes, rows, probs, guesses)
+    sure = _sure(spec.problem, probs)
+    request = _request(
+        model, target, manifest, split, plan, spec, rows, sure, probs, guesses
+    )  # fmt: skip
     _write(folder, request, guesses, split, rows, probs, margin)
     return request
 
@@ -148,57 +161,101 @@ def _before(folder: str | None, split: Split) -> Before | None:
 def _guesses(
     network: Any, spec: Any, opened: manifests.Opened, rows: np.ndarray, device: torch.device
 ) -> dict[str, Guess]:
-    """Masks of the rows that are asked about, where masks are the answer."""
-    if spec.problem != "segmentation":
+    """What the model answers to the rows that are asked about, in its own classes and in pixels of
+    the images as they came; nothing for classes, which are known already.
+    """
+    if spec.problem == "classification":
         return {}
-    sizes = manifests.AnswerSizes(opened.split)
     found = {}
     for row in rows.tolist():
-        images: Any = [opened.images[row]]
-        images = np.stack(images)
-        answered = segment_all(network, images, spec.input, device=device, sizes=[sizes[row]])
-        for _, mask, _ in answered:
-            found[opened.split.row_ids[row]] = Guess(mask)
+        for _, answer, *_ in look_at(network, opened, spec, device, (row, row + 1)):
+            kind = {"segmentation": "mask", "detection": "boxes", "pose": "pose"}[spec.problem]
+            found[opened.split.row_ids[row]] = Guess(**{kind: answer})
     return found
+
+
+def _named(guess: Guess, place: np.ndarray) -> Guess:
+    """The guess in the classes of the request: `place` [C] of the model's, UNKNOWN for none."""
+    if guess.mask is not None:
+        table = np.full(256, IGNORE, np.uint8)
+        table[: len(place)] = np.where(place == UNKNOWN, IGNORE, place)
+        return guess._replace(mask=table[guess.mask])
+    if guess.boxes is not None:
+        boxes = guess.boxes.where(guess.boxes.scores >= SHOWN)
+        boxes = boxes._replace(labels=torch.from_numpy(place)[boxes.labels])
+        return guess._replace(boxes=boxes.where(boxes.labels != UNKNOWN))
+    assert guess.pose is not None
+    order = np.argsort(place)
+    return guess._replace(pose=Pose(guess.pose.joints[order], guess.pose.scores[order]))
 
 
 def _request(
     model: ModelRef, target: ManifestRef, manifest: Manifest, split: Split, plan: QueryPlan,
-    classes: tuple[str, ...], rows: np.ndarray, probs: np.ndarray, guesses: dict[str, Guess],
+    spec: ModelSpec, rows: np.ndarray, sure: np.ndarray, probs: np.ndarray,
+    guesses: dict[str, Guess],
 ) -> Request:  # fmt: skip
+    """The request; `guesses` become those in its classes and of its pictures."""
+    classes = spec.classes
     names = manifest.classes if isinstance(manifest.classes, tuple) else classes
+    if guesses and set(classes) == set(names):
+        names = classes
     copied = plan.copy_images or manifest.archive is not None or _sliced(split, rows)
-    if guesses:
-        names = classes if set(classes) == set(names) else names
+    place = np.array([names.index(c) if c in names else UNKNOWN for c in classes])
     wanted = []
     for row in rows.tolist():
-        height, width = split.reader.size(row)
         name, key = split.row_ids[row], split.names[row]
         key = key.partition(":")[2] if manifest.arrays else key
-        best = classes[int(probs[row].argmax())]
+        label = None
+        if spec.problem == "classification":
+            best = classes[int(probs[row].argmax())]
+            label = best if best in names else names[0]
+        if name in guesses:
+            guesses[name] = _named(guesses[name], place)
+        shown = _shown(split, row, copied)
+        if shown["corner"] != (0, 0):
+            guesses[name] = _moved(guesses[name], shown["corner"])
         wanted.append(
             WantedRow(
-                row=name,
-                key=key,
-                file=image_name(name, key) if copied else key,
-                height=height,
-                width=width,
-                label=None if guesses else best if best in names else names[0],
-                confidence=float(probs[row].max()),
+                row=name, key=key, file=image_name(name) if copied else file_of(key), label=label,
+                confidence=float(sure[row]), **shown,
             )
-        )
-    if guesses and names != classes:
-        place = [names.index(c) if c in names else 255 for c in classes]
-        table = np.full(256, 255, np.uint8)
-        table[: len(place)] = place
-        for row_id, guess in guesses.items():
-            guesses[row_id] = Guess(table[guess.mask])
+        )  # fmt: skip
+    skeleton = manifest.skeleton or spec.skeleton
     return Request(
         problem=manifest.problem, manifest=manifest.name, manifest_sha256=target.sha256,
         split=plan.split, column="index" if manifest.arrays else "file", classes=tuple(names),
-        by=plan.by, seed=plan.seed, model=model.uri, model_sha256=model.sha256, copied=copied,
-        wanted=tuple(wanted),
+        edges=skeleton.edges if skeleton else (), by=plan.by, seed=plan.seed, model=model.uri,
+        model_sha256=model.sha256, copied=copied, wanted=tuple(wanted),
     )  # fmt: skip
+
+
+def _shown(split: Split, row: int, copied: bool) -> dict[str, Any]:
+    """Size of the picture that a person sees, its corner in the image, and who is meant in it."""
+    if not isinstance(split.reader, CropReader):
+        height, width = split.reader.size(row)
+        return {"height": height, "width": width, "corner": (0, 0)}
+    crop, box = split.reader.crop(row), split.reader.boxes[row]
+    if not copied:
+        height, width = split.reader.images.size(row)
+        return {"height": height, "width": width, "corner": (0, 0), "box": box}
+    corner = (crop.left, crop.top)
+    if box:
+        box = (box[0] - crop.left, box[1] - crop.top, box[2], box[3])
+    return {"height": crop.side, "width": crop.side, "corner": corner, "box": box}
+
+
+def _moved(guess: Guess, corner: tuple[int, int]) -> Guess:
+    """Joints in pixels of a crop with this corner."""
+    assert guess.pose is not None
+    return guess._replace(pose=guess.pose._replace(joints=guess.pose.joints - np.array(corner)))
+
+
+def _sure(problem: str, probs: np.ndarray) -> np.ndarray:
+    """How sure the model is of each row: the likeliest class; of boxes and joints, whose last
+    column is "nothing there", all that is not that.
+    """
+    found: np.ndarray = 1 - probs[:, -1] if problem in ("detection", "pose") else probs.max(1)
+    return found
 
 
 def _sliced(split: Split, rows: np.ndarray) -> bool:
@@ -251,7 +308,8 @@ def request_text(request: Request, folder: str) -> str:
         "| image | the model says | confidence |",
         "|---|---|---:|",
     ]
-    lines += [f"| {w.key} | {w.label or 'a mask'} | {w.confidence:.3f} |" for w in shown]
+    what = {"detection": "boxes", "pose": "joints"}.get(request.problem, "a mask")
+    lines += [f"| {w.key} | {w.label or what} | {w.confidence:.3f} |" for w in shown]
     if more := len(request.wanted) - len(shown):
         lines.append(f"| and {more} more, see `{FILE}` | | |")
     return "\n".join(lines)

@@ -11,10 +11,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from sfda.data.inputs import Rows, standardise
+from sfda.boxes import Boxes
+from sfda.data.inputs import Rows, Stack, standardise
 from sfda.data.masks import IGNORE
 from sfda.data.ragged import Pictures
-from sfda.data.views import ViewMaker
+from sfda.data.views import WEAK, ViewMaker
+from sfda.data.warped import WarpMaker, joints_in_view
+from sfda.problems.pose import PoseTargets
 from sfda.refs import InputSpec, Views
 from sfda.types import UNSURE, Batches, Labelled, TargetBatch
 
@@ -22,13 +25,16 @@ ROUNDS = 1_000_003  # passes over the labelled rows that one epoch may take
 
 
 class LabelledRows:
-    """Rows with labels as weak views: a view is a function of (seed, draw, row)."""
+    """Rows with answers as weak views: a view is a function of (seed, draw, row).
+
+    `targets`: classes [L], masks, boxes in the network's frame, or joints in it.
+    """
 
     def __init__(
         self,
         images: Pictures,
         rows: Rows,
-        targets: Rows | Pictures,
+        targets: Rows | Pictures | list[Boxes] | PoseTargets,
         spec: InputSpec,
         views: Views,
         *,
@@ -36,24 +42,37 @@ class LabelledRows:
         device: torch.device | str,
     ) -> None:
         self.images, self.rows, self.targets = images, rows, targets
-        self.masked = not (isinstance(targets, np.ndarray) and targets.ndim == 1)
         self.spec, self.seed, self.device = spec, seed, torch.device(device)
-        self.maker = ViewMaker(spec, views, seed=seed)
+        posed = isinstance(targets, PoseTargets)
+        self.maker = (WarpMaker if posed else ViewMaker)(spec, views, seed=seed)
 
     def make(self, places: Rows, draws: Rows) -> Labelled:
         """The labelled rows at these places, each in the view of its draw."""
         rows, keys = self.rows[places], self.rows[places] + draws * len(self.images)
-        stored = self.images[rows]
-        if self.masked:
-            given = [self.targets[int(place)] for place in places]
-            weak, moved = self.maker.weak_with_masks(stored, given, 0, keys)
-            masks = torch.from_numpy(moved).to(self.device).long()
-            found = masks.masked_fill_(masks == IGNORE, UNSURE)
-        else:
-            weak = np.ascontiguousarray(self.maker.weak(stored, 0, keys))
-            found = torch.from_numpy(np.asarray(self.targets)[places]).to(self.device)
+        weak, found = self._seen(self.images[rows], places, keys)
         images = standardise(torch.from_numpy(np.array(weak)), self.spec, self.device)
         return Labelled(torch.from_numpy(rows).to(self.device), images, found)
+
+    def _seen(self, stored: Any, places: Rows, keys: Rows) -> tuple[Stack, Any]:
+        """Views, and the answers moved as the images were."""
+        targets, maker = self.targets, self.maker
+        if isinstance(maker, WarpMaker):
+            assert isinstance(targets, PoseTargets)
+            view = maker.moved(np.asarray(stored), 0, keys, WEAK)
+            joints = joints_in_view(targets.joints[places].numpy(), view, self.spec.size)
+            placed = PoseTargets(torch.from_numpy(joints).float(), targets.visible[places])
+            return view.views, PoseTargets(*(part.to(self.device) for part in placed))
+        if isinstance(targets, list):
+            weak, boxes = maker.weak_with_boxes(stored, [targets[p] for p in places], 0, keys)
+            return weak, [found.to(self.device) for found in boxes]
+        if isinstance(targets, np.ndarray) and targets.ndim == 1:
+            given = torch.from_numpy(np.asarray(targets)[places])
+            return np.ascontiguousarray(maker.weak(stored, 0, keys)), given.to(self.device)
+        masks: Any = targets
+        own = [masks[int(place)] for place in places]
+        weak, moved = maker.weak_with_masks(stored, own, 0, keys)
+        there = torch.from_numpy(moved).to(self.device).long()
+        return weak, there.masked_fill_(there == IGNORE, UNSURE)
 
 
 class WithLabels:

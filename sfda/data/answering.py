@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import re
-import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import yaml
-from PIL import Image
-
-from sfda.data.digests import bytes_digest
-from sfda.data.exports import Given, painted, read_export
+from sfda.data.answer_files import put_version
+from sfda.data.exports import read_export
+from sfda.data.given import Given
+from sfda.data.labelling import LABELLING, Unfit
+from sfda.data.labelling._base import Answer
 from sfda.data.labels import listed
-from sfda.data.masks import IGNORE, Mask
 from sfda.data.requests import Request, WantedRow, read_request
-from sfda.data.rows import read_csv, read_split
+from sfda.data.rows import read_split
 from sfda.data.schema import Manifest, open_manifest
-from sfda.data.writing import put
 from sfda.errors import BadInput
+
+Found = dict[str, tuple[WantedRow, Answer]]
 
 
 class Taken(NamedTuple):
@@ -34,6 +28,7 @@ class Taken(NamedTuple):
     answered: int  # of this request
     asked: int
     total: int  # answers that the manifest has now
+    bare: int = 0  # pictures of the export without a box, which were left out
 
 
 def take_answers(
@@ -43,11 +38,13 @@ def take_answers(
     *,
     out: Path | None = None,
     data_root: Path | None = None,
+    empty: bool = False,
 ) -> Taken:
     """Check every answer to the request in `folder` and write the next version of `target`.
 
     It lies beside `target` (`usps.yaml`, then `usps.v2.yaml`) unless `out` says otherwise, with
-    earlier answers kept. Raises BadInput that names every fault; nothing is written then.
+    earlier answers kept. `empty`: pictures in which nobody drew a box hold none; else only those
+    that somebody handed in so. Raises BadInput that names every fault; nothing is written then.
     """
     request = read_request(folder)
     manifest = open_manifest(target, data_root=data_root)
@@ -55,6 +52,8 @@ def take_answers(
     faults = []
     if (manifest.name, manifest.problem) != (request.manifest, request.problem):
         raise BadInput(f"{folder} asks about {request.manifest}, not about {manifest.name}")
+    if empty and not LABELLING[request.problem].empty:
+        raise BadInput(f"--empty is for boxes; an answer for {request.problem} is never empty")
     place = dict(zip(split.row_ids, split.names, strict=True))
     gone = [w.key for w in request.wanted if w.row not in place]
     if gone:
@@ -62,30 +61,39 @@ def take_answers(
     known = {split.row_ids[int(r)] for r in split.answers.rows} if split.answers else set()
     if again := [w.key for w in request.wanted if w.row in known]:
         faults.append(f"answered already in {target}: {listed(again)}")
-    found, more = match(request, read_export(answers))
+    given = read_export(answers)
+    if empty:
+        given = [one._replace(done=True) for one in given]
+    found, more = match(request, given)
     faults += more
+    bare = sum(one.bare and not one.done and not one.fault for one in given)
+    bare = bare if LABELLING[request.problem].empty else 0
     if not faults and not found:
-        faults.append("not one sample has an answer")
+        faults.append("not one sample has an answer" + (f" ({told_bare(bare)})" if bare else ""))
     if faults:
         raise BadInput(f"{answers}: " + "; ".join(faults) + "; nothing was taken")
     path = out or next_path(target, manifest)
-    total = _write(manifest, request, found, path)
-    return Taken(path, len(found), len(request.wanted), total)
+    total = put_version(manifest, request, found, path)
+    return Taken(path, len(found), len(request.wanted), total, bare)
 
 
-def match(
-    request: Request, given: list[Given]
-) -> tuple[dict[str, tuple[WantedRow, str | Mask]], list[str]]:
+def told_bare(count: int) -> str:
+    """What to say of pictures that were left out since nothing is in them."""
+    return f"{count} images have no box; if they hold none, say --empty"
+
+
+def match(request: Request, given: list[Given]) -> tuple[Found, list[str]]:
     """The answer to each row, and every fault."""
+    labelling = LABELLING[request.problem]
     by_row = {w.row: w for w in request.wanted}
     by_name: dict[str, list[WantedRow]] = {}
     for w in request.wanted:
         for name in {w.key, w.file, PurePosixPath(w.file).name}:
             by_name.setdefault(name, []).append(w)
-    found: dict[str, tuple[WantedRow, str | Mask]] = {}
+    found: Found = {}
     kinds: dict[str, list[str]] = {}
     seen: Counter[str] = Counter()
-    for one in given:
+    for one in labelling.apportion(request, by_name, given):
         wanted = by_row.get(one.row or "")
         if wanted is None and not one.row and one.file:
             near = by_name.get(one.file) or by_name.get(PurePosixPath(one.file).name) or []
@@ -101,43 +109,14 @@ def match(
         if one.fault:
             kinds.setdefault("unusable", []).append(f"{wanted.key}: {one.fault}")
             continue
-        answer, kind, fault = _answer(request, wanted, one)
-        if fault:
-            kinds.setdefault(kind, []).append(fault)
-        elif answer is not None:
+        try:
+            answer = labelling.answer(request, wanted, one)
+        except Unfit as error:
+            kinds.setdefault(error.kind, []).append(error.told)
+            continue
+        if answer is not None:
             found[wanted.row] = (wanted, answer)
     return found, [f"{kind}: {listed(list(dict.fromkeys(said)))}" for kind, said in kinds.items()]
-
-
-def _answer(request: Request, wanted: WantedRow, one: Given) -> tuple[str | Mask | None, str, str]:
-    if request.problem == "classification":
-        if not one.labels:
-            return None, "", ""
-        if len(one.labels) > 1:
-            return None, "several classes", f"{wanted.key} ({', '.join(one.labels)})"
-        if one.labels[0] not in request.classes:
-            told = f"{wanted.key} ({one.labels[0]})"
-            return None, f"unknown class (known: {listed(request.classes)})", told
-        return one.labels[0], "", ""
-    if not one.regions and one.mask is None:
-        return None, "", ""
-    odd = sorted({r.label for r in one.regions} - set(request.classes))
-    if odd:
-        told = f"{wanted.key} ({', '.join(odd)})"
-        return None, f"unknown class (known: {listed(request.classes)})", told
-    size = (wanted.height, wanted.width)
-    shapes = {r.bits.shape for r in one.regions} | (
-        {one.mask.shape} if one.mask is not None else set()
-    )
-    if shapes != {size}:
-        return None, "of another size than its image", f"{wanted.key} ({sorted(shapes)[0]})"
-    mask = painted(one, request.classes, size)
-    values = np.unique(mask[mask != IGNORE])
-    if not len(values):
-        return None, "no pixel that counts", wanted.key
-    if values.max() >= len(request.classes):
-        return None, "values of no class", f"{wanted.key} ({int(values.max())})"
-    return mask, "", ""
 
 
 def next_path(path: Path, manifest: Manifest) -> Path:
@@ -148,93 +127,3 @@ def next_path(path: Path, manifest: Manifest) -> Path:
     """
     stem = re.sub(r"\.v\d+$", "", path.stem)
     return path.with_name(f"{stem}.v{manifest.version + 1}{path.suffix}")
-
-
-def _write(
-    manifest: Manifest, request: Request, found: dict[str, tuple[WantedRow, str | Mask]], out: Path
-) -> int:
-    if out.suffix not in (".yaml", ".yml"):
-        raise BadInput(f"a manifest is a .yaml file, {out} is not named like one")
-    if out.exists():
-        raise BadInput(f"{out} exists already; name another file with --out")
-    old = manifest.splits[request.split].answers
-    if old and old.classes != request.classes:
-        raise BadInput(
-            f"{manifest.path} has answers in the classes {listed(old.classes)}, the request in "
-            f"{listed(request.classes)}; ask again with the same model's classes"
-        )
-    what = "mask" if manifest.problem == "segmentation" else "class"
-    table = out.with_suffix(".answers.csv")
-    masks = out.with_suffix(".masks")
-    rows: list[tuple[str, str]] = []
-    images: dict[str, Mask | Path] = {}
-    if old:
-        place = manifest.path.parent / old.rows
-        for row in read_csv(place)[0]:
-            value = row[what]
-            if what == "mask":
-                images[PurePosixPath(value).name] = place.parent / value
-                value = f"{masks.name}/{PurePosixPath(value).name}"
-            rows.append((row[request.column], value))
-    for wanted, answer in found.values():
-        value = f"{masks.name}/{wanted.row}.png"
-        if isinstance(answer, str):
-            value = answer
-        else:
-            images[f"{wanted.row}.png"] = answer
-        rows.append((wanted.key, value))
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([request.column, what])
-    writer.writerows(rows)
-    content = text.getvalue().encode()
-    entry = {
-        "rows": table.name, "sha256": bytes_digest(content), "count": len(rows),
-        "classes": list(request.classes),
-    }  # fmt: skip
-    files: dict[Path, bytes] = {table: content}
-    document = _document(manifest, request.split, entry, out, files)
-    files[out] = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100).encode()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if images:
-            _put_masks(images, masks)
-        put(files)
-    except OSError as error:
-        raise BadInput(f"cannot write {out}: {error}") from None
-    return len(rows)
-
-
-def _put_masks(images: dict[str, Mask | Path], masks: Path) -> None:
-    part = Path(tempfile.mkdtemp(dir=masks.parent, prefix=f".{masks.name}."))
-    try:
-        part.chmod(0o755)
-        for name, mask in images.items():
-            if isinstance(mask, Path):
-                shutil.copyfile(mask, part / name)
-            else:
-                Image.fromarray(mask).save(part / name)
-        shutil.rmtree(masks, ignore_errors=True)  # of a start that was killed: no manifest names it
-        part.rename(masks)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _document(
-    manifest: Manifest, split: str, entry: dict[str, Any], out: Path, files: dict[Path, bytes]
-) -> dict[str, Any]:
-    """The manifest's own file with one more version and the answers; paths as seen from `out`."""
-    document: dict[str, Any] = yaml.safe_load(manifest.path.read_text(encoding="utf-8"))
-    document["version"] = manifest.version + 1
-    here, there = manifest.path.parent.resolve(), out.parent.resolve()
-    for name, spec in manifest.splits.items():
-        given = dict(document["splits"][name])
-        row_file = manifest.rows_path(spec)
-        if row_file and here != there and row_file.parent.resolve() == here:
-            files.setdefault(out.parent / row_file.name, row_file.read_bytes())
-        document["splits"][name] = given
-    document["splits"][split]["answers"] = entry
-    if here != there and str(document["root"]).startswith("."):
-        relative = Path(os.path.relpath(manifest.location.resolve(), there)).as_posix()
-        document["root"] = relative if relative.startswith(".") else f"./{relative}"
-    return document

@@ -1,41 +1,29 @@
-"""What tools export: Label Studio's JSON, JSON-MIN and CSV, CVAT's COCO JSON, a plain CSV."""
+"""What tools export: Label Studio's JSON, JSON-MIN and CSV, CVAT's COCO JSON and its own XML, and
+a plain CSV.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from sfda.data.brush import decode_brush
-from sfda.data.masks import IGNORE, Mask
+from sfda.data.exports_cvat import from_xml
+from sfda.data.given import Dot, Drawn, Given, Region, alike
 from sfda.data.rows import read_csv
 from sfda.errors import BadInput
 
-
-class Region(NamedTuple):
-    """A painted part of an image: its class, and where."""
-
-    label: str
-    bits: np.ndarray[Any, np.dtype[np.bool_]]  # [H, W]
-
-
-class Given(NamedTuple):
-    """What an export says of one image. Nothing in it: it was left out or skipped."""
-
-    where: str  # for messages
-    row: str | None
-    file: str | None
-    labels: tuple[str, ...] = ()
-    regions: tuple[Region, ...] = ()
-    mask: Mask | None = None  # indices of the request's classes
-    fault: str | None = None
+Value = Mapping[str, Any]
+ODD = (KeyError, ValueError, TypeError, IndexError)  # what a part of an export may lack
 
 
 def read_export(path: Path) -> list[Given]:
@@ -43,79 +31,95 @@ def read_export(path: Path) -> list[Given]:
     name, content = _content(path)
     if name.lower().endswith(".csv"):
         return list(_from_csv(path))
+    if content.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
+        return from_xml(content, path)
     try:
         found = json.loads(content)
     except (UnicodeDecodeError, ValueError) as error:
-        raise BadInput(f"{path} is neither JSON nor CSV: {error}") from None
+        raise BadInput(f"{path} is neither JSON, XML nor CSV: {error}") from None
     if isinstance(found, dict) and {"images", "annotations", "categories"} <= set(found):
-        return list(_from_coco(found))
+        try:
+            return list(_from_coco(found))
+        except ODD as error:
+            raise BadInput(f"{path} is no COCO JSON: {type(error).__name__} {error}") from None
     if isinstance(found, list) and all(isinstance(task, dict) for task in found):
         return [_from_task(n, task) for n, task in enumerate(found, start=1)]
     raise BadInput(
         f"{path} is no export that is known: give Label Studio's JSON, JSON-MIN or CSV, CVAT's "
-        "'COCO 1.0' (the zip or its JSON), or the request's CSV filled in"
+        "'CVAT for images 1.1', 'COCO 1.0' or 'COCO Keypoints 1.0' (the zip or what is in it), or "
+        "the request's CSV filled in"
     )
 
 
 def _content(path: Path) -> tuple[str, bytes]:
-    """Name and bytes of the file, or of the one JSON in a zip."""
+    """Name and bytes of the file, or of the one document in a zip."""
     try:
         if not zipfile.is_zipfile(path):
             return path.name, path.read_bytes()
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.lower().endswith(".json")]
+            names = [n for n in archive.namelist() if n.lower().endswith((".json", ".xml"))]
             if len(names) != 1:
-                raise BadInput(f"{path} holds {len(names)} JSON files, one was expected")
+                raise BadInput(f"{path} holds {len(names)} JSON or XML files, one was expected")
             return names[0], archive.read(names[0])
     except (OSError, zipfile.BadZipFile) as error:
         raise BadInput(f"answers {path} cannot be read: {error}") from None
 
 
-def _from_task(number: int, task: Mapping[str, Any]) -> Given:
+def _from_task(number: int, task: Value) -> Given:
     """A Label Studio task: `data` and `annotations`, or all in one as in JSON-MIN."""
     data = task["data"] if isinstance(task.get("data"), dict) else task
     where = f"task {task.get('id', number)}"
     row, file = (None if data.get(k) is None else str(data[k]) for k in ("row", "file"))
+    empty = Given(where, row, file)
     if "annotations" not in task:
-        return _from_min(where, row, file, task)
+        return _from_min(empty, task)
     answers = [a for a in task["annotations"] or [] if not a.get("was_cancelled")]
     found = []
     for answer in answers:
         try:
-            found.append(_of_results(answer.get("result") or []))
-        except (KeyError, ValueError, TypeError) as error:
-            return Given(where, row, file, fault=f"its result cannot be read ({error})")
-    found = [(labels, regions) for labels, regions in found if labels or regions]
-    if not found:
-        return Given(where, row, file)
-    if len(found) > 1 and not all(_alike(found[0], other) for other in found[1:]):
-        return Given(where, row, file, fault=f"{len(found)} annotations that disagree")
-    return Given(where, row, file, labels=found[0][0], regions=found[0][1])
+            values: list[Value] = [
+                {**result["value"], **{k: result[k] for k in SIZE if k in result}}
+                for result in answer.get("result") or []
+            ]
+            found.append(_of_values(empty, values)._replace(done=True))
+        except ODD as error:
+            return empty._replace(fault=f"its result cannot be read ({error})")
+    said = [one for one in found if not one.bare] or found[:1]
+    if not said:
+        return empty
+    if not all(alike(said[0], other) for other in said[1:]):
+        return empty._replace(fault=f"{len(said)} annotations that disagree")
+    return said[0]
 
 
-def _alike(one: Any, other: Any) -> bool:
-    same = one[0] == other[0] and len(one[1]) == len(other[1])
-    return same and all(
-        a.label == b.label and np.array_equal(a.bits, b.bits)
-        for a, b in zip(one[1], other[1], strict=True)
-    )
+SIZE = ("original_width", "original_height")
 
 
-def _of_results(results: list[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[Region, ...]]:
+def _of_values(empty: Given, values: list[Value]) -> Given:
+    """What the values of Label Studio's results say together."""
     labels: list[str] = []
     regions: list[Region] = []
-    for result in results:
-        value = result["value"]
+    boxes: list[Drawn] = []
+    dots: list[Dot] = []
+    for value in values:
         if "choices" in value:
             labels += map(str, value["choices"])
         elif "brushlabels" in value or "polygonlabels" in value:
-            size = {k: result[k] for k in ("original_height", "original_width")}
-            regions.append(_region({**value, **size}))
-    return tuple(labels), tuple(regions)
+            regions.append(_region(value))
+        elif "rectanglelabels" in value:
+            boxes.append(_box(value))
+        elif "keypointlabels" in value:
+            (label,) = value["keypointlabels"]
+            x, y = (float(value[n]) / 100 * int(value[k]) for n, k in zip("xy", SIZE, strict=True))
+            dots.append(Dot(str(label), x, y))
+    return empty._replace(
+        labels=tuple(labels), regions=tuple(regions), boxes=tuple(boxes),
+        people=(tuple(dots),) if dots else (),
+    )  # fmt: skip
 
 
-def _region(value: Mapping[str, Any]) -> Region:
-    height, width = int(value["original_height"]), int(value["original_width"])
+def _region(value: Value) -> Region:
+    width, height = (int(value[k]) for k in SIZE)
     if "rle" in value:
         (label,) = value["brushlabels"]
         return Region(str(label), decode_brush(value["rle"], height, width))
@@ -124,29 +128,42 @@ def _region(value: Mapping[str, Any]) -> Region:
     return Region(str(label), _filled(corners, height, width))
 
 
+def _box(value: Value) -> Drawn:
+    """A rectangle; of a turned one, about its corner, what surrounds it."""
+    (label,) = value["rectanglelabels"]
+    wide, high = (int(value[k]) / 100 for k in SIZE)
+    x, y = float(value["x"]) * wide, float(value["y"]) * high
+    width, height = float(value["width"]) * wide, float(value["height"]) * high
+    angle = math.radians(float(value.get("rotation") or 0))
+    cos, sin = math.cos(angle), math.sin(angle)
+    corners = np.array([(0, 0), (width, 0), (width, height), (0, height)])
+    turned = corners @ np.array([[cos, sin], [-sin, cos]])
+    (left, top), (right, below) = turned.min(0).tolist(), turned.max(0).tolist()
+    return Drawn(str(label), (x + left, y + top, x + right, y + below))
+
+
 def _filled(corners: np.ndarray, height: int, width: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     out = np.zeros((height, width), np.uint8)
     cv2.fillPoly(out, [np.floor(corners).astype(np.int32)], 1)
     return out.astype(bool)
 
 
-def _from_min(where: str, row: str | None, file: str | None, task: Mapping[str, Any]) -> Given:
+def _from_min(empty: Given, task: Value) -> Given:
     given = task.get("class", task.get("choice"))
     if isinstance(given, dict):
         given = given.get("choices")
     labels = tuple(map(str, given)) if isinstance(given, list) else (str(given),) if given else ()
     try:
-        regions = tuple(_region(value) for value in task.get("mask") or [])
-    except (KeyError, ValueError, TypeError) as error:
-        return Given(where, row, file, fault=f"its mask cannot be read ({error})")
-    return Given(where, row, file, labels=labels, regions=regions)
+        drawn = [value for tag in ("mask", "box", "joint") for value in task.get(tag) or []]
+        return _of_values(empty, drawn)._replace(labels=labels)
+    except ODD as error:
+        return empty._replace(fault=f"what was drawn cannot be read ({error})")
 
 
-def _from_coco(found: Mapping[str, Any]) -> Iterator[Given]:
-    from pycocotools import mask as codec
-
+def _from_coco(found: Value) -> Iterator[Given]:
     names = {c["id"]: str(c["name"]) for c in found["categories"]}
-    parts: dict[Any, list[Mapping[str, Any]]] = {}
+    joints = {c["id"]: [str(n) for n in c.get("keypoints", ())] for c in found["categories"]}
+    parts: dict[Any, list[Value]] = {}
     for annotation in found["annotations"]:
         parts.setdefault(annotation["image_id"], []).append(annotation)
     known = {image["id"] for image in found["images"]}
@@ -154,46 +171,69 @@ def _from_coco(found: Mapping[str, Any]) -> Iterator[Given]:
         yield Given(f"image {stray}", None, None, fault="annotations of an image not in the file")
     for image in found["images"]:
         file = str(image["file_name"])
-        height, width = int(image["height"]), int(image["width"])
-        labels, regions, fault = [], [], None
+        size = (int(image["height"]), int(image["width"]))
+        labels, regions, boxes, people, fault = [], [], [], [], None
         for annotation in parts.get(image["id"], []):
             label = names.get(annotation["category_id"])
             if label is None:
                 fault = f"category {annotation['category_id']} has no name"
                 continue
-            where = annotation.get("segmentation")
-            if not where:
-                labels.append(label)
-                continue
             try:
-                if isinstance(where, dict):
-                    packed = isinstance(where["counts"], str | bytes)
-                    code = where if packed else codec.frPyObjects(where, height, width)
-                else:
-                    code = codec.merge(codec.frPyObjects(where, height, width))
-                bits = codec.decode(code).astype(bool)
-            except (KeyError, ValueError, TypeError, IndexError) as error:
-                fault = f"its segmentation cannot be read ({error})"
+                if annotation.get("keypoints"):
+                    people.append(_dots(annotation, joints[annotation["category_id"]]))
+                    continue
+                if annotation.get("bbox"):
+                    x, y, width, height = map(float, annotation["bbox"])
+                    boxes.append(Drawn(label, (x, y, x + width, y + height)))
+                bits = _bits(annotation.get("segmentation"), size)
+            except ODD as error:
+                fault = f"its annotation cannot be read ({error})"
                 continue
-            whole = float(bits.mean()) > 0.98  # a box around all of the image, as a polygon
-            if whole:
+            if bits is None or float(bits.mean()) > 0.98:  # a box around all, as a polygon
                 labels.append(label)
-            regions.append(Region(label, bits))
+            if bits is not None:
+                regions.append(Region(label, bits))
         yield Given(
-            file, image.get("row"), file, tuple(dict.fromkeys(labels)), tuple(regions), fault=fault
-        )
+            file, image.get("row"), file, tuple(dict.fromkeys(labels)), tuple(regions),
+            tuple(boxes), tuple(people), fault=fault,
+        )  # fmt: skip
+
+
+def _dots(annotation: Value, names: list[str]) -> tuple[Dot, ...]:
+    table = np.array(annotation["keypoints"], float).reshape(-1, 3)
+    if len(table) != len(names):
+        raise ValueError(f"{len(table)} key points of {len(names)}")
+    return tuple(
+        Dot(name, float(x), float(y)) for name, (x, y, v) in zip(names, table, strict=True) if v > 0
+    )
+
+
+def _bits(where: Any, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    from pycocotools import mask as codec
+
+    if not where:
+        return None
+    if isinstance(where, dict):
+        packed = isinstance(where["counts"], str | bytes)
+        code = where if packed else codec.frPyObjects(where, *size)
+    else:
+        code = codec.merge(codec.frPyObjects(where, *size))
+    return np.array(codec.decode(code)).astype(bool)
 
 
 def _from_csv(path: Path) -> Iterator[Given]:
     rows, header = read_csv(path)
-    if not {"class", "mask"} & set(header) or not {"row", "file", "index"} & set(header):
+    if not {"class", "mask", "joint"} & set(header) or not {"row", "file", "index"} & set(header):
         raise BadInput(
-            f"{path} needs a column row, file or index, and a column class or mask; it has "
-            f"{', '.join(header)}"
+            f"{path} needs a column row, file or index, and the columns of the request's CSV: "
+            f"class; mask; class, x, y, width, height; or joint, x, y. It has {', '.join(header)}"
         )
+    if {"joint", "x", "y"} <= set(header) or {"class", "x", "y", "width", "height"} <= set(header):
+        yield from _from_lines(rows)
+        return
     for line, row in enumerate(rows, start=2):
         where = f"line {line}"
-        ids = (row.get("row") or None, row.get("file") or row.get("index") or None)
+        ids = _ids(row)
         if label := row.get("class"):
             yield Given(where, *ids, labels=(label,))
         elif name := row.get("mask"):
@@ -210,14 +250,27 @@ def _from_csv(path: Path) -> Iterator[Given]:
             yield Given(where, *ids)
 
 
-def painted(given: Given, classes: tuple[str, ...], size: tuple[int, int]) -> Mask:
-    """Regions as one mask of class indices: later ones lie above. What nobody painted is
-    `background` where there is such a class, and does not count otherwise.
-    """
-    if given.mask is not None:
-        return given.mask
-    rest = classes.index("background") if "background" in classes else IGNORE
-    mask = np.full(size, rest, np.uint8)
-    for region in given.regions:
-        mask[region.bits] = classes.index(region.label)
-    return mask
+def _from_lines(rows: list[dict[str, str]]) -> Iterator[Given]:
+    """A line a box or a joint: those of one picture are one answer."""
+    found: dict[tuple[str | None, str | None], list[tuple[int, dict[str, str]]]] = {}
+    for line, row in enumerate(rows, start=2):
+        found.setdefault(_ids(row), []).append((line, row))
+    for ids, lines in found.items():
+        boxes, dots, fault = [], [], None
+        for line, row in lines:
+            try:
+                if "joint" in row:
+                    if row["x"] or row["y"]:
+                        dots.append(Dot(row["joint"], float(row["x"]), float(row["y"])))
+                elif row["class"]:
+                    x, y, width, height = (float(row[n]) for n in ("x", "y", "width", "height"))
+                    boxes.append(Drawn(row["class"], (x, y, x + width, y + height)))
+            except ValueError as error:
+                fault = f"line {line}: {error}"
+        people = (tuple(dots),) if dots else ()
+        where = f"line {lines[0][0]}"
+        yield Given(where, *ids, boxes=tuple(boxes), people=people, fault=fault)
+
+
+def _ids(row: dict[str, str]) -> tuple[str | None, str | None]:
+    return row.get("row") or None, row.get("file") or row.get("index") or None

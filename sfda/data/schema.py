@@ -40,8 +40,9 @@ class Arrays(Config):
 
 
 class AnswersSpec(Config):
-    """Labels that people gave for single rows of a split, as `sfda answer` writes them: a CSV
-    beside the manifest, with the class (of `classes`) or the mask of each row.
+    """Answers that people gave for single rows of a split, as `sfda answer` writes them: a CSV
+    beside the manifest with the class (of `classes`) or the mask of each row, or a COCO JSON with
+    the boxes or joints of each.
     """
 
     rows: str

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from sfda.data.predictions import SHARD, _Writer
-from sfda.errors import BadInput
-from sfda.summary import Summary, summarise
-from sfda.types import Scan
+from sfda.problems.detection import Detector
+from sfda.summary import Summary, summarise, summarise_boxes, summarise_poses
+from sfda.types import Images, Scan
 
 WHOLE = ("classification",)  # problems whose probabilities are of the image itself
 
@@ -24,8 +25,8 @@ def keep_summaries(
 
     A further problem needs an entry in SUMMARIES: a function from its output to a `Summary`.
     """
-    if problem not in SUMMARIES:
-        raise BadInput(f"there is no query for {problem} yet; there are {', '.join(SUMMARIES)}")
+    if isinstance(network, Detector):
+        network = _Boxed(network)
     folder.mkdir(parents=True, exist_ok=True)
     writer = _Writer(folder, size)
     for rows, found in _whole_rows(scan, network, problem):
@@ -72,7 +73,28 @@ def _mean(parts: list[Summary]) -> Summary:
     )
 
 
-SUMMARIES = {
+class _Boxed(nn.Module):
+    """A detector whose answer is the summary of its boxes, from one pass of its backbone."""
+
+    def __init__(self, network: Detector) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Images) -> Summary:
+        """Means of the backbone's maps, level by level, and what the boxes say."""
+        maps = self.network.features(images)
+        levels = list(maps.values()) if isinstance(maps, dict) else list(maps)
+        pooled = torch.cat([level.float().mean((2, 3)) for level in levels], 1)
+        if self.network.two_stage:
+            found = self.network.regions(images, features=maps).detections
+        else:
+            found = self.network(images).found
+        return summarise_boxes(pooled, found, self.network.num_classes)
+
+
+SUMMARIES: dict[str, Callable[[Any], Summary]] = {
     "classification": lambda out: summarise(out.features, out.logits),
     "segmentation": lambda out: summarise(out.features, out.logits),
+    "detection": lambda out: out,
+    "pose": lambda out: summarise_poses(out.features, out.heatmaps),
 }

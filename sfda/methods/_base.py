@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.norm import keep_statistics
-from sfda.problems.known import problem_of
+from sfda.problems.known import answered_loss
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
@@ -75,7 +75,7 @@ class Method(nn.Module):
             return {}
         given, weight = batch.labelled, self.config.labelled_weight
         with keep_statistics(self.student):
-            found = problem_of(self.student).loss(self.student, given.images, given.targets)
+            found = answered_loss(self.student, given.images, given.targets)
         return {f"labelled_{name}": weight * term for name, term in found.items()}
 
     def phase(self, epoch: int) -> int:

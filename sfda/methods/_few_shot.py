@@ -8,7 +8,7 @@ last, where theirs is the lowest loss on one held-out labelled image a class.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,8 @@ from torch.func import functional_call
 
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
-from sfda.problems.known import problem_of
+from sfda.problems.detection import Detector
+from sfda.problems.known import answered_loss, problem_of
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo
 
@@ -39,7 +40,7 @@ class FewShotConfig(MethodConfig):
 class FewShot(Method):
     """The problem's supervised loss on labelled rows."""
 
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "pose"})
     setting: ClassVar[str] = "a few labels"
     told: ClassVar[Literal["added", "own", "none"]] = "own"
     config: FewShotConfig
@@ -51,8 +52,9 @@ class FewShot(Method):
                 "this method learns from labelled rows alone, and the target has none: ask for "
                 "some with `sfda query` and take them in with `sfda answer`"
             )
-        self.problem = problem_of(source)
         self.alone = config.steps
+        if isinstance(source, Detector) and (config.sharpness or config.train != "all"):
+            raise BadInput("detectors are tuned as a whole: leave out sharpness and train")
         self.mode: Mode = config.train
         self._choose(self.mode)
 
@@ -91,12 +93,12 @@ class FewShot(Method):
         return self
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
-        """Plain cross-entropy; with `sharpness` at the point rho g / |g| away (SAM,
-        arXiv:2010.01412, eq. 2).
+        """Plain cross-entropy, or the problem's own; with `sharpness` at the point rho g / |g|
+        away (SAM, arXiv:2010.01412, eq. 2).
         """
         assert batch.labelled is not None
         images, targets = batch.labelled.images, batch.labelled.targets
-        found: Losses = self.problem.loss(self.student, images, targets)
+        found = answered_loss(self.student, images, targets)
         if not self.config.sharpness:
             return found
         trained = {n: p for n, p in self.student.named_parameters() if p.requires_grad}
@@ -104,7 +106,8 @@ class FewShot(Method):
         scale = self.config.sharpness / (_norm(grads) + 1e-12)
         moved = {n: p + scale * g for (n, p), g in zip(trained.items(), grads, strict=True)}
         there = _Moved(self.student, moved)
-        sharp: Losses = self.problem.loss(there, images, targets)
+        problem: Any = problem_of(self.student)
+        sharp: Losses = problem.loss(there, images, targets)
         return sharp
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from sfda.problems import classification, detection, pose, segmentation
+from sfda.types import Images, Losses
 
 PROBLEMS = MappingProxyType(
     {
@@ -31,3 +32,13 @@ def problem_of(network: nn.Module) -> Any:
         if isinstance(network, kind):
             return problem
     raise TypeError(f"{type(network).__name__} is the network of no problem in {sorted(PROBLEMS)}")
+
+
+def answered_loss(network: nn.Module, images: Images, answers: Any) -> Losses:
+    """The problem's supervised loss on what people answered: boxes that they drew join a
+    detector's proposals, as is usual with those.
+    """
+    problem = problem_of(network)
+    more = {"append": True} if problem is detection else {}
+    found: Losses = problem.loss(network, images, answers, **more)
+    return found

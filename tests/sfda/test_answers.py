@@ -19,7 +19,8 @@ from PIL import Image
 from sfda.data.answering import take_answers
 from sfda.data.brush import decode_brush, encode_brush
 from sfda.data.manifest import check, open_manifest, read_split, unlabelled_digest
-from sfda.data.requests import Guess, Request, WantedRow, documents
+from sfda.data.request_files import documents
+from sfda.data.requests import Guess, Request, WantedRow
 from sfda.errors import BadInput
 
 

@@ -27,7 +27,8 @@ from test_answers import request_for
 
 from sfda.data.answering import take_answers
 from sfda.data.manifest import open_manifest, read_split
-from sfda.data.requests import Request, label_config
+from sfda.data.request_files import label_config
+from sfda.data.requests import Request
 
 pytestmark = [
     pytest.mark.slow,

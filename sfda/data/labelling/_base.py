@@ -1,0 +1,84 @@
+"""What a problem has to say for its samples to go out to people and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from sfda.boxes import BoxLabels
+from sfda.data.given import Given
+from sfda.data.labels import listed
+from sfda.data.masks import Mask
+from sfda.data.people import Person
+from sfda.data.requests import Guess, Request, WantedRow
+
+Answer = str | Mask | BoxLabels | Person
+Results = list[dict[str, Any]]
+
+
+class Unfit(Exception):
+    """An answer that cannot be taken: what kind of fault it is, and of which sample."""
+
+    def __init__(self, kind: str, told: str) -> None:
+        super().__init__(f"{kind}: {told}")
+        self.kind, self.told = kind, told
+
+
+class Labelling:
+    """One problem's questions in the formats of people's tools, and its answers out of them."""
+
+    empty = False  # whether a picture with nothing in it may be an answer
+
+    def control(self, request: Request) -> str:
+        """The part of Label Studio's labelling interface that is not the image."""
+        raise NotImplementedError
+
+    def results(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+        """The model's answer as Label Studio's results."""
+        raise NotImplementedError
+
+    def categories(self, request: Request) -> Results:
+        """COCO's categories."""
+        return [{"id": i, "name": name} for i, name in enumerate(request.classes, start=1)]
+
+    def annotations(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+        """The model's answer as COCO's annotations, without their ids."""
+        raise NotImplementedError
+
+    header: tuple[str, ...]  # of the CSV, after row, file or index, and image
+
+    def lines(self, request: Request, wanted: WantedRow, guess: Guess) -> Iterable[Sequence[Any]]:
+        """The row's lines in the CSV under that header, with room for the answer."""
+        raise NotImplementedError
+
+    def apportion(
+        self, request: Request, by_file: Mapping[str, list[WantedRow]], given: list[Given]
+    ) -> list[Given]:
+        """What was said of pictures as what is said of rows, where a picture holds several."""
+        return given
+
+    def answer(self, request: Request, wanted: WantedRow, given: Given) -> Answer | None:
+        """The checked answer, in pixels of the image; None where there is none. Raises Unfit."""
+        raise NotImplementedError
+
+
+def common(wanted: WantedRow, tag: str, kind: str) -> dict[str, Any]:
+    """What each of Label Studio's results says beside its value."""
+    return {
+        "type": kind, "from_name": tag, "to_name": "image", "original_width": wanted.width,
+        "original_height": wanted.height, "image_rotation": 0,
+    }  # fmt: skip
+
+
+def choices(request: Request, element: str, indent: str = "    ") -> str:
+    """An element for each class."""
+    return "\n".join(f"{indent}<{element} value={quoteattr(n)}/>" for n in request.classes)
+
+
+def refuse_foreign(request: Request, wanted: WantedRow, labels: Iterable[str]) -> None:
+    """Unfit for labels that the request does not know."""
+    if odd := sorted(set(labels) - set(request.classes)):
+        raise Unfit(
+            f"unknown class (known: {listed(request.classes)})", f"{wanted.key} ({', '.join(odd)})"
+        )
