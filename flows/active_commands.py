@@ -57,6 +57,9 @@ def answer(
     answers: Annotated[Path, typer.Argument(help="Label Studio's or CVAT's export, or the CSV")],
     target: Annotated[Path, typer.Option(help="the manifest that was asked about")],
     out: Annotated[Path | None, typer.Option(help="default: the next version beside it")] = None,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="images without a box hold no object")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Check the answers and write the next version of the target's manifest.
@@ -65,18 +68,22 @@ def answer(
     """
     with session(json) as output:
         from flows.resume import go_on
-        from sfda.data.answering import take_answers
+        from sfda.data.answering import take_answers, told_bare
         from sfda.folders import data_folder
 
-        found = take_answers(request, answers, target, out=out, data_root=data_folder())
+        found = take_answers(
+            request, answers, target, out=out, data_root=data_folder(), empty=empty
+        )
         resumed = go_on(request, found.manifest)
         result = {
             "manifest": str(found.manifest), "answered": found.answered, "asked": found.asked,
-            "total": found.total, "resumed": resumed,
+            "total": found.total, "left_out": found.bare, "resumed": resumed,
         }  # fmt: skip
         text = (
             f"{found.manifest}: {found.answered} of {found.asked} answered, {found.total} labels "
-            "in all" + (f"\nrun {resumed} goes on" if resumed else "")
+            "in all"
+            + (f"\n{told_bare(found.bare)}" if found.bare else "")
+            + (f"\nrun {resumed} goes on" if resumed else "")
         )
         output.show(result, text)
 

@@ -182,7 +182,10 @@ def _chain(
         request = query_labels(model, target, plan, str(folder), before, device)
         answers = answer_from_labels(request, manifest, folder)
         out = scratch / f"target.v{number + 2}.yaml"
-        taken = take_answers(folder, answers, Path(target.path), out=out, data_root=data_folder())
+        taken = take_answers(
+            folder, answers, Path(target.path), out=out, data_root=data_folder(),
+            empty=source.problem == "detection",
+        )  # fmt: skip
         target, before, spent = manifests.refer(taken.manifest), str(folder), taken.total
         start = model if method == "lftl" else source
         settings = {**own}

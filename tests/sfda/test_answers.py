@@ -14,47 +14,13 @@ import small
 import small_seg
 import torch
 import yaml
+from asking import exported, request_for
 from PIL import Image
 
 from sfda.data.answering import take_answers
 from sfda.data.brush import decode_brush, encode_brush
 from sfda.data.manifest import check, open_manifest, read_split, unlabelled_digest
-from sfda.data.request_files import documents
-from sfda.data.requests import Guess, Request, WantedRow
 from sfda.errors import BadInput
-
-
-def request_for(target: Path, rows: list[int], folder: Path, **changes: Any) -> Request:
-    """A request about some rows, as `sfda query` writes it, in a new folder."""
-    manifest = open_manifest(target)
-    split = read_split(manifest.unlabelled(), "adapt")
-    classes = manifest.classes
-    assert isinstance(classes, tuple)
-    seg = manifest.problem == "segmentation"
-    size = split.reader.size(0)
-    wanted = tuple(
-        WantedRow(
-            row=split.row_ids[r], key=split.names[r].removeprefix("x:"),
-            file=f"images/{split.row_ids[r]}.png", height=size[0], width=size[1],
-            label=None if seg else classes[r % 3], confidence=0.5,
-        )
-        for r in rows
-    )  # fmt: skip
-    given = {
-        "problem": manifest.problem, "manifest": manifest.name, "manifest_sha256": "0" * 64,
-        "split": "adapt", "column": "index" if manifest.arrays else "file", "classes": classes,
-        "by": "margin", "seed": 0, "model": "models:/toy/1", "model_sha256": "0" * 64,
-        "copied": True, "wanted": wanted,
-    }  # fmt: skip
-    request = Request.model_validate(given | changes)
-    guesses = {}
-    if seg:
-        _, masks = small_seg.shapes(36, seed=3)
-        guesses = {w.row: Guess(masks[r]) for w, r in zip(wanted, rows, strict=True)}
-    folder.mkdir(parents=True)
-    for name, content in documents(request, guesses).items():
-        (folder / name).write_bytes(content)
-    return request
 
 
 @pytest.fixture
@@ -65,20 +31,6 @@ def target(tmp_path: Path) -> Path:
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
     return small_seg.write(tmp_path, "target", small_seg.TARGET, seed=3, dull=True)
-
-
-def exported(folder: Path, change: Any = None) -> Path:
-    """Label Studio's JSON export after a person took over every prediction."""
-    tasks = json.loads((folder / "label_studio.json").read_text())
-    for n, task in enumerate(tasks):
-        (guess,) = task.pop("predictions")
-        task |= {"id": n + 1, "annotations": [{"id": n, "was_cancelled": False,
-                 "result": guess["result"]}]}  # fmt: skip
-    if change:
-        tasks = change(tasks)
-    out = folder / "export.json"
-    out.write_text(json.dumps(tasks))
-    return out
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (64, 48)])

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import small
 import small_seg
-from test_answers import request_for
+from asking import request_for
 
 from sfda.data.answering import take_answers
 from sfda.data.manifest import open_manifest, read_split

@@ -1,0 +1,460 @@
+"""Boxes and joints from a request through people's tools back to a manifest."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import small_det
+import small_pose
+import small_seg
+import torch
+import yaml
+from asking import exported, request_for
+from PIL import Image
+
+from sfda.data import figures
+from sfda.data.answering import take_answers
+from sfda.data.manifest import check, open_manifest, read_split, unlabelled_digest
+from sfda.data.requests import Request
+from sfda.data.rows import seen_files
+from sfda.errors import BadInput
+
+Change = Callable[[list[Any]], list[Any]]
+
+
+@pytest.fixture
+def boxed(tmp_path: Path) -> Path:
+    return small_det.write(tmp_path, "target", small_det.TARGET, seed=3)
+
+
+@pytest.fixture
+def posed(tmp_path: Path) -> Path:
+    return small_pose.write(tmp_path, "target", small_pose.TARGET)
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Path:
+    """Two persons side by side in every picture, their boxes apart."""
+    place = tmp_path / "crowd"
+    place.mkdir()
+    images, annotations = [], []
+    for n in range(4):
+        two = [figures.in_the_gym(2 * n + k) for k in (0, 1)]
+        Image.fromarray(np.hstack([f.image for f in two])).save(place / f"{n}.png")
+        images.append({"id": n, "file_name": f"{n}.png", "split": "adapt"})
+        for k, figure in enumerate(two):
+            flat = [float(v) for x, y in figure.joints for v in (x + 64 * k, y, 2)]
+            annotations.append(
+                {"id": 2 * n + k, "image_id": n, "category_id": 1, "keypoints": flat,
+                 "bbox": [2 + 64 * k, 2, 60, 60]}
+            )  # fmt: skip
+    table = tmp_path / "crowd.json"
+    category = {"id": 1, "name": "figure", "keypoints": list(figures.JOINTS)}
+    table.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": [category]})
+    )
+    path = tmp_path / "crowd.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {"name": "toy/crowd", "problem": "pose", "origin": "made by a test", "root": "./crowd",
+             "classes": list(figures.JOINTS), "padding": 1.1,
+             "splits": {"adapt": {"rows": table.name, "sha256": small.sha256(table),
+                                  "where": "adapt", "count": 8}}}
+        )
+    )  # fmt: skip
+    return path
+
+
+def answers_of(manifest: Path) -> Any:
+    """The answers, and the labels that nobody may see."""
+    found = read_split(open_manifest(manifest), "adapt")
+    hidden = read_split(open_manifest(manifest).unlabelled(), "adapt")
+    assert hidden.boxes is None
+    assert hidden.people is None
+    assert hidden.answers is not None
+    return hidden.answers, found
+
+
+def zipped(folder: Path, name: str, content: str) -> Path:
+    out = folder / "cvat.zip"
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, content)
+        archive.writestr("images/x.png", b"")
+    return out
+
+
+def least(folder: Path) -> Path:
+    """Label Studio's JSON-MIN after a person took over every prediction."""
+    rows = []
+    for n, task in enumerate(json.loads((folder / "label_studio.json").read_text())):
+        row = {**task["data"], "id": n}
+        for result in task["predictions"][0]["result"]:
+            size = {k: result[k] for k in ("original_width", "original_height")}
+            row.setdefault(result["from_name"], []).append({**result["value"], **size})
+        rows.append(row)
+    out = folder / "min.json"
+    out.write_text(json.dumps(rows))
+    return out
+
+
+def coco(folder: Path) -> Path:
+    """CVAT's COCO export after a person took over everything; it forgets what it does not know."""
+    document = json.loads((folder / "cvat_coco.json").read_text())
+    for image in document["images"]:
+        image.pop("row", None)
+    for annotation in document["annotations"]:
+        del annotation["score"]
+    return zipped(folder, "annotations/instances_default.json", json.dumps(document))
+
+
+def xml(folder: Path) -> Path:
+    """CVAT's own export of the same."""
+    document = json.loads((folder / "cvat_coco.json").read_text())
+    names = {c["id"]: c for c in document["categories"]}
+    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations><version>1.1</version>"]
+    for image in document["images"]:
+        size = f'width="{image["width"]}" height="{image["height"]}"'
+        lines.append(f'<image id="{image["id"]}" name="{image["file_name"]}" {size}>')
+        for part in document["annotations"]:
+            if part["image_id"] != image["id"]:
+                continue
+            category = names[part["category_id"]]
+            if "keypoints" in part:
+                table = np.array(part["keypoints"]).reshape(-1, 3)
+                lines.append(f'<skeleton label="{category["name"]}" z_order="0">')
+                lines += [
+                    f'<points label="{joint}" outside="0" occluded="0" points="{x},{y}"></points>'
+                    for joint, (x, y, _) in zip(category["keypoints"], table, strict=True)
+                ]
+                lines.append("</skeleton>")
+                continue
+            x, y, width, height = part["bbox"]
+            lines.append(
+                f'<box label="{category["name"]}" source="manual" occluded="0" xtl="{x}" '
+                f'ytl="{y}" xbr="{x + width}" ybr="{y + height}" z_order="0"></box>'
+            )
+        lines.append("</image>")
+    return zipped(folder, "annotations.xml", "\n".join([*lines, "</annotations>"]))
+
+
+def filled(folder: Path) -> Path:
+    """The request's CSV with the model's answer taken over."""
+    lines = (folder / "request.csv").read_text().splitlines()
+    header = lines[0].split(",")
+    out = [lines[0]]
+    for line in lines[1:]:
+        row = dict(zip(header, line.split(","), strict=True))
+        if "joint" in row:
+            row |= {"x": row["model_x"], "y": row["model_y"]}
+        else:
+            row["class"] = row["model_says"]
+        out.append(",".join(row.values()))
+    table = folder / "filled.csv"
+    table.write_text("\n".join(out))
+    return table
+
+
+FORMATS = [exported, least, coco, xml, filled]
+
+
+@pytest.mark.parametrize("export", FORMATS)
+def test_boxes_come_back(tmp_path: Path, boxed: Path, export: Callable[[Path], Path]) -> None:
+    folder = tmp_path / "ask"
+    request_for(boxed, [5, 2], folder)
+    found = take_answers(folder, export(folder), boxed)
+    answers, split = answers_of(found.manifest)
+    assert answers.rows.tolist() == [5, 2]
+    for n, row in enumerate((5, 2)):
+        np.testing.assert_allclose(answers.boxes[n].boxes, split.boxes[row].boxes, atol=0.01)
+        assert answers.boxes[n].labels.tolist() == split.boxes[row].labels.tolist()
+        assert len(answers.boxes[n].labels)
+    assert check(found.manifest).ok
+
+
+@pytest.mark.parametrize("export", FORMATS)
+@pytest.mark.parametrize("copied", [False, True])
+def test_joints_come_back(
+    tmp_path: Path, posed: Path, export: Callable[[Path], Path], copied: bool
+) -> None:
+    folder = tmp_path / "ask"
+    request = request_for(posed, [5, 2], folder, copied=copied)
+    assert request.wanted[0].corner == ((-1, -1) if copied else (0, 0))
+    assert request.wanted[0].height == (66 if copied else 64)
+    found = take_answers(folder, export(folder), posed)
+    answers, split = answers_of(found.manifest)
+    assert answers.rows.tolist() == [5, 2]
+    for n, row in enumerate((5, 2)):
+        np.testing.assert_allclose(answers.people[n].joints, split.people[row].joints, atol=0.01)
+        assert answers.people[n].visible.all()
+    assert check(found.manifest).ok
+
+
+@pytest.mark.parametrize("export", FORMATS)
+def test_persons_of_one_picture_are_told_apart(
+    tmp_path: Path, crowd: Path, export: Callable[[Path], Path]
+) -> None:
+    folder = tmp_path / "ask"
+    request = request_for(crowd, [3, 0, 2], folder)
+    assert [w.key for w in request.wanted] == ["1.png@2", "0.png@1", "1.png@1"]
+    document = json.loads((folder / "cvat_coco.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == ["1.png", "0.png"]
+    document["annotations"].reverse()  # nobody keeps an order
+    (folder / "cvat_coco.json").write_text(json.dumps(document))
+    found = take_answers(folder, export(folder), crowd)
+    answers, split = answers_of(found.manifest)
+    assert sorted(answers.rows.tolist()) == [0, 2, 3]
+    for person, row in zip(answers.people, answers.rows.tolist(), strict=True):
+        np.testing.assert_allclose(person.joints, split.people[row].joints, atol=0.01)
+
+
+def test_a_person_nobody_asked_about_is_a_fault(tmp_path: Path, crowd: Path) -> None:
+    folder = tmp_path / "ask"
+    request_for(crowd, [3], folder)
+    other = request_for(crowd, [2, 3], tmp_path / "both")
+    assert len(other.wanted) == 2
+    with pytest.raises(BadInput, match=r"never asked for: 1\.png, person 1"):
+        take_answers(folder, coco(tmp_path / "both"), crowd)
+
+
+def test_an_empty_picture_is_an_answer_only_if_somebody_says_so(
+    tmp_path: Path, boxed: Path
+) -> None:
+    folder = tmp_path / "ask"
+    request_for(boxed, [5, 2, 7], folder)
+
+    def cleared(tasks: list[Any]) -> list[Any]:
+        tasks[1]["annotations"][0]["result"] = []
+        tasks[2]["annotations"][0] |= {"result": [], "was_cancelled": True}
+        return tasks
+
+    found = take_answers(folder, exported(folder, cleared), boxed, out=tmp_path / "a.yaml")
+    answers, _ = answers_of(found.manifest)
+    assert answers.rows.tolist() == [5, 2], "handed in, and skipped"
+    assert [len(part.labels) for part in answers.boxes.rows] == [
+        len(read_split(open_manifest(boxed), "adapt").boxes[5].labels), 0
+    ]  # fmt: skip
+    document = json.loads((folder / "cvat_coco.json").read_text())
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] == 1]
+    (folder / "cvat_coco.json").write_text(json.dumps(document))
+    for n, export in enumerate((coco, xml)):
+        found = take_answers(folder, export(folder), boxed, out=tmp_path / f"b{n}.yaml")
+        assert (found.answered, found.bare) == (1, 2)
+        out = tmp_path / f"c{n}.yaml"
+        found = take_answers(folder, export(folder), boxed, out=out, empty=True)
+        assert (found.answered, found.bare) == (3, 0)
+        answers, _ = answers_of(out)
+        assert sorted(len(part.labels) for part in answers.boxes.rows)[:2] == [0, 0]
+    document["annotations"] = []
+    (folder / "cvat_coco.json").write_text(json.dumps(document))
+    with pytest.raises(BadInput, match="3 images have no box; if they hold none, say --empty"):
+        take_answers(folder, coco(folder), boxed, out=tmp_path / "d.yaml")
+
+
+def test_earlier_answers_are_kept_and_the_target_stays_the_same(
+    tmp_path: Path, boxed: Path, posed: Path
+) -> None:
+    for target, place in ((boxed, "box"), (posed, "pose")):
+        request_for(target, [5, 2], tmp_path / place)
+        first = take_answers(tmp_path / place, exported(tmp_path / place), target)
+        again = tmp_path / f"{place}-again"
+        request_for(first.manifest, [7], again)
+        out = tmp_path / "elsewhere" / f"{place}.yaml"
+        second = take_answers(again, exported(again), first.manifest, out=out)
+        answers, _ = answers_of(second.manifest)
+        assert answers.rows.tolist() == [5, 2, 7]
+        assert second.total == 3
+        manifest = open_manifest(second.manifest)
+        assert unlabelled_digest(manifest, "adapt") == unlabelled_digest(
+            open_manifest(target), "adapt"
+        )
+        assert out.with_suffix(".answers.json") in seen_files(manifest, "adapt")[0]
+        with pytest.raises(BadInput, match="answered already"):
+            take_answers(again, exported(again), second.manifest)
+        first.manifest.unlink()
+
+
+def test_faulty_boxes_are_named_at_once(tmp_path: Path, boxed: Path) -> None:
+    folder = tmp_path / "ask"
+    request_for(boxed, [0, 1, 2, 3, 4, 5], folder)
+
+    def spoil(tasks: list[Any]) -> list[Any]:
+        value = [task["annotations"][0]["result"][0]["value"] for task in tasks]
+        value[0]["rectanglelabels"] = ["green"]
+        value[1]["width"] = 0
+        value[2] |= {"x": 120, "width": 20}
+        value[3]["x"] = "left"
+        tasks[4]["annotations"][0]["result"] = [
+            {"type": "polygonlabels", "original_width": 64, "original_height": 64,
+             "value": {"points": [[0, 0], [9, 0], [9, 9]], "polygonlabels": ["red"]}}
+        ]  # fmt: skip
+        return [*tasks, json.loads(json.dumps(tasks[5]))]
+
+    with pytest.raises(BadInput) as error:
+        take_answers(folder, exported(folder, spoil), boxed)
+    for part in (
+        "unknown class (known: red, blue): 000.png (green)",
+        "without an area, or outside of their image: 001.png, 002.png",
+        "unusable: 003.png: its result cannot be read",
+        "masks or polygons where boxes are wanted: 004.png", "answered twice: 005.png",
+        "nothing was taken",
+    ):  # fmt: skip
+        assert part in str(error.value), part
+    assert not list(tmp_path.glob("target.v2*"))
+
+
+def test_faulty_joints_are_named_at_once(tmp_path: Path, posed: Path) -> None:
+    folder = tmp_path / "ask"
+    request_for(posed, [0, 1, 2, 3], folder)
+
+    def spoil(tasks: list[Any]) -> list[Any]:
+        dots = [task["annotations"][0]["result"] for task in tasks]
+        dots[0][1]["value"]["keypointlabels"] = ["tail"]
+        dots[1].append(json.loads(json.dumps(dots[1][1])))
+        dots[2][1]["value"]["x"] = 101.0
+        del dots[3][1:4]
+        return tasks
+
+    with pytest.raises(BadInput) as error:
+        take_answers(folder, exported(folder, spoil), posed)
+    for part in (
+        "000.png@1 (tail)", f"joints placed twice: 001.png@1 ({figures.JOINTS[0]})",
+        f"outside of their picture: 002.png@1 ({figures.JOINTS[0]})",
+    ):  # fmt: skip
+        assert part in str(error.value), part
+
+    def few(tasks: list[Any]) -> list[Any]:
+        return spoil(tasks)[3:]
+
+    found = take_answers(folder, exported(folder, few), posed)
+    answers, _ = answers_of(found.manifest)
+    assert answers.people[0].visible.tolist() == [0.0] * 3 + [1.0] * (len(figures.JOINTS) - 3)
+
+
+def test_a_turned_box_becomes_what_surrounds_it(tmp_path: Path, boxed: Path) -> None:
+    folder = tmp_path / "ask"
+    request_for(boxed, [5], folder)
+
+    def turned(tasks: list[Any]) -> list[Any]:
+        value = {"x": 50, "y": 25, "width": 25, "height": 12.5, "rotation": 90}
+        tasks[0]["annotations"][0]["result"] = [
+            {"type": "rectanglelabels", "original_width": 64, "original_height": 64,
+             "value": value | {"rectanglelabels": ["blue"]}}
+        ]  # fmt: skip
+        return tasks
+
+    found = take_answers(folder, exported(folder, turned), boxed)
+    answers, _ = answers_of(found.manifest)
+    np.testing.assert_allclose(answers.boxes[0].boxes, [[24, 16, 32, 32]], atol=1e-4)
+    image = '<image id="0" name="005.png" width="64" height="64">'
+    about = '<box label="red" rotation="90" xtl="20" ytl="24" xbr="40" ybr="32"/>'
+    answer = folder / "a.xml"
+    answer.write_text(f"<annotations>{image}{about}</image></annotations>")
+    found = take_answers(folder, answer, boxed, out=tmp_path / "other.yaml")
+    answers, _ = answers_of(found.manifest)
+    np.testing.assert_allclose(answers.boxes[0].boxes, [[26, 18, 34, 38]], atol=1e-4)
+
+
+def test_tags_and_masks_of_cvat(tmp_path: Path) -> None:
+    target = small.write(tmp_path, "signs", small.target_arrays(), small.TARGET)
+    request = request_for(target, [3, 10], tmp_path / "ask")
+    images = "".join(
+        f'<image id="{n}" name="{w.file}" width="16" height="16"><tag label="{label}"/></image>'
+        for n, (w, label) in enumerate(zip(request.wanted, ("cross", "bar"), strict=True))
+    )
+    export = tmp_path / "annotations.xml"
+    export.write_text(f"<annotations>{images}</annotations>")
+    found = take_answers(tmp_path / "ask", export, target)
+    assert read_split(open_manifest(found.manifest), "adapt").answers.labels.tolist() == [2, 0]
+
+    scenes = small_seg.write(tmp_path, "scenes", small_seg.TARGET, seed=3, dull=True)
+    seen = request_for(scenes, [5], tmp_path / "paint")
+    shapes = (
+        '<polygon label="post" z_order="1" points="0.0,0.0;3.0,0.0;3.0,3.0;0.0,3.0"/>'
+        '<mask label="bar" z_order="0" rle="0, 3, 2, 1" left="2" top="30" width="3" height="2"/>'
+    )
+    export.write_text(
+        f'<annotations><image id="0" name="{seen.wanted[0].file}" width="32" height="32">{shapes}'
+        "</image></annotations>"
+    )
+    names = open_manifest(scenes).classes
+    assert isinstance(names, tuple)
+    export.write_text(
+        export.read_text().replace("post", names[1]).replace('"bar"', f'"{names[2]}"')
+    )
+    found = take_answers(tmp_path / "paint", export, scenes)
+    mask = read_split(open_manifest(found.manifest), "adapt").answers.masks.mask(0)
+    expected = np.full((32, 32), 255 if "background" not in names else names.index("background"))
+    expected[:4, :4] = 1
+    expected[30, 2:5] = 2
+    expected[31, 4] = 2
+    assert np.array_equal(mask, expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("<annotations><track/></annotations>", "tracks of a video"),
+        ("<html/>", "no export of CVAT: its root is <html>"),
+        ("<annotations>", "cannot be read as XML"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', "defines entities"),
+        ('<annotations><image id="3"/></annotations>', "image 3 has no name"),
+        (
+            '<annotations><image name="005.png" width="64" height="64"><box label="red" xtl="1"/>'
+            "</image></annotations>",
+            "005.png: it cannot be read (no attribute 'ytl')",
+        ),
+        (
+            '<annotations><image name="005.png" width="64" height="64"><cuboid label="red"/>'
+            "</image></annotations>",
+            "a cuboid is no answer to any request",
+        ),
+        (
+            '<annotations><image name="005.png" width="64" height="64"><mask label="red" rle="1,2"'
+            ' left="0" top="0" width="2" height="2"/></image></annotations>',
+            "of 3 pixels, not 4",
+        ),
+    ],
+)
+def test_what_is_no_export_of_cvat(tmp_path: Path, boxed: Path, content: str, said: str) -> None:
+    request_for(boxed, [5], tmp_path / "ask")
+    export = tmp_path / "annotations.xml"
+    export.write_text(content)
+    with pytest.raises(BadInput) as error:
+        take_answers(tmp_path / "ask", export, boxed)
+    assert said in str(error.value)
+
+
+def test_a_changed_file_of_answers_is_found_out(tmp_path: Path, boxed: Path, posed: Path) -> None:
+    for target, place in ((boxed, "box"), (posed, "pose")):
+        request_for(target, [5, 2], tmp_path / place)
+        out = tmp_path / f"{place}.yaml"
+        take_answers(tmp_path / place, exported(tmp_path / place), target, out=out)
+        table = out.with_suffix(".answers.json")
+        document = json.loads(table.read_text())
+        document["images"][0]["file_name"] = "nobody.png"
+        table.write_text(json.dumps(document))
+        assert any("other sha256" in fault for fault in check(out).faults)
+        manifest = yaml.safe_load(out.read_text())
+        manifest["splits"]["adapt"]["answers"]["sha256"] = small.sha256(table)
+        out.write_text(yaml.safe_dump(manifest))
+        assert any("rows that the split lacks: nobody.png" in f for f in check(out).faults)
+
+
+def test_requests_name_what_is_seen(tmp_path: Path, boxed: Path) -> None:
+    folder = tmp_path / "ask"
+    request = request_for(boxed, [5], folder)
+    assert isinstance(request, Request)
+    tasks = json.loads((folder / "label_studio.json").read_text())
+    (result, *_) = tasks[0]["predictions"][0]["result"]
+    truth = read_split(open_manifest(boxed), "adapt").boxes[5].boxes[0] / 64 * 100
+    value = result["value"]
+    assert [value["x"], value["y"]] == pytest.approx(truth[:2].tolist())
+    assert value["width"] == pytest.approx(float(truth[2] - truth[0]))
+    assert torch.isfinite(torch.tensor(result["score"]))
