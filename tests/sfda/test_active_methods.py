@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import small
+import small_det
 import small_seg
 import torch
 import toy
+import toydet
+import toypose
 from test_golden import Given, load
 from torch import nn
 
+from sfda import plugins
 from sfda.adapt import adapt
+from sfda.boxes import Boxes
+from sfda.config import merged
 from sfda.data.answered import LabelledRows, LabelsAlone, WithLabels, beside
 from sfda.errors import BadInput
 from sfda.losses import diversity, entropy
@@ -23,6 +29,9 @@ from sfda.methods.lftl import Lftl, LftlConfig, anchor_entropy
 from sfda.methods.lp_ft import ProbingThenTuning
 from sfda.methods.shot import Shot, ShotConfig
 from sfda.problems.classification import Classifier
+from sfda.problems.detection import views_for
+from sfda.problems.pose import VIEWS, PoseTargets
+from sfda.refs import InputSpec
 from sfda.types import Clock, EpochEnd, Labelled, StepEnd, TargetBatch
 
 
@@ -216,6 +225,93 @@ def test_masks_move_with_their_images() -> None:
     assert found.targets.shape == (3, 32, 32)
     red = found.images[:, 0] - found.images[:, 2]
     assert float(red[found.targets == 1].min()) > float(red[found.targets == 2].max())
+
+
+def test_boxes_move_with_their_images() -> None:
+    pictures, found = small_det.images(8, seed=2)
+    spec = InputSpec(size=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3)
+    views = views_for(spec).model_copy(update={"flip": True, "jitter": 0.0, "blur": 0.0})
+    boxes = [
+        Boxes(
+            torch.tensor([[x, y, x + w, y + h] for _, (x, y, w, h) in found[row]]).float(),
+            torch.tensor([label for label, _ in found[row]]), torch.ones(len(found[row])),
+        )
+        for row in (6, 2)
+    ]  # fmt: skip
+    rows = LabelledRows(
+        pictures, np.array([6, 2]), boxes, spec, views, seed=0, device="cpu"
+    )  # fmt: skip
+    given = rows.make(np.array([0, 1] * 8), np.repeat(np.arange(8), 2))
+    moved = set()
+    for image, own in zip(given.images, given.targets, strict=True):
+        moved.add(tuple(own.boxes[0].tolist()))
+        for (x1, y1, x2, y2), label in zip(own.boxes.long().tolist(), own.labels, strict=True):
+            inside = image[:, y1:y2, x1:x2].mean((1, 2))
+            assert int(inside[0] < inside[2]) == int(label), "red and blue"
+    assert len(moved) == 4, "some views are mirrored"
+
+
+def test_joints_move_with_their_images() -> None:
+    spots = np.array([[[8.0, 10.0], [24.0, 20.0]], [[12.0, 22.0], [20.0, 8.0]]], np.float32)
+    pictures = np.zeros((4, 32, 32, 3), np.uint8)
+    for row, joints in zip((3, 1), spots.astype(int), strict=True):
+        for channel, (x, y) in enumerate(joints):
+            pictures[row, y - 1 : y + 2, x - 1 : x + 2, channel] = 255
+    spec = InputSpec(size=(32, 32), mean=(0.0,) * 3, std=(1.0,) * 3)
+    views = VIEWS.model_copy(update={"zoom": (0.8, 1.0), "jitter": 0.0})
+    targets = PoseTargets(torch.from_numpy(spots), torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
+    rows = LabelledRows(pictures, np.array([3, 1]), targets, spec, views, seed=0, device="cpu")
+    given = rows.make(np.array([0, 1] * 8), np.repeat(np.arange(8), 2))
+    assert given.targets.visible.tolist() == [[1, 1], [1, 0]] * 8
+    seen = 0
+    for image, joints in zip(given.images, given.targets.joints, strict=True):
+        for channel, (x, y) in enumerate(joints.round().long().tolist()):
+            if 2 < x < 29 and 2 < y < 29:
+                seen += 1
+                assert float(image[channel, y, x]) > 0.5
+    assert seen > 16
+
+
+@pytest.mark.parametrize("toy_", [toydet, toypose])
+def test_labels_of_boxes_and_joints_are_learnt_beside_a_method_and_alone(toy_: Any) -> None:
+    """With each method the loss on what people said falls, and is the problem's own."""
+    x, y = toy_.images(toy_.MILD, seed=1)
+    few = torch.arange(4)
+    for name, settings in (("mean_teacher", {}), ("ft", {"steps": 40})):
+        kind = plugins.load("methods", name)
+        given = merged(kind.usual.get(toy_.PROBLEM, {}), settings)
+        config = kind.Config.from_settings(given)
+        config = config.model_copy(update={"schedule": toy_.FAST})
+        info = replace(toy_.info(), labelled=few)
+        method = kind(toy_.source(), info, config)
+        optimizer = torch.optim.Adam(method.student.parameters(), 1e-3)
+        own = y[:4] if isinstance(y, list) else type(y)(*(part[:4] for part in y))
+        method.train()
+        found = []
+        for step in range(15):
+            batch = TargetBatch(few, x[:4], x[:4], labelled=Labelled(few, x[:4], own))
+            clock = Clock(step, 15, 1)
+            if method.told == "own":
+                losses = method.losses(batch, clock)
+            else:
+                losses = method.labelled_losses(batch, clock)
+                assert all(part.startswith("labelled_") for part in losses)
+            optimizer.zero_grad()
+            total = torch.stack(list(losses.values())).sum()
+            total.backward()
+            optimizer.step()
+            found.append(float(total))
+        assert len(losses) == (4 if toy_.PROBLEM == "detection" else 1)
+        assert np.mean(found[-3:]) < 0.9 * np.mean(found[:3]), (name, found)
+
+
+def test_a_detector_is_tuned_as_a_whole() -> None:
+    kind = plugins.load("methods", "ft")
+    info = replace(toydet.info(), labelled=torch.arange(2))
+    for settings in ({"train": "head"}, {"sharpness": 0.05}):
+        with pytest.raises(BadInput, match="tuned as a whole"):
+            kind(toydet.source(), info, kind.Config.from_settings(settings))
+    assert "detection" not in plugins.load("methods", "lp_ft").problems
 
 
 def test_shot_with_labels_learns_what_it_is_told() -> None:

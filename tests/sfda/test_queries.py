@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import small_det
 import torch
 from test_golden import load
 
 from sfda import plugins
+from sfda.boxes import Boxes, no_boxes
 from sfda.config import merged
+from sfda.data.detecting import detect_all
+from sfda.data.inputs import standardise
+from sfda.data.loaders import scan
+from sfda.data.summaries import keep_summaries
 from sfda.errors import BadInput
+from sfda.problems import det_own
 from sfda.queries._base import Before, Pool, Summary, summarise
+from sfda.refs import InputSpec
+from sfda.summary import summarise_boxes, summarise_poses
 
 NAMES = plugins.names("queries")
 
@@ -194,3 +204,56 @@ def test_a_cover_without_passes_is_the_greedy_one(labelled: Any, monkeypatch: An
         near[taken] = -1
         taken.append(int(near.argmax()))
     assert rows == taken[len(labelled) :]
+
+
+def test_boxes_are_summed_up_by_how_unsure_they_are() -> None:
+    def found(*pairs: tuple[float, int]) -> Boxes:
+        scores, labels = (torch.tensor(part) for part in zip(*pairs, strict=True))
+        return Boxes(torch.zeros(len(pairs), 4), labels, scores.float())
+
+    given = [found((0.5, 1), (1.0, 0)), no_boxes(), found((0.9, 1), (0.05, 0))]
+    summary = summarise_boxes(torch.zeros(3, 7), given, 2)
+    torch.testing.assert_close(
+        summary.probs, torch.tensor([[0.5, 0.25, 0.25], [0, 0, 1], [0, 0.9, 0.1]])
+    )
+    unsure = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
+    torch.testing.assert_close(summary.entropy, torch.tensor([np.log(2) / 2, 0, unsure]).float())
+    torch.testing.assert_close(summary.margin, torch.tensor([0.5, 1, 0.8]))
+    assert summary.residual.shape == (3, 1)
+
+
+def test_persons_are_summed_up_by_how_their_maps_spread() -> None:
+    maps = torch.zeros(3, 2, 9, 9)
+    maps[0, :, 4, 4] = 1  # one place
+    maps[1, :, 1, 1], maps[1, :, 7, 7] = 0.75, 0.25  # two places
+    summary = summarise_poses(torch.ones(3, 5, 2, 2), maps)  # and nothing at all
+    two = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    torch.testing.assert_close(summary.entropy, torch.tensor([0, two, np.log(81)]).float())
+    torch.testing.assert_close(summary.margin, torch.tensor([1.0, 0.5, 0.0]))
+    torch.testing.assert_close(summary.probs, torch.tensor([[1.0, 0], [0.75, 0.25], [0, 1]]))
+    assert summary.features.shape == (3, 5)
+
+
+def test_a_detector_is_summed_up_in_one_pass(tmp_path: Path) -> None:
+    """Features are those of the backbone, boxes those of the detector, whatever the batch."""
+    torch.manual_seed(0)
+    network = det_own.build("tinyrcnn", 2).eval()
+    pictures, _ = small_det.images(9, seed=1)
+    spec = InputSpec(size=(64, 64), mean=(0.3,) * 3, std=(0.3,) * 3)
+    kept = [
+        keep_summaries(
+            scan(pictures, spec, device="cpu", batch_size=size), network, "detection",
+            tmp_path / str(size), 9,
+        )
+        for size in (4, 9)
+    ]  # fmt: skip
+    for one, other in zip(*(shards[0][1] for shards in kept), strict=True):
+        torch.testing.assert_close(one, other)
+    ((_, summary),) = kept[0]
+    sizes = [(64, 64)] * 9
+    found = [b for _, b in detect_all(network, pictures, spec, device="cpu", sizes=sizes)]
+    expected = summarise_boxes(summary.features, found, network.num_classes)
+    torch.testing.assert_close(summary.probs, expected.probs)
+    maps = network.features(standardise(torch.from_numpy(pictures), spec, "cpu"))
+    torch.testing.assert_close(summary.features, maps["0"].mean((2, 3)))
+    assert float(summary.entropy.std()) > 0
