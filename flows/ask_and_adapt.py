@@ -48,6 +48,7 @@ class Labels(RunInput):
         description="path of Label Studio's or CVAT's export or the CSV, or of the manifest that "
         "`sfda answer` wrote"
     )
+    empty: bool = Field(False, description="of boxes: images without a box hold no object")
 
 
 def _title() -> str:
@@ -124,7 +125,9 @@ def _answered(folder: Path, target: str, patience: float) -> str:
                 manifests.refer(str(path))  # says what is wrong with it
                 forget(folder)
                 return str(path)
-            take_answers(folder, path, Path(target), out=kept, data_root=data_folder())
+            take_answers(
+                folder, path, Path(target), out=kept, data_root=data_folder(), empty=given.empty
+            )
         except BadInput as error:
             said = f"Not taken: {error}"
             create_markdown_artifact(f"### Answers\n\n{said}\n\n{text}", key="labels-wanted")

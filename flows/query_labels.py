@@ -21,6 +21,7 @@ from sfda.refs import ManifestRef, ModelRef, Views
 from tasks import manifests, tracking
 from tasks.adapt import adapt_to_target
 from tasks.annotator import answer_from_labels
+from tasks.cache import code_digest
 from tasks.device import DeviceName, resolve
 from tasks.evaluate import evaluate_model, reference
 from tasks.import_model import import_source
@@ -133,14 +134,20 @@ def rounds(
     chains = [(q, m, s) for q in queries for m in methods for s in seeds or [0]]
     given = {"settings": settings or {}, "query_settings": query_settings or {}}
     params = {"queries": queries, "methods": methods, "budgets": budgets, "seeds": seeds or [0]}
-    key = tracking.run_key("rounds", model, manifest, test, params, given, select_by)
+    key = tracking.run_key(
+        "rounds", model, manifest, test, params, given, select_by, code_digest()
+    )  # fmt: skip
     title = f"rounds on {short(target)}"
     tags = {"prefect.flow_run_id": str(flow_run.id)}
-    rows: list[dict[str, Any]] = []
     with tracking.run(title, key=key, tags=tags, params=params) as run_id:
         start = import_source(model.uri)
         floor = evaluate_model(start, manifest, test.name, device).metrics
+        kept = tracking.read_json(run_id, "rounds.json")  # of a start that was killed
+        rows: list[dict[str, Any]] = kept["rows"] if kept else []
+        done = {(row["query"], row["method"], row["seed"]) for row in rows}
         for by, method, seed in chains:
+            if (by, method, seed) in done:
+                continue
             with tempfile.TemporaryDirectory() as scratch:
                 rows += _chain(
                     start, manifest, Path(scratch), by, method, seed, totals, given, select_by,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -140,6 +141,15 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
 def log_json(run_id: str, name: str, value: Any) -> None:
     """Keep a JSON document with the run."""
     client().log_dict(run_id, value, name)
+
+
+def read_json(run_id: str, name: str) -> Any:
+    """A JSON document that was kept with the run; None where there is none."""
+    if name not in {found.path for found in client().list_artifacts(run_id)}:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        place = client().download_artifacts(run_id, name, scratch)
+        return json.loads(Path(place).read_text(encoding="utf-8"))
 
 
 def log_manifest(run_id: str, name: str, manifest: ManifestRef, context: str) -> None:

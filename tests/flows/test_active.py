@@ -11,6 +11,7 @@ import small
 import small_seg
 from conftest import World, flow_artifacts, sfda
 
+from flows import query_labels
 from tasks import tracking
 
 pytestmark = pytest.mark.flow
@@ -128,3 +129,38 @@ def test_rounds_spend_their_budgets_and_tell_what_came_of_it(world: World) -> No
         assert {"labels.png", "rounds.json"} <= files
         history = client.get_metric_history(said["mlflow_run_id"], "lftl/shot/overall_accuracy")
         assert {m.step for m in history} == {6, 12}
+
+
+def test_killed_rounds_go_on_where_they_were(world: World, monkeypatch: Any) -> None:
+    words = [
+        "rounds", "--source", world.bundle, "--target", world.target, "--queries", "random,margin",
+        "--methods", "shot", "--budgets", "6,12", *FAST, "--json",
+    ]  # fmt: skip
+    with world.home("rounds-undisturbed").entered():
+        expected = sfda(*words).json["rows"]
+    adapt, calls = query_labels.adapt_to_target, []
+
+    def dying(*given: Any) -> Any:
+        calls.append(given[6])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return adapt(*given)
+
+    monkeypatch.setattr(query_labels, "adapt_to_target", dying)
+    with world.home("rounds-killed").entered():
+        assert sfda(*words).code != 0
+        (run,) = tracking.client().search_runs([tracking.experiment()])
+        assert run.info.status == "KILLED"
+        said = sfda(*words).json
+        assert said["mlflow_run_id"] == run.info.run_id
+        history = tracking.client().get_metric_history(
+            run.info.run_id, "random/shot/overall_accuracy"
+        )
+        assert [m.step for m in history] == [6, 12], "told once"
+        again = sfda(*words).json
+        assert again["mlflow_run_id"] != run.info.run_id, "a finished experiment begins anew"
+    first, second = "random, shot, ", "margin, shot, "
+    assert [title.startswith(first) for title in calls[:2]] == [True, True]
+    assert all(title.startswith(second) for title in calls[2:5]), "what was done is not done again"
+    untimed = [{k: v for k, v in row.items() if k != "seconds"} for row in said["rows"]]
+    assert untimed == [{k: v for k, v in row.items() if k != "seconds"} for row in expected]

@@ -16,6 +16,7 @@ import pytest
 import small_det
 import torch
 import toymm
+from asking import exported
 from conftest import Home, World, flow_artifacts, flow_stages, sfda
 from PIL import Image
 
@@ -173,7 +174,7 @@ def test_an_mmdet_checkpoint_is_imported_adapted_and_served(shop, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--method", "shot"), "shot is not for detection; for that there are lpld"),
+        (("--method", "shot"), "shot is not for detection; for that there are ft, lpld"),
         (("--set", "boxes.emty=skip"), "there is no 'boxes.emty'; did you mean 'empty'"),
         (("--set", "threshold=2"), "threshold = 2 is refused"),
     ],
@@ -198,3 +199,38 @@ def test_a_wrong_count_of_classes_and_a_missing_configuration_are_refused(shop, 
     done = sfda(*given, "--arch", "mmdet:gone.py", "--classes", "a,b")
     assert done.code == 2
     assert "no configuration gone.py" in done.err
+
+
+def test_boxes_are_asked_for_and_learnt_from(shop, tmp_path):
+    asked = sfda(
+        "query", "--model", "models:/squares@source", "--target", shop.target, "--by", "entropy",
+        "--budget", "5", "--out", tmp_path / "ask", "--json",
+    ).json  # fmt: skip
+    assert asked["count"] == 5
+    assert not asked["copied"]
+    tasks = json.loads((tmp_path / "ask" / "label_studio.json").read_text())
+    kinds = {r["type"] for t in tasks for r in t["predictions"][0]["result"]}
+    assert kinds == {"rectanglelabels"}
+    out = tmp_path / "answered.yaml"
+    taken = sfda(
+        "answer", tmp_path / "ask", exported(tmp_path / "ask"), "--target", shop.target, "--out",
+        out, "--json",
+    ).json  # fmt: skip
+    assert taken["answered"] == 5
+    for method, more, losses in (
+        ("lpld", ("--epochs", "1"), {"loss/labelled_class", "loss/labelled_rpn_box"}),
+        ("ft", ("--epochs", "1", "--set", "steps=2"), {"loss/class", "loss/box"}),
+    ):
+        said = shop.adapt(out, "--method", method, "--name", "told", *more).json
+        run = tracking.client().get_run(said["mlflow_run_id"])
+        assert losses <= set(run.data.metrics)
+
+
+def test_rounds_of_boxes_are_answered_from_held_back_ones(shop):
+    said = sfda(
+        "rounds", "--source", "models:/squares@source", "--target", shop.target, "--queries",
+        "coreset", "--methods", "ft", "--budgets", "3,6", "--set", "ft.steps=2", "--set",
+        "ft.schedule.epochs=1", "--json",
+    ).json  # fmt: skip
+    assert [row["labels"] for row in said["rows"]] == [3, 6]
+    assert all(row["metrics"]["coco_ap50"] > 0 for row in said["rows"])

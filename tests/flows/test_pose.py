@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import small_pose
 import torch
+from asking import exported
 from conftest import Home, World, flow_artifacts, flow_stages, sfda
 from PIL import Image
 
@@ -201,3 +202,37 @@ def test_a_published_checkpoint_is_imported_by_its_own_names(shop, tmp_path):
     done = sfda(*given, "--classes", "a,b")
     assert done.code == 2
     assert "the checkpoint has 11 heatmaps, but 2 joints were named" in done.err
+
+
+def test_joints_are_asked_for_and_learnt_from(shop, tmp_path):
+    asked = sfda(
+        "query", "--model", "models:/figures@source", "--target", shop.target, "--by", "margin",
+        "--budget", "5", "--out", tmp_path / "ask", "--copy", "--json",
+    ).json  # fmt: skip
+    assert asked["copied"]
+    request = json.loads((tmp_path / "ask" / "request.json").read_text())
+    assert len(request["edges"]) == len(JOINTS) - 1
+    for wanted in request["wanted"]:
+        with Image.open(tmp_path / "ask" / wanted["file"]) as picture:
+            assert picture.size == (wanted["width"], wanted["height"])
+    out = tmp_path / "answered.yaml"
+    sfda(
+        "answer", tmp_path / "ask", exported(tmp_path / "ask"), "--target", shop.target, "--out",
+        out, "--json",
+    )  # fmt: skip
+    for method, loss, more in (
+        ("mean_teacher", "loss/labelled_heatmap", ()),
+        ("lp_ft", "loss/heatmap", ("--set", "steps=2", "--set", "head_epochs=1")),
+    ):
+        words = ("--method", method, "--name", "told", "--epochs", "2", *more)
+        said = shop.adapt(out, *words).json
+        assert loss in tracking.client().get_run(said["mlflow_run_id"]).data.metrics
+
+
+def test_rounds_of_joints_are_answered_from_held_back_ones(shop):
+    said = sfda(
+        "rounds", "--source", "models:/figures@source", "--target", shop.target, "--queries",
+        "entropy", "--methods", "ft", "--budgets", "4,8", "--set", "ft.steps=2", "--set",
+        "ft.schedule.epochs=1", "--json",
+    ).json  # fmt: skip
+    assert [row["labels"] for row in said["rows"]] == [4, 8]
