@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from sfda.config import Config
 from sfda.data.digests import bytes_digest, file_digest
 from sfda.data.labels import listed
-from sfda.data.rows import inspect_split
+from sfda.data.rows import inspect_split, read_csv
 from sfda.data.schema import REMAKE, Manifest, open_manifest
 from sfda.data.writing import put
 from sfda.errors import BadInput
@@ -84,7 +84,8 @@ def subset(
     """Write to `out` a manifest of those images of `path` that belong to `classes`.
 
     Every split is kept, the row file lies beside `out`, images stay where they are under the same
-    row ids. Labels are written by name; `classes` keep the order given. `suffix` follows the set's
+    row ids. Labels are written by name; `classes` keep the order given. Answers that people gave to
+    rows that stay are kept, if they name one of `classes`. `suffix` follows the set's
     name in parentheses.
 
     Raises BadInput naming every class that is unknown or has no images, every split that has no
@@ -103,11 +104,12 @@ def subset(
     row_file = out.with_suffix(".rows.csv")
     _check_place(manifest, out, row_file)
     table, entries = _table(manifest, row_file.name, kept)
+    answers = _answers(manifest, classes, kept, entries, out)
     document = _document(manifest, classes, suffix, out) | {"splits": entries}
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        put({row_file: table, out: text.encode()})
+        put({row_file: table, **answers, out: text.encode()})
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error}") from None
     return out
@@ -192,6 +194,33 @@ def _table(
     return table, {
         name: entry | {"where": twin, "count": len(kept[name])} for name, twin in stands_for.items()
     }
+
+
+def _answers(
+    manifest: Manifest, classes: Sequence[str], kept: dict[str, Labelled],
+    entries: dict[str, Any], out: Path,
+) -> dict[Path, bytes]:  # fmt: skip
+    """Files of the answers that stay, each beside `out`, and their mention in `entries`."""
+    key = "index" if manifest.arrays else "file"
+    files = {}
+    for name, spec in manifest.splits.items():
+        if spec.answers is None:
+            continue
+        there = {own for own, _ in kept[name]}
+        old, _ = read_csv(manifest.path.parent / spec.answers.rows)
+        rows = [(r[key], r["class"]) for r in old if r[key] in there and r["class"] in classes]
+        if not rows:
+            continue
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([(key, "class"), *rows])
+        file = out.with_suffix(f".{name}.answers.csv")
+        files[file] = text.getvalue().encode()
+        entries[name]["answers"] = {
+            "rows": file.name, "sha256": bytes_digest(files[file]), "count": len(rows),
+            "classes": list(classes),
+        }  # fmt: skip
+    return files
 
 
 def _document(

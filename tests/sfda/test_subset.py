@@ -255,3 +255,29 @@ def test_files_of_regimes_that_are_none(tmp_path, text, said):
         read_regimes(tmp_path / "r.yaml")
     with pytest.raises(BadInput, match=r"no file .*README"):
         read_regimes(tmp_path / "none.yaml")
+
+
+def test_answers_to_rows_that_stay_are_kept(whole, tmp_path):
+    split = read_split(open_manifest(whole), "adapt")
+    names = [split.classes[k] for k in split.labels]
+    rows = [names.index(name) for name in ("dog", "bee", "ant")]
+    keys = [split.names[row].removeprefix("x:") for row in rows]
+    key = "index" if whole.parent.joinpath("data/photos.npz").exists() else "file"
+    table = whole.with_suffix(".answers.csv")
+    told = ("dog", "ant", "cow")  # a bee that somebody took for an ant, and an ant for a cow
+    table.write_text(
+        f"{key},class\n" + "".join(f"{k},{t}\n" for k, t in zip(keys, told, strict=True))
+    )
+    document = yaml.safe_load(whole.read_text())
+    document["splits"]["adapt"]["answers"] = {
+        "rows": table.name, "sha256": sha(table), "count": 3, "classes": list(CLASSES)
+    }  # fmt: skip
+    whole.write_text(yaml.safe_dump(document))
+    assert check(whole).ok
+    out = subset(whole, classes=KEPT, out=tmp_path / "elsewhere" / "two.yaml")
+    found = read_split(open_manifest(out), "adapt")
+    assert check(out).ok
+    assert found.answers.classes == KEPT
+    assert [found.names[row].removeprefix("x:") for row in found.answers.rows] == keys[:1]
+    assert found.answers.labels.tolist() == [0]
+    assert read_split(open_manifest(out), "test").answers is None
