@@ -70,10 +70,12 @@ def answer(
         from flows.resume import go_on
         from sfda.data.answering import take_answers, told_bare
         from sfda.folders import data_folder
+        from tasks.known_answers import note
 
         found = take_answers(
             request, answers, target, out=out, data_root=data_folder(), empty=empty
         )
+        note(found.manifest)
         resumed = go_on(request, found.manifest)
         result = {
             "manifest": str(found.manifest), "answered": found.answered, "asked": found.asked,

@@ -31,7 +31,7 @@ from sfda.data.answering import take_answers
 from sfda.data.requests import FILE, read_request
 from sfda.errors import BadInput
 from sfda.folders import data_folder
-from tasks import manifests
+from tasks import known_answers, manifests
 from tasks.device import DeviceName, resolve
 from tasks.home import home
 from tasks.models import refer
@@ -128,6 +128,7 @@ def _answered(folder: Path, target: str, patience: float) -> str:
             take_answers(
                 folder, path, Path(target), out=kept, data_root=data_folder(), empty=given.empty
             )
+            known_answers.note(kept)
         except BadInput as error:
             said = f"Not taken: {error}"
             create_markdown_artifact(f"### Answers\n\n{said}\n\n{text}", key="labels-wanted")

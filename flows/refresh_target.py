@@ -88,7 +88,8 @@ def refresh_target(
 ) -> State[Any]:
     """Look at `target` (a folder, zip, npz, .txt list or manifest) and adapt if it is worth it.
 
-    A changed target gets its next version below home, with a digest for each file. `labels` (CSV:
+    A changed target gets its next version below home, with a digest for each file and all answers
+    that `sfda answer` took about its images; new answers are reason enough to adapt. `labels` (CSV:
     file, class) makes labelled images the test split. With `announce` the event
     `sfda.manifest.updated` is all that follows, for a deployment that waits for it; otherwise the
     adaptation runs here. The final state is named after what happened: Unchanged, Waiting (too
@@ -104,7 +105,8 @@ def refresh_target(
         kept = found.kept
         if not kept.marks:
             return _end(_result("waiting", _fresh("the target holds no images", found), target))
-        new = found.since_version.count > 0 or found.relabelled or not kept.version
+        new = found.since_version.count > 0 or found.relabelled or found.noted
+        new = new or not kept.version
         if not new and not _due(found, policy, kept):
             return _end(_unless_waiting(found, policy, target))
         model = refer(source)
@@ -122,7 +124,10 @@ def refresh_target(
         _announce(called, kept, found.since_version, where, "elsewhere" if announce else "here")
         if announce:
             said = f"version {kept.version} announced ({found.since_adapted.text()})"
-            remember(found.folder, kept, adapted=kept.version, adapted_marks=kept.marks)
+            remember(
+                found.folder, kept, adapted=kept.version, adapted_marks=kept.marks,
+                adapted_answers=kept.answers,
+            )  # fmt: skip
             return _end(_result("announced", said, target, kept, found, drift))
         start = reigning.uri if policy.start_from == "champion" else source
         done = adapt(
@@ -132,16 +137,19 @@ def refresh_target(
         )  # fmt: skip
         _remember_profile(found, kept, name or name_of(source), model, split, resolve(device))
         why = f"new images look different ({_index(drift)})" if drifted else "enough has changed"
+        if found.answered:
+            why = "people have answered"
         if not found.kept.adapted:
             why = "the first look"
-        said = f"{why} ({found.since_adapted.text()}): {done.version.uri}"
+        what = f" ({found.since_adapted.text()})" if found.since_adapted.count else ""
+        said = f"{why}{what}: {done.version.uri}"
         said += ", promoted" if done.promoted else ", not promoted"
         return _end(_result("adapted", said, target, kept, found, drift, done))
 
 
 def _due(found: Look, policy: Policy, kept: Kept) -> bool:
     """Whether the changes alone are enough."""
-    if not kept.adapted:
+    if not kept.adapted or found.answered:
         return True
     return policy.wants(found.since_adapted, len(kept.adapted_marks))
 
@@ -191,8 +199,8 @@ def _remember_profile(
     ref: ManifestRef = kept.manifest
     seen = pseudo_label(model, ref, manifests.seen_digest(ref, split), split, device)
     remember(
-        found.folder, kept, adapted=kept.version, adapted_marks=kept.marks, model=model.sha256,
-        profile=seen.profile, images=seen.count,
+        found.folder, kept, adapted=kept.version, adapted_marks=kept.marks,
+        adapted_answers=kept.answers, model=model.sha256, profile=seen.profile, images=seen.count,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from sfda.drift import Drift, drift_between
 from sfda.errors import BadInput
 from sfda.folders import data_folder
 from sfda.refs import ManifestRef, Problem
-from tasks import manifests
+from tasks import known_answers, manifests
 from tasks.home import disk_errors, home
 
 
@@ -57,8 +57,10 @@ class Kept(Config):
     manifest: ManifestRef | None = None
     marks: Marks = {}  # of the newest version
     labels: str | None = None  # digest of the file of labels that it was made with
+    answers: str | None = None  # digest of all that people had answered about it then
     adapted: int = 0  # the version that was last adapted to
     adapted_marks: Marks = {}
+    adapted_answers: str | None = None
     model: str | None = None  # digest of the champion that `profile` is of
     profile: dict[str, Any] | None = None
     images: int = 0  # that the profile is of
@@ -72,6 +74,8 @@ class Look(Config):
     since_version: Change  # since the newest version
     since_adapted: Change  # since the last adaptation
     relabelled: bool = False  # the file of labels is another than that of the newest version
+    noted: bool = False  # people have answered since the newest version
+    answered: bool = False  # people have answered since the last adaptation
     fresh: int = 0  # files that may still be written to, left for the next look
 
 
@@ -102,14 +106,24 @@ def look_at(folder: Path, target: str, policy: Policy, split: str, labels: str |
     else:
         marks, fresh = survey(path, kept.marks, settle=policy.settle, now=time.time())
     given = file_digest(Path(labels)) if labels else None
+    told = _answers(path, kept)
     return Look(
         folder=str(folder),
-        kept=kept.model_copy(update={"marks": marks, "labels": given}),
+        kept=kept.model_copy(update={"marks": marks, "labels": given, "answers": told}),
         since_version=difference(kept.marks, marks),
         since_adapted=difference(kept.adapted_marks, marks),
         relabelled=given != kept.labels,
+        noted=told != kept.answers,
+        answered=bool(kept.adapted) and told != kept.adapted_answers,
         fresh=len(fresh),
     )
+
+
+def _answers(path: Path, kept: Kept) -> str | None:
+    """Digest of what people have answered about the images of a folder, list or archive."""
+    if kept.manifest is None or path.suffix.lower() in (".yaml", ".yml"):
+        return None
+    return known_answers.digest(Path(kept.manifest.path))
 
 
 def _survey_manifest(path: Path, split: str, before: Marks) -> Marks:
@@ -162,6 +176,8 @@ def next_version(
                 skip=_left_out(path, look.kept.marks),
                 version=number,
             )
+            known_answers.carry(made)
+        told = _answers(path, look.kept.model_copy(update={"manifest": manifests.refer(made)}))
         ref = manifests.refer(made)
         record = {
             "version": number,
@@ -170,7 +186,7 @@ def next_version(
             **look.since_version.model_dump(),
             "files": {name: mark.sha256 for name, mark in look.kept.marks.items()},
         }
-        kept = look.kept.model_copy(update={"version": number, "manifest": ref})
+        kept = look.kept.model_copy(update={"version": number, "manifest": ref, "answers": told})
         text = json.dumps(record, indent=1).encode()
         put({folder / f"v{number:04d}.json": text, **_state(folder, kept)})
     return kept

@@ -34,6 +34,7 @@ from sfda.folders import data_folder
 from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef
 from sfda.types import UNKNOWN, Regime, TargetInfo
 from tasks.home import decoded_folder, home
+from tasks.known_answers import carry, newest_version
 from tasks.progress import Progress
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
@@ -105,7 +106,8 @@ def seen_digest(ref: ManifestRef, split: str) -> str:
 
 
 def as_manifest(target: str, problem: Callable[[], str]) -> str:
-    """A manifest's path; for a folder of images one without labels is made below home.
+    """A manifest's path; for a folder of images one without labels is made below home, with the
+    answers that people have given about it.
 
     `problem` tells what it is for, which takes a look at the model. Raises BadInput.
     """
@@ -115,7 +117,10 @@ def as_manifest(target: str, problem: Callable[[], str]) -> str:
     place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
     out = home() / "manifests" / f"{folder.name}-{place}.yaml"
     out.parent.mkdir(parents=True, exist_ok=True)
-    return str(build_manifest(folder, problem=cast("Any", problem()), out=out))
+    kind, version = cast("Any", problem()), newest_version(out)
+    build_manifest(folder, problem=kind, out=out, version=version)
+    carry(out)
+    return str(out)
 
 
 def open_split(manifest: Manifest, split: str, spec: InputSpec) -> Opened:

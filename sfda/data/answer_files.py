@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,18 +20,21 @@ import yaml
 from PIL import Image
 
 from sfda.boxes import BoxLabels
-from sfda.data.digests import bytes_digest
+from sfda.data.digests import bytes_digest, row_id
 from sfda.data.labelling._base import Answer
 from sfda.data.labels import listed
 from sfda.data.masks import Mask
 from sfda.data.people import Person
 from sfda.data.requests import Request, WantedRow
 from sfda.data.rows import read_csv
-from sfda.data.schema import AnswersSpec, Manifest
+from sfda.data.schema import Manifest
 from sfda.data.writing import put
 from sfda.errors import BadInput
 
 Found = dict[str, tuple[WantedRow, Answer]]
+Part = dict[str, Any]
+Kept = dict[str, str | Mask | Path | list[Part]]
+"""Answers as they are filed, by key: a class, a mask or its file, COCO's annotations."""
 
 
 def put_version(manifest: Manifest, request: Request, found: Found, out: Path) -> int:
@@ -49,20 +52,65 @@ def put_version(manifest: Manifest, request: Request, found: Found, out: Path) -
             f"{manifest.path} has answers in the classes {listed(old.classes)}, the request in "
             f"{listed(request.classes)}; ask again with the same model's classes"
         )
-    images: dict[str, Mask | Path] = {}
+    kept = kept_answers(manifest, request.split)
+    kept |= {wanted.key: _filed(answer) for wanted, answer in found.values()}
+    _put(manifest, request.split, request.classes, kept, out, version=manifest.version + 1)
+    return len(kept)
+
+
+def put_answers(manifest: Manifest, split: str, classes: tuple[str, ...], kept: Kept) -> None:
+    """Write answers into a manifest that has none, in its place. Raises BadInput."""
+    _put(manifest, split, classes, kept, manifest.path, version=manifest.version)
+
+
+def kept_answers(manifest: Manifest, split: str) -> Kept:
+    """The answers of a split as they are filed."""
+    spec = manifest.splits[split].answers
+    if spec is None:
+        return {}
+    place = manifest.path.parent / spec.rows
+    if place.suffix == ".json":
+        document = json.loads(place.read_bytes())
+        parts: dict[Any, list[Part]] = {image["id"]: [] for image in document["images"]}
+        for one in document["annotations"]:
+            own = {k: v for k, v in one.items() if k not in ("id", "image_id")}
+            parts[one["image_id"]].append(own)
+        return {image["file_name"]: parts[image["id"]] for image in document["images"]}
+    key = "index" if manifest.arrays else "file"
+    rows, _ = read_csv(place)
+    if manifest.problem == "segmentation":
+        return {row[key]: place.parent / row["mask"] for row in rows}
+    return {row[key]: row["class"] for row in rows}
+
+
+def _filed(answer: Answer) -> str | Mask | list[Part]:
+    if isinstance(answer, Person):
+        table = np.column_stack([answer.joints, 2 * answer.visible])
+        return [{"category_id": 0, "keypoints": table.ravel().tolist()}]
+    if isinstance(answer, BoxLabels):
+        return [
+            {"category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            for (x1, y1, x2, y2), label in zip(answer.boxes.tolist(), answer.labels, strict=True)
+        ]
+    return answer
+
+
+def _put(
+    manifest: Manifest, split: str, classes: tuple[str, ...], kept: Kept, out: Path, *, version: int
+) -> None:
     masks = out.with_suffix(".masks")
+    images: dict[str, Mask | Path] = {}
     if manifest.problem in ("detection", "pose"):
-        table = out.with_suffix(".answers.json")
-        content, total = _document_of(manifest, old, request, found)
+        table, content = out.with_suffix(".answers.json"), _document_of(manifest, classes, kept)
     else:
         table = out.with_suffix(".answers.csv")
-        content, total = _table_of(manifest, old, request, found, masks.name, images)
+        content = _table_of(manifest, kept, masks.name, images)
     entry = {
-        "rows": table.name, "sha256": bytes_digest(content), "count": total,
-        "classes": list(request.classes),
+        "rows": table.name, "sha256": bytes_digest(content), "count": len(kept),
+        "classes": list(classes),
     }  # fmt: skip
     files: dict[Path, bytes] = {table: content}
-    document = _manifest(manifest, request.split, entry, out, files)
+    document = _manifest(manifest, split, entry, out, files) | {"version": version}
     files[out] = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100).encode()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,73 +119,39 @@ def put_version(manifest: Manifest, request: Request, found: Found, out: Path) -
         put(files)
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error}") from None
-    return total
 
 
-def _table_of(
-    manifest: Manifest, old: AnswersSpec | None, request: Request, found: Found, masks: str,
-    images: dict[str, Mask | Path],
-) -> tuple[bytes, int]:  # fmt: skip
-    """The CSV, how many rows it has, and, into `images`, the masks that it names."""
-    what = "mask" if manifest.problem == "segmentation" else "class"
-    rows: list[tuple[str, str]] = []
-    if old:
-        place = manifest.path.parent / old.rows
-        for row in read_csv(place)[0]:
-            value = row[what]
-            if what == "mask":
-                images[PurePosixPath(value).name] = place.parent / value
-                value = f"{masks}/{PurePosixPath(value).name}"
-            rows.append((row[request.column], value))
-    for wanted, answer in found.values():
-        if isinstance(answer, str):
-            rows.append((wanted.key, answer))
-            continue
-        assert isinstance(answer, np.ndarray)
-        images[f"{wanted.row}.png"] = answer
-        rows.append((wanted.key, f"{masks}/{wanted.row}.png"))
+def _table_of(manifest: Manifest, kept: Kept, masks: str, images: dict[str, Mask | Path]) -> bytes:
+    """The CSV, and, into `images`, the masks that it names, each after its row."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([request.column, what])
-    writer.writerows(rows)
-    return text.getvalue().encode(), len(rows)
+    key, what = ("index" if manifest.arrays else "file"), "class"
+    if manifest.problem == "segmentation":
+        what = "mask"
+    writer.writerow([key, what])
+    for name, answer in kept.items():
+        if not isinstance(answer, str):
+            assert not isinstance(answer, list)
+            file = f"{row_id(f'{manifest.arrays.image}:{name}' if manifest.arrays else name)}.png"
+            images[file] = answer
+            answer = f"{masks}/{file}"
+        writer.writerow([name, answer])
+    return text.getvalue().encode()
 
 
-def _document_of(
-    manifest: Manifest, old: AnswersSpec | None, request: Request, found: Found
-) -> tuple[bytes, int]:
-    """The COCO JSON, and how many rows it answers."""
-    posed = manifest.problem == "pose"
-    categories = [{"id": i, "name": name} for i, name in enumerate(request.classes)]
-    if posed:
-        categories = [{"id": 0, "name": "person", "keypoints": list(request.classes)}]
-    document: dict[str, list[dict[str, Any]]] = {
-        "images": [], "annotations": [], "categories": categories
-    }  # fmt: skip
-    if old:
-        kept = json.loads((manifest.path.parent / old.rows).read_bytes())
-        document |= {name: kept[name] for name in ("images", "annotations")}
-    for wanted, answer in found.values():
-        number = len(document["images"])
-        document["images"].append({"id": number, "file_name": wanted.key})
-        parts = _person(answer) if isinstance(answer, Person) else _boxes(answer)
-        for part in parts:
-            place = {"id": len(document["annotations"]), "image_id": number}
-            document["annotations"].append(place | part)
-    return json.dumps(document, ensure_ascii=False).encode(), len(document["images"])
-
-
-def _boxes(answer: Answer) -> list[dict[str, Any]]:
-    assert isinstance(answer, BoxLabels)
-    return [
-        {"category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        for (x1, y1, x2, y2), label in zip(answer.boxes.tolist(), answer.labels, strict=True)
-    ]
-
-
-def _person(answer: Person) -> list[dict[str, Any]]:
-    table = np.column_stack([answer.joints, 2 * answer.visible])
-    return [{"category_id": 0, "keypoints": table.ravel().tolist()}]
+def _document_of(manifest: Manifest, classes: tuple[str, ...], kept: Kept) -> bytes:
+    """The COCO JSON."""
+    categories: list[Part] = [{"id": i, "name": name} for i, name in enumerate(classes)]
+    if manifest.problem == "pose":
+        categories = [{"id": 0, "name": "person", "keypoints": list(classes)}]
+    images, annotations = [], []
+    for number, (name, parts) in enumerate(kept.items()):
+        assert isinstance(parts, list)
+        images.append({"id": number, "file_name": name})
+        annotations += [{"image_id": number} | part for part in parts]
+    annotations = [{"id": number} | part for number, part in enumerate(annotations)]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    return json.dumps(document, ensure_ascii=False).encode()
 
 
 def _put_masks(images: dict[str, Mask | Path], masks: Path) -> None:
@@ -158,9 +172,8 @@ def _put_masks(images: dict[str, Mask | Path], masks: Path) -> None:
 def _manifest(
     manifest: Manifest, split: str, entry: dict[str, Any], out: Path, files: dict[Path, bytes]
 ) -> dict[str, Any]:
-    """The manifest's own file with one more version and the answers; paths as seen from `out`."""
+    """The manifest's own file with the answers; paths as seen from `out`."""
     document: dict[str, Any] = yaml.safe_load(manifest.path.read_text(encoding="utf-8"))
-    document["version"] = manifest.version + 1
     here, there = manifest.path.parent.resolve(), out.parent.resolve()
     for name, spec in manifest.splits.items():
         given = dict(document["splits"][name])

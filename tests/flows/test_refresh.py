@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
+from asking import exported
 from conftest import Home, Said, World, flow_artifacts, sfda
 from PIL import Image
 
+from sfda.data.manifest import open_manifest, read_split
 from tasks import tracking
 
 pytestmark = pytest.mark.flow
@@ -201,3 +203,39 @@ def test_watch_looks_again_and_survives_a_fault(world: World, home: Home):
     assert said.code == 0, said.err
     lines = [json.loads(line)["outcome"] for line in said.out.splitlines()]
     assert lines == ["adapted", "unchanged"]
+
+
+def test_answers_about_a_folder_stay_with_it(world: World, home: Home):
+    """They are in every later version, start an adaptation, and are never asked for again."""
+    folder = home.path / "site"
+    put_images(folder, 0, 30)
+    assert look(world, folder).json["outcome"] == "adapted"
+    ask = ["query", "--model", world.bundle, "--target", folder, "--by", "margin", "--json"]
+
+    def answered(place: Path, count: int) -> list[str]:
+        asked = sfda(*ask, "--budget", count, "--out", place).json
+        sfda("answer", place, exported(place), "--target", asked["manifest"], "--json")
+        return asked["wanted"]
+
+    one = answered(home.path / "ask1", 4)
+    told = look(world, folder).json
+    assert (told["outcome"], told["version"]) == ("adapted", 2)
+    assert told["says"].startswith("people have answered: models:/")
+    run = tracking.client().get_run(told["adapted"]["mlflow_run_id"])
+    assert "loss/labelled_class" in run.data.metrics
+    assert look(world, folder).json["outcome"] == "unchanged"
+
+    two = answered(home.path / "ask2", 3)
+    assert not set(one) & set(two)
+    put_images(folder, 30, 20)
+    put_images(folder, int(one[0][:4]), 1, seed=77)  # another image under the same name
+    (folder / one[1]).unlink()
+    grown = look(world, folder).json
+    assert (grown["outcome"], grown["version"]) == ("adapted", 3)
+    split = read_split(open_manifest(grown["manifest"]), "adapt")
+    kept = {split.names[row] for row in split.answers.rows}
+    assert kept == {*one[2:], *two} & set(split.names)
+    assert kept
+    again = sfda(*ask, "--budget", 1000, "--out", home.path / "rest").json
+    assert not set(again["wanted"]) & {*one[2:], *two}
+    assert sfda("check", again["manifest"], "--json").json["ok"]

@@ -1,0 +1,150 @@
+"""Which answers people have given about which images, so that a target made anew keeps them.
+
+A folder's manifest is made again at every look. What `sfda answer` took for any manifest of the
+same images is remembered below home, and put into the next one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sfda.config import Config
+from sfda.data.answer_files import Kept, kept_answers, put_answers
+from sfda.data.digests import file_digest
+from sfda.data.people import file_of
+from sfda.data.rows import read_split
+from sfda.data.schema import Manifest, open_manifest
+from sfda.data.volumes import slice_of
+from sfda.errors import BadInput
+from sfda.folders import data_folder
+from tasks.cache import key_of
+from tasks.home import disk_errors, home
+
+
+class Source(Config):
+    """A manifest with answers, and digests of the images that were answered about, by file."""
+
+    manifest: str
+    files: dict[str, str]
+
+
+class Known(Config):
+    """All manifests with answers about the same images, the newest last."""
+
+    sources: tuple[Source, ...] = ()
+
+
+def note(path: Path) -> None:
+    """Remember the answers in the manifest at `path`."""
+    manifest = open_manifest(path, data_root=data_folder())
+    keys = [key for name in manifest.splits for key in kept_answers(manifest, name)]
+    files = {} if manifest.archive_path else _digests(manifest, keys)
+    found = Source(manifest=str(path.absolute()), files=files)
+    known = _read(manifest)
+    others = tuple(one for one in known.sources if one.manifest != found.manifest)
+    file = _file(manifest)
+    with disk_errors(str(file)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(Known(sources=(*others, found)).model_dump_json(indent=1))
+        part.replace(file)
+
+
+def carry(path: Path) -> int:
+    """Put all that is known into the manifest at `path`, which has no answers; how many they are.
+
+    Left out are rows that it has not, and images that are not those any more that were answered
+    about. Where two answers differ the later one holds.
+    """
+    manifest = open_manifest(path, data_root=data_folder())
+    sources, total = _sources(manifest), 0
+    for split in manifest.splits if sources else ():
+        keys = set(read_split(manifest.unlabelled(), split).names)
+        kept: Kept = {}
+        classes: tuple[str, ...] | None = None
+        for source, old in sources:
+            spec = old.splits[split].answers if split in old.splits else None
+            if spec is None:
+                continue
+            if spec.classes != classes:
+                kept, classes = {}, spec.classes  # a new list of classes begins anew
+            found = kept_answers(old, split)
+            now = {} if manifest.archive_path else _digests(manifest, list(found))
+            for key, answer in found.items():
+                name, file = _name(manifest, key), _file_name(manifest, key)
+                if name in keys and now.get(file) == source.files.get(file):
+                    kept[key] = answer
+        if kept and classes:
+            put_answers(manifest, split, classes, kept)
+            manifest = open_manifest(path, data_root=data_folder())
+            total += len(kept)
+    return total
+
+
+def digest(path: Path) -> str | None:
+    """Of all answers that are known about the images of the manifest at `path`; None for none."""
+    try:
+        manifest = open_manifest(path, data_root=data_folder())
+    except BadInput:  # it is made anew anyway
+        return None
+    found = [
+        spec.answers.sha256
+        for _, old in _sources(manifest)
+        for spec in old.splits.values()
+        if spec.answers
+    ]
+    return key_of(answers=found) if found else None
+
+
+def newest_version(path: Path) -> int:
+    """The highest version that is known of the images of the manifest at `path`, or 1."""
+    if not path.is_file():
+        return 1
+    manifest = open_manifest(path, data_root=data_folder())
+    return max([1, *(old.version for _, old in _sources(manifest))])
+
+
+def _sources(manifest: Manifest) -> list[tuple[Source, Manifest]]:
+    """What is known of the manifest's images; manifests that are gone are left out."""
+    found = []
+    for source in _read(manifest).sources:
+        if Path(source.manifest).is_file():
+            old = open_manifest(source.manifest, data_root=data_folder())
+            if old.problem == manifest.problem:
+                found.append((source, old))
+    return found
+
+
+def _digests(manifest: Manifest, keys: list[str]) -> dict[str, str]:
+    """The images that hold these rows, those that are gone left out."""
+    files = {_file_name(manifest, key) for key in keys}
+    places = {file: manifest.location / file for file in sorted(files)}
+    return {file: file_digest(place) for file, place in places.items() if place.is_file()}
+
+
+def _file_name(manifest: Manifest, key: str) -> str:
+    if manifest.problem == "pose":
+        return file_of(key)
+    part = slice_of(key)
+    return part.file if part else key
+
+
+def _name(manifest: Manifest, key: str) -> str:
+    return f"{manifest.arrays.image}:{key}" if manifest.arrays else key
+
+
+def _file(manifest: Manifest) -> Path:
+    place: Any = manifest.archive_path or manifest.location
+    key = key_of(images=os.path.realpath(place), problem=manifest.problem)
+    return home() / "answers" / f"{key[:24]}.json"
+
+
+def _read(manifest: Manifest) -> Known:
+    try:
+        return Known.model_validate_json(_file(manifest).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return Known()
