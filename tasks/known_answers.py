@@ -6,6 +6,7 @@ same images is remembered below home, and put into the next one.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from sfda.data.schema import Manifest, open_manifest
 from sfda.data.volumes import slice_of
 from sfda.errors import BadInput
 from sfda.folders import data_folder
-from tasks.cache import key_of
 from tasks.home import disk_errors, home
 
 
@@ -97,7 +97,7 @@ def digest(path: Path) -> str | None:
         for spec in old.splits.values()
         if spec.answers
     ]
-    return key_of(answers=found) if found else None
+    return hashlib.sha256(" ".join(found).encode()).hexdigest() if found else None
 
 
 def newest_version(path: Path) -> int:
@@ -139,7 +139,7 @@ def _name(manifest: Manifest, key: str) -> str:
 
 def _file(manifest: Manifest) -> Path:
     place: Any = manifest.archive_path or manifest.location
-    key = key_of(images=os.path.realpath(place), problem=manifest.problem)
+    key = hashlib.sha256(f"{manifest.problem} {os.path.realpath(place)}".encode()).hexdigest()
     return home() / "answers" / f"{key[:24]}.json"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,15 @@ def test_a_read_of_the_source_is_denied_in_the_process_and_in_its_loaders(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(RuntimeError, match=f"Permission denied: .*{source.name}"):
         adapted(world, f"spied{workers}", "--method", "shot", "--workers", workers)
+
+
+def test_neither_orchestrator_nor_tracker_is_loaded_there():
+    """They read files that nobody lists, and take seconds."""
+    code = "import sys, tasks.adapting; print({'prefect', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert done.stdout.strip() == "set()"
 
 
 DIES = """
