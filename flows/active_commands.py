@@ -106,7 +106,7 @@ def rounds(
     json: Json = False,
 ) -> None:
     """An experiment: queries x methods over growing budgets, answered from held-back labels."""
-    with session(json, flow=True) as output:
+    with session(json, flow=True, adapts=True) as output:
         from flows import presets
         from flows.answers import taken
         from flows.parameters import per_method, read_seeds

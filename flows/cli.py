@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import logging
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -199,7 +204,7 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Adapt a model to unlabelled data, choose, evaluate, register."""
-    with session(json, flow=True) as out:
+    with session(json, flow=True, adapts=True) as out:
         from flows import presets
         from flows.adapt import adapt as flow
         from flows.parameters import checked_duration, flow_parameters
@@ -256,7 +261,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """One table of methods; settings: METHOD.k=v for one of them, k=v for all."""
-    with session(json, flow=True) as out:
+    with session(json, flow=True, adapts=True) as out:
         from flows import presets
         from flows.compare import compare as flow
         from flows.parameters import flow_parameters, per_method, read_seeds
@@ -370,7 +375,7 @@ def serve(
 @app.command()
 def demo(problem: str = "classification", device: Device = "auto", json: Json = False) -> None:
     """The main job on built-in data: train, adapt, choose, evaluate, register, promote."""
-    with session(json, flow=True) as out:
+    with session(json, flow=True, adapts=True) as out:
         from flows import demo as flow
         from sfda.errors import BadInput
 
@@ -387,5 +392,23 @@ register_status(app)
 
 
 def main() -> None:
-    """The entry point."""
-    app()
+    """The entry point.
+
+    Python ends module by module, which takes seconds with torch. Here all that wants to be called
+    at the end is called, and then the process is over.
+    """
+    code = 1
+
+    def leave() -> None:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # first, so it is called last
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise

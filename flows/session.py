@@ -58,12 +58,15 @@ class Output:
 
 
 @contextmanager
-def session(as_json: bool, *, state: bool = True, flow: bool = False) -> Iterator[Output]:
+def session(
+    as_json: bool, *, state: bool = True, flow: bool = False, adapts: bool = False
+) -> Iterator[Output]:
     """Everything between the command line and a flow: environment, logs, errors.
 
     `BadInput` ends the process with exit code 2 and its message alone; an interrupt with 130.
     Without `state` nothing is made below `$SFDA_HOME`. Where a `flow` is to run, a Prefect server
-    starts at once, unless the user has one.
+    starts at once, unless the user has one; and where it `adapts`, so does what makes the adapting
+    processes.
     """
     out = Output(as_json)
     server = None
@@ -83,6 +86,10 @@ def session(as_json: bool, *, state: bool = True, flow: bool = False) -> Iterato
             from flows.server import start_server
 
             server = start_server(_server_log())
+        if adapts:
+            from tasks.confined import prepare
+
+            prepare()
         yield out
     except BadInput as error:
         out.fail(str(error))

@@ -45,7 +45,7 @@ def refresh(
     json: Json = False,
 ) -> None:
     """Look once at a target that grows: adapt if enough of it changed, or new images drift."""
-    with session(json, flow=True) as out:
+    with session(json, flow=True, adapts=True) as out:
         given = _parameters(
             target, source, method, settings, policy, target_name, labels, name, select_by, epochs,
             seed, split, promote, budget, device,
@@ -75,7 +75,7 @@ def watch(
     json: Json = False,
 ) -> None:
     """Look again and again, on one machine, until Ctrl-C; a look that fails ends nothing."""
-    with session(json, flow=True) as out:
+    with session(json, flow=True, adapts=True) as out:
         import logging
 
         from flows.parameters import seconds_of

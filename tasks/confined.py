@@ -17,12 +17,15 @@ import sys
 import sysconfig
 import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import sfda
 from sfda.errors import BadInput
 from sfda.landlock import NETWORK_ABI, abi, restrict
+from tasks import nursery
 
 if TYPE_CHECKING:
     from sfda.refs import Adaptation, Confinement
@@ -47,6 +50,14 @@ def why_not() -> str | None:
     if abi() < 1:
         return "this kernel offers no Landlock"
     return None
+
+
+def prepare() -> None:
+    """Make adaptations of this process begin at once. To be called before anything else is loaded;
+    where it comes too late, or nothing can be enforced, it does nothing.
+    """
+    if why_not() is None:
+        nursery.prepare(main)
 
 
 def adapt_confined(order: Order, watch: Watch) -> tuple[Adaptation, Confinement]:
@@ -130,37 +141,56 @@ def _listed(location: Path) -> list[Path]:
 
 def _run(told: dict[str, Any], scratch: Path, watch: Watch) -> dict[str, Any]:
     """Start the process, hand its words on, and give what it found."""
-    theirs = os.pipe()
-    ours: dict[str, Any] = {}
-    code = str(Path(sfda.__file__).parents[1])
-    paths = [code, *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(scratch)}
     told["shown"] = watch.shown()
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "tasks.confined", str(theirs[1])],
-        stdin=subprocess.PIPE, pass_fds=[theirs[1]], env=env,
-    )  # fmt: skip
-    os.close(theirs[1])
-    try:
-        assert process.stdin is not None
-        with os.fdopen(theirs[0]) as words:
+    order, words = os.pipe(), os.pipe()
+    ours: dict[str, Any] = {}
+    with _process(order[0], words[1], scratch) as process:
+        os.close(order[0])
+        os.close(words[1])
+        with os.fdopen(words[0]) as lines:
             try:
-                process.stdin.write(json.dumps(told).encode())
-                process.stdin.close()
+                with os.fdopen(order[1], "w") as file:
+                    json.dump(told, file)
             except BrokenPipeError:
                 pass  # it is gone; what it said is read below
-            for line in words:
+            for line in lines:
                 ours = _heard(json.loads(line), watch) or ours
-        code_ = process.wait()
-    finally:
-        process.kill()
-        process.wait()
+        code = process.wait()
     if ours:
         return ours
     raise ProcessDied(
-        f"the adapting process ended without a word (exit {code_}); if the machine was short of "
+        f"the adapting process ended without a word (exit {code}); if the machine was short of "
         "memory, use a smaller batch: --set schedule.batch_size=..."
     )
+
+
+class _Waits(Protocol):
+    def wait(self) -> int: ...
+
+
+@contextmanager
+def _process(order: int, words: int, scratch: Path) -> Iterator[_Waits]:
+    """A process for one adaptation: from the nursery if there is one, else a Python of its own.
+
+    It is killed at the end if it still lives.
+    """
+    made = nursery.found()
+    with made.child(order, words, str(scratch)) if made else nullcontext() as child:
+        if child:
+            yield child
+            return
+        code = str(Path(sfda.__file__).parents[1])
+        paths = [code, *filter(None, [os.environ.get("PYTHONPATH")])]
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tasks.confined", str(order), str(words)],
+            stdin=subprocess.DEVNULL, pass_fds=[order, words],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(scratch)},
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _heard(message: dict[str, Any], watch: Watch) -> dict[str, Any] | None:
@@ -213,12 +243,15 @@ class _ToParent(logging.Handler):
         )
 
 
-def main(number: int) -> None:
-    """Restrict this process, see that it holds, and work."""
+def main(order: int, words: int) -> None:
+    """Restrict this process, see that it holds, and work: an order from one pipe, answers into the
+    other.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
-    told = json.load(sys.stdin)
-    relay = _Relay(number, told["shown"])
+    with os.fdopen(order) as file:
+        told = json.load(file)
+    relay = _Relay(words, told["shown"])
     try:
         level = restrict(
             *([Path(p) for p in told[name]] for name in ("read", "write", "listed")), network=False
@@ -226,7 +259,7 @@ def main(number: int) -> None:
         _see_that_it_holds(Path(told["probe"]))
         from tasks.adapting import Order, work
 
-        log.addHandler(_ToParent(relay))
+        log.handlers[:] = [_ToParent(relay)]
         log.setLevel(logging.INFO)
         log.propagate = False
         found = work(Order.model_validate(told["order"]), relay)
@@ -246,4 +279,4 @@ def _see_that_it_holds(probe: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -39,8 +39,8 @@ def words(world: World) -> list[str]:
 class Jobs:
     """Starts `sfda` as a user does, in a process group of its own that ends with the test."""
 
-    def __init__(self, home: Home, world: World) -> None:
-        self.home, self.world = home, world
+    def __init__(self, home: Home, world: World, given: list[str] | None = None) -> None:
+        self.home, self.words = home, given or words(world)
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self) -> subprocess.Popen[str]:
@@ -48,7 +48,7 @@ class Jobs:
         env = {name: value for name, value in os.environ.items() if name not in unset}
         env |= {"SFDA_HOME": str(self.home.path), "OMP_NUM_THREADS": "1"}
         job = subprocess.Popen(
-            [sys.executable, "-c", MAIN, *words(self.world)],
+            [sys.executable, "-c", MAIN, *self.words],
             env=env,
             cwd=self.home.path,
             stdout=subprocess.PIPE,

@@ -1,0 +1,135 @@
+"""Adapting processes as copies of the command's own process, made before it knows anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small
+from conftest import World, sfda
+from test_kill_and_resume import Jobs, migrated_database
+
+from sfda.landlock import abi
+from tasks import nursery, tracking
+
+SCRIPT = """
+import json, os, signal, sys, time
+from tasks import nursery
+
+def main(order, words):
+    with os.fdopen(order) as file:
+        told = json.load(file)
+    if told == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if told == "sleep":
+        time.sleep(60)
+    found = {
+        "told": told, "tmp": os.environ["TMPDIR"], "here": "" in sys.path,
+        "threads": len(os.listdir("/proc/self/task")), "files": len(os.listdir("/proc/self/fd")),
+        "torch": "torch" in sys.modules,
+    }
+    os.write(words, json.dumps(found).encode())
+
+nursery.prepare(main)
+made = nursery.found()
+secret = open("/dev/null")  # opened later: no child has it
+
+def ask(what):
+    order, words = os.pipe(), os.pipe()
+    with made.child(order[0], words[1], "/scratch") as child:
+        if child is None:
+            return None
+        os.close(order[0]); os.close(words[1])
+        with os.fdopen(order[1], "w") as file:
+            json.dump(what, file)
+        if what == "sleep":
+            with made.child(0, 1, "") as other:
+                return "busy" if other is None else "two at once"
+        with os.fdopen(words[0]) as file:
+            said = file.read()
+        return [json.loads(said) if said else None, child.wait()]
+
+found = {"first": ask("one"), "second": ask({"two": 2}), "died": ask("die"), "slept": ask("sleep")}
+found["after"] = ask("three")
+children = open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split()
+found["copies"] = len(children)
+os.kill(int(children[0]), signal.SIGKILL)
+found["gone"] = ask("four")
+print(json.dumps(found))
+"""
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_each_order_is_a_new_process_with_torch_and_nothing_else() -> None:
+    found = json.loads(run(SCRIPT))
+    first, code = found["first"]
+    assert code == 0
+    assert first["torch"]
+    assert first["tmp"] == "/scratch"
+    assert not first["here"], "the working directory is no place for modules"
+    assert first["threads"] == 1
+    assert first["files"] <= 6, "its own pipe, three streams, and the listing"
+    assert found["second"][0]["told"] == {"two": 2}
+    assert found["died"] == [None, -9]
+    assert found["slept"] == "busy"
+    assert found["after"][1] == 0, "what was killed is cleared away"
+    assert found["copies"] == 1
+    assert found["gone"] is None, "without the copy a Python of its own does the work"
+
+
+def test_it_is_not_made_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    nursery.prepare(lambda *_: None)  # torch is here already
+    assert nursery.found() is None
+    assert "Nursery" in run(
+        "from tasks import nursery; nursery.prepare(print); print(nursery.found())"
+    )
+    early = "from tasks import nursery; import threading, time\n"
+    early += "threading.Thread(target=time.sleep, args=(3,), daemon=True).start()\n"
+    assert "None" in run(early + "nursery.prepare(print); print(nursery.found())")
+
+
+SPY = """
+import os, pathlib, sys
+
+if "tasks.confined" in sys.orig_argv:
+    pathlib.Path(os.environ["SPAWNED"]).touch()
+"""
+
+
+@pytest.mark.flow
+@pytest.mark.skipif(abi() < 1, reason="this kernel offers no Landlock")
+def test_a_command_adapts_in_such_a_process(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["adapt", "--source", world.bundle, "--target", world.target, "--method", "shot",
+             "--name", "toy", "--epochs", 2, "--json"]  # fmt: skip
+    words += [w for k, v in small.FAST.items() for w in ("--set", f"schedule.{k}={v}")]
+    with world.home("nursery-here").entered():
+        expected = sfda(*words).json
+    home = world.home("nursery")
+    migrated_database(home)
+    (tmp_path / "sitecustomize.py").write_text(SPY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("SPAWNED", str(tmp_path / "spawned"))
+    monkeypatch.delenv("SFDA_CONFINE")
+    jobs = Jobs(home, world, [str(word) for word in words])
+    try:
+        said, _ = jobs.start().communicate(timeout=300)
+    finally:
+        jobs.end()
+    found = json.loads(said)
+    assert not (tmp_path / "spawned").exists()
+    assert (found["scores"], found["metrics"]) == (expected["scores"], expected["metrics"])
+    with home.entered():
+        run = tracking.client().get_run(found["mlflow_run_id"])
+    assert run.data.tags["source_free"] == f"enforced (Landlock, ABI {abi()})"
+    assert os.listdir(home.path / "runs")
