@@ -1,6 +1,7 @@
 """The adapting process: it gives up access to all but the target, its source model and its state.
 
-Run as a program it restricts itself before torch is imported; so this module imports nothing heavy.
+It is a copy that the nursery makes, or, run as a program, restricts itself before torch is imported;
+so this module imports nothing heavy.
 What it has to say goes through a pipe, a JSON document a line: the parent alone talks to servers.
 """
 
