@@ -1,7 +1,8 @@
 """The adapting process: it gives up access to all but the target, its source model and its state.
 
 It is a copy that the nursery makes, or a program that restricts itself before torch is imported; so
-this module imports nothing heavy. What it has to say goes through a pipe, a JSON document a line: the parent alone talks to servers.
+this module imports nothing heavy. What it has to say goes through a pipe, a JSON document a line:
+the parent alone talks to servers.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ same images is remembered below home, and put into the next one.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from sfda.data.volumes import slice_of
 from sfda.errors import BadInput
 from sfda.folders import data_folder
 from tasks.home import disk_errors, home
+
+log = logging.getLogger("sfda")
 
 
 class Source(Config):
@@ -72,7 +75,11 @@ def carry(path: Path) -> int:
                 continue
             if spec.classes != classes:
                 kept, classes = {}, spec.classes  # a new list of classes begins anew
-            found = kept_answers(old, split)
+            try:
+                found = kept_answers(old, split)
+            except BadInput as error:
+                log.warning("answers that %s named are left out: %s", source.manifest, error)
+                continue
             now = {} if manifest.archive_path else _digests(manifest, list(found))
             for key, answer in found.items():
                 name, file = _name(manifest, key), _file_name(manifest, key)
@@ -109,13 +116,13 @@ def newest_version(path: Path) -> int:
 
 
 def _sources(manifest: Manifest) -> list[tuple[Source, Manifest]]:
-    """What is known of the manifest's images; manifests that are gone are left out."""
+    """What is known of the manifest's images; what cannot be read any more is told of."""
     found = []
     for source in _read(manifest).sources:
-        if Path(source.manifest).is_file():
-            old = open_manifest(source.manifest, data_root=data_folder())
-            if old.problem == manifest.problem:
-                found.append((source, old))
+        try:
+            found.append((source, open_manifest(source.manifest, data_root=data_folder())))
+        except BadInput as error:
+            log.warning("answers are left out: %s", error)
     return found
 
 

@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 
 from sfda.boxes import BoxLabels
-from sfda.data.digests import bytes_digest, row_id
+from sfda.data.digests import bytes_digest, file_digest, row_id
 from sfda.data.labelling._base import Answer
 from sfda.data.labels import listed
 from sfda.data.masks import Mask
@@ -64,11 +64,13 @@ def put_answers(manifest: Manifest, split: str, classes: tuple[str, ...], kept: 
 
 
 def kept_answers(manifest: Manifest, split: str) -> Kept:
-    """The answers of a split as they are filed."""
+    """The answers of a split as they are filed. Raises BadInput where they are not as they were."""
     spec = manifest.splits[split].answers
     if spec is None:
         return {}
     place = manifest.path.parent / spec.rows
+    if not place.is_file() or file_digest(place) != spec.sha256:
+        raise BadInput(f"file of answers {place} is missing, or not the one that was written")
     if place.suffix == ".json":
         document = json.loads(place.read_bytes())
         parts: dict[Any, list[Part]] = {image["id"]: [] for image in document["images"]}
@@ -79,7 +81,10 @@ def kept_answers(manifest: Manifest, split: str) -> Kept:
     key = "index" if manifest.arrays else "file"
     rows, _ = read_csv(place)
     if manifest.problem == "segmentation":
-        return {row[key]: place.parent / row["mask"] for row in rows}
+        masks: Kept = {row[key]: place.parent / row["mask"] for row in rows}
+        if gone := [str(mask) for mask in masks.values() if not Path(str(mask)).is_file()]:
+            raise BadInput(f"masks that were answered are missing: {listed(gone)}")
+        return masks
     return {row[key]: row["class"] for row in rows}
 
 

@@ -1,0 +1,169 @@
+"""A target that is made anew keeps what people have answered about its images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import small_det
+import small_pose
+import small_seg
+import yaml
+from asking import exported, request_for
+from PIL import Image
+
+from sfda.data.answering import take_answers
+from sfda.data.manifest import build_manifest, check, open_manifest, read_split
+from tasks import known_answers
+from tasks.manifests import as_manifest
+
+MAKERS = {
+    "segmentation": lambda folder: small_seg.write(
+        folder, "target", small_seg.TARGET, seed=3, dull=True
+    ),
+    "detection": lambda folder: small_det.write(folder, "target", small_det.TARGET, seed=3),
+    "pose": lambda folder: small_pose.write(folder, "target", small_pose.TARGET),
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SFDA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SFDA_DATA", raising=False)
+    return tmp_path / "home"
+
+
+def answered(target: Path, rows: list[int], folder: Path, out: Path | None = None) -> Path:
+    request_for(target, rows, folder)
+    found = take_answers(folder, exported(folder), target, out=out).manifest
+    known_answers.note(found)
+    return found
+
+
+def again(target: Path, name: str) -> Path:
+    """Another manifest of the same images, without answers."""
+    document = yaml.safe_load(target.read_text())
+    document["splits"]["adapt"].pop("answers", None)
+    other = target.with_name(name)
+    other.write_text(yaml.safe_dump(document))
+    return other
+
+
+def content(manifest: Path) -> dict[int, Any]:
+    """What was answered, by row."""
+    found = read_split(open_manifest(manifest), "adapt").answers
+    assert found is not None
+    if found.masks is not None:
+        own = [found.masks.mask(n).tolist() for n in range(len(found.rows))]
+    elif found.boxes is not None:
+        own = [part.boxes.tolist() for part in found.boxes.rows]
+    elif found.people is not None:
+        own = [person.joints.tolist() for person in found.people]
+    else:
+        own = found.labels.tolist()
+    return dict(zip(found.rows.tolist(), own, strict=True))
+
+
+@pytest.mark.parametrize("problem", MAKERS)
+def test_answers_of_every_problem_are_put_into_a_new_manifest(
+    home: Path, tmp_path: Path, problem: str
+) -> None:
+    target = MAKERS[problem](tmp_path)
+    first = answered(target, [5, 2], tmp_path / "ask1")
+    second = answered(target, [7], tmp_path / "ask2", tmp_path / "other.yaml")
+    expected = content(first) | content(second)
+    new = again(target, "new.yaml")
+    assert known_answers.carry(new) == 3
+    assert check(new).ok
+    assert content(new) == expected
+    before = known_answers.digest(new)
+    answered(target, [8], tmp_path / "ask3", tmp_path / "third.yaml")
+    assert known_answers.digest(new) != before
+    shutil.rmtree(tmp_path / "ask1")  # requests are not needed any more
+
+
+def test_an_image_that_has_changed_has_no_answer(home: Path, tmp_path: Path) -> None:
+    target = MAKERS["detection"](tmp_path)
+    answered(target, [5, 2], tmp_path / "ask")
+    Image.new("RGB", (64, 64)).save(tmp_path / "target" / "005.png")
+    new = again(target, "new.yaml")
+    assert known_answers.carry(new) == 1
+    assert list(content(new)) == [2]
+
+
+def test_what_is_lost_is_told_and_left_out(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = MAKERS["segmentation"](tmp_path)
+    first = answered(target, [5, 2], tmp_path / "ask1")
+    second = answered(target, [7], tmp_path / "ask2", tmp_path / "other.yaml")
+    third = answered(target, [8], tmp_path / "ask3", tmp_path / "third.yaml")
+    second.unlink()
+    next(third.with_suffix(".masks").iterdir()).unlink()
+    new = again(target, "new.yaml")
+    assert known_answers.carry(new) == 2
+    assert "no manifest at" in caplog.text
+    assert "masks that were answered are missing" in caplog.text
+    first.with_suffix(".answers.csv").write_text("file,mask\n")
+    assert known_answers.carry(again(target, "newer.yaml")) == 0
+    assert "not the one that was written" in caplog.text
+
+
+def test_nothing_is_known_of_other_images(home: Path, tmp_path: Path) -> None:
+    target = MAKERS["detection"](tmp_path)
+    answered(target, [5], tmp_path / "ask")
+    (tmp_path / "elsewhere").mkdir()
+    other = small_det.write(tmp_path / "elsewhere", "target", small_det.TARGET, seed=3)
+    assert known_answers.digest(other) is None
+    assert known_answers.carry(other) == 0
+    assert known_answers.newest_version(other) == 1
+    assert known_answers.newest_version(tmp_path / "none.yaml") == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_asked_about_again_is_the_next_version(
+    home: Path, tmp_path: Path, packed: bool
+) -> None:
+    given = small.target_arrays()["x"][:9]
+    folder = tmp_path / "site"
+    folder.mkdir()
+    for n, image in enumerate(given):
+        Image.fromarray(image).save(folder / f"{n}.png")
+    if packed:
+        with zipfile.ZipFile(tmp_path / "site.zip", "w") as archive:
+            for file in sorted(folder.iterdir()):
+                archive.write(file, file.name)
+        first = build_manifest(
+            tmp_path / "site.zip", problem="classification", out=tmp_path / "site.yaml"
+        )
+    else:
+        first = Path(as_manifest(str(folder), lambda: "classification"))
+    classes = small.CLASSES
+    document = yaml.safe_load(first.read_text()) | {"classes": list(classes)}
+    first.write_text(yaml.safe_dump(document))
+    one = answered(first, [3, 1], tmp_path / "ask1")
+    if packed:
+        new = build_manifest(
+            tmp_path / "site.zip", problem="classification", out=tmp_path / "again.yaml"
+        )
+        assert known_answers.carry(new) == 2
+        assert content(new) == content(one)
+        return
+    second = Path(as_manifest(str(folder), lambda: "classification"))
+    assert second == first
+    assert open_manifest(second).version == 2
+    assert content(second) == content(one)
+    document = yaml.safe_load(first.read_text()) | {"classes": list(classes)}
+    first.write_text(yaml.safe_dump(document))
+    two = answered(first, [4], tmp_path / "ask2")
+    assert two.name.endswith(".v3.yaml")
+    assert sorted(content(two)) == [1, 3, 4]
+    known = json.loads(next((home / "answers").iterdir()).read_text())
+    assert len(known["sources"]) == 2
+    assert np.all([Path(s["manifest"]).is_file() for s in known["sources"]])
