@@ -200,6 +200,8 @@ def _request(
     if guesses and set(classes) == set(names):
         names = classes
     copied = plan.copy_images or manifest.archive is not None or _sliced(split, rows)
+    if spec.problem == "pose":
+        manifests.joint_order(names, classes, manifest.name)  # refuses other joints
     place = np.array([names.index(c) if c in names else UNKNOWN for c in classes])
     wanted = []
     for row in rows.tolist():
@@ -211,12 +213,13 @@ def _request(
             label = best if best in names else names[0]
         if name in guesses:
             guesses[name] = _named(guesses[name], place)
+        file = file_of(key) if spec.problem == "pose" else key
         shown = _shown(split, row, copied)
         if shown["corner"] != (0, 0):
             guesses[name] = _moved(guesses[name], shown["corner"])
         wanted.append(
             WantedRow(
-                row=name, key=key, file=image_name(name) if copied else file_of(key), label=label,
+                row=name, key=key, file=image_name(name) if copied else file, label=label,
                 confidence=float(sure[row]), **shown,
             )
         )  # fmt: skip

@@ -89,7 +89,7 @@ def _from_task(number: int, task: Value) -> Given:
         return empty
     if not all(alike(said[0], other) for other in said[1:]):
         return empty._replace(fault=f"{len(said)} annotations that disagree")
-    return said[0]
+    return said[0]._replace(empties=len(found) - len(said) if not said[0].bare else 0)
 
 
 SIZE = ("original_width", "original_height")

@@ -45,6 +45,7 @@ class Given(NamedTuple):
     people: tuple[tuple[Dot, ...], ...] = ()
     mask: Mask | None = None  # indices of the request's classes
     done: bool = False
+    empties: int = 0  # further persons who handed it in with nothing in it
     fault: str | None = None
 
     @property

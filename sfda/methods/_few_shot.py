@@ -56,17 +56,16 @@ class FewShot(Method):
         if isinstance(source, Detector) and (config.sharpness or config.train != "all"):
             raise BadInput("detectors are tuned as a whole: leave out sharpness and train")
         self.mode: Mode = config.train
+        # by the settings, or, as the first layers of many detectors, by the network itself
+        self.resting = {n for n, p in self.student.named_parameters() if not p.requires_grad}
         self._choose(self.mode)
 
     def _choose(self, mode: Mode) -> None:
         """Let the parts that a mode names learn; all others rest in eval mode."""
         self.mode = mode
         trained = {id(p) for p in self._trained(mode)}
-        frozen = {n for n, scale in self.config.lr_scale.items() if scale == 0}
-        frozen |= set(getattr(self.student, "frozen", ()))
         for name, parameter in self.student.named_parameters():
-            apart = name.partition(".")[0] in frozen
-            parameter.requires_grad_(id(parameter) in trained and not apart)
+            parameter.requires_grad_(id(parameter) in trained and name not in self.resting)
 
     def _trained(self, mode: Mode) -> list[nn.Parameter]:
         if mode == "all":

@@ -10,6 +10,7 @@ import pytest
 import small
 import small_seg
 from conftest import World, flow_artifacts, sfda
+from PIL import Image
 
 from flows import query_labels
 from tasks import tracking
@@ -87,6 +88,18 @@ def test_scenes_are_asked_about_and_learnt_from(world: World, tmp_path: Path) ->
                      "--json").json  # fmt: skip
         run = tracking.client().get_run(found["mlflow_run_id"])
         assert {"loss/class", "loss/labelled_class"} <= set(run.data.metrics)
+
+
+def test_a_file_whose_name_holds_an_at_keeps_it(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    for n, image in enumerate(small.target_arrays()["x"][:4]):
+        Image.fromarray(image).save(folder / f"{n}@2x.png")
+    with world.home("at").entered():
+        sfda("query", "--model", world.bundle, "--target", folder, "--by", "random", "--budget", 4,
+             "--out", tmp_path / "ask", "--json")  # fmt: skip
+    request = json.loads((tmp_path / "ask" / "request.json").read_text())
+    assert sorted(w["file"] for w in request["wanted"]) == [f"{n}@2x.png" for n in range(4)]
 
 
 def test_bad_requests_end_with_one_message(world: World, tmp_path: Path) -> None:

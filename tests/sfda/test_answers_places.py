@@ -458,3 +458,35 @@ def test_requests_name_what_is_seen(tmp_path: Path, boxed: Path) -> None:
     assert [value["x"], value["y"]] == pytest.approx(truth[:2].tolist())
     assert value["width"] == pytest.approx(float(truth[2] - truth[0]))
     assert torch.isfinite(torch.tensor(result["score"]))
+
+
+def test_persons_who_disagree_about_boxes_are_named(tmp_path: Path, boxed: Path) -> None:
+    folder = tmp_path / "ask"
+    request_for(boxed, [5, 2, 7], folder)
+
+    def twice(tasks: list[Any]) -> list[Any]:
+        tasks[0]["annotations"].append({"result": []})
+        moved = json.loads(json.dumps(tasks[1]["annotations"][0]))
+        moved["result"][0]["value"]["x"] += 1
+        tasks[1]["annotations"].append(moved)
+        tasks[2]["annotations"].append(json.loads(json.dumps(tasks[2]["annotations"][0])))
+        return tasks
+
+    with pytest.raises(BadInput) as error:
+        take_answers(folder, exported(folder, twice), boxed)
+    assert "annotations that disagree: 005.png (boxes, and none at all)" in str(error.value)
+    assert "002.png: 2 annotations that disagree" in str(error.value)
+    assert "007.png" not in str(error.value)
+
+
+def test_a_fault_of_a_picture_is_one_of_all_its_persons(tmp_path: Path, crowd: Path) -> None:
+    folder = tmp_path / "ask"
+    request_for(crowd, [2, 3, 0], folder)
+    export = folder / "annotations.xml"
+    export.write_text(
+        '<annotations><image name="1.png" width="128" height="64"><cuboid label="person"/>'
+        '</image><image name="0.png" width="128" height="64"></image></annotations>'
+    )
+    with pytest.raises(BadInput, match=r"unusable: 1\.png@1: .*; nothing was taken") as error:
+        take_answers(folder, export, crowd)
+    assert "1.png@2: it cannot be read" in str(error.value)

@@ -73,6 +73,8 @@ class DrawnBoxes(Labelling):
         """The boxes, clipped to the picture."""
         if len(given.regions) > len(given.boxes):
             raise Unfit("masks or polygons where boxes are wanted", wanted.key)
+        if given.empties:
+            raise Unfit("annotations that disagree", f"{wanted.key} (boxes, and none at all)")
         if not given.boxes and not given.done:
             return None
         refuse_foreign(request, wanted, (box.label for box in given.boxes))

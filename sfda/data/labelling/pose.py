@@ -8,7 +8,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from sfda.data.given import Dot, Given
 from sfda.data.labelling._base import Labelling, Results, Unfit, choices, common, refuse_foreign
@@ -90,8 +89,10 @@ class PlacedJoints(Labelling):
             near = by_file.get(one.file or "") or by_file.get(PurePosixPath(one.file or "").name)
             if one.row or not near or (len(near) == 1 and len(one.people) < 2):
                 found.append(one)
-                continue
-            found += _divided(one, near)
+            elif one.fault:
+                found += [one._replace(row=wanted.row) for wanted in near]
+            elif one.people:
+                found += _divided(one, near)
         return found
 
     def answer(self, request: Request, wanted: WantedRow, given: Given) -> Person | None:
@@ -136,6 +137,8 @@ def _divided(one: Given, near: list[WantedRow]) -> list[Given]:
 
     Whoever fills no row's box was not asked about, and is a fault.
     """
+    from scipy.optimize import linear_sum_assignment  # takes its time
+
     boxes = np.array([w.box or (0.0, 0.0, w.width, w.height) for w in near], float)
     overlap = np.array([[_iou(_around(dots), box) for box in boxes] for dots in one.people])
     persons, rows = linear_sum_assignment(-overlap.reshape(len(one.people), len(near)))
