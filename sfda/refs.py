@@ -150,6 +150,11 @@ class ModelSpec(Config):
             raise ValueError("a class is called 'unknown', so 'unknown' cannot mean rejection")
         return self
 
+    @property
+    def joint_pairs(self) -> list[tuple[int, int]]:
+        """Left and right joints of a pose network, by their places among its joints."""
+        return self.skeleton.places(self.skeleton.pairs, self.classes) if self.skeleton else []
+
 
 class ModelRef(Config):
     """A model by address and content: equal digests are equal specs and weights."""

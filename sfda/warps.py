@@ -80,14 +80,17 @@ def features_back(maps: Maps, warp: Warp | None) -> Maps:
     return F.grid_sample(maps, grid, mode="bilinear", align_corners=False)
 
 
-def swapped(maps: Maps, warp: Warp, pairs: Pairs) -> Maps:
-    """Maps of mirrored views with left and right joints in each other's place."""
+def swapped(maps: Tensor, warp: Warp, pairs: Pairs) -> Tensor:
+    """What is said by joint [B, K, ...] of mirrored views, with left and right joints in each
+    other's place.
+    """
     if not pairs or not bool(warp.flipped.any()):
         return maps
     order = torch.arange(maps.shape[1], device=maps.device)
     for left, right in pairs:
         order[left], order[right] = right, left
-    return torch.where(warp.flipped[:, None, None, None], maps[:, order], maps)
+    mirrored = warp.flipped.view(-1, *[1] * (maps.ndim - 1))
+    return torch.where(mirrored, maps[:, order], maps)
 
 
 def three_steps_back(maps: Maps, params: Sequence[Sequence[float]], *, stride: float) -> Maps:

@@ -42,7 +42,9 @@ def answered_rows(
     given: dict[str, Any] = {"seed": seed, "device": device}
     if found.people is not None:
         poses = _poses(opened, found, spec)
-        return LabelledRows(opened.images, found.rows, poses, spec.input, views, **given)
+        return LabelledRows(
+            opened.images, found.rows, poses, spec.input, views, pairs=spec.joint_pairs, **given
+        )
     place = manifests.class_map(found.classes, spec.classes, opened.split.manifest)
     if found.masks is not None:
         table = np.full(256, IGNORE, dtype=np.uint8)

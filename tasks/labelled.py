@@ -47,7 +47,9 @@ def labelled_batches(
         return LabelledLoader(opened.images, boxes, spec.input, spec.views, **given)
     if spec.problem == "pose":
         poses = _poses(opened, spec)
-        return LabelledLoader(opened.images, poses, spec.input, spec.views, **given)
+        return LabelledLoader(
+            opened.images, poses, spec.input, spec.views, pairs=spec.joint_pairs, **given
+        )
     labels = torch.from_numpy(manifests.labels_for(opened.split, spec.classes))
     loader = TargetLoader(opened.images, spec.input, spec.views, strong=False, **given)
     return LabelledBatches(loader, labels.to(device))

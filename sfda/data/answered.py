@@ -16,10 +16,11 @@ from sfda.data.inputs import Rows, Stack, standardise
 from sfda.data.masks import IGNORE
 from sfda.data.ragged import Pictures
 from sfda.data.views import WEAK, ViewMaker
-from sfda.data.warped import WarpMaker, joints_in_view
+from sfda.data.warped import WarpMaker, targets_in_view
 from sfda.problems.pose import PoseTargets
 from sfda.refs import InputSpec, Views
 from sfda.types import UNSURE, Batches, Labelled, TargetBatch
+from sfda.warps import Pairs
 
 ROUNDS = 1_000_003  # passes over the labelled rows that one epoch may take
 
@@ -27,7 +28,8 @@ ROUNDS = 1_000_003  # passes over the labelled rows that one epoch may take
 class LabelledRows:
     """Rows with answers as weak views: a view is a function of (seed, draw, row).
 
-    `targets`: classes [L], masks, boxes in the network's frame, or joints in it.
+    `targets`: classes [L], masks, boxes in the network's frame, or joints in it, of which `pairs`
+    are left and right.
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class LabelledRows:
         *,
         seed: int,
         device: torch.device | str,
+        pairs: Pairs = (),
     ) -> None:
-        self.images, self.rows, self.targets = images, rows, targets
+        self.images, self.rows, self.targets, self.pairs = images, rows, targets, pairs
         self.spec, self.seed, self.device = spec, seed, torch.device(device)
         posed = isinstance(targets, PoseTargets)
         self.maker = (WarpMaker if posed else ViewMaker)(spec, views, seed=seed)
@@ -59,8 +62,8 @@ class LabelledRows:
         if isinstance(maker, WarpMaker):
             assert isinstance(targets, PoseTargets)
             view = maker.moved(np.asarray(stored), 0, keys, WEAK)
-            joints = joints_in_view(targets.joints[places].numpy(), view, self.spec.size)
-            placed = PoseTargets(torch.from_numpy(joints).float(), targets.visible[places])
+            own = PoseTargets(*(part[places] for part in targets))
+            placed = targets_in_view(own, view, self.spec.size, self.pairs)
             return view.views, PoseTargets(*(part.to(self.device) for part in placed))
         if isinstance(targets, list):
             weak, boxes = maker.weak_with_boxes(stored, [targets[p] for p in places], 0, keys)
@@ -69,8 +72,8 @@ class LabelledRows:
             given = torch.from_numpy(np.asarray(targets)[places])
             return np.ascontiguousarray(maker.weak(stored, 0, keys)), given.to(self.device)
         masks: Any = targets
-        own = [masks[int(place)] for place in places]
-        weak, moved = maker.weak_with_masks(stored, own, 0, keys)
+        painted = [masks[int(place)] for place in places]
+        weak, moved = maker.weak_with_masks(stored, painted, 0, keys)
         there = torch.from_numpy(moved).to(self.device).long()
         return weak, there.masked_fill_(there == IGNORE, UNSURE)
 

@@ -19,11 +19,12 @@ from sfda.data.masks import IGNORE
 from sfda.data.ragged import Pictures
 from sfda.data.scans import labelled_scan, scan, scan_views
 from sfda.data.views import WEAK, ViewMaker
-from sfda.data.warped import WarpMaker, joints_in_view
+from sfda.data.warped import WarpMaker, targets_in_view
 from sfda.errors import BadInput
 from sfda.problems.pose import PoseTargets
 from sfda.refs import InputSpec, Views
 from sfda.types import UNSURE, Labelled, TargetBatch, Warp
+from sfda.warps import Pairs
 
 __all__ = ["LabelledLoader", "TargetLoader", "labelled_scan", "scan", "scan_views"]
 
@@ -43,7 +44,7 @@ class Made(NamedTuple):
     strong: Tensor | None = None
     masks: Tensor | None = None  # [B, H, W]
     boxes: list[Boxes] | None = None
-    joints: Tensor | None = None  # [B, K, 2]
+    poses: PoseTargets | None = None
     weak_warp: Warp | None = None
     strong_warp: Warp | None = None
 
@@ -102,7 +103,7 @@ class TargetLoader:
 class LabelledLoader:
     """Images with masks, or boxes, in shuffled batches, each in `TargetBatch.labelled`: for
     training on labels alone. Pixels that do not count are unsure; boxes and joints are in the
-    network's frame. A pure function of seed and epoch.
+    network's frame; `pairs` of joints are left and right. A pure function of seed and epoch.
     """
 
     def __init__(
@@ -116,13 +117,13 @@ class LabelledLoader:
         seed: int,
         device: torch.device | str,
         workers: int = 0,
+        pairs: Pairs = (),
     ) -> None:
         boxed, posed = isinstance(given, list), isinstance(given, PoseTargets)
         count = len(given.joints) if isinstance(given, PoseTargets) else len(given)
         if count != len(images):
             what = "lists of boxes" if boxed else "poses" if posed else "masks"
             raise BadInput(f"{len(images)} images but {count} {what}")
-        self._visible = given.visible if isinstance(given, PoseTargets) else None
         self._spec = spec
         self._device = torch.device(device)
         self._plan = BatchPlan(
@@ -135,7 +136,8 @@ class LabelledLoader:
             self._device,
             masks=None if isinstance(given, list | PoseTargets) else given,
             boxes=given if isinstance(given, list) else None,
-            joints=given.joints.numpy() if isinstance(given, PoseTargets) else None,
+            poses=given if isinstance(given, PoseTargets) else None,
+            pairs=pairs,
             workers=workers,
         )
 
@@ -152,12 +154,9 @@ class LabelledLoader:
                 boxes = [found.to(self._device) for found in made.boxes]
                 yield TargetBatch(index, weak, labelled=Labelled(index, weak, boxes))
                 continue
-            if made.joints is not None:
-                assert self._visible is not None
-                visible = self._visible[made.rows].to(self._device)
-                joints = made.joints.to(self._device)
-                labelled = Labelled(index, weak, PoseTargets(joints, visible))
-                yield TargetBatch(index, weak, labelled=labelled)
+            if made.poses is not None:
+                poses = PoseTargets(*(part.to(self._device) for part in made.poses))
+                yield TargetBatch(index, weak, labelled=Labelled(index, weak, poses))
                 continue
             assert made.masks is not None
             masks = made.masks.to(self._device, non_blocking=True).long()
@@ -207,10 +206,11 @@ class BatchSource:
         strong: bool = False,
         masks: Pictures | None = None,
         boxes: list[Boxes] | None = None,
-        joints: np.ndarray[Any, Any] | None = None,
+        poses: PoseTargets | None = None,
+        pairs: Pairs = (),
         workers: int,
     ) -> None:
-        self._set = _Batches(images, maker, strong=strong, masks=masks, boxes=boxes, joints=joints)
+        self._set = _Batches(images, maker, strong, masks, boxes, poses, pairs)
         self._pin = device.type == "cuda"
         self._jobs = _Jobs()
         self._loader: DataLoader[Made] | None = None
@@ -244,13 +244,13 @@ class _Batches(Dataset[Made]):
         self,
         images: Pictures,
         maker: ViewMaker | WarpMaker,
-        *,
         strong: bool,
         masks: Pictures | None,
         boxes: list[Boxes] | None,
-        joints: np.ndarray[Any, Any] | None,
+        poses: PoseTargets | None,
+        pairs: Pairs,
     ) -> None:
-        self.joints = joints
+        self.poses, self.pairs = poses, pairs
         self.images = images
         self.maker = maker
         self.strong = strong
@@ -277,10 +277,11 @@ class _Batches(Dataset[Made]):
 
     def _moved(self, maker: WarpMaker, stored: Stack, job: Job, rows: Tensor) -> Made:
         """Views that were moved: one with the joints in it, or two with the ways back."""
-        if self.joints is not None:
+        if self.poses is not None:
             view = maker.moved(stored, job.epoch, job.rows, WEAK)
-            placed = joints_in_view(self.joints[job.rows], view, maker.spec.size)
-            return Made(rows, _tensor(view.views), joints=torch.from_numpy(placed).float())
+            own = PoseTargets(*(part[rows] for part in self.poses))
+            placed = targets_in_view(own, view, maker.spec.size, self.pairs)
+            return Made(rows, _tensor(view.views), poses=placed)
         weak, strong = maker.pair(stored, job.epoch, job.rows)
         warps = (
             Warp(torch.from_numpy(v.matrices), torch.from_numpy(v.flipped)) for v in (weak, strong)

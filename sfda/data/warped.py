@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
 from sfda.data.inputs import Rows, Stack
 from sfda.data.views import STRONG, WEAK, ViewMaker, seeds
+from sfda.problems.pose import PoseTargets
 from sfda.refs import InputSpec, Views
-from sfda.warps import linear
+from sfda.types import Warp
+from sfda.warps import Pairs, linear, swapped
 
 GEOMETRY = 16  # streams of random numbers: those of colours lie below
 
@@ -75,6 +78,15 @@ class WarpMaker:
         matrix = np.column_stack([scaled, shift])
         found = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
         return np.asarray(found.reshape(image.shape), np.uint8)
+
+
+def targets_in_view(
+    targets: PoseTargets, moved: Moved, size: tuple[int, int], pairs: Pairs
+) -> PoseTargets:
+    """Joints of images as they lie in their views, left and right by name in a mirrored one too."""
+    joints = torch.from_numpy(joints_in_view(targets.joints.numpy(), moved, size)).float()
+    warp = Warp(torch.from_numpy(moved.matrices), torch.from_numpy(moved.flipped))
+    return PoseTargets(*(swapped(part, warp, pairs) for part in (joints, targets.visible)))
 
 
 def joints_in_view(joints: np.ndarray, moved: Moved, size: tuple[int, int]) -> np.ndarray:

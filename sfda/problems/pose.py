@@ -181,8 +181,7 @@ def build_from_spec(spec: ModelSpec) -> PoseNet:
     if spec.prior_hidden is not None:
         edges = skeleton.places(skeleton.edges, spec.classes)
         prior = PosePrior(*tree(edges, len(spec.classes)), hidden=spec.prior_hidden)
-    pairs = skeleton.places(skeleton.pairs, spec.classes)
-    return build(spec.arch, len(spec.classes), pairs=pairs, prior=prior)
+    return build(spec.arch, len(spec.classes), pairs=spec.joint_pairs, prior=prior)
 
 
 def defaults(arch: str) -> tuple[InputSpec | None, Views]:

@@ -22,6 +22,7 @@ from sfda.adapt import adapt
 from sfda.boxes import Boxes
 from sfda.config import merged
 from sfda.data.answered import LabelledRows, LabelsAlone, WithLabels, beside
+from sfda.data.loaders import LabelledLoader
 from sfda.errors import BadInput
 from sfda.losses import diversity, entropy
 from sfda.methods.ft import FineTuning
@@ -270,6 +271,35 @@ def test_joints_move_with_their_images() -> None:
                 seen += 1
                 assert float(image[channel, y, x]) > 0.5
     assert seen > 16
+
+
+def test_left_and_right_change_places_in_a_mirror() -> None:
+    """A joint that is marked red in the picture is called left there, right in its mirror image."""
+    spots = np.array([[[8.0, 10.0], [24.0, 20.0]]], np.float32)
+    picture = np.zeros((1, 32, 32, 3), np.uint8)
+    for channel, (x, y) in enumerate(spots[0].astype(int)):
+        picture[0, y - 1 : y + 2, x - 1 : x + 2, channel] = 255
+    spec = InputSpec(size=(32, 32), mean=(0.0,) * 3, std=(1.0,) * 3)
+    still = {"rotate": 0.0, "shear": 0.0, "move": 0.0, "zoom": (1.0, 1.0), "jitter": 0.0}
+    views = VIEWS.model_copy(update=still | {"flip": True})
+    targets = PoseTargets(torch.from_numpy(spots), torch.tensor([[1.0, 0.0]]))
+    made: dict[str, Any] = {"seed": 0, "device": "cpu", "pairs": [(0, 1)]}
+    rows = LabelledRows(picture, np.array([0]), targets, spec, views, **made)
+    alone = rows.make(np.zeros(16, np.int64), np.arange(16))
+    twice = PoseTargets(*(torch.cat([part, part]) for part in targets))
+    loader = LabelledLoader(np.repeat(picture, 2, 0), twice, spec, views, batch_size=2, **made)
+    batches = [next(iter(loader.epoch(epoch))).labelled for epoch in range(8)]
+    for found in (alone, *batches):
+        for image, joints, visible in zip(found.images, *found.targets, strict=True):
+            first, second = joints.round().long().tolist()
+            mirrored = first[0] != 8
+            left, right = (second, first) if mirrored else (first, second)
+            assert left == ([23, 10] if mirrored else [8, 10])
+            assert float(image[0, left[1], left[0]]) > 0.9
+            assert float(image[1, right[1], right[0]]) > 0.9
+            assert visible.tolist() == ([0, 1] if mirrored else [1, 0])
+    told = {tuple(joints.round().long().flatten().tolist()) for joints in alone.targets.joints}
+    assert len(told) == 2
 
 
 @pytest.mark.parametrize("toy_", [toydet, toypose])
