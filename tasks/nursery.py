@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
@@ -51,9 +51,9 @@ class Nursery:
 
         def wait() -> int:
             nonlocal ended
-            code = int(json.loads(self._words.readline())["code"])
             ended = True
-            return code
+            said = self._words.readline()
+            return int(json.loads(said)["code"]) if said else -signal.SIGKILL  # the copy is gone
 
         try:
             try:
@@ -67,7 +67,8 @@ class Nursery:
                 yield Child(pid, wait)
             finally:
                 if not ended:
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                     wait()
         finally:
             self._lock.release()

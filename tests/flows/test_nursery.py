@@ -57,7 +57,10 @@ found = {"first": ask("one"), "second": ask({"two": 2}), "died": ask("die"), "sl
 found["after"] = ask("three")
 children = open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split()
 found["copies"] = len(children)
-os.kill(int(children[0]), signal.SIGKILL)
+order, words = os.pipe(), os.pipe()
+with made.child(order[0], words[1], "/scratch") as child:
+    os.kill(int(children[0]), signal.SIGKILL)  # the copy, and with it what it made
+    found["orphan"] = child.wait()
 found["gone"] = ask("four")
 print(json.dumps(found))
 """
@@ -83,6 +86,7 @@ def test_each_order_is_a_new_process_with_torch_and_nothing_else() -> None:
     assert found["slept"] == "busy"
     assert found["after"][1] == 0, "what was killed is cleared away"
     assert found["copies"] == 1
+    assert found["orphan"] == -9
     assert found["gone"] is None, "without the copy a Python of its own does the work"
 
 
