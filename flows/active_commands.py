@@ -29,7 +29,7 @@ def query(
     json: Json = False,
 ) -> None:
     """Choose samples for a person to label, and write a request for tools that people use."""
-    with session(json, flow=True) as output:
+    with session(json, flow=True, models=[model], data=[target]) as output:
         from flows.answers import problem_of_model
         from flows.query_labels import query as flow
         from tasks.manifests import as_manifest
@@ -106,7 +106,7 @@ def rounds(
     json: Json = False,
 ) -> None:
     """An experiment: queries x methods over growing budgets, answered from held-back labels."""
-    with session(json, flow=True, adapts=True) as output:
+    with session(json, flow=True, adapts=True, models=[source], data=[target]) as output:
         from flows import presets
         from flows.answers import taken
         from flows.parameters import per_method, read_seeds

@@ -79,7 +79,7 @@ def train_source(
     json: Json = False,
 ) -> None:
     """Train and register a source model, where the source data are."""
-    with session(json, flow=True) as out:
+    with session(json, flow=True, data=[data]) as out:
         from flows import presets
         from flows import train_source as flow
         from flows.parameters import flow_parameters
@@ -116,7 +116,7 @@ def card(
     json: Json = False,
 ) -> None:
     """At the source site: give a model the card that travels instead of its data."""
-    with session(json, flow=True) as out:
+    with session(json, flow=True, models=[model], data=[data]) as out:
         from flows.train_source import make_card
 
         show_source(out, make_card(model, str(data), split=split, name=name, device=device))
@@ -204,7 +204,7 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Adapt a model to unlabelled data, choose, evaluate, register."""
-    with session(json, flow=True, adapts=True) as out:
+    with session(json, flow=True, adapts=True, models=[source], data=[target]) as out:
         from flows import presets
         from flows.adapt import adapt as flow
         from flows.parameters import checked_duration, flow_parameters
@@ -261,7 +261,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """One table of methods; settings: METHOD.k=v for one of them, k=v for all."""
-    with session(json, flow=True, adapts=True) as out:
+    with session(json, flow=True, adapts=True, models=[source], data=[target]) as out:
         from flows import presets
         from flows.compare import compare as flow
         from flows.parameters import flow_parameters, per_method, read_seeds

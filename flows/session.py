@@ -10,12 +10,12 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, no_manifest, no_model
 
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own lines go to the terminal
@@ -59,14 +59,21 @@ class Output:
 
 @contextmanager
 def session(
-    as_json: bool, *, state: bool = True, flow: bool = False, adapts: bool = False
+    as_json: bool,
+    *,
+    state: bool = True,
+    flow: bool = False,
+    adapts: bool = False,
+    models: Iterable[str] = (),
+    data: Iterable[str | Path] = (),
 ) -> Iterator[Output]:
     """Everything between the command line and a flow: environment, logs, errors.
 
     `BadInput` ends the process with exit code 2 and its message alone; an interrupt with 130.
     Without `state` nothing is made below `$SFDA_HOME`. Where a `flow` is to run, a Prefect server
     starts at once, unless the user has one; and where it `adapts`, so does what makes the adapting
-    processes.
+    processes. Before that it is seen that there is something at the addresses of `models` and
+    `data`, since all else takes seconds.
     """
     out = Output(as_json)
     server = None
@@ -82,6 +89,7 @@ def session(
                 os.environ.setdefault(name, value)
             prepare_environment()
         _logs()
+        _see_them(models, data)
         if flow:
             from flows.server import start_server
 
@@ -103,6 +111,15 @@ def session(
         raise
     finally:
         out.close()
+
+
+def _see_them(models: Iterable[str], data: Iterable[str | Path]) -> None:
+    for uri in models:
+        if not uri.startswith(("models:/", "runs:/")) and not Path(uri).exists():
+            raise no_model(uri)
+    for path in data:
+        if not Path(path).exists():
+            raise no_manifest(path)
 
 
 def _server_log() -> Path:

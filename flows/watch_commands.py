@@ -45,7 +45,7 @@ def refresh(
     json: Json = False,
 ) -> None:
     """Look once at a target that grows: adapt if enough of it changed, or new images drift."""
-    with session(json, flow=True, adapts=True) as out:
+    with session(json, flow=True, adapts=True, models=[source]) as out:
         given = _parameters(
             target, source, method, settings, policy, target_name, labels, name, select_by, epochs,
             seed, split, promote, budget, device,

@@ -1,5 +1,9 @@
 """The one error that a user is meant to see."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 
 class BadInput(ValueError):
     """Something the user gave cannot be used; the message names it and says what would do.
@@ -10,3 +14,18 @@ class BadInput(ValueError):
 
 class NotFinite(BadInput):
     """A network whose answers are no numbers, since it diverged or was imported so."""
+
+
+def no_model(uri: str) -> BadInput:
+    """There is no model at an address."""
+    return BadInput(
+        f"no model at {uri}; say models:/NAME@champion, models:/NAME/1 or a bundle's folder"
+    )
+
+
+def no_manifest(path: str | Path) -> BadInput:
+    """There is no manifest at a path."""
+    return BadInput(
+        f"no manifest at {path}; data_manifests/README.md says how to write one, `sfda manifest "
+        "FOLDER` makes one"
+    )

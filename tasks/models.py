@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sfda.data.bundle import bundle_digest, read_bundle, read_spec
-from sfda.errors import BadInput
+from sfda.errors import BadInput, no_model
 from sfda.refs import ModelRef, ModelSpec
 
 
@@ -31,9 +31,7 @@ def locate(uri: str) -> Path:
             "--arch ... --problem ... --classes ... --name ...` and use the address it prints"
         )
     if not (path / "spec.json").is_file():
-        raise BadInput(
-            f"no model at {uri}; say models:/NAME@champion, models:/NAME/1 or a bundle's folder"
-        )
+        raise no_model(uri)
     return path.absolute()
 
 

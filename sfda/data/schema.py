@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 
 from sfda.config import Config
 from sfda.data.digests import file_digest
-from sfda.errors import BadInput
+from sfda.errors import BadInput, no_manifest
 from sfda.folders import data_folder, state_folder
 from sfda.refs import ManifestRef, Problem, Skeleton
 
@@ -254,10 +254,7 @@ def parse_manifest(path: Path) -> Manifest:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput(
-            f"no manifest at {path}; data_manifests/README.md says how to write one, "
-            "`sfda manifest FOLDER` makes one"
-        ) from None
+        raise no_manifest(path) from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} cannot be read as a manifest: {error}") from None
     except yaml.YAMLError as error:
