@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
 import logging
@@ -10,8 +11,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -111,6 +112,30 @@ def session(
         raise
     finally:
         out.close()
+
+
+def end_at_once(run: Callable[[], Any]) -> None:
+    """Run a program to its end and be gone.
+
+    Python ends module by module, which takes seconds with torch. Here all that wants to be called
+    at the end is called, and then the process is over.
+    """
+    code = 1
+
+    def leave() -> None:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # first, so it is called last
+    try:
+        run()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
 
 
 def _see_them(models: Iterable[str], data: Iterable[str | Path]) -> None:

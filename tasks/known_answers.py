@@ -42,13 +42,18 @@ class Known(Config):
 
 
 def note(path: Path) -> None:
-    """Remember the answers in the manifest at `path`."""
+    """Remember the answers in the manifest at `path`, and forget manifests that had no others."""
     manifest = open_manifest(path, data_root=data_folder())
     keys = [key for name in manifest.splits for key in kept_answers(manifest, name)]
     files = {} if manifest.archive_path else _digests(manifest, keys)
     found = Source(manifest=str(path.absolute()), files=files)
     known = _read(manifest)
-    others = tuple(one for one in known.sources if one.manifest != found.manifest)
+    others = tuple(
+        one
+        for one in known.sources
+        if one.manifest != found.manifest
+        and not (one.files and one.files.items() <= found.files.items())
+    )
     file = _file(manifest)
     with disk_errors(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sfda.boxes import Boxes
-from sfda.data.crops import to_frame as to_crop
 from sfda.data.detecting import detect_all, to_frame
 from sfda.data.inputs import answer
 from sfda.data.loaders import LabelledLoader, TargetLoader, labelled_scan
 from sfda.data.mask_store import keep_masks
 from sfda.data.ragged import Pictures
-from sfda.problems.pose import PoseTargets
 from sfda.refs import ModelSpec
 from sfda.source import LabelledBatches
 from sfda.types import Batches
 from tasks import manifests
+from tasks.frames import framed_boxes, framed_poses
 from tasks.home import disk_errors, home
 from tasks.manifests import Opened
 
@@ -42,11 +40,11 @@ def labelled_batches(
         return LabelledLoader(opened.images, _masks(opened, spec), spec.input, spec.views, **given)
     if spec.problem == "detection":
         table = manifests.boxes_for(opened.split, spec.classes)
-        sizes = manifests.AnswerSizes(opened.split)
-        boxes = [to_frame(found, sizes[row], spec.input) for row, found in enumerate(table.rows)]
+        boxes = framed_boxes(enumerate(table.rows), opened.split, spec.input)
         return LabelledLoader(opened.images, boxes, spec.input, spec.views, **given)
     if spec.problem == "pose":
-        poses = _poses(opened, spec)
+        people = manifests.people_for(opened.split, spec.classes)
+        poses = framed_poses(enumerate(people), opened.split, spec.input)
         return LabelledLoader(
             opened.images, poses, spec.input, spec.views, pairs=spec.joint_pairs, **given
         )
@@ -79,20 +77,6 @@ def labelled_boxes(
     look = detect_all(network, opened.images, spec.input, device=device, sizes=sizes)
     for row, found in look:
         yield found, to_frame(truth[row], sizes[row], spec.input)
-
-
-def _poses(opened: Opened, spec: ModelSpec) -> PoseTargets:
-    """The joints of a split in the network's frame."""
-    people, crops = (
-        manifests.people_for(opened.split, spec.classes),
-        manifests.crops_of(opened.split),
-    )
-    placed = [
-        to_crop(person.joints, crops.crop(row), spec.input.size)
-        for row, person in enumerate(people)
-    ]
-    joints = torch.from_numpy(np.stack(placed)).float()
-    return PoseTargets(joints, torch.from_numpy(np.stack([p.visible for p in people])).float())
 
 
 def _masks(opened: Opened, spec: ModelSpec) -> Pictures:

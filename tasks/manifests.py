@@ -173,18 +173,25 @@ def boxes_for(split: Split, model: tuple[str, ...], *, unknown: bool = False) ->
     if split.boxes is None:
         raise BadInput(f"{split.manifest} has no boxes in '{split.name}', and this needs some")
     place = class_map(split.classes, model, split.manifest)
-    rows = []
-    for found in split.boxes.rows:
+    rows, foreign = in_classes(split.boxes, place)
+    if foreign and not unknown:
+        shift = class_shift(split.classes, model, split.manifest)
+        raise BadInput(
+            f"{split.manifest} has boxes of classes that the model lacks, and learning from "
+            f"them needs those: {listed(shift.extra)}; the model has {listed(model)}"
+        )
+    return BoxTable(rows, split.boxes.notes)
+
+
+def in_classes(table: BoxTable, place: Labels) -> tuple[tuple[BoxLabels, ...], int]:
+    """The boxes in the model's classes, `place` [C], and how many were left out as foreign."""
+    rows, foreign = [], 0
+    for found in table.rows:
         labels = place[found.labels]
         known = labels != UNKNOWN
-        if not unknown and not known.all():
-            shift = class_shift(split.classes, model, split.manifest)
-            raise BadInput(
-                f"{split.manifest} has boxes of classes that the model lacks, and learning from "
-                f"them needs those: {listed(shift.extra)}; the model has {listed(model)}"
-            )
+        foreign += int((~known).sum())
         rows.append(BoxLabels(found.boxes[known], labels[known], found.crowd[known]))
-    return BoxTable(tuple(rows), split.boxes.notes)
+    return tuple(rows), foreign
 
 
 def people_for(split: Split, joints: tuple[str, ...]) -> tuple[Person, ...]:
@@ -196,10 +203,12 @@ def people_for(split: Split, joints: tuple[str, ...]) -> tuple[Person, ...]:
         raise BadInput(f"{split.manifest} has no joints in '{split.name}', and this needs some")
     own = split.classes if isinstance(split.classes, tuple) else ()
     order = joint_order(own, joints, split.manifest)
-    return tuple(
-        person._replace(joints=person.joints[order], visible=person.visible[order])
-        for person in split.people
-    )
+    return tuple(in_order(person, order) for person in split.people)
+
+
+def in_order(person: Person, order: list[int]) -> Person:
+    """The person with the joints in another order."""
+    return person._replace(joints=person.joints[order], visible=person.visible[order])
 
 
 def joint_order(own: tuple[str, ...], joints: tuple[str, ...], what: str) -> list[int]:

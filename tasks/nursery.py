@@ -7,7 +7,6 @@ nothing yet; each adaptation is a copy of it that then restricts itself (`tasks.
 from __future__ import annotations
 
 import ctypes
-import gc
 import json
 import os
 import signal
@@ -92,11 +91,9 @@ def prepare(main: Main) -> None:
     ours, theirs = socket.socketpair()
     sys.stdout.flush()
     sys.stderr.flush()
-    gc.freeze()  # pages that the collector leaves alone stay shared
     if os.fork() == 0:
         ours.close()
         _attend(theirs, main, os.getppid())
-    gc.unfreeze()
     theirs.close()
     _made.append(Nursery(ours))
 

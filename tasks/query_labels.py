@@ -24,7 +24,7 @@ from sfda.data.people import CropReader, file_of
 from sfda.data.posing import Pose
 from sfda.data.request_files import documents
 from sfda.data.requests import FILE, Guess, Request, WantedRow, image_name
-from sfda.data.scans import PIXELS
+from sfda.data.scans import at_once
 from sfda.data.schema import Manifest
 from sfda.data.summaries import WHOLE, keep_summaries
 from sfda.data.volumes import slice_of
@@ -114,10 +114,8 @@ def query_labels(
     if len(done) == len(split):
         raise BadInput(f"every image of {target.path}, split '{plan.split}', has an answer already")
     with tempfile.TemporaryDirectory(dir=home()) as scratch, disk_errors(f"summaries in {scratch}"):
-        at_once = 256
-        if spec.problem == "detection":
-            at_once = max(1, PIXELS // (spec.input.size[0] * spec.input.size[1]))
-        look = scan(opened.images, spec.input, device=chosen, batch_size=at_once)
+        size = at_once(network, spec.input)  # which the network that sums up no longer tells
+        look = scan(opened.images, spec.input, device=chosen, batch_size=size)
         shards = keep_summaries(look, network, spec.problem, Path(scratch), len(split))
         whole = spec.problem in WHOLE
         pool = Pool(shards, done, _before(before, split), whole)

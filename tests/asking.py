@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,82 @@ def exported(folder: Path, change: Any = None) -> Path:
     out = folder / "export.json"
     out.write_text(json.dumps(tasks))
     return out
+
+
+def zipped(folder: Path, name: str, content: str) -> Path:
+    out = folder / "cvat.zip"
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, content)
+        archive.writestr("images/x.png", b"")
+    return out
+
+
+def least(folder: Path) -> Path:
+    """Label Studio's JSON-MIN after a person took over every prediction."""
+    rows = []
+    for n, task in enumerate(json.loads((folder / "label_studio.json").read_text())):
+        row = {**task["data"], "id": n}
+        for result in task["predictions"][0]["result"]:
+            size = {k: result[k] for k in ("original_width", "original_height")}
+            row.setdefault(result["from_name"], []).append({**result["value"], **size})
+        rows.append(row)
+    out = folder / "min.json"
+    out.write_text(json.dumps(rows))
+    return out
+
+
+def coco(folder: Path) -> Path:
+    """CVAT's COCO export after a person took over everything; it forgets what it does not know."""
+    document = json.loads((folder / "cvat_coco.json").read_text())
+    for image in document["images"]:
+        image.pop("row", None)
+    for annotation in document["annotations"]:
+        del annotation["score"]
+    return zipped(folder, "annotations/instances_default.json", json.dumps(document))
+
+
+def xml(folder: Path) -> Path:
+    """CVAT's own export of the same."""
+    document = json.loads((folder / "cvat_coco.json").read_text())
+    names = {c["id"]: c for c in document["categories"]}
+    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations><version>1.1</version>"]
+    for image in document["images"]:
+        size = f'width="{image["width"]}" height="{image["height"]}"'
+        lines.append(f'<image id="{image["id"]}" name="{image["file_name"]}" {size}>')
+        for part in document["annotations"]:
+            if part["image_id"] != image["id"]:
+                continue
+            category = names[part["category_id"]]
+            if "keypoints" in part:
+                table = np.array(part["keypoints"]).reshape(-1, 3)
+                lines.append(f'<skeleton label="{category["name"]}" z_order="0">')
+                lines += [
+                    f'<points label="{joint}" outside="0" occluded="0" points="{x},{y}"></points>'
+                    for joint, (x, y, _) in zip(category["keypoints"], table, strict=True)
+                ]
+                lines.append("</skeleton>")
+                continue
+            x, y, width, height = part["bbox"]
+            lines.append(
+                f'<box label="{category["name"]}" source="manual" occluded="0" xtl="{x}" '
+                f'ytl="{y}" xbr="{x + width}" ybr="{y + height}" z_order="0"></box>'
+            )
+        lines.append("</image>")
+    return zipped(folder, "annotations.xml", "\n".join([*lines, "</annotations>"]))
+
+
+def filled(folder: Path) -> Path:
+    """The request's CSV with the model's answer taken over."""
+    lines = (folder / "request.csv").read_text().splitlines()
+    header = lines[0].split(",")
+    out = [lines[0]]
+    for line in lines[1:]:
+        row = dict(zip(header, line.split(","), strict=True))
+        if "joint" in row:
+            row |= {"x": row["model_x"], "y": row["model_y"]}
+        else:
+            row["class"] = row["model_says"]
+        out.append(",".join(row.values()))
+    table = folder / "filled.csv"
+    table.write_text("\n".join(out))
+    return table

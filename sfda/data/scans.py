@@ -42,7 +42,7 @@ def scan(
 
     def look(network: nn.Module, rows: Int[Tensor, " R"] | None = None) -> Iterator[Seen]:
         some = None if rows is None else rows.cpu().numpy()
-        for rows_, stored in _stacks(images, _at_once(network, spec, batch_size), spec, some):
+        for rows_, stored in _stacks(images, at_once(network, spec, batch_size), spec, some):
             seen = answer(network, _tested(network, stored, spec, device), device)
             yield Seen(_index(rows_, device), seen)
 
@@ -67,7 +67,7 @@ def scan_views(
     warper = WarpMaker(spec, views, seed=seed)
 
     def look(network: nn.Module) -> Iterator[SeenViews]:
-        size = _at_once(network, spec, batch_size)
+        size = at_once(network, spec, batch_size)
         for start in range(0, len(images), size):
             rows = np.arange(start, min(start + size, len(images)))
             stored = images[start : start + size]
@@ -124,8 +124,8 @@ def labelled_scan(
     return look_at_both
 
 
-def _at_once(network: nn.Module, spec: InputSpec, batch_size: int) -> int:
-    """Images of a batch."""
+def at_once(network: nn.Module, spec: InputSpec, batch_size: int = 256) -> int:
+    """Images of a scan's batch."""
     if not isinstance(network, Segmenter | Detector):
         return batch_size
     return max(1, min(batch_size, PIXELS // (spec.size[0] * spec.size[1])))

@@ -154,34 +154,27 @@ def test_masks_go_out_and_come_back(server: Server, tmp_path: Path) -> None:
             assert np.array_equal(answers.masks.mask(place), masks[row]), file.name
 
 
-def test_boxes_go_out_and_come_back(server: Server, tmp_path: Path) -> None:
-    target = small_det.write(tmp_path, "target", small_det.TARGET, seed=3)
+@pytest.mark.parametrize("problem", ["boxes", "joints"])
+def test_boxes_and_joints_go_out_and_come_back(
+    server: Server, tmp_path: Path, problem: str
+) -> None:
+    if problem == "boxes":
+        target = small_det.write(tmp_path, "target", small_det.TARGET, seed=3)
+    else:
+        target = small_pose.write(tmp_path, "target", small_pose.TARGET)
     request = request_for(target, [5, 2], tmp_path / "ask")
-    truth = read_split(open_manifest(target), "adapt").boxes
-    assert truth is not None
+    truth = read_split(open_manifest(target), "adapt")
     for n, file in enumerate(labelled(server, request, tmp_path / "ask", ("JSON", "JSON_MIN"))):
         out = tmp_path / f"{n}.yaml"
         take_answers(tmp_path / "ask", file, target, out=out)
         answers = read_split(open_manifest(out), "adapt").answers
         assert answers is not None
-        assert answers.boxes is not None
         assert sorted(answers.rows.tolist()) == [2, 5]
-        for given, row in zip(answers.boxes.rows, answers.rows.tolist(), strict=True):
-            np.testing.assert_allclose(given.boxes, truth[row].boxes, atol=0.01)
-            assert given.labels.tolist() == truth[row].labels.tolist(), file.name
-
-
-def test_joints_go_out_and_come_back(server: Server, tmp_path: Path) -> None:
-    target = small_pose.write(tmp_path, "target", small_pose.TARGET)
-    request = request_for(target, [5, 2], tmp_path / "ask")
-    truth = read_split(open_manifest(target), "adapt").people
-    assert truth is not None
-    for n, file in enumerate(labelled(server, request, tmp_path / "ask", ("JSON", "JSON_MIN"))):
-        out = tmp_path / f"{n}.yaml"
-        take_answers(tmp_path / "ask", file, target, out=out)
-        answers = read_split(open_manifest(out), "adapt").answers
-        assert answers is not None
-        assert answers.people is not None
-        assert sorted(answers.rows.tolist()) == [2, 5]
-        for person, row in zip(answers.people, answers.rows.tolist(), strict=True):
-            np.testing.assert_allclose(person.joints, truth[row].joints, atol=0.01)
+        for place, row in enumerate(answers.rows.tolist()):
+            if problem == "boxes":
+                given, own = answers.boxes[place], truth.boxes[row]
+                np.testing.assert_allclose(given.boxes, own.boxes, atol=0.01)
+                assert given.labels.tolist() == own.labels.tolist(), file.name
+            else:
+                given, own = answers.people[place], truth.people[row]
+                np.testing.assert_allclose(given.joints, own.joints, atol=0.01)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from xml.sax.saxutils import quoteattr
 
 from sfda.boxes import BoxLabels
@@ -25,32 +26,31 @@ class Unfit(Exception):
         self.kind, self.told = kind, told
 
 
-class Labelling:
+class Labelling(ABC):
     """One problem's questions in the formats of people's tools, and its answers out of them."""
 
-    empty = False  # whether a picture with nothing in it may be an answer
+    empty: ClassVar[bool] = False  # whether a picture with nothing in it may be an answer
+    header: ClassVar[tuple[str, ...]]  # of the CSV, after row, file or index, and image
 
+    @abstractmethod
     def control(self, request: Request) -> str:
         """The part of Label Studio's labelling interface that is not the image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def results(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
         """The model's answer as Label Studio's results."""
-        raise NotImplementedError
 
     def categories(self, request: Request) -> Results:
         """COCO's categories."""
         return [{"id": i, "name": name} for i, name in enumerate(request.classes, start=1)]
 
+    @abstractmethod
     def annotations(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
         """The model's answer as COCO's annotations, without their ids."""
-        raise NotImplementedError
 
-    header: tuple[str, ...]  # of the CSV, after row, file or index, and image
-
+    @abstractmethod
     def lines(self, request: Request, wanted: WantedRow, guess: Guess) -> Iterable[Sequence[Any]]:
         """The row's lines in the CSV under that header, with room for the answer."""
-        raise NotImplementedError
 
     def apportion(
         self, request: Request, by_file: Mapping[str, list[WantedRow]], given: list[Given]
@@ -58,9 +58,9 @@ class Labelling:
         """What was said of pictures as what is said of rows, where a picture holds several."""
         return given
 
+    @abstractmethod
     def answer(self, request: Request, wanted: WantedRow, given: Given) -> Answer | None:
         """The checked answer, in pixels of the image; None where there is none. Raises Unfit."""
-        raise NotImplementedError
 
 
 def common(wanted: WantedRow, tag: str, kind: str) -> dict[str, Any]:
