@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sfda.errors import BadInput
@@ -19,33 +19,48 @@ from sfda.types import TargetInfo
 EPS = 1e-10  # inside logarithms and denominators, as in the authors' code
 FLOOR = 1e-3  # least share of a class that may be there
 GONE = 1e-4  # share below which a class is no longer predicted
+THERE = 5e-4  # share in a batch from which on a class is predicted
 GROWTH = 0.3  # by which the largest class may exceed what is known of it
 BACKGROUND = "background"
 
 Ratios = Float[Tensor, "B C"]
+Shown = Bool[Tensor, "B H W"]
 
 
 @full_precision
 def class_ratios(
-    probs: Float[Tensor, "B C H W"], *, estimator: Literal["code", "mean"], power: float = 1.0
+    probs: Float[Tensor, "B C H W"],
+    *,
+    estimator: Literal["code", "mean"],
+    power: float = 1.0,
+    shown: Shown | None = None,
 ) -> Ratios:
     """Share of each class in each image.
 
     "mean" is the paper's: the mean probability. "code" is what the released code computes: each
-    pixel's vector is divided by its largest entry, so uncertain pixels count up to C times.
+    pixel's vector is divided by its largest entry, so uncertain pixels count up to C times. Pixels
+    that are not `shown` do not count.
     """
     if estimator == "mean":
-        return probs.mean((2, 3))
+        if shown is None:
+            return probs.mean((2, 3))
+        sizes = (probs * shown.unsqueeze(1)).sum((2, 3))
+        return sizes / shown.sum((1, 2)).clamp_min(1).unsqueeze(1)
     relative = probs / (probs.amax(1, keepdim=True) + EPS)
-    sizes = (relative if power == 1 else relative.pow(power)).sum((2, 3))
+    relative = relative if power == 1 else relative.pow(power)
+    if shown is not None:
+        relative = relative * shown.unsqueeze(1)
+    sizes = relative.sum((2, 3))
     return sizes / (sizes.sum(1, keepdim=True) + EPS)
 
 
 @full_precision
 def weighted_entropy(
-    probs: Float[Tensor, "B C H W"], weights: Float[Tensor, " C"]
+    probs: Float[Tensor, "B C H W"], weights: Float[Tensor, " C"], shown: Shown | None = None
 ) -> Float[Tensor, ""]:
-    """Mean Shannon entropy of the pixels in nats, each class's term weighted."""
+    """Mean Shannon entropy of the pixels (those `shown`) in nats, each class's term weighted."""
+    if shown is not None:
+        probs = probs * shown.unsqueeze(1)  # 0 log(0 + eps) = 0
     terms = (probs * (probs + EPS).log()).sum((0, 2, 3))
     return -(weights * terms).sum() / (probs.sum() + EPS)
 
@@ -157,11 +172,12 @@ class CollapseGuard(nn.Module):
     """Watches the predicted ratios, and gives the last good network back where they collapse.
 
     Collapsed: after an epoch the largest class exceeds its prior by more than 0.3, or a class that
-    the source model predicts and the prior expects has a share below 0.0001.
+    the prior expects has a share below 0.0001, unless no batch ever had 0.0005 of it: what the
+    source never predicts would else end every run.
     """
 
     total: Float[Tensor, " C"]
-    first: Float[Tensor, " C"]
+    most: Float[Tensor, " C"]
     count: Int[Tensor, ""]
     collapsed: Tensor
 
@@ -170,7 +186,7 @@ class CollapseGuard(nn.Module):
         self.good = good
         self.good.load_state_dict(student.state_dict())
         self.register_buffer("total", torch.zeros(classes))
-        self.register_buffer("first", torch.zeros(classes))
+        self.register_buffer("most", torch.zeros(classes))
         self.register_buffer("count", torch.tensor(0))
         self.register_buffer("collapsed", torch.tensor(False))
 
@@ -179,6 +195,7 @@ class CollapseGuard(nn.Module):
         """Take in the predicted ratios of a batch."""
         self.total += predicted.detach().sum(0)
         self.count += len(predicted)
+        self.most.copy_(torch.maximum(self.most, predicted.detach().mean(0)))
 
     @torch.no_grad()
     def end_epoch(self, student: nn.Module, prior: Float[Tensor, " C"]) -> None:
@@ -186,10 +203,8 @@ class CollapseGuard(nn.Module):
         if not int(self.count):
             return
         share = self.total / self.count
-        if not self.first.any():
-            self.first.copy_(share)
         top = int(share.argmax())
-        gone = (share < GONE) & (self.first > FLOOR) & (prior > FLOOR)
+        gone = (share < GONE) & (self.most > THERE) & (prior > FLOOR)
         if share[top] > prior[top] + GROWTH or gone.any():
             student.load_state_dict(self.good.state_dict())
             self.collapsed.fill_(True)

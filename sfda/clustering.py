@@ -134,8 +134,8 @@ def split_in_two(values: Float[Tensor, " N"]) -> tuple[Bool[Tensor, " N"], float
 
     The global optimum of 2-means on a line: clusters are intervals, so all N - 1 cuts of the
     sorted values are compared by their prefix sums. Ten starts of scikit-learn's KMeans find the
-    same split in practice. Where all values are equal, the upper cluster is empty and the
-    threshold is that value. ValueError for no values.
+    same split, or one a few rows away with a larger inertia. Where all values are equal, the upper
+    cluster is empty and the threshold is that value. ValueError for no values.
 
     >>> split_in_two(torch.tensor([0.0, 5.0, 1.0, 4.0]))
     (tensor([False,  True, False,  True]), 2.5)

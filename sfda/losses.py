@@ -23,8 +23,9 @@ def sure_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Cross-entropy in nats against (1 - smoothing) onehot + smoothing / C, averaged.
 
-    `weights` are one a class. Targets that are UNSURE do not count; if all are, the loss is zero
-    and still has a gradient.
+    `weights` are one a class; the average is over rows or pixels whatever they weigh, as in AdaMI's
+    code (torch divides by the sum of the weights). Targets that are UNSURE do not count; if all
+    are, the loss is zero and still has a gradient.
     """
     total = F.cross_entropy(
         logits,
@@ -35,8 +36,6 @@ def sure_cross_entropy(
         label_smoothing=smoothing,
     )
     sure = (targets != UNSURE).float()
-    if weights is not None:
-        sure = sure * weights[targets.clamp_min(0)]
     # not `if nothing is sure`: reading the count would make every step wait for the device
     return total / sure.sum().clamp_min(torch.finfo(total.dtype).tiny)
 

@@ -123,8 +123,6 @@ class SegmentationMetric:
         if self.group is None:
             answer, truth = answer[0], truth[0]
         for c in self.counted:
-            if not case.answered[c] and not case.true[c]:
-                continue
             if not case.answered[c] or not case.true[c]:
                 self.undefined += 1
                 continue

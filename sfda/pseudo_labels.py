@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sfda.types import UNSURE, Images
@@ -39,21 +39,28 @@ def averaged(model: nn.Module, images: Images, scales: Sequence[float]) -> Float
 
 
 def sure(
-    probs: Float[Tensor, "B C *HW"], threshold: float, *, by_class: bool
+    probs: Float[Tensor, "B C *HW"],
+    threshold: float,
+    *,
+    by_class: bool,
+    shown: Bool[Tensor, "B *HW"] | None = None,  # noqa: UP037
 ) -> Int[Tensor, "B *HW"]:  # noqa: UP037
     """The likeliest class where its probability reaches the threshold, else UNSURE.
 
     `by_class`: of each predicted class at least the better half is kept, as in SUMMIT's certainty
     filter (Simons et al., ICCV 2023, arXiv:2308.11880): the class's threshold is the smaller of
-    `threshold` and the median of its probabilities here.
+    `threshold` and the median of its probabilities here. What is not `shown` is UNSURE.
     """
-    top = probs.max(1)
+    values, classes = probs.max(1)
+    if shown is not None:
+        values = values.where(shown, -1.0)
     if not by_class:
-        return top.indices.where(top.values >= threshold, UNSURE)
-    limits = torch.full((probs.shape[1],), threshold, device=probs.device)
-    for c in top.indices.unique().tolist():
-        limits[c] = min(threshold, float(top.values[top.indices == c].median()))
-    return top.indices.where(top.values >= limits[top.indices], UNSURE)
+        return classes.where(values >= max(threshold, 0.0), UNSURE)
+    limits = torch.full((probs.shape[1],), max(threshold, 0.0), device=probs.device)
+    seen = values >= 0
+    for c in classes[seen].unique().tolist():
+        limits[c] = min(threshold, float(values[seen & (classes == c)].median()))
+    return classes.where(values >= limits[classes], UNSURE)
 
 
 def cut_and_mix(images: Images, labels: Tensor, share: float) -> tuple[Images, Tensor]:

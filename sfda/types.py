@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 Images = Float[Tensor, "B C H W"]
@@ -48,6 +48,8 @@ class TargetBatch:
     weak_warp: Warp | None = None
     strong_warp: Warp | None = None
     labelled: Labelled | None = None
+    # segmentation: where the views show the image and not what it was padded with; None: all over
+    shown: Bool[Tensor, "B H W"] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class TargetInfo:
     classes: tuple[str, ...] | None = None  # the model's, in its order
     source_ratios: Float[Tensor, " C"] | None = None  # of pixels by class, from the source's card
     labelled: Int[Tensor, " L"] | None = None  # rows that a person has labelled, if any
+    whole: bool = True  # a view shows its image as it is, and not a tile of it
 
     @property
     def may_be_unknown(self) -> bool:

@@ -57,7 +57,7 @@ def work(order: Order, watch: Watch) -> Adaptation:
     views = plan.views or spec.views
     kind: type[Method] = plugins.load("methods", plan.method)
     torch.manual_seed(plan.seed)
-    info = opened.info(plan.regime, order.source, plan.source_ratios)
+    info = opened.info(plan.regime, order.source, plan.source_ratios, whole=not spec.input.tiled)
     given = None
     if plan.answers:
         given = answered_rows(
@@ -85,6 +85,7 @@ def work(order: Order, watch: Watch) -> Adaptation:
                 workers=order.workers,
                 smallest=1 if problem == "detection" else 2,  # its batch norm never learns
                 geometric=problem == "pose" and kind.views != "none",
+                shown=problem == "segmentation",
             ),
             given,
             algorithm,

@@ -52,10 +52,13 @@ class Opened:
         regime: Regime | None = None,
         model: ModelRef | None = None,
         ratios: tuple[float, ...] | None = None,
+        *,
+        whole: bool = True,
     ) -> TargetInfo:
         """What a method may know of it: nothing that comes from its labels.
 
-        The user's class ratios are brought into the order of the model's classes.
+        The user's class ratios are brought into the order of the model's classes. `whole`: the
+        model sees images as wholes, not tiles of them.
         """
         priors = self.split.priors
         if priors is not None and model:
@@ -71,6 +74,7 @@ class Opened:
             regime=regime,
             classes=model.classes if model else None,
             source_ratios=None if ratios is None else torch.tensor(ratios),
+            whole=whole,
         )
 
 

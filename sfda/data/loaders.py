@@ -43,6 +43,7 @@ class Made(NamedTuple):
     weak: Tensor
     strong: Tensor | None = None
     masks: Tensor | None = None  # [B, H, W]
+    shown: Tensor | None = None  # [B, H, W]
     boxes: list[Boxes] | None = None
     poses: PoseTargets | None = None
     weak_warp: Warp | None = None
@@ -54,7 +55,7 @@ class TargetLoader:
 
     A batch of fewer than `smallest` images is left out: batch norm cannot use a single one. With
     `drop_last` an incomplete batch is left out too, unless it is all there is. `geometric` views
-    are moved each on its own, and their warps lead back.
+    are moved each on its own, and their warps lead back. `shown`: say which pixels are padding.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class TargetLoader:
         workers: int = 0,
         smallest: int = 2,
         geometric: bool = False,
+        shown: bool = False,
     ) -> None:
         self._spec = spec
         self._device = torch.device(device)
@@ -78,7 +80,9 @@ class TargetLoader:
             len(images), batch_size=batch_size, seed=seed, drop_last=drop_last, smallest=smallest
         )
         maker = (WarpMaker if geometric else ViewMaker)(spec, views, seed=seed)
-        self._source = BatchSource(images, maker, self._device, strong=strong, workers=workers)
+        self._source = BatchSource(
+            images, maker, self._device, strong=strong, shown=shown, workers=workers
+        )
 
     def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
         """Batches that one epoch over `rows` (None: all) takes."""
@@ -97,6 +101,11 @@ class TargetLoader:
                 ),
                 weak_warp=_placed(made.weak_warp, self._device),
                 strong_warp=_placed(made.strong_warp, self._device),
+                shown=(
+                    None
+                    if made.shown is None
+                    else made.shown.to(self._device, non_blocking=True).bool()
+                ),
             )
 
 
@@ -204,13 +213,14 @@ class BatchSource:
         device: torch.device,
         *,
         strong: bool = False,
+        shown: bool = False,
         masks: Pictures | None = None,
         boxes: list[Boxes] | None = None,
         poses: PoseTargets | None = None,
         pairs: Pairs = (),
         workers: int,
     ) -> None:
-        self._set = _Batches(images, maker, strong, masks, boxes, poses, pairs)
+        self._set = _Batches(images, maker, strong, shown, masks, boxes, poses, pairs)
         self._pin = device.type == "cuda"
         self._jobs = _Jobs()
         self._loader: DataLoader[Made] | None = None
@@ -245,11 +255,13 @@ class _Batches(Dataset[Made]):
         images: Pictures,
         maker: ViewMaker | WarpMaker,
         strong: bool,
+        shown: bool,
         masks: Pictures | None,
         boxes: list[Boxes] | None,
         poses: PoseTargets | None,
         pairs: Pairs,
     ) -> None:
+        self.shown = shown
         self.poses, self.pairs = poses, pairs
         self.images = images
         self.maker = maker
@@ -270,10 +282,13 @@ class _Batches(Dataset[Made]):
             own = [self.boxes[row] for row in job.rows]
             weak, placed = self.maker.weak_with_boxes(stored, own, job.epoch, job.rows)
             return Made(rows, _tensor(weak), boxes=placed)
+        where = self.maker.shown(stored, job.epoch, job.rows) if self.shown else None
+        shown = None if where is None else _tensor(where)
         if not self.strong:
-            return Made(rows, _tensor(self.maker.weak(stored, job.epoch, job.rows)))
+            weak = self.maker.weak(stored, job.epoch, job.rows)
+            return Made(rows, _tensor(weak), shown=shown)
         weak, strong = self.maker.pair(stored, job.epoch, job.rows)
-        return Made(rows, _tensor(weak), _tensor(strong))
+        return Made(rows, _tensor(weak), _tensor(strong), shown=shown)
 
     def _moved(self, maker: WarpMaker, stored: Stack, job: Job, rows: Tensor) -> Made:
         """Views that were moved: one with the joints in it, or two with the ways back."""

@@ -40,6 +40,7 @@ class ViewMaker:
         self.spec = spec
         self.seed = seed
         self.trivial_weak = not _moves(spec, views)
+        self._padded = views.rotate > 0 or (views.crop and views.pad > 0)
         self._geometry = A.Compose(_geometry(spec, views))
         self._boxed = A.Compose(
             _geometry(spec, views),
@@ -56,6 +57,14 @@ class ViewMaker:
         if self.trivial_weak:
             return centre_crop(np.asarray(images), self.spec.size)
         return self._each(self._geometry, images, seeds(self.seed, epoch, rows, WEAK))
+
+    def shown(self, images: Several, epoch: int, rows: Rows) -> Masks | None:
+        """Where the weak view shows the image: 1, and 0 where it was padded; None: everywhere."""
+        smaller = any(np.less(image.shape[:2], self.spec.size).any() for image in images)
+        if not (self._padded or smaller):
+            return None
+        masks = [np.zeros(image.shape[:2], np.uint8) for image in images]
+        return (self.weak_with_masks(images, masks, epoch, rows)[1] != IGNORE).astype(np.uint8)
 
     def weak_with_masks(
         self, images: Several, masks: Several, epoch: int, rows: Rows

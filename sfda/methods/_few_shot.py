@@ -3,7 +3,8 @@ need for source-free domain adaptation", arXiv:2304.00792): what FT and LP-FT sh
 
 Differences from the released code: views are the model's own weak views instead of a fixed set of
 transforms; an epoch is 100 steps, and its end is chosen by a validator without labels, or is the
-last, where theirs is the lowest loss on one held-out labelled image a class.
+last, where theirs is the lowest loss on one held-out labelled image a class. `norm` and `head_norm`
+train every BatchNorm2d, theirs the first 53: all of ResNet-50, half of ResNet-101.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 Certain pixels, and as much of every class as is known of it. They differ in the direction of the
 divergence between known and predicted class ratios. Against the papers, ratios are estimated as in
-the released code, and weak views may be mirrored; the authors augment nothing.
+the released code, and weak views may be mirrored; the authors augment nothing. Where a network sees
+tiles of an image and no whole one, its ratios are compared as means over a batch: of one tile
+nobody knows them. Padding never counts.
 """
 
 from __future__ import annotations
@@ -96,13 +98,19 @@ class RatioEntropy(Method):
         if self.stopped:
             return {}
         out: SegOutput = self.student(batch.weak)
-        probs = out.logits.softmax(1)
-        predicted = class_ratios(probs, estimator=self.config.ratio_estimator)
+        probs, c = out.logits.softmax(1), self.config
+        predicted = class_ratios(probs, estimator=c.ratio_estimator, shown=batch.shown)
+        prior = self.prior.of(batch.index)
+        if not self.target.whole:
+            area = torch.ones_like(predicted[:, 0])
+            if batch.shown is not None:
+                area = batch.shown.float().mean((1, 2))
+            area = (area / area.sum()).unsqueeze(1)
+            predicted, prior = ((r * area).sum(0, keepdim=True) for r in (predicted, prior))
         self.guard.watch(predicted)
         return {
-            "entropy": self.config.entropy_weight * weighted_entropy(probs, self._weights()),
-            "prior": self.config.prior_weight
-            * ratio_divergence(predicted, self.prior.of(batch.index), reverse=self.reverse),
+            "entropy": c.entropy_weight * weighted_entropy(probs, self._weights(), batch.shown),
+            "prior": c.prior_weight * ratio_divergence(predicted, prior, reverse=self.reverse),
         }
 
     def after_step(self, clock: Clock) -> None:

@@ -25,6 +25,7 @@ class AaDConfig(MethodConfig):
     schedule: Schedule = Schedule(lr=1e-3)
     lr_scale: dict[str, float] = {"backbone": 0.1}
     neighbours: PositiveInt = 5  # K
+    late_neighbours: PositiveInt | None = None  # K in the second half of the run; None: as before
     push: NonNegativeFloat = 1.0  # alpha, tied to batches of 64: see `dispersion`
     fade: NonNegativeFloat = 5.0  # beta, how fast the push decays
     search: Literal["exact", "approximate"] = "exact"
@@ -43,7 +44,11 @@ class AaD(Method):
         self.bank = MemoryBank(
             target.size, source.feature_dim, source.num_classes, approximate=approximate
         )
-        self.neighbours = min(config.neighbours, target.size - 1)
+
+    def neighbours(self, clock: Clock) -> int:
+        """K at this step, at most the number of other samples."""
+        late = self.config.late_neighbours if clock.fraction >= 0.5 else None
+        return min(late or self.config.neighbours, self.target.size - 1)
 
     def start_epoch(self, scan: Scan, clock: Clock) -> None:
         """Fill the bank once, before the first step."""
@@ -57,7 +62,7 @@ class AaD(Method):
         out: ClassOutput = self.student(batch.weak)
         probs = out.logits.softmax(1)
         self.bank.update(batch.index, out.features, probs)
-        near = self.bank.neighbours(batch.index, out.features, self.neighbours)
+        near = self.bank.neighbours(batch.index, out.features, self.neighbours(clock))
         weight = self.config.push * dispersion(
             clock, fade=self.config.fade, batch_size=self.config.schedule.batch_size
         )

@@ -79,7 +79,9 @@ class Lftl(Method):
             return self.unlabelled if len(self.unlabelled) > 1 else torch.arange(self.target.size)
         labelled = len(self.rows)
         times = max(1, math.ceil(2 * (self.config.budget or labelled) / labelled) - 1)
-        generator = torch.Generator().manual_seed(7_919 * epoch + labelled)
+        # `adapt` seeds torch anew for every (seed, epoch); here no draw moves its numbers
+        drawn = (torch.initial_seed() + 7_919 * epoch + labelled) % 2**63
+        generator = torch.Generator().manual_seed(drawn)
         count = max(2, times * labelled)
         return self.unlabelled[torch.randint(len(self.unlabelled), (count,), generator=generator)]
 

@@ -6,7 +6,8 @@ needs the batch-norm statistics of images as they come: those of the student are
 For segmentation the teacher's answer may be averaged over mirrored and scaled views, and labelled
 regions are cut and mixed between images (after CoTTA, arXiv:2203.13591, made offline). CoTTA keeps
 the source's batch-norm statistics, here `student_norms="freeze", buffers="keep"`: on the built-in
-scenes that learns next to nothing, so by default teacher and student use those of the target.
+scenes that learns next to nothing, so by default teacher and student use those of the target. Views
+are the model's own: not cropped unless it sees tiles, and each strong one has its colours changed.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class MeanTeacher(Method):
             maps = student_maps(self.student(batch.strong), batch, self.student.pairs)
             return {"prediction": consistency(maps, taught.maps, taught.mask)}
         with batch_statistics(self.teacher, self.config.buffers == "own"):
-            labels = self._labels(batch.weak)
+            labels = self._labels(batch.weak, batch.shown)
         strong = batch.strong
         if labels.ndim > 2 and float(torch.rand(())) < self.config.cut:
             strong, labels = cut_and_mix(strong, labels, self.config.cut_share)
@@ -161,17 +162,17 @@ class MeanTeacher(Method):
         )
 
     @torch.no_grad()
-    def _labels(self, images: Images) -> Any:
+    def _labels(self, images: Images, shown: Tensor | None = None) -> Any:
         """Classes, UNSURE where the teacher is not sure; or probabilities, 0 where it is not."""
         c = self.config
-        if c.labels == "hard" and not c.by_class and not c.ensemble:
+        if c.labels == "hard" and not c.by_class and not c.ensemble and shown is None:
             return self.problem.pseudo_labels(self.teacher, images, c.threshold)
         probs: Tensor = (
             averaged(self.teacher, images, c.ensemble)
             if c.ensemble
             else self.teacher(images).logits.softmax(1)
         )
-        labels = sure(probs, c.threshold, by_class=c.by_class)
+        labels = sure(probs, c.threshold, by_class=c.by_class, shown=shown)
         return labels if c.labels == "hard" else probs * (labels != UNSURE).unsqueeze(1)
 
     def after_step(self, clock: Clock) -> None:

@@ -91,7 +91,7 @@ class Osuda(Method):
         weight = self.config.entropy_weight * (1 - clock.fraction)
         return {
             "consistency": consistency(_affine(self._layers()), self.affine, self.gap),
-            "entropy": weight * weighted_entropy(probs, ones),
+            "entropy": weight * weighted_entropy(probs, ones, batch.shown),
         }
 
     @torch.no_grad()

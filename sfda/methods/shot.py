@@ -91,7 +91,9 @@ class Shot(Method):
                 return {}  # no step, as in the authors' code
             sure, logits, labels = probs[known], out.logits[known], labels[known]
         found["entropy"] = entropy(sure).mean()
-        if self.config.pseudo_weight and (clock.epoch > 0 or self.config.first_epoch_pseudo):
+        # the authors count steps from 1, so the last step of the first epoch has labels
+        first = clock.step + 1 < clock.steps_per_epoch
+        if self.config.pseudo_weight and (self.config.first_epoch_pseudo or not first):
             found["pseudo"] = self.config.pseudo_weight * F.cross_entropy(logits, labels)
         return found
 

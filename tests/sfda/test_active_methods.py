@@ -90,6 +90,8 @@ def test_lftl_draws_so_many_unlabelled_as_balance_the_labelled() -> None:
     assert rows.min() >= 10
     assert torch.equal(rows, method.sample(0))
     assert not torch.equal(rows, method.sample(1))
+    torch.manual_seed(torch.initial_seed() + 1)
+    assert not torch.equal(rows, method.sample(0)), "another run draws others"
     everything = Lftl(toy.source(), info(120, range(10)), LftlConfig())
     assert everything.sample(3).tolist() == list(range(10, 120))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from sfda.config import merged
 from sfda.errors import BadInput
 from sfda.problems.segmentation import SegOutput
 from sfda.schedule import Schedule
-from sfda.types import Clock, Seen, TargetInfo
+from sfda.types import Clock, Seen, TargetBatch, TargetInfo
 
 NAMES = ("background", "organ", "lesion")
 
@@ -185,6 +186,59 @@ def test_a_class_that_vanishes_is_a_collapse_and_one_that_never_was_is_none():
             watch.watch(torch.tensor([[1 - share, share]]))
             watch.end_epoch(student, torch.tensor([0.98, 0.02]))
         assert bool(watch.collapsed) == gone
+
+
+def test_a_class_may_vanish_within_the_first_epoch_and_however_small_it_was():
+    for shares in ((0.05, 0.0, 0.0, 0.0), (0.0009,)):
+        student, watch = guard()
+        prior = torch.tensor([0.9912, 0.0088])
+        for share in (*shares, *[0.0] * 800):
+            watch.watch(torch.tensor([[1 - share, share]]))
+        watch.end_epoch(student, prior)
+        assert watch.collapsed
+
+
+def padded_halves(whole):
+    """A network that is right: left half class 0, right half class 1, and padding class 0."""
+    kind = plugins.load("methods", "adami")
+    ratios = {"ground": 0.5, "red": 0.5, "blue": 0.0}
+    method = kind(toyseg.source(), replace(toyseg.info(), whole=whole), kind.Config(ratios=ratios))
+    logits = torch.zeros(2, 3, 4, 8)
+    logits[:, 0] = 30.0
+    logits[:, :, :, 2:4] = torch.tensor([0.0, 30.0, 0.0]).view(3, 1, 1)
+    shown = torch.zeros(2, 4, 8, dtype=torch.bool)
+    shown[:, :, :4] = True
+
+    class Right(torch.nn.Module):
+        def forward(self, images):
+            return SegOutput(images, images)
+
+    method.student = Right()
+    return method, TargetBatch(torch.arange(2), logits, shown=shown)
+
+
+def test_padding_counts_in_no_ratio_and_no_entropy():
+    method, batch = padded_halves(whole=True)
+    assert float(method.losses(batch, Clock(0, 1, 1))["prior"]) == pytest.approx(0, abs=2e-3)
+    counted = method.losses(replace(batch, shown=None), Clock(0, 1, 1))["prior"]
+    assert float(counted) > 0.1
+    unsure = batch.weak.clone()
+    unsure[:, :, :, 4:] = 0.0
+    entropy = method.losses(replace(batch, weak=unsure), Clock(0, 1, 1))["entropy"]
+    assert float(entropy) == pytest.approx(0, abs=1e-6)
+
+
+def test_ratios_of_tiles_are_compared_as_means_over_the_batch():
+    method, _ = padded_halves(whole=False)
+    logits = torch.zeros(2, 3, 4, 8)
+    logits[0, 0] = logits[1, 1] = 30.0  # one tile is all ground, the other all red
+    tiles = TargetBatch(torch.arange(2), logits)
+    assert float(method.losses(tiles, Clock(0, 1, 1))["prior"]) == pytest.approx(0, abs=2e-3)
+    small = torch.ones(2, 4, 8, dtype=torch.bool)
+    small[1, :, 1:] = False  # of the red one an eighth is shown: 8 to 1
+    found = method.losses(replace(tiles, shown=small), Clock(0, 1, 1))["prior"]
+    expected = 8 / 9 * math.log(16 / 9) + 1 / 9 * math.log(2 / 9)
+    assert float(found) == pytest.approx(expected, abs=5e-3)
 
 
 def run(settings, name="adami"):

@@ -306,6 +306,19 @@ def test_images_of_several_sizes_come_as_crops_by_workers_too(tmp_path):
     options = {"strong": True, "batch_size": 5, "seed": 0, "device": "cpu"}
     (batch,) = TargetLoader(images, spec, Views(), **options).epoch(0)
     assert batch.weak.shape == batch.strong.shape == (5, 3, 6, 6)
+    assert batch.shown is None
+    for workers in (0, 2):
+        loader = TargetLoader(
+            images, spec, Views(crop=True), shown=True, workers=workers, **options
+        )
+        (told,) = loader.epoch(0)
+        assert told.weak.shape == (5, 3, 6, 6)
+        small = int((told.index == 3).nonzero())  # of 3 x 5 pixels
+        assert told.shown.flatten(1).sum(1).tolist() == [15 if n == small else 36 for n in range(5)]
+        assert not told.weak[small][:, ~told.shown[small]].any()
+        assert told.weak[small][:, told.shown[small]].all()
+    (bare,) = TargetLoader(images, spec, Views(crop=True), **options).epoch(0)
+    assert bare.weak.equal(told.weak), "to say what is shown changes no view"
 
 
 def test_a_mask_for_every_image_is_needed(images):

@@ -76,15 +76,21 @@ def test_shot_loss(case: str, settings: dict[str, Any], epoch: int) -> None:
     torch.testing.assert_close(logits.grad, g[f"{case}_grad"], rtol=1e-4, atol=1e-7)
 
 
-def test_shot_first_interval_ends_with_the_first_epoch() -> None:
+def test_shot_first_interval_ends_as_the_first_epoch_does_its_last_step() -> None:
     g = load("shot_loss")
     config = ShotConfig.from_settings(
         {"lr_scale": {"backbone": 1.0, "head": 1.0}, "first_epoch_pseudo": False}
     )
     method = Shot(identity_classifier(6), info(40), config)
     batch = TargetBatch(g["tar_idx"], g["logits"])
-    assert "pseudo" not in method.losses(batch, Clock(9, 10, 15))
-    assert "pseudo" in method.losses(batch, Clock(10, 10, 15))
+    assert "pseudo" not in method.losses(batch, Clock(8, 10, 15))  # t = 9 < T / 15
+    assert "pseudo" in method.losses(batch, Clock(9, 10, 15))
+
+
+def test_aad_takes_fewer_neighbours_after_half_of_the_run() -> None:
+    method = AaD(toy.source(), info(40), AaDConfig(neighbours=3, late_neighbours=2))
+    assert [method.neighbours(Clock(step, 10, 2)) for step in (0, 9, 10, 19)] == [3, 3, 2, 2]
+    assert AaD(toy.source(), info(3), AaDConfig()).neighbours(Clock(0, 10, 2)) == 2
 
 
 def test_aad_step() -> None:

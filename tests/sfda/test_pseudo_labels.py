@@ -59,6 +59,16 @@ def test_by_class_the_better_half_is_labelled_and_all_that_reach_the_threshold()
     assert plain == [0, 0, 0, 0, UNSURE, UNSURE, UNSURE]
 
 
+def test_padding_is_never_labelled_and_moves_no_median():
+    padded = probs(0.6, 0.7, 0.8, 0.89, 0.89, 0.89, winner=1)
+    shown = torch.tensor([True] * 3 + [False] * 3).view(1, 1, 6)
+    wanted = [UNSURE, 1, 1, UNSURE, UNSURE, UNSURE]  # the median of what is shown is 0.7
+    assert sure(padded, 0.9, by_class=True, shown=shown)[0, 0].tolist() == wanted
+    assert sure(padded, 0.65, by_class=False, shown=shown)[0, 0].tolist() == wanted
+    none = torch.zeros(1, 1, 6, dtype=torch.bool)
+    assert (sure(padded, 0.0, by_class=True, shown=none) == UNSURE).all()
+
+
 def test_images_and_labels_are_mixed_at_the_same_place():
     torch.manual_seed(0)
     labels = torch.arange(4).view(4, 1, 1).expand(4, 16, 16)

@@ -116,6 +116,8 @@ def test_terms_and_gradients_of_other_shapes_and_priors(case):
 def test_cross_entropy_of_pixels(ratios):
     targets = ratios["target_onehot"].argmax(1)
     close(sure_cross_entropy(ratios["logits"], targets), ratios["cross_entropy"], 1e-5)
+    weighted = sure_cross_entropy(ratios["logits"], targets, weights=ratios["weights"].float())
+    close(weighted, ratios["cross_entropy_weighted"], 1e-5)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

@@ -76,6 +76,9 @@ def test_distances_are_in_mm_of_images():
     assert found["hd95_undefined"] == 1
     assert metric.per_class()["organ"]["hd95_mm"] == pytest.approx(found["hd95_mm"])
     assert "hd95_mm" not in metric.per_class()["lesion"]
+    truth[8, 8] = 0
+    metric.update(answer, truth, spacing=(2.0, 0.5))  # neither has it: no distance either
+    assert metric.compute()["hd95_undefined"] == 2
 
 
 def test_distances_of_volumes_go_through_the_slices():
