@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from sfda.config import Config
-from sfda.data.answer_files import Kept, kept_answers, put_answers
-from sfda.data.digests import file_digest
+from sfda.data.answer_files import Filed, Kept, kept_answers, put_answers
+from sfda.data.digests import bytes_digest, file_digest
 from sfda.data.people import file_of
-from sfda.data.rows import read_split
+from sfda.data.readers import NpzReader, npz_count
+from sfda.data.rows import files_of, read_split
 from sfda.data.schema import Manifest, open_manifest
 from sfda.data.volumes import slice_of
 from sfda.errors import BadInput
@@ -29,10 +32,11 @@ log = logging.getLogger("sfda")
 
 
 class Source(Config):
-    """A manifest with answers, and digests of the images that were answered about, by file."""
+    """A manifest with answers: which rows, and digests of the images that hold them, by file."""
 
     manifest: str
     files: dict[str, str]
+    rows: tuple[str, ...] = ()
 
 
 class Known(Config):
@@ -44,15 +48,22 @@ class Known(Config):
 def note(path: Path) -> None:
     """Remember the answers in the manifest at `path`, and forget manifests that had no others."""
     manifest = open_manifest(path, data_root=data_folder())
-    keys = [key for name in manifest.splits for key in kept_answers(manifest, name)]
-    files = {} if manifest.archive_path else _digests(manifest, keys)
-    found = Source(manifest=str(path.absolute()), files=files)
+    keys = {name: list(kept_answers(manifest, name)) for name in manifest.splits}
+    found = Source(
+        manifest=str(path.absolute()),
+        files=_digests(manifest, [key for own in keys.values() for key in own]),
+        rows=tuple(f"{name} {key}" for name, own in keys.items() for key in own),
+    )
     known = _read(manifest)
     others = tuple(
         one
         for one in known.sources
         if one.manifest != found.manifest
-        and not (one.files and one.files.items() <= found.files.items())
+        and not (
+            one.rows
+            and set(one.rows) <= set(found.rows)
+            and one.files.items() <= found.files.items()
+        )
     )
     file = _file(manifest)
     with disk_errors(str(file)):
@@ -69,7 +80,7 @@ def carry(path: Path) -> int:
     about. Where two answers differ the later one holds.
     """
     manifest = open_manifest(path, data_root=data_folder())
-    sources, total = _sources(manifest), 0
+    sources, filed = _sources(manifest), Filed()
     for split in manifest.splits if sources else ():
         keys = set(read_split(manifest.unlabelled(), split).names)
         kept: Kept = {}
@@ -85,16 +96,16 @@ def carry(path: Path) -> int:
             except BadInput as error:
                 log.warning("answers that %s named are left out: %s", source.manifest, error)
                 continue
-            now = {} if manifest.archive_path else _digests(manifest, list(found))
+            now = _digests(manifest, list(found))
             for key, answer in found.items():
                 name, file = _name(manifest, key), _file_name(manifest, key)
-                if name in keys and now.get(file) == source.files.get(file):
+                if name in keys and file in now and now[file] == source.files.get(file):
                     kept[key] = answer
         if kept and classes:
-            put_answers(manifest, split, classes, kept)
-            manifest = open_manifest(path, data_root=data_folder())
-            total += len(kept)
-    return total
+            filed[split] = (classes, kept)
+    if filed:
+        put_answers(manifest, filed)
+    return sum(len(kept) for _, kept in filed.values())
 
 
 def digest(path: Path) -> str | None:
@@ -132,10 +143,25 @@ def _sources(manifest: Manifest) -> list[tuple[Source, Manifest]]:
 
 
 def _digests(manifest: Manifest, keys: list[str]) -> dict[str, str]:
-    """The images that hold these rows, those that are gone left out."""
-    files = {_file_name(manifest, key) for key in keys}
-    places = {file: manifest.location / file for file in sorted(files)}
-    return {file: file_digest(place) for file, place in places.items() if place.is_file()}
+    """Digests of the images that hold these rows, those that are gone left out."""
+    names = sorted({_file_name(manifest, key) for key in keys})
+    if manifest.arrays and manifest.archive_path:
+        rows = np.array([int(name) for name in names], np.int64)
+        reader = NpzReader(manifest.archive_path, manifest.arrays.image, rows)
+        count = npz_count(manifest.archive_path, manifest.arrays.image)
+        return {
+            name: bytes_digest(np.ascontiguousarray(reader.raw(place)).tobytes())
+            for place, name in enumerate(names)
+            if rows[place] < count
+        }
+    if not manifest.archive_path:
+        places = {name: manifest.location / name for name in names}
+        return {name: file_digest(place) for name, place in places.items() if place.is_file()}
+    files, found = files_of(manifest), {}
+    for name in names:
+        with suppress(KeyError):
+            found[name] = bytes_digest(files.read(name))
+    return found
 
 
 def _file_name(manifest: Manifest, key: str) -> str:

@@ -22,6 +22,7 @@ from sfda.data.manifest import Split
 from sfda.data.masks import IGNORE
 from sfda.data.people import CropReader, file_of
 from sfda.data.posing import Pose
+from sfda.data.readers import BROKEN
 from sfda.data.request_files import documents
 from sfda.data.requests import FILE, Guess, Request, WantedRow, image_name
 from sfda.data.scans import at_once
@@ -64,7 +65,7 @@ def read_budget(text: str, size: int) -> int:
     number, percent, rest = str(text).strip().partition("%")
     try:
         found = round(size * float(number) / 100) if percent else int(number)
-    except ValueError:
+    except (ValueError, OverflowError):
         found = 0
     if rest or found < 1:
         raise BadInput(f"budget {text} of {size} images: write a number above 0, or a share, 1%")
@@ -99,6 +100,8 @@ def query_labels(
     BadInput where there is nothing left to ask, or `out` holds something already.
     """
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} is a file; name a new folder with --out")
     if folder.exists() and any(folder.iterdir()):
         raise BadInput(f"{folder} holds something already; name a new folder with --out")
     network, spec = open_model(model)
@@ -143,9 +146,12 @@ def _before(folder: str | None, split: Split) -> Before | None:
     try:
         with np.load(file, allow_pickle=False) as found:
             ids, probs, margin = found["row_ids"], found["probs"], found["margin"]
-    except (OSError, KeyError, ValueError):
+            if probs.ndim != 2 or ids.shape != margin.shape or len(ids) != len(probs):
+                raise ValueError("its arrays are of other shapes")
+    except (*BROKEN, KeyError):
         raise BadInput(
-            f"{folder} holds no probabilities of an earlier request ({PROBABILITIES})"
+            f"{folder} holds no probabilities of an earlier request ({PROBABILITIES} is missing or "
+            "damaged); leave out --before"
         ) from None
     place = {name: i for i, name in enumerate(ids.tolist())}
     all_probs = np.full((len(split), probs.shape[1]), np.nan, np.float32)

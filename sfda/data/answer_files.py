@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ Found = dict[str, tuple[WantedRow, Answer]]
 Part = dict[str, Any]
 Kept = dict[str, str | Mask | Path | list[Part]]
 """Answers as they are filed, by key: a class, a mask or its file, COCO's annotations."""
+Filed = dict[str, tuple[tuple[str, ...], Kept]]
+"""Answers and what they may be, by split."""
 
 
 def put_version(manifest: Manifest, request: Request, found: Found, out: Path) -> int:
@@ -54,13 +56,21 @@ def put_version(manifest: Manifest, request: Request, found: Found, out: Path) -
         )
     kept = kept_answers(manifest, request.split)
     kept |= {wanted.key: _filed(answer) for wanted, answer in found.values()}
-    _put(manifest, request.split, request.classes, kept, out, version=manifest.version + 1)
+    filed: Filed = {}
+    if not _beside(manifest, out):  # those of other splits come along
+        filed = {
+            name: (spec.answers.classes, kept_answers(manifest, name))
+            for name, spec in manifest.splits.items()
+            if spec.answers
+        }
+    filed[request.split] = (request.classes, kept)
+    _put(manifest, filed, out, version=manifest.version + 1)
     return len(kept)
 
 
-def put_answers(manifest: Manifest, split: str, classes: tuple[str, ...], kept: Kept) -> None:
+def put_answers(manifest: Manifest, filed: Filed) -> None:
     """Write answers into a manifest that has none, in its place. Raises BadInput."""
-    _put(manifest, split, classes, kept, manifest.path, version=manifest.version)
+    _put(manifest, filed, manifest.path, version=manifest.version)
 
 
 def kept_answers(manifest: Manifest, split: str) -> Kept:
@@ -100,27 +110,30 @@ def _filed(answer: Answer) -> str | Mask | list[Part]:
     return answer
 
 
-def _put(
-    manifest: Manifest, split: str, classes: tuple[str, ...], kept: Kept, out: Path, *, version: int
-) -> None:
-    masks = out.with_suffix(".masks")
-    images: dict[str, Mask | Path] = {}
-    if manifest.problem in ("detection", "pose"):
-        table, content = out.with_suffix(".answers.json"), _document_of(manifest, classes, kept)
-    else:
-        table = out.with_suffix(".answers.csv")
-        content = _table_of(manifest, kept, masks.name, images)
-    entry = {
-        "rows": table.name, "sha256": bytes_digest(content), "count": len(kept),
-        "classes": list(classes),
-    }  # fmt: skip
-    files: dict[Path, bytes] = {table: content}
-    document = _manifest(manifest, split, entry, out, files) | {"version": version}
+def _put(manifest: Manifest, filed: Filed, out: Path, *, version: int) -> None:
+    pictures: dict[Path, dict[str, Mask | Path]] = {}
+    files: dict[Path, bytes] = {}
+    entries: dict[str, Part] = {}
+    for split, (classes, kept) in filed.items():
+        own = "" if split == "adapt" else f".{split}"
+        if manifest.problem in ("detection", "pose"):
+            table = out.with_suffix(f"{own}.answers.json")
+            content = _document_of(manifest, classes, kept)
+        else:
+            table, masks = (out.with_suffix(f"{own}{end}") for end in (".answers.csv", ".masks"))
+            content = _table_of(manifest, kept, masks.name, pictures.setdefault(masks, {}))
+        files[table] = content
+        entries[split] = {
+            "rows": table.name, "sha256": bytes_digest(content), "count": len(kept),
+            "classes": list(classes),
+        }  # fmt: skip
+    document = _manifest(manifest, entries, out, files) | {"version": version}
     files[out] = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100).encode()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if images:
-            _put_masks(images, masks)
+        for masks, images in pictures.items():
+            if images:
+                _put_masks(images, masks)
         put(files)
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error}") from None
@@ -174,8 +187,12 @@ def _put_masks(images: dict[str, Mask | Path], masks: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def _beside(manifest: Manifest, out: Path) -> bool:
+    return manifest.path.parent.resolve() == out.parent.resolve()
+
+
 def _manifest(
-    manifest: Manifest, split: str, entry: dict[str, Any], out: Path, files: dict[Path, bytes]
+    manifest: Manifest, entries: dict[str, Part], out: Path, files: dict[Path, bytes]
 ) -> dict[str, Any]:
     """The manifest's own file with the answers; paths as seen from `out`."""
     document: dict[str, Any] = yaml.safe_load(manifest.path.read_text(encoding="utf-8"))
@@ -184,10 +201,23 @@ def _manifest(
         given = dict(document["splits"][name])
         row_file = manifest.rows_path(spec)
         if row_file and here != there and row_file.parent.resolve() == here:
-            files.setdefault(out.parent / row_file.name, row_file.read_bytes())
+            content = row_file.read_bytes()
+            place = _room_for(content, out, row_file.name)
+            files[place] = content
+            given["rows"] = place.name
+        if name in entries:
+            given["answers"] = entries[name]
         document["splits"][name] = given
-    document["splits"][split]["answers"] = entry
-    if here != there and str(document["root"]).startswith("."):
+    root = str(document["root"])
+    if here != there and (root.startswith(".") or PurePosixPath(root).is_absolute()):
         relative = Path(os.path.relpath(manifest.location.resolve(), there)).as_posix()
         document["root"] = relative if relative.startswith(".") else f"./{relative}"
     return document
+
+
+def _room_for(content: bytes, out: Path, name: str) -> Path:
+    """Where a copy of a row file may lie beside `out`: another manifest's is never replaced."""
+    for place in (out.parent / name, out.parent / f"{out.stem}.{name}"):
+        if not place.exists() or place.read_bytes() == content:
+            return place
+    raise BadInput(f"{out.parent} holds another {name} already; name another folder with --out")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from sfda.data.answer_files import put_version
@@ -13,8 +14,10 @@ from sfda.data.given import Given
 from sfda.data.labelling import LABELLING, Unfit
 from sfda.data.labelling._base import Answer
 from sfda.data.labels import listed
+from sfda.data.naming import AskedNames
+from sfda.data.people import file_of
 from sfda.data.requests import Request, WantedRow, read_request
-from sfda.data.rows import read_split
+from sfda.data.rows import Split, read_split
 from sfda.data.schema import Manifest, open_manifest
 from sfda.errors import BadInput
 
@@ -64,7 +67,7 @@ def take_answers(
     given = read_export(answers)
     if empty:
         given = [one._replace(done=True) for one in given]
-    found, more = match(request, given)
+    found, more = match(request, given, _pictures(manifest, split))
     faults += more
     bare = sum(one.bare and not one.done and not one.fault for one in given)
     bare = bare if LABELLING[request.problem].empty else 0
@@ -82,23 +85,33 @@ def told_bare(count: int) -> str:
     return f"{count} images have no box; if they hold none, say --empty"
 
 
-def match(request: Request, given: list[Given]) -> tuple[Found, list[str]]:
-    """The answer to each row, and every fault."""
+def _pictures(manifest: Manifest, split: Split) -> set[str]:
+    """What an export may call the pictures of a split."""
+    if manifest.arrays:
+        return {name.removeprefix(f"{manifest.arrays.image}:") for name in split.names}
+    return {file_of(name) if manifest.problem == "pose" else name for name in split.names}
+
+
+def match(
+    request: Request, given: list[Given], pictures: Iterable[str] = ()
+) -> tuple[Found, list[str]]:
+    """The answer to each row, and every fault. `pictures` are names of all that the split has."""
     labelling = LABELLING[request.problem]
     by_row = {w.row: w for w in request.wanted}
-    by_name: dict[str, list[WantedRow]] = {}
-    for w in request.wanted:
-        for name in {w.key, w.file, PurePosixPath(w.file).name}:
-            by_name.setdefault(name, []).append(w)
+    names = AskedNames(request.wanted, pictures)
     found: Found = {}
     kinds: dict[str, list[str]] = {}
     seen: Counter[str] = Counter()
-    for one in labelling.apportion(request, by_name, given):
+    for one in labelling.apportion(request, names, given):
         wanted = by_row.get(one.row or "")
-        if wanted is None and not one.row and one.file:
-            near = by_name.get(one.file) or by_name.get(PurePosixPath(one.file).name) or []
-            wanted = near[0] if len(near) == 1 else None
         told = one.file or one.row or one.where
+        if wanted is None and not one.row:
+            near = names.rows(one.file)
+            if len(near) > 1:
+                said = f"{told} ({listed([w.key for w in near])})"
+                kinds.setdefault("names that several pictures end in", []).append(said)
+                continue
+            wanted = near[0] if near else None
         if wanted is None:
             kinds.setdefault("never asked for", []).append(told)
             continue
@@ -110,6 +123,7 @@ def match(request: Request, given: list[Given]) -> tuple[Found, list[str]]:
             kinds.setdefault("unusable", []).append(f"{wanted.key}: {one.fault}")
             continue
         try:
+            labelling.refuse_resized(wanted, one)
             answer = labelling.answer(request, wanted, one)
         except Unfit as error:
             kinds.setdefault(error.kind, []).append(error.told)

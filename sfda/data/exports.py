@@ -19,7 +19,9 @@ from PIL import Image
 from sfda.data.brush import decode_brush
 from sfda.data.exports_cvat import from_xml
 from sfda.data.given import Dot, Drawn, Given, Region, alike
+from sfda.data.readers import BROKEN
 from sfda.data.rows import read_csv
+from sfda.data.runs import filled, painted_runs, refuse_far
 from sfda.errors import BadInput
 
 Value = Mapping[str, Any]
@@ -40,10 +42,11 @@ def read_export(path: Path) -> list[Given]:
     if isinstance(found, dict) and {"images", "annotations", "categories"} <= set(found):
         try:
             return list(_from_coco(found))
-        except ODD as error:
+        except (*ODD, AttributeError) as error:
             raise BadInput(f"{path} is no COCO JSON: {type(error).__name__} {error}") from None
     if isinstance(found, list) and all(isinstance(task, dict) for task in found):
-        return [_from_task(n, task) for n, task in enumerate(found, start=1)]
+        tasks = [_from_task(n, task) for n, task in enumerate(found, start=1)]
+        return tasks if any("annotations" in task for task in found) else _together(tasks)
     raise BadInput(
         f"{path} is no export that is known: give Label Studio's JSON, JSON-MIN or CSV, CVAT's "
         "'CVAT for images 1.1', 'COCO 1.0' or 'COCO Keypoints 1.0' (the zip or what is in it), or "
@@ -61,7 +64,7 @@ def _content(path: Path) -> tuple[str, bytes]:
             if len(names) != 1:
                 raise BadInput(f"{path} holds {len(names)} JSON or XML files, one was expected")
             return names[0], archive.read(names[0])
-    except (OSError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         raise BadInput(f"answers {path} cannot be read: {error}") from None
 
 
@@ -73,17 +76,23 @@ def _from_task(number: int, task: Value) -> Given:
     empty = Given(where, row, file)
     if "annotations" not in task:
         return _from_min(empty, task)
-    answers = [a for a in task["annotations"] or [] if not a.get("was_cancelled")]
     found = []
-    for answer in answers:
-        try:
+    try:
+        for answer in task["annotations"] or []:
+            if answer.get("was_cancelled"):
+                continue
             values: list[Value] = [
                 {**result["value"], **{k: result[k] for k in SIZE if k in result}}
                 for result in answer.get("result") or []
             ]
             found.append(_of_values(empty, values)._replace(done=True))
-        except ODD as error:
-            return empty._replace(fault=f"its result cannot be read ({error})")
+    except (*ODD, AttributeError) as error:
+        return empty._replace(fault=f"its result cannot be read ({error})")
+    return _agreed(empty, found)
+
+
+def _agreed(empty: Given, found: list[Given]) -> Given:
+    """What several annotations of one picture say together."""
     said = [one for one in found if not one.bare] or found[:1]
     if not said:
         return empty
@@ -92,11 +101,27 @@ def _from_task(number: int, task: Value) -> Given:
     return said[0]._replace(empties=len(found) - len(said) if not said[0].bare else 0)
 
 
+def _together(found: list[Given]) -> list[Given]:
+    """JSON-MIN has an entry an annotation: those about one picture as one answer."""
+    several: dict[tuple[str | None, str | None], list[Given]] = {}
+    for one in found:
+        several.setdefault((one.row, one.file), []).append(one)
+    joined = []
+    for (row, file), own in several.items():
+        if len(own) > 1 and (row or file) and all(one.done and not one.fault for one in own):
+            own = [_agreed(Given(own[0].where, row, file), own)]
+        joined += own
+    return joined
+
+
 SIZE = ("original_width", "original_height")
 
 
+SHAPE = ("x", "y", "points", "rle")  # one of these says where a shape lies
+
+
 def _of_values(empty: Given, values: list[Value]) -> Given:
-    """What the values of Label Studio's results say together."""
+    """What the values of Label Studio's results say together; texts and ratings say nothing."""
     labels: list[str] = []
     regions: list[Region] = []
     boxes: list[Drawn] = []
@@ -112,9 +137,14 @@ def _of_values(empty: Given, values: list[Value]) -> Given:
             (label,) = value["keypointlabels"]
             x, y = (float(value[n]) / 100 * int(value[k]) for n, k in zip("xy", SIZE, strict=True))
             dots.append(Dot(str(label), x, y))
+        elif set(SHAPE) & set(value):
+            raise ValueError("a shape without a class of the request's labelling interface")
+    sizes = {(int(value[SIZE[1]]), int(value[SIZE[0]])) for value in values if SIZE[0] in value}
+    if len(sizes) > 1:
+        raise ValueError("shapes in pictures of several sizes")
     return empty._replace(
         labels=tuple(labels), regions=tuple(regions), boxes=tuple(boxes),
-        people=(tuple(dots),) if dots else (),
+        people=(tuple(dots),) if dots else (), size=next(iter(sizes), None),
     )  # fmt: skip
 
 
@@ -125,6 +155,7 @@ def _region(value: Value) -> Region:
         return Region(str(label), decode_brush(value["rle"], height, width))
     (label,) = value["polygonlabels"]
     corners = np.array(value["points"], dtype=float) / 100 * (width, height)
+    refuse_far(corners, (height, width))
     return Region(str(label), _filled(corners, height, width))
 
 
@@ -155,8 +186,9 @@ def _from_min(empty: Given, task: Value) -> Given:
     labels = tuple(map(str, given)) if isinstance(given, list) else (str(given),) if given else ()
     try:
         drawn = [value for tag in ("mask", "box", "joint") for value in task.get(tag) or []]
-        return _of_values(empty, drawn)._replace(labels=labels)
-    except ODD as error:
+        done = task.get("annotation_id") is not None
+        return _of_values(empty, drawn)._replace(labels=labels, done=done)
+    except (*ODD, AttributeError) as error:
         return empty._replace(fault=f"what was drawn cannot be read ({error})")
 
 
@@ -170,7 +202,7 @@ def _from_coco(found: Value) -> Iterator[Given]:
     for stray in sorted(set(parts) - known, key=str):
         yield Given(f"image {stray}", None, None, fault="annotations of an image not in the file")
     for image in found["images"]:
-        file = str(image["file_name"])
+        file, row = str(image["file_name"]), image.get("row")
         size = (int(image["height"]), int(image["width"]))
         labels, regions, boxes, people, fault = [], [], [], [], None
         for annotation in parts.get(image["id"], []):
@@ -180,7 +212,8 @@ def _from_coco(found: Value) -> Iterator[Given]:
                 continue
             try:
                 if annotation.get("keypoints"):
-                    people.append(_dots(annotation, joints[annotation["category_id"]]))
+                    if dots := _dots(annotation, joints[annotation["category_id"]]):
+                        people.append(dots)
                     continue
                 if annotation.get("bbox"):
                     x, y, width, height = map(float, annotation["bbox"])
@@ -194,8 +227,8 @@ def _from_coco(found: Value) -> Iterator[Given]:
             if bits is not None:
                 regions.append(Region(label, bits))
         yield Given(
-            file, image.get("row"), file, tuple(dict.fromkeys(labels)), tuple(regions),
-            tuple(boxes), tuple(people), fault=fault,
+            file, None if row is None else str(row), file, tuple(dict.fromkeys(labels)),
+            tuple(regions), tuple(boxes), tuple(people), size=size, fault=fault,
         )  # fmt: skip
 
 
@@ -209,16 +242,14 @@ def _dots(annotation: Value, names: list[str]) -> tuple[Dot, ...]:
 
 
 def _bits(where: Any, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
-    from pycocotools import mask as codec
-
+    """COCO's polygons, or its run lengths, as pixels."""
     if not where:
         return None
-    if isinstance(where, dict):
-        packed = isinstance(where["counts"], str | bytes)
-        code = where if packed else codec.frPyObjects(where, *size)
-    else:
-        code = codec.merge(codec.frPyObjects(where, *size))
-    return np.array(codec.decode(code)).astype(bool)
+    if not isinstance(where, dict):
+        return filled(where, size)
+    if tuple(where.get("size", size)) != size:
+        raise ValueError(f"run lengths of {where['size']} pixels, the picture has {list(size)}")
+    return painted_runs(where["counts"], size)
 
 
 def _from_csv(path: Path) -> Iterator[Given]:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from sfda.data.given import Dot, Drawn, Given, Region
+from sfda.data.runs import refuse_far
 from sfda.errors import BadInput
 
 ODD = (KeyError, ValueError, TypeError, IndexError)
@@ -63,7 +64,7 @@ def _image(element: ET.Element, path: Path) -> Given:
         people.append(tuple(loose))
     return Given(
         file, None, file, tuple(dict.fromkeys(labels)), tuple(regions), tuple(boxes),
-        tuple(person for person in people if person),
+        tuple(person for person in people if person), size=size,
     )  # fmt: skip
 
 
@@ -91,8 +92,9 @@ def _dots(points: ET.Element) -> list[Dot]:
 
 def _polygon(shape: ET.Element, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     out = np.zeros(size, np.uint8)
-    corners = np.floor(np.array(_places(shape.attrib["points"]))).astype(np.int32)
-    cv2.fillPoly(out, [corners], 1)
+    corners = np.array(_places(shape.attrib["points"]))
+    refuse_far(corners, size)
+    cv2.fillPoly(out, [np.floor(corners).astype(np.int32)], 1)
     return out.astype(bool)
 
 

@@ -46,6 +46,7 @@ class Given(NamedTuple):
     mask: Mask | None = None  # indices of the request's classes
     done: bool = False
     empties: int = 0  # further persons who handed it in with nothing in it
+    size: tuple[int, int] | None = None  # height and width of the picture that was drawn in
     fault: str | None = None
 
     @property

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from sfda.data.labelling import LABELLING
 from sfda.data.requests import FILE, Guess, Request
@@ -37,7 +38,7 @@ def label_studio(request: Request, guesses: Guesses) -> list[dict[str, Any]]:
     kind = LABELLING[request.problem]
     return [
         {
-            "data": {"image": LOCAL + wanted.file, "row": wanted.row, "file": wanted.key},
+            "data": {"image": LOCAL + quote(wanted.file), "row": wanted.row, "file": wanted.key},
             "predictions": [
                 {
                     "model_version": request.model_sha256[:12],

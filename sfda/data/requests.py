@@ -18,9 +18,9 @@ FILE = "request.json"
 
 
 class WantedRow(Config):
-    """One row that a person is asked about. `file`, the picture to look at, is below the data root,
-    or below the request. Of poses the picture is the whole image with several persons in it, or,
-    copied, the person's crop.
+    """One row that a person is asked about. `file`, the picture to look at, is below the
+    manifest's folder of images, or below the request. Of poses the picture is the whole image with
+    several persons in it, or, copied, the person's crop.
     """
 
     row: str  # its opaque id

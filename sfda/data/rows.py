@@ -327,11 +327,12 @@ def read_csv(path: Path) -> tuple[list[dict[str, str]], list[str]]:
         with path.open(encoding="utf-8-sig", newline="") as handle:  # Excel writes a mark first
             reader = csv.DictReader(handle, restval="")
             rows = list(reader)
+            header = list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read as CSV: {error}") from None
     if any(None in row for row in rows):
         raise BadInput(f"{path} has rows with more cells than its header")
-    return rows, list(reader.fieldnames or ())
+    return rows, header
 
 
 def _content(path: Path) -> str:

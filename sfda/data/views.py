@@ -64,7 +64,8 @@ class ViewMaker:
         if not (self._padded or smaller):
             return None
         masks = [np.zeros(image.shape[:2], np.uint8) for image in images]
-        return (self.weak_with_masks(images, masks, epoch, rows)[1] != IGNORE).astype(np.uint8)
+        moved = self.weak_with_masks(images, masks, epoch, rows)[1]
+        return np.asarray(moved != IGNORE, np.uint8)
 
     def weak_with_masks(
         self, images: Several, masks: Several, epoch: int, rows: Rows

@@ -103,13 +103,20 @@ def test_a_file_whose_name_holds_an_at_keeps_it(world: World, tmp_path: Path) ->
 
 
 def test_bad_requests_end_with_one_message(world: World, tmp_path: Path) -> None:
+    damaged, empty = tmp_path / "damaged", tmp_path / "empty"
+    for folder, content in ((damaged, b"PK\x03\x04 and no more"), (empty, b"")):
+        folder.mkdir()
+        (folder / "probabilities.npz").write_bytes(content)
     with world.home("bad-request").entered():
         cases: list[tuple[list[Any], str]] = [
             (["--by", "mragin", "--budget", 5], "did you mean 'margin'"),
             (["--by", "margin", "--budget", "0"], "write a number above 0"),
             (["--by", "margin", "--budget", "x%"], "write a number above 0"),
+            (["--by", "margin", "--budget", "inf%"], "write a number above 0"),
             (["--by", "margin", "--budget", 5, "--split", "none"], "no split 'none'"),
             (["--by", "lftl", "--budget", 5, "--before", tmp_path], "holds no probabilities"),
+            (["--by", "lftl", "--budget", 5, "--before", damaged], "is missing or damaged"),
+            (["--by", "lftl", "--budget", 5, "--before", empty], "is missing or damaged"),
             (["--by", "margin", "--budget", 5, "--set", "divers=2"], "there is no 'divers'"),
         ]
         for words, message in cases:
@@ -123,6 +130,9 @@ def test_bad_requests_end_with_one_message(world: World, tmp_path: Path) -> None
         said = sfda("query", "--model", world.bundle, "--target", world.target, "--out",
                     tmp_path / "full", "--by", "random", "--budget", 5)  # fmt: skip
         assert (said.code, "holds something already" in said.err) == (2, True)
+        said = sfda("query", "--model", world.bundle, "--target", world.target, "--out",
+                    tmp_path / "full" / "x", "--by", "random", "--budget", 5)  # fmt: skip
+        assert (said.code, "is a file; name a new folder" in said.err) == (2, True)
 
 
 def test_rounds_spend_their_budgets_and_tell_what_came_of_it(world: World) -> None:

@@ -165,3 +165,71 @@ def test_a_folder_asked_about_again_is_the_next_version(
     assert sorted(content(two)) == [1, 3, 4]
     known = json.loads(next((home / "answers").iterdir()).read_text())
     assert [Path(s["manifest"]) for s in known["sources"]] == [two], "it has the first's too"
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".npz"])
+def test_other_images_in_an_archive_of_the_same_name_have_no_answers(
+    home: Path, tmp_path: Path, suffix: str
+) -> None:
+    given = small.target_arrays()
+
+    def made(images: Any) -> Path:
+        if suffix == ".npz":
+            return small.write(tmp_path, "target", given | {"x": images}, small.TARGET)
+        with zipfile.ZipFile(tmp_path / "site.zip", "w") as archive:
+            for n, image in enumerate(images[:9]):
+                with archive.open(f"{n}.png", "w") as opened:
+                    Image.fromarray(image).save(opened, "png")
+        (tmp_path / "site.yaml").unlink(missing_ok=True)
+        (tmp_path / "site.adapt.csv").unlink(missing_ok=True)
+        return build_manifest(
+            tmp_path / "site.zip", problem="classification", classes=small.CLASSES,
+            out=tmp_path / "site.yaml",
+        )  # fmt: skip
+
+    answered(made(given["x"]), [3, 1], tmp_path / "ask", tmp_path / "answered.yaml")
+    other = given["x"].copy()
+    other[3] = 255 - other[3]
+    new = made(other)
+    assert known_answers.carry(new) == 1
+    assert list(content(new)) == [1]
+
+
+def test_answers_about_another_person_of_the_same_picture_are_kept(
+    home: Path, tmp_path: Path
+) -> None:
+    target = MAKERS["pose"](tmp_path)
+    document = json.loads((tmp_path / "target.json").read_text())
+    for annotation in document["annotations"]:  # all persons are in one picture
+        annotation["image_id"] = document["images"][0]["id"]
+    (tmp_path / "target.json").write_text(json.dumps(document))
+    manifest = yaml.safe_load(target.read_text())
+    rows = {"sha256": small.sha256(tmp_path / "target.json"), "count": len(document["annotations"])}
+    split = manifest["splits"]["adapt"] | rows
+    target.write_text(yaml.safe_dump(manifest | {"splits": {"adapt": split}}))
+    one = answered(target, [2], tmp_path / "ask1", tmp_path / "one.yaml")
+    two = answered(target, [4], tmp_path / "ask2", tmp_path / "two.yaml")
+    new = again(target, "new.yaml")
+    assert known_answers.carry(new) == 2
+    assert content(new) == content(one) | content(two)
+
+
+def test_answers_of_both_splits_are_put_into_a_new_manifest(home: Path, tmp_path: Path) -> None:
+    target = MAKERS["segmentation"](tmp_path)
+    answered(target, [5, 2], tmp_path / "ask1", tmp_path / "one.yaml")
+    folder = tmp_path / "ask2"
+    request_for(target, [3], folder, split="test")
+    test = read_split(open_manifest(target), "test")
+    request = json.loads((folder / "request.json").read_text())
+    request["wanted"][0] |= {"row": test.row_ids[3], "key": test.names[3]}
+    tasks = json.loads((folder / "label_studio.json").read_text())
+    tasks[0]["data"] |= {"row": test.row_ids[3], "file": test.names[3]}
+    (folder / "request.json").write_text(json.dumps(request))
+    (folder / "label_studio.json").write_text(json.dumps(tasks))
+    out = tmp_path / "two.yaml"
+    known_answers.note(take_answers(folder, exported(folder), target, out=out).manifest)
+    new = again(target, "new.yaml")
+    assert known_answers.carry(new) == 3
+    assert check(new).ok
+    splits = [read_split(open_manifest(new), name).answers for name in ("adapt", "test")]
+    assert [len(found.rows) for found in splits if found] == [2, 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 from xml.sax.saxutils import quoteattr
 
@@ -11,6 +11,7 @@ from sfda.boxes import BoxLabels
 from sfda.data.given import Given
 from sfda.data.labels import listed
 from sfda.data.masks import Mask
+from sfda.data.naming import AskedNames
 from sfda.data.people import Person
 from sfda.data.requests import Guess, Request, WantedRow
 
@@ -30,6 +31,7 @@ class Labelling(ABC):
     """One problem's questions in the formats of people's tools, and its answers out of them."""
 
     empty: ClassVar[bool] = False  # whether a picture with nothing in it may be an answer
+    places: ClassVar[bool] = True  # whether an answer says where something is
     header: ClassVar[tuple[str, ...]]  # of the CSV, after row, file or index, and image
 
     @abstractmethod
@@ -52,11 +54,18 @@ class Labelling(ABC):
     def lines(self, request: Request, wanted: WantedRow, guess: Guess) -> Iterable[Sequence[Any]]:
         """The row's lines in the CSV under that header, with room for the answer."""
 
-    def apportion(
-        self, request: Request, by_file: Mapping[str, list[WantedRow]], given: list[Given]
-    ) -> list[Given]:
+    def apportion(self, request: Request, names: AskedNames, given: list[Given]) -> list[Given]:
         """What was said of pictures as what is said of rows, where a picture holds several."""
         return given
+
+    def refuse_resized(self, wanted: WantedRow, given: Given) -> None:
+        """Unfit for places in a picture of another size than the one that was asked about."""
+        if given.size and self.places and given.size != (wanted.height, wanted.width):
+            raise Unfit(
+                "of another size than its image",
+                f"{wanted.key} ({given.size[1]} x {given.size[0]}, not {wanted.width} x "
+                f"{wanted.height})",
+            )
 
     @abstractmethod
     def answer(self, request: Request, wanted: WantedRow, given: Given) -> Answer | None:

@@ -13,6 +13,7 @@ from sfda.data.requests import Guess, Request, WantedRow
 class Classes(Labelling):
     """Label Studio's choices; for COCO a box around all of the picture."""
 
+    places = False
     header = ("class", "model_says", "confidence")
 
     def control(self, request: Request) -> str:

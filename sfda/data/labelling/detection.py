@@ -75,6 +75,8 @@ class DrawnBoxes(Labelling):
             raise Unfit("masks or polygons where boxes are wanted", wanted.key)
         if given.empties:
             raise Unfit("annotations that disagree", f"{wanted.key} (boxes, and none at all)")
+        if not given.boxes and (given.labels or given.people or given.mask is not None):
+            raise Unfit("something else where boxes are wanted", wanted.key)
         if not given.boxes and not given.done:
             return None
         refuse_foreign(request, wanted, (box.label for box in given.boxes))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from sfda.data.given import Dot, Given
 from sfda.data.labelling._base import Labelling, Results, Unfit, choices, common, refuse_foreign
 from sfda.data.labels import listed
+from sfda.data.naming import AskedNames
 from sfda.data.people import Person
 from sfda.data.requests import Guess, Request, WantedRow
 
@@ -80,13 +80,13 @@ class PlacedJoints(Labelling):
         for name, x, y, score in _joints(request, wanted, guess):
             yield name, "", "", f"{x:.2f}", f"{y:.2f}", f"{score:.4f}"
 
-    def apportion(
-        self, request: Request, by_file: Mapping[str, list[WantedRow]], given: list[Given]
-    ) -> list[Given]:
+    def apportion(self, request: Request, names: AskedNames, given: list[Given]) -> list[Given]:
         """Each person's joints to the row whose box they fill best: tools forget our ids."""
         found = []
         for one in given:
-            near = by_file.get(one.file or "") or by_file.get(PurePosixPath(one.file or "").name)
+            near = names.rows(one.file)
+            if len({wanted.file for wanted in near}) > 1:
+                near = []  # no picture in particular
             if one.row or not near or (len(near) == 1 and len(one.people) < 2):
                 found.append(one)
             elif one.fault:

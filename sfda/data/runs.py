@@ -1,0 +1,79 @@
+"""COCO's two ways to say which pixels of a picture belong to an object, each checked first.
+
+pycocotools trusts what it reads: run lengths that end too early become whatever lay in memory, and
+corners that are no numbers end the process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Bits = np.ndarray[Any, np.dtype[np.bool_]]  # [H, W]
+AWAY = 16  # by so many times its size a corner may lie outside of a picture
+
+
+def painted_runs(counts: Any, size: tuple[int, int]) -> Bits:
+    """Runs of 0 and 1 in turn, column by column: numbers, or packed as text.
+
+    Raises ValueError or TypeError if they are not of `size` (height, width).
+    """
+    runs = unpacked(counts) if isinstance(counts, str | bytes) else list(counts)
+    if any(isinstance(run, bool) or not isinstance(run, int) or run < 0 for run in runs):
+        raise ValueError("run lengths that are no whole numbers")
+    if sum(runs) != size[0] * size[1]:
+        raise ValueError(f"run lengths of {sum(runs)} pixels, not {size[0] * size[1]}")
+    bits = np.repeat(np.arange(len(runs)) % 2 == 1, np.array(runs, np.int64))
+    return bits.reshape(size, order="F")
+
+
+def unpacked(text: str | bytes) -> list[int]:
+    """Run lengths out of COCO's text: characters from "0" on carry five bits and a sixth that says
+    whether more follow, the lowest first, the highest bit the sign; from the fourth number on each
+    is the difference from the one two places before.
+
+    >>> unpacked("52203")
+    [5, 2, 2, 2, 5]
+    """
+    found: list[int] = []
+    number, shift = 0, 0
+    for code in text.encode("ascii") if isinstance(text, str) else text:
+        bits = code - 48
+        if not 0 <= bits < 64:
+            raise ValueError("run lengths that cannot be read")
+        number |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            number -= 1 << shift
+        found.append(number + found[-2] if len(found) > 2 else number)
+        number, shift = 0, 0
+    if shift:
+        raise ValueError("run lengths that end too early")
+    return found
+
+
+def refuse_far(corners: np.ndarray[Any, Any], size: tuple[int, int]) -> None:
+    """ValueError for corners of a polygon that are no numbers, or far out of the picture."""
+    if not (np.abs(corners) <= AWAY * max(size)).all():
+        raise ValueError("a polygon with corners that are no numbers, or far away")
+
+
+def filled(polygons: Any, size: tuple[int, int]) -> Bits:
+    """The inside of polygons [x1, y1, x2, y2, ...] together.
+
+    Raises ValueError or TypeError for corners that are too few, no numbers, or far away.
+    """
+    from pycocotools import mask as codec
+
+    if not isinstance(polygons, list) or not all(isinstance(p, list) for p in polygons):
+        raise ValueError("polygons are lists of numbers")
+    for polygon in polygons:
+        corners = np.array(polygon, np.float64)
+        if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
+            raise ValueError(f"a polygon of {corners.size} numbers")
+        refuse_far(corners, size)
+    code = codec.merge(codec.frPyObjects(polygons, *size))
+    return np.array(codec.decode(code)).astype(bool)
