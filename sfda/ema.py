@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Literal, TypeVar
 
 import torch
@@ -29,15 +30,28 @@ def ema_update_(
 
     Floating buffers (batch-norm statistics) are averaged likewise, copied, or kept as they are;
     integer buffers (counters) are copied unless kept. Tarvainen & Valpola, NeurIPS 2017,
-    arXiv:1703.01780, eq. 1.
+    arXiv:1703.01780, eq. 1. Raises ValueError, and moves nothing, where one lacks what the other
+    has, or a shape differs.
     """
-    ours: list[torch.Tensor] = [*teacher.parameters()]
-    theirs = [new.to(own.dtype) for own, new in zip(ours, student.parameters(), strict=True)]
-    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    pairs = _pairs(dict(teacher.named_parameters()), dict(student.named_parameters()))
+    beside = _pairs(dict(teacher.named_buffers()), dict(student.named_buffers()))
+    ours = [own for own, _ in pairs]
+    torch._foreach_lerp_(ours, [new.to(own.dtype) for own, new in pairs], 1 - decay)
     if buffers == "keep":
         return
-    for own, new in zip(teacher.buffers(), student.buffers(), strict=True):
+    for own, new in beside:
         if buffers == "average" and own.is_floating_point():
             own.lerp_(new, 1 - decay)
         else:
             own.copy_(new)
+
+
+def _pairs(
+    ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Tensors of teacher and student by name."""
+    if odd := sorted(ours.keys() ^ theirs.keys()):
+        raise ValueError(f"teacher and student differ in {', '.join(odd)}")
+    if odd := sorted(name for name, own in ours.items() if own.shape != theirs[name].shape):
+        raise ValueError(f"teacher and student differ in the shape of {', '.join(odd)}")
+    return [(own, theirs[name]) for name, own in ours.items()]

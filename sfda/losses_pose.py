@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sfda.precision import full_precision
+
 Maps = Float[Tensor, "B K h w"]
 
 
@@ -28,6 +30,7 @@ def surer_part(peaks: Float[Tensor, "B K"], ratio: float) -> Bool[Tensor, "B K"]
     return peaks > values.sort().values[place - 1]
 
 
+@full_precision
 def cross_correlation(
     one: Float[Tensor, "B D"], other: Float[Tensor, "B D"]
 ) -> Float[Tensor, "D D"]:

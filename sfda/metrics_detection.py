@@ -45,7 +45,8 @@ class DetectionMetric:
 
     def __init__(self, classes: Sequence[str], *, counted: Sequence[int] | None = None) -> None:
         self.classes = tuple(classes)
-        self.counted = tuple(range(len(classes))) if counted is None else tuple(counted)
+        # in order, as pycocotools gives its answers
+        self.counted = tuple(range(len(classes)) if counted is None else sorted(set(counted)))
         self.truth: list[BoxesOf] = []
         self.answers: list[BoxesOf] = []
 

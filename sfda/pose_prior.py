@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfda.errors import BadInput
+from sfda.precision import full_precision
 
 CODE = 6  # numbers that a bone's encoder gives
 BODY = (  # POST's bones of the 16 joints in MPII's order, each from joint to joint
@@ -37,7 +38,9 @@ def tree(edges: Bones, count: int) -> tuple[list[tuple[int, int]], list[int]]:
 
     The edges of a tree that spans the joints, breadth first from the joint with most edges; each
     bone points towards that joint, and its parent is the bone that goes on from there, -1 at the
-    root. Raises BadInput where joints that have an edge hang together in no way.
+    root. POST's own tree for MPII's joints (`BODY`) begins with a bone away from that joint and has
+    its children in another order, so its released weights fit no prior made of edges. Raises
+    BadInput where joints that have an edge hang together in no way.
     """
     near: dict[int, list[int]] = {}
     for a, b in edges:
@@ -89,6 +92,7 @@ class PosePrior(nn.Module):
             nn.utils.parametrizations.weight_norm(nn.Linear(a, b)) for a, b in pairwise(widths)
         )
 
+    @full_precision
     def forward(self, vectors: Float[Tensor, "B N 2"]) -> Float[Tensor, " B"]:
         """The distance of each pose, given by its bones' directions."""
         codes: list[Tensor] = []

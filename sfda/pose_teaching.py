@@ -11,6 +11,7 @@ from torch import Tensor
 from sfda.heatmaps import peaks, render
 from sfda.losses_pose import surer_part
 from sfda.norm import batch_statistics
+from sfda.precision import exact
 from sfda.problems.pose import PoseNet, PoseOutput
 from sfda.types import Images, TargetBatch, Warp
 from sfda.warps import Pairs, features_back, inverted, maps_back, points_back
@@ -35,11 +36,11 @@ def size_of(images: Images) -> tuple[int, int]:
 
 @torch.no_grad()
 def taught_by(teacher: PoseNet, batch: TargetBatch, ratio: float) -> Taught:
-    """The teacher's answer on its own view, with the batch-norm statistics of that view.
+    """The teacher's answer on its own view, in float32, with that view's batch-norm statistics.
 
     Of the batch's joints the share `ratio` with the lowest peaks does not count (POST, L_c).
     """
-    with batch_statistics(teacher, True):
+    with exact(), batch_statistics(teacher, True):
         out: PoseOutput = teacher(batch.weak)
     maps = maps_back(out.heatmaps, batch.weak_warp, image=size_of(batch.weak), pairs=teacher.pairs)
     place, peak = peaks(maps)

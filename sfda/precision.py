@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,10 +23,17 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def outside(*args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+        with exact():
             return function(*args, **kwargs)
 
     return outside
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Inside, no autocast."""
+    with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+        yield
 
 
 def network_precision(device: torch.device, *, half: bool | None = None) -> torch.autocast:

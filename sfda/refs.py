@@ -77,7 +77,8 @@ class Views(Config):
     grayscale: float = Field(0.2, ge=0, le=1)  # probability
     blur: float = Field(0.5, ge=0, le=1)  # probability of a Gaussian blur
     blur_sigma: float | None = Field(None, ge=0.1)  # its most, in pixels; None: by the image's size
-    # probability of a rectangle of noise; of three numbers that of a larger one and of two others
+    # probability of a rectangle of one colour; three numbers: of three rectangles of noise, a
+    # larger one and two longer ones
     erase: Share | tuple[Share, Share, Share] = 0.5
 
 

@@ -58,7 +58,7 @@ class Supervised(Method):
             "smoothing": 0.0,
             "append": True,
         },
-        "pose": {  # POST's source model, but with batch norm's usual weight decay of none
+        "pose": {  # optimiser and batch of POST's source model; the rate and its decay are ours
             "schedule": {
                 "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0, "decay": "poly",
                 "batch_size": 32, "epochs": 40,

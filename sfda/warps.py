@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.transforms import functional as TF
 
+from sfda.precision import full_precision
 from sfda.types import Warp
 
 Maps = Float[Tensor, "B C h w"]
@@ -31,12 +32,14 @@ def linear(angle: float, shear: tuple[float, float], scale: float) -> np.ndarray
     return scale * np.array([[a, b], [c, d]])
 
 
+@full_precision
 def inverted(matrix: Float[Tensor, "B 2 3"]) -> Float[Tensor, "B 2 3"]:
     """The affine maps the other way round."""
     back = torch.linalg.inv(matrix[..., :2])
     return torch.cat([back, -back @ matrix[..., 2:]], -1)
 
 
+@full_precision
 def points_back(
     points: Float[Tensor, "B K 2"], warp: Warp | None, image: tuple[int, int]
 ) -> Float[Tensor, "B K 2"]:
@@ -49,6 +52,7 @@ def points_back(
     return (moved + 1) * half - 0.5
 
 
+@full_precision
 def maps_back(maps: Maps, warp: Warp | None, *, image: tuple[int, int], pairs: Pairs = ()) -> Maps:
     """Heatmaps of a view in the frame of the image, bilinear, 0 where the view showed nothing.
 
@@ -71,6 +75,7 @@ def maps_back(maps: Maps, warp: Warp | None, *, image: tuple[int, int], pairs: P
     return swapped(found, warp, pairs)
 
 
+@full_precision
 def features_back(maps: Maps, warp: Warp | None) -> Maps:
     """Feature maps of a view in the frame of the image; a pixel stands for its cell's middle."""
     if warp is None:

@@ -26,8 +26,11 @@ from tasks.models import open_model
 from tasks.retry import SERVERS
 
 
-def poses_in(path: Path, split: str | None, joints: tuple[str, ...]) -> np.ndarray[Any, Any]:
-    """Joints [P, K, 2] of all persons that have every joint, from a manifest or a COCO JSON alone.
+def poses_in(
+    path: Path, split: str | None, joints: tuple[str, ...], needed: list[int]
+) -> np.ndarray[Any, Any]:
+    """Joints [P, K, 2] of all persons that have those of `needed`, from a manifest or a COCO JSON
+    alone.
 
     Of a JSON `split` picks the images whose entry says so. Raises BadInput.
     """
@@ -41,9 +44,10 @@ def poses_in(path: Path, split: str | None, joints: tuple[str, ...]) -> np.ndarr
     else:
         manifest = manifests.open_ref(manifests.refer(path))
         people = manifests.people_for(read_split(manifest, split or "train"), joints)
-    whole = [person.joints for person in people if person.visible.all()]
+    whole = [person.joints for person in people if person.visible[needed].all()]
     if not whole:
-        raise BadInput(f"{path} has no person with all of the joints {', '.join(joints)}")
+        names = ", ".join(joints[n] for n in needed)
+        raise BadInput(f"{path} has no person with all of the joints {names}")
     return np.stack(whole)
 
 
@@ -67,8 +71,9 @@ def add_prior(
             f"{model.uri} has no skeleton with edges, of which a prior is made; state `skeleton` "
             "in the manifest that the model is trained on"
         )
-    joints = torch.from_numpy(poses_in(Path(poses), split, spec.classes))
     edges = spec.skeleton.places(spec.skeleton.edges, spec.classes)
+    on_bones = sorted({joint for edge in edges for joint in edge})
+    joints = torch.from_numpy(poses_in(Path(poses), split, spec.classes, on_bones))
     prior, report = train_prior(joints, *tree(edges, len(spec.classes)), config, seed=seed)
     network.prior = prior
     network.frozen = frozenset({"prior"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ import albumentations as A
 Several = Stack | Sequence[Picture]
 Masks = np.ndarray[Any, np.dtype[np.uint8]]  # [B, h, w]
 WEAK, STRONG = 0, 1  # streams of random numbers
-ERASED = (  # area and width by height of three rectangles, as in LPLD's release (and others before)
+ERASED = (  # area and height by width of three rectangles, as in LPLD's release (and others before)
     ((0.05, 0.2), (0.3, 3.3)),
     ((0.02, 0.2), (0.1, 6.0)),
     ((0.02, 0.2), (0.05, 8.0)),
@@ -167,6 +168,28 @@ def _geometry(spec: InputSpec, views: Views) -> list[A.BasicTransform]:
     return steps
 
 
+class _Noise(A.Erasing):  # type: ignore[misc]
+    """A rectangle of noise as torchvision draws it: the logarithm of height by width is uniform,
+    and what does not fit is drawn again, ten times at most. (albumentations keeps to areas at which
+    every shape fits, so of long ones to small areas.)
+    """
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        height, width = params["shape"][:2]
+        for _ in range(10):
+            area = self.py_random.uniform(*self.scale) * height * width
+            shape = math.exp(self.py_random.uniform(*map(math.log, self.ratio)))
+            high, wide = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+            if 0 < high < height and 0 < wide < width:
+                top = self.py_random.randint(0, height - high)
+                left = self.py_random.randint(0, width - wide)
+                holes = np.array([[left, top, left + wide, top + high]], np.int32)
+                return {"holes": holes, "seed": self.random_generator.integers(0, 2**32 - 1)}
+        return {"holes": np.empty((0, 4), np.int32)}
+
+
 def _photometry(spec: InputSpec, views: Views) -> list[A.BasicTransform]:
     around = (1 - views.jitter, 1 + views.jitter)
     colour = spec.depth == 3
@@ -189,7 +212,7 @@ def _photometry(spec: InputSpec, views: Views) -> list[A.BasicTransform]:
         steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=sigma, p=views.blur))
     if isinstance(views.erase, tuple):
         for share, (scale, ratio) in zip(views.erase, ERASED, strict=True):
-            steps.append(A.Erasing(scale=scale, ratio=ratio, fill="random_uniform", p=share))
+            steps.append(_Noise(scale=scale, ratio=ratio, fill="random", p=share))
     elif views.erase:
         steps.append(A.Erasing(scale=(0.02, 0.33), fill="random_uniform", p=views.erase))
     return steps

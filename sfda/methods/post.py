@@ -24,7 +24,7 @@ from sfda.pose_teaching import occluded, size_of, student_maps, taught_by
 from sfda.problems.pose import PoseNet, PoseOutput
 from sfda.schedule import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo
-from sfda.warps import features_back, points_back
+from sfda.warps import features_back, points_back, swapped
 
 
 class PostConfig(MethodConfig):
@@ -94,6 +94,8 @@ class Post(Method):
             if c.prior_frame == "canonical":
                 ratio = size_of(strong)[0] / maps.shape[-2]
                 joints = points_back(joints * ratio, batch.strong_warp, size_of(strong))
+                if batch.strong_warp is not None:  # what a mirror shows as left is right
+                    joints = swapped(joints, batch.strong_warp, self.student.pairs)
             found["prior"] = c.prior * self.student.prior.of_joints(joints).mean()
         return found
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sfda.boxes import Boxes, spared
 from sfda.errors import BadInput
+from sfda.precision import exact, full_precision
 from sfda.problems import mmcv_ops
 from sfda.problems.detection import Detector, DetOutput, Features, Regions
 from sfda.refs import InputSpec
@@ -48,9 +49,10 @@ class MMDetector(Detector):
                 setattr(self, name, part)
 
     def features(self, images: Images) -> Features:
-        """Maps by level."""
-        return self.model.extract_feat(images)
+        """Maps by level, in float32 also under autocast, which acts no further."""
+        return tuple(level.float() for level in self.model.extract_feat(images))
 
+    @full_precision
     def forward(self, images: Images) -> DetOutput:
         """Boxes of every image, in eval mode."""
         samples = _samples(images)
@@ -58,6 +60,7 @@ class MMDetector(Detector):
         boxes = [_boxes(sample.pred_instances) for sample in found]
         return DetOutput(boxes, torch.cat([b.scores for b in boxes])[:, None])
 
+    @full_precision
     def loss(
         self,
         images: Images,
@@ -96,11 +99,12 @@ class MMTwoStage(MMDetector):
         samples, bare = (_samples(images, boxes, doubtful) for _ in range(2))
         for sample in bare:
             sample.gt_instances.labels.zero_()  # to the RPN all are one class
-        first, proposals = model.rpn_head.loss_and_predict(
-            x, bare, proposal_cfg=model.train_cfg.rpn_proposal
-        )
-        model.roi_head.bbox_sampler.add_gt_as_proposals = append
-        second = model.roi_head.loss(x, proposals, samples)
+        with exact():
+            first, proposals = model.rpn_head.loss_and_predict(
+                x, bare, proposal_cfg=model.train_cfg.rpn_proposal
+            )
+            model.roi_head.bbox_sampler.add_gt_as_proposals = append
+            second = model.roi_head.loss(x, proposals, samples)
         return _named(_summed({**first, **second}))
 
     def regions(
@@ -110,10 +114,16 @@ class MMTwoStage(MMDetector):
         features: Features | None = None,
     ) -> Regions:
         """The second stage on `proposals`; on the RPN's own where None are given."""
+        features = self.features(images) if features is None else features
+        return self._regions(images, proposals, features)
+
+    @full_precision
+    def _regions(
+        self, images: Images, proposals: Sequence[Float[Tensor, "n 4"]] | None, x: Features
+    ) -> Regions:
         from mmdet.structures.bbox import bbox2roi
 
         model, samples = self.model, _samples(images)
-        x = self.features(images) if features is None else features
         own = proposals is None
         if proposals is None:
             results = model.rpn_head.predict(x, samples, rescale=False)

@@ -24,6 +24,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from sfda.boxes import Boxes, spared
 from sfda.errors import BadInput
+from sfda.precision import exact, full_precision
 from sfda.problems.detection import Detector, DetOutput, Features, Regions
 from sfda.refs import InputSpec
 from sfda.types import Images, Losses
@@ -59,9 +60,12 @@ class TorchvisionDetector(Detector):
         self.num_classes = num_classes
 
     def features(self, images: Images) -> Features:
-        """Maps by level."""
+        """Maps by level, in float32 also under autocast, which acts no further: bfloat16 would
+        round a box far from the origin to multiples of 4 or 8 pixels.
+        """
         found = self.backbone(images)
-        return OrderedDict([("0", found)]) if isinstance(found, Tensor) else found
+        levels = OrderedDict([("0", found)]) if isinstance(found, Tensor) else found
+        return OrderedDict((name, level.float()) for name, level in levels.items())
 
     def forward(self, images: Images) -> DetOutput:
         """Boxes of every image, in eval mode."""
@@ -83,7 +87,7 @@ class TorchvisionDetector(Detector):
         framed = _framed(images)
         features = self.features(images) if features is None else features
         targets = [{"boxes": found.boxes.float(), "labels": found.labels + 1} for found in boxes]
-        with _assigning(self.rpn, self.roi_heads, append, doubtful):
+        with exact(), _assigning(self.rpn, self.roi_heads, append, doubtful):
             proposals, first = self.rpn(framed, features, targets)
             _, second = self.roi_heads(features, proposals, framed.image_sizes, targets)
         return {NAMES[name]: term for name, term in {**first, **second}.items()}
@@ -95,8 +99,16 @@ class TorchvisionDetector(Detector):
         features: Features | None = None,
     ) -> Regions:
         """The second stage on `proposals`; on the RPN's own, in eval mode, where None are given."""
-        framed = _framed(images)
         features = self.features(images) if features is None else features
+        return self._regions(_framed(images), proposals, features)
+
+    @full_precision
+    def _regions(
+        self,
+        framed: ImageList,
+        proposals: Sequence[Float[Tensor, "n 4"]] | None,
+        features: Features,
+    ) -> Regions:
         own = proposals is None
         if proposals is None:
             proposals, _ = self.rpn(framed, features)

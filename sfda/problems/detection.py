@@ -23,8 +23,8 @@ BLUR = 2.0 / 600  # largest sigma by the image's short side, as LPLD's 2 pixels 
 def views_for(input: InputSpec | None) -> Views:
     """Usual views: LPLD's colours and blur, but no rectangles of noise.
 
-    Those, `erase: [0.7, 0.5, 0.3]` in its release, teach that noise is an object: on the built-in
-    trays they led every detector to lose a class. Nothing is mirrored.
+    Those are `erase: [0.7, 0.5, 0.3]` in its release. On the built-in trays rectangles so often and
+    so large, then of one colour each, led every detector to lose a class. Nothing is mirrored.
     """
     sigma = max(0.1, BLUR * min(input.size)) if input else None
     return Views(crop=False, flip=False, jittered=0.8, blur_sigma=sigma, erase=0.0)

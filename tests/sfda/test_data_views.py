@@ -127,7 +127,7 @@ def test_each_photometric_change_is_at_work(name):
     if name == "erase":
         assert (changed < 0.5).all()
         erased = strong[weak != strong].astype(float)
-        assert erased.std() > 40  # noise, not one colour
+        assert erased.std() > 40  # a colour of its own in each
     if name == "grayscale":
         assert (strong[..., 0] == strong[..., 1]).all()
 
@@ -276,3 +276,39 @@ def test_tiled_crops_reach_all_of_an_image():
     image = np.arange(16 * 16, dtype=np.uint8).reshape(16, 16, 1)
     weak = ViewMaker(spec, Views(flip=False), seed=0).weak([image] * 300, 0, np.arange(300))
     assert len(np.unique(weak)) == 256
+
+
+@pytest.mark.parametrize(("place", "scale"), [(0, (0.05, 0.2)), (1, (0.02, 0.2)), (2, (0.02, 0.2))])
+@pytest.mark.parametrize("side", [(64, 64), (60, 132)])
+def test_rectangles_of_noise_are_drawn_as_torchvision_draws_them(
+    place: int, scale: tuple[float, float], side: tuple[int, int]
+) -> None:
+    erase = tuple(float(n == place) for n in range(3))
+    views = Views(crop=False, flip=False, jitter=0, hue=0, grayscale=0, blur=0, erase=erase)
+    spec = InputSpec(size=side, mean=(0.0,) * 3, std=(1.0,) * 3)
+    images = np.full((400, *side, 3), 7, np.uint8)
+    _, strong = ViewMaker(spec, views, seed=0).pair(images, 0, np.arange(400))
+    erased = (strong != 7).any(-1)
+    areas, shapes = [], []
+    for image, where in zip(strong, erased, strict=True):
+        rows, columns = (np.flatnonzero(where.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            continue
+        high, wide = np.ptp(rows) + 1, np.ptp(columns) + 1
+        areas.append(high * wide / where.size)
+        shapes.append(high / wide)
+        part = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].reshape(-1, 3)
+        assert len(np.unique(part, axis=0)) > 0.9 * len(part), "noise, not one colour"
+    assert len(areas) > 380
+    assert 0.9 * scale[0] < min(areas) < scale[0] + 0.02
+    assert scale[1] - 0.03 < max(areas) < 1.1 * scale[1]
+    low, high = ((0.3, 3.3), (0.1, 6.0), (0.05, 8.0))[place]
+    assert 0.8 * low < min(shapes)
+    assert max(shapes) < 1.25 * high
+    rng = np.random.default_rng(0)  # the same by its definition
+    wanted = []
+    while len(wanted) < 4000:
+        area, shape = rng.uniform(*scale) * where.size, np.exp(rng.uniform(*np.log((low, high))))
+        if (area * shape) ** 0.5 < side[0] and (area / shape) ** 0.5 < side[1]:
+            wanted.append(shape)
+    assert np.median(shapes) == pytest.approx(np.median(wanted), rel=0.25)

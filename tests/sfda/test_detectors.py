@@ -126,6 +126,29 @@ def test_one_pass_of_the_backbone_serves_loss_and_regions(kit: Any) -> None:
 
 
 @KITS
+def test_boxes_are_no_half_numbers_under_autocast(kit: Any) -> None:
+    """bfloat16 has 8 bits: beyond 512 it knows multiples of 4 alone."""
+    model, (x, y) = kit.source().eval(), squares()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        features = model.features(x)
+        found = model.regions(x, None, features)
+        losses = detection.loss(model.train(), x, y, features=features)
+        model.eval()
+    exact = model.regions(x, None, features)
+    assert len(torch.cat(found.proposals))
+    for one, other in (
+        (torch.cat(found.proposals), torch.cat(exact.proposals)),
+        (found.refined, exact.refined),
+        (found.logits, exact.logits),
+        (torch.cat([b.boxes for b in found.detections]),
+         torch.cat([b.boxes for b in exact.detections])),
+    ):  # fmt: skip
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other)
+    assert all(term.dtype == torch.float32 for term in losses.values())
+
+
+@KITS
 def test_images_without_boxes_are_background_or_count_nothing(kit: Any) -> None:
     model, (x, y) = kit.source(), squares()
     model.train()

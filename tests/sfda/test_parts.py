@@ -132,6 +132,22 @@ def test_the_teacher_is_an_average(buffers: str) -> None:
     assert int(teacher[1].num_batches_tracked) == (0 if buffers == "keep" else 3)
 
 
+def test_a_student_that_does_not_fit_moves_no_teacher() -> None:
+    teacher = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    for student, told in (
+        (
+            nn.Sequential(nn.Linear(2, 2), nn.Identity(), nn.BatchNorm1d(2)),
+            r"1\.bias, 1\.weight, 2",
+        ),
+        (nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(2)), r"shape of 0\.bias, 0\.weight"),
+        (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False)), "running"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            ema_update_(teacher, student, decay=0.5, buffers="average")
+    assert all(value.equal(before[name]) for name, value in teacher.state_dict().items())
+
+
 def test_three_averages_of_a_fixed_student() -> None:
     student = nn.Linear(1, 1, bias=False)
     teacher = make_teacher(student)
