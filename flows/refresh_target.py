@@ -40,6 +40,7 @@ from tasks.growing import (
     look_at,
     next_version,
     remember,
+    rewritten,
     target_folder,
 )
 from tasks.models import refer
@@ -106,7 +107,7 @@ def refresh_target(
         if not kept.marks:
             return _end(_result("waiting", _fresh("the target holds no images", found), target))
         new = found.since_version.count > 0 or found.relabelled or found.noted
-        new = new or not kept.version
+        new = new or not kept.version or rewritten(kept)
         if not new and not _due(found, policy, kept):
             return _end(_unless_waiting(found, policy, target))
         model = refer(source)
@@ -134,6 +135,11 @@ def refresh_target(
             start, kept.manifest.path, method=method, settings=settings, select_by=select_by,
             epochs=epochs, seed=seed, name=name or name_of(source), split=split, promote=promote,
             device=device, budget=budget,
+        )  # fmt: skip
+        # at once: what follows looks at all images, and a start after a kill would adapt again
+        kept = remember(
+            found.folder, kept, adapted=kept.version, adapted_marks=kept.marks,
+            adapted_answers=kept.answers,
         )  # fmt: skip
         _remember_profile(found, kept, name or name_of(source), model, split, resolve(device))
         why = f"new images look different ({_index(drift)})" if drifted else "enough has changed"
@@ -199,8 +205,7 @@ def _remember_profile(
     ref: ManifestRef = kept.manifest
     seen = pseudo_label(model, ref, manifests.seen_digest(ref, split), split, device)
     remember(
-        found.folder, kept, adapted=kept.version, adapted_marks=kept.marks,
-        adapted_answers=kept.answers, model=model.sha256, profile=seen.profile, images=seen.count,
+        found.folder, kept, model=model.sha256, profile=seen.profile, images=seen.count
     )  # fmt: skip
 
 

@@ -114,10 +114,11 @@ class ManifestRef(Config):
 
 
 class LabelledSplit(Config):
-    """A split with labels, and the digest of its images."""
+    """A split with labels, the digest of its images, and that of its masks, if they are files."""
 
     name: str
     seen: str
+    masks: str | None = None
 
 
 class FileRef(Config):

@@ -199,6 +199,14 @@ def _left_out(path: Path, marks: Marks) -> frozenset[str]:
     return frozenset(image_files(path).keys() - marks.keys())
 
 
+def rewritten(kept: Kept) -> bool:
+    """Whether the newest version's manifest is not as it was: its user may have corrected it."""
+    if kept.manifest is None:
+        return False
+    path = Path(kept.manifest.path)
+    return not path.is_file() or file_digest(path) != kept.manifest.sha256
+
+
 def added_images(look: Look, kept: Kept, target: str, problem: Problem) -> ManifestRef | None:
     """A manifest of the images alone that came since the last adaptation; None if there are none.
 

@@ -80,16 +80,16 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def disk_errors(what: str) -> Iterator[None]:
+def disk_errors(what: str, remedy: str = REMEDY) -> Iterator[None]:
     """Turn a full or read-only disk into BadInput that names `what` was being written."""
     try:
         yield
     except shutil.Error as error:  # of a copied folder: it lists what it met, without a number
-        raise BadInput(f"cannot write {what}: {error}; {REMEDY}") from error
+        raise BadInput(f"cannot write {what}: {error}; {remedy}") from error
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise BadInput(f"cannot write {what}: {os.strerror(error.errno or 0)}; {REMEDY}") from error
+        raise BadInput(f"cannot write {what}: {os.strerror(error.errno or 0)}; {remedy}") from error
 
 
 @contextmanager

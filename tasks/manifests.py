@@ -29,6 +29,8 @@ from sfda.data.manifest import (
 from sfda.data.masks import IGNORE, Mask
 from sfda.data.people import CropReader, Person
 from sfda.data.ragged import Pictures
+from sfda.data.rows import inspect_split
+from sfda.data.volumes import slice_of
 from sfda.errors import BadInput
 from sfda.folders import data_folder
 from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef
@@ -107,6 +109,23 @@ def open_ref(ref: ManifestRef) -> Manifest:
 def seen_digest(ref: ManifestRef, split: str) -> str:
     """Digest of all that an adaptation can see of a split; labels do not count."""
     return unlabelled_digest(open_ref(ref).unlabelled(), split)
+
+
+def masks_digest(ref: ManifestRef, split: str) -> str | None:
+    """Digest of the files that a split's masks lie in; None where the manifest says it already: in
+    an archive, or for labels that are no files.
+    """
+    manifest = open_ref(ref)
+    found, _ = inspect_split(manifest, split)
+    if not found.masks or manifest.archive_path:
+        return None
+    total = hashlib.sha256()
+    for name in dict.fromkeys(found.masks):
+        part = slice_of(name)
+        file = manifest.location / (part.file if part else name)
+        if name and file.is_file():  # what is missing is told where it is read
+            total.update(f"{name} {file_digest(file)}\n".encode())
+    return total.hexdigest()
 
 
 def as_manifest(target: str, problem: Callable[[], str]) -> str:
@@ -333,7 +352,8 @@ def test_split(ref: ManifestRef, name: str | None) -> LabelledSplit | None:
             return None
         known = ", ".join(manifest.splits)
         raise BadInput(f"{ref.path} has no labelled split '{name}'; its splits are {known}")
-    return LabelledSplit(name=name or "test", seen=seen_digest(ref, name or "test"))
+    own = name or "test"
+    return LabelledSplit(name=own, seen=seen_digest(ref, own), masks=masks_digest(ref, own))
 
 
 def has_labels(manifest: Manifest, split: str) -> bool:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,7 +22,7 @@ from sfda.data.detecting import detect_all
 from sfda.data.loaders import scan
 from sfda.data.posing import pose_all
 from sfda.data.segmenting import segment_all
-from sfda.errors import BadInput
+from sfda.errors import BadInput, NotFinite
 from sfda.refs import ModelSpec
 from sfda.rejection import NAME as UNKNOWN_NAME
 from sfda.rejection import answers
@@ -47,27 +51,43 @@ def predict(model: str, target: str, split: str, out: Path, device: DeviceName) 
         raise BadInput(f"{target} is for {manifest.problem}, the model for {spec.problem}")
     opened = manifests.open_split(manifest, split, spec.input)
     place(network, chosen)
-    file, part = out / "predictions.csv", out / f".predictions.{os.getpid()}"
-    with disk_errors(str(file)):
-        out.mkdir(parents=True, exist_ok=True)
+    file = out / "predictions.csv"
+    with disk_errors(str(file), "free some space or name another folder"), _whole_in(out) as part:
         if spec.problem == "segmentation":
             header = ("file", "mask", "confidence", *spec.classes)
-            rows = _masks(network, spec, opened, chosen, out)
+            rows = _masks(network, spec, opened, chosen, part)
         elif spec.problem == "detection":
             header = ("file", "label", "confidence", "x1", "y1", "x2", "y2")
-            rows = _boxes(network, spec, opened, chosen, out)
+            rows = _boxes(network, spec, opened, chosen, part)
         elif spec.problem == "pose":
             header = ("file", *(f"{j}:{k}" for j in spec.classes for k in ("x", "y", "score")))
             rows = _poses(network, spec, opened, chosen)
         else:
             header = ("file", "label", "confidence")
             rows = _labels(network, spec, opened, chosen)
-        with part.open("w", newline="", encoding="utf-8") as opened_file:
+        with (part / file.name).open("w", newline="", encoding="utf-8") as opened_file:
             writer = csv.writer(opened_file)
             writer.writerow(header)
             writer.writerows(rows)
-        os.replace(part, file)
     return len(opened.images), file
+
+
+@contextmanager
+def _whole_in(out: Path) -> Iterator[Path]:
+    """A folder whose content takes its place in `out` when all of it is there, the table last;
+    nothing is left of it otherwise.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=out, prefix=".predictions."))
+    try:
+        yield part
+        for made in sorted(part.iterdir(), key=lambda path: (path.suffix == ".csv", path.name)):
+            there = out / made.name
+            if there.is_dir():
+                shutil.rmtree(there)  # of an earlier answer
+            os.replace(made, there)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _labels(
@@ -75,6 +95,8 @@ def _labels(
 ) -> Iterator[Row]:
     names = (*spec.classes, UNKNOWN_NAME)  # UNKNOWN is -1, the last
     for index, output in scan(opened.images, spec.input, device=device)(network):
+        if not output.logits.isfinite().all():
+            raise NotFinite("the network's answers are not finite numbers")
         probs = output.logits.softmax(1)
         given = answers(probs, spec.reject)
         for row, label, sure in zip(
@@ -88,10 +110,11 @@ def _masks(
 ) -> Iterator[Row]:
     split = opened.split
     sizes = manifests.AnswerSizes(split)
+    places = mask_names(split.names, split.row_ids)
     for row, mask, sure in segment_all(
         network, opened.images, spec.input, device=device, sizes=sizes
     ):
-        place = PurePosixPath("masks", mask_name(split.names[row]))
+        place = PurePosixPath("masks", places[row])
         (out / place).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(out / place)
         shares = np.bincount(mask.ravel(), minlength=len(spec.classes)) / mask.size
@@ -136,15 +159,18 @@ def _boxes(
             yield name, spec.classes[label], f"{score:.6f}", *(f"{v:.2f}" for v in corners)
     categories = [{"id": i, "name": name} for i, name in enumerate(spec.classes, start=1)]
     document = {"images": images, "annotations": annotations, "categories": categories}
-    part = out / f".predictions.{os.getpid()}.json"
-    part.write_text(json.dumps(document), encoding="utf-8")
-    os.replace(part, out / "predictions.json")
+    (out / "predictions.json").write_text(json.dumps(document), encoding="utf-8")
 
 
-def mask_name(name: str) -> str:
-    """Where the mask of an image lies, below `masks/`.
+def mask_names(names: Sequence[str], ids: Sequence[str]) -> list[str]:
+    """Where the masks of images lie, below `masks/`; names that would meet take their row's id.
 
-    >>> mask_name("day/0001.jpg"), mask_name("case1.nii.gz#12"), mask_name("x:7")
-    ('day/0001.jpg.png', 'case1.nii.gz-12.png', 'x-7.png')
+    >>> mask_names(["day/0001.jpg", "case1.nii.gz#12", "x:7", "x#7"], ["a", "b", "c", "d"])
+    ['day/0001.jpg.png', 'case1.nii.gz-12.png', 'x-7.c.png', 'x-7.d.png']
     """
-    return name.replace("#", "-").replace(":", "-") + ".png"
+    plain = [name.replace("#", "-").replace(":", "-") for name in names]
+    times = Counter(plain)
+    return [
+        f"{name}.png" if times[name] == 1 else f"{name}.{own}.png"
+        for name, own in zip(plain, ids, strict=True)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from sfda.refs import ManifestRef, ModelRef, SideBySide, Version
 from tasks import tracking
 from tasks.device import DeviceName
 from tasks.evaluate import evaluate_model
+from tasks.home import home, one_at_a_time
 from tasks.models import locate, refer
 from tasks.retry import SERVERS
 
@@ -79,14 +81,26 @@ def promote_if_better(
     the source model's and than the reigning champion's. Without labels there is no evidence, and
     nothing changes.
     """
-    verdict, promoted = _verdict(found, sides, source, manifest, wanted, device)
-    if promoted:
-        tracking.set_champion(found, _then(tracking.champions(found.name), found.version))
+    place = hashlib.sha256(found.name.encode()).hexdigest()[:16]
+    with one_at_a_time(home() / "promotions" / place):
+        while True:
+            before = _champion(found.name)
+            verdict, promoted = _verdict(found, sides, source, manifest, wanted, device)
+            if _champion(found.name) == before:
+                break  # else another machine has promoted meanwhile
+        if promoted:
+            tracking.set_champion(found, _then(tracking.champions(found.name), found.version))
     tracking.tag_version(found, {"verdict": verdict})
     tracking.set_tags(run_id, {"verdict": verdict})
     text = f"### {found.name} {found.version}\n\n{verdict}"
     create_markdown_artifact(text, key="promotion-verdict")
     return promoted
+
+
+def _champion(name: str) -> str | None:
+    """The version that reigns."""
+    champion = tracking.by_alias(name, "champion")
+    return champion.version if champion else None
 
 
 def _then(history: list[str], version: str) -> list[str]:

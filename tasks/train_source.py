@@ -65,7 +65,8 @@ BACKBONES: Mapping[str, Callable[..., None]] = MappingProxyType(
 class TrainPlan(Config):
     """What fixes the outcome of a training, besides data and code."""
 
-    seen: tuple[str, str]  # digests of the images of both splits; labels are in the manifest's
+    seen: tuple[str, str]  # digests of the images of both splits; labels are in the manifest's,
+    masks: tuple[str | None, str | None] = (None, None)  # but for masks that are files
     splits: tuple[str, str]  # learnt from, scored on
     spec: ModelSpec
     start: ModelRef | FileRef | None  # a model to go on from, backbone weights, or nothing
@@ -122,6 +123,7 @@ def make_train_plan(
     seen = tuple(manifests.seen_digest(data, split) for split in splits)
     return TrainPlan(
         seen=(seen[0], seen[1]),
+        masks=(manifests.masks_digest(data, splits[0]), manifests.masks_digest(data, splits[1])),
         splits=splits,
         spec=spec,
         start=start_ref,

@@ -108,6 +108,8 @@ class Training:
                         progress.say(_line(epoch, self.schedule.epochs))
                         self.watch.share(len(self.history) / self.schedule.epochs)
                         found = []
+                        if self._is_over():
+                            break
             whole = len(self.history)
             if found and not self.history:
                 epoch = self._summary(found, time.perf_counter() - started)

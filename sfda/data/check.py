@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from sfda.data.coco import images_of, read_coco, size_faults
 from sfda.data.digests import file_digest
 from sfda.data.labels import Found
 from sfda.data.people import file_of
@@ -52,11 +53,23 @@ def check(
         pose = manifest.problem == "pose"
         keys.update(dict.fromkeys(map(file_of, found.keys) if pose else found.keys))
         faults += _answer_faults(manifest, split, found.keys)
+        faults += _size_faults(manifest, split) if manifest.problem == "detection" else []
         masked.update(dict.fromkeys(zip(found.keys, found.masks or (), strict=False)))
     faults += _image_faults(manifest, tuple(keys), progress)
     faults += _mask_faults(manifest, tuple(masked), progress)
     faults = list(dict.fromkeys(faults))
     return CheckResult(not faults, faults, len(keys), manifest.classes, tuple(notes))
+
+
+def _size_faults(manifest: Manifest, split: str) -> list[str]:
+    """The sizes that a detector's row file states, against the images."""
+    spec = manifest.splits[split]
+    path = manifest.rows_path(spec)
+    try:
+        images = images_of(read_coco(path), spec.where) if path else []
+        return size_faults(images, make_reader(manifest, [str(i["file_name"]) for i in images]))
+    except ValueError:
+        return []  # said of the row file, or of the image, already
 
 
 def _answer_faults(manifest: Manifest, split: str, keys: list[str]) -> list[str]:

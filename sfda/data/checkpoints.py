@@ -6,6 +6,7 @@ Nothing that a file holds is ever run: a pickle which asks for more than tensors
 from __future__ import annotations
 
 import pickle
+import struct
 import warnings
 import zipfile
 import zlib
@@ -39,6 +40,22 @@ __all__ = [
     "read_weights",
 ]
 
+DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)  # what readers raise on a file that is cut short, flipped, encrypted or of another kind
 TORCH = (".pt", ".pth", ".bin", ".tar")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 RESAVE = "save the weights alone where they were made: torch.save(model.state_dict(), 'weights.pt')"
@@ -63,11 +80,14 @@ def read_weights(source: Path | str | Sequence[Path | str]) -> dict[str, Tensor]
 
 def check_finite(weights: Mapping[str, Tensor], origin: Path | str) -> None:
     """BadInput that names the tensors of `origin` which hold NaN or infinity."""
-    bad = [
-        name
-        for name, value in weights.items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
-    ]
+    try:
+        bad = [
+            name
+            for name, value in weights.items()
+            if value.is_floating_point() and not torch.isfinite(value).all()
+        ]
+    except (NotImplementedError, RuntimeError) as error:  # of four bits, for example
+        raise BadInput(f"{origin} holds numbers that cannot be computed with: {error}") from None
     if bad:
         raise BadInput(f"NaN or infinite weights in {origin}: {', '.join(bad)}")
 
@@ -109,7 +129,7 @@ def _read_torch(path: Path) -> Any:
             f"{path} holds pickled Python objects{asked}, which could run code, so it was not "
             f"opened; {RESAVE}"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except DAMAGED as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{path} is damaged or not a torch file: {first}") from error
 
@@ -149,7 +169,7 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise BadInput(f"{path} is one array, not an archive of named arrays")
             return {name: _tensor(name, arrays[name], path) for name in arrays.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{path} is not an archive of plain arrays: {error}") from error

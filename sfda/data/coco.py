@@ -15,6 +15,7 @@ import numpy as np
 
 from sfda.boxes import BoxLabels
 from sfda.data.labels import listed
+from sfda.data.readers import Reader
 from sfda.errors import BadInput
 
 Document = Mapping[str, Any]
@@ -66,10 +67,62 @@ def _read(path: Path, _changed: int, _size: int) -> Document:
         for key in keys
         if any(not isinstance(entry, dict) or key not in entry for entry in document[part])
     ]
+    if not faults:
+        faults = _odd_values(document)
     if faults:
         raise ValueError("; ".join(faults))
     whole: Document = document
     return whole
+
+
+def _odd_values(document: Document) -> list[str]:
+    """Values of a kind that no id, size or flag may be."""
+    faults = []
+    for part, key in (
+        ("images", "id"), ("annotations", "image_id"), ("annotations", "category_id"),
+        ("categories", "id"),
+    ):  # fmt: skip
+        kinds = {type(entry[key]) for entry in document[part]}
+        if kinds - {int, str}:
+            faults.append(f"{key} of {part} is to be a whole number or a text")
+    for image in document["images"]:
+        faults += [
+            f"{side} of {image['file_name']} is no number: {image[side]!r}"
+            for side in ("width", "height")
+            if image.get(side) is not None and not is_number(image[side])
+        ]
+        if not isinstance(image.get("split", ""), str):
+            faults.append(f"split of {image['file_name']} is no text: {image['split']!r}")
+    crowds = {str(e.get("iscrowd")) for e in document["annotations"] if _odd_flag(e.get("iscrowd"))}
+    if crowds:
+        faults.append(f"iscrowd is to be 0 or 1, not {listed(sorted(crowds))}")
+    return faults if len(faults) < 6 else [*faults[:5], f"and {len(faults) - 5} more"]
+
+
+def _odd_flag(value: Any) -> bool:
+    return not (value is None or (isinstance(value, int | float) and value in (0, 1)))
+
+
+def size_faults(images: Sequence[Mapping[str, Any]], sizes: Reader) -> list[str]:
+    """The fault of images that are not of the size that the document states, if it is one: their
+    boxes would be cut off, or lie elsewhere. `sizes` are the images in the same order.
+    """
+    odd = []
+    for row, image in enumerate(images):
+        width, height = stated_size(image)
+        if width is None or height is None:
+            continue
+        have = sizes.size(row)
+        if have != (height, width):
+            said = f"{image['file_name']} (is {have[1]} x {have[0]}, not {width:g} x {height:g})"
+            odd.append(said)
+    return [f"images of another size than the annotations state: {listed(odd)}"] if odd else []
+
+
+def stated_size(image: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Width and height that the document states of an image; 0 states nothing."""
+    width, height = (image.get(side) or 0 for side in ("width", "height"))
+    return (width if width > 0 else None), (height if height > 0 else None)
 
 
 def images_of(document: Document, where: str | None) -> list[Mapping[str, Any]]:
@@ -95,9 +148,12 @@ def document_faults(document: Document) -> list[str]:
         if twice := sorted(name for name, times in counts.items() if times > 1):
             faults.append(f"{part} that share one {key}: {listed(twice)}")
     known = {image["id"] for image in document["images"]}
-    stray = sorted({str(a["image_id"]) for a in document["annotations"]} - set(map(str, known)))
-    if stray:
-        faults.append(f"annotations of images that are not listed: {listed(stray)}")
+    if stray := {a["image_id"] for a in document["annotations"]} - known:
+        hint = ""
+        if set(map(str, stray)) & set(map(str, known)):
+            hint = "; an id is a number or a text in both places"
+        told = sorted(map(repr, stray))
+        faults.append(f"annotations of images that are not listed: {listed(told)}{hint}")
     return faults
 
 
@@ -164,14 +220,22 @@ def box_table(
 def _corners(bbox: Any) -> tuple[float, float, float, float] | None:
     if not isinstance(bbox, list | tuple) or len(bbox) != 4:
         return None
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in bbox):
+    if not all(map(is_number, bbox)):
         return None
     x, y, width, height = map(float, bbox)
     return x, y, x + width, y + height
 
 
+def is_number(value: Any) -> bool:
+    """Whether this is a number that a computation can take."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _clipped(corners: Sequence[float], image: Mapping[str, Any]) -> tuple[float, ...]:
-    width, height = image.get("width"), image.get("height")
+    width, height = stated_size(image)
     limits = (width, height, width, height)
     return tuple(
         max(0.0, v) if limit is None else min(max(0.0, v), float(limit))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sfda.data.coco import box_table, document_faults, read_coco
+from sfda.data.coco import box_table, document_faults, read_coco, size_faults
 from sfda.data.digests import bytes_digest
 from sfda.data.labels import listed
 from sfda.data.listing import Listing, list_images
@@ -48,6 +48,8 @@ def write_coco_manifest(
     images = [dict(image) for image in document["images"]]
     _, faults = box_table(document, images, names)
     faults += document_faults(document) + absent(images, listing)
+    if not faults:
+        faults = size_faults(images, listing.reader([str(i["file_name"]) for i in images]))
     if faults:
         raise BadInput(f"{annotations}: " + listed(faults, "; "))
     entries = _with_splits(images, listing, fraction)
@@ -69,7 +71,7 @@ def write_coco_manifest(
 
 
 def _names(document: Mapping[str, Any]) -> tuple[str, ...]:
-    ordered = sorted(document["categories"], key=lambda category: category["id"])
+    ordered = sorted(document["categories"], key=lambda c: (isinstance(c["id"], str), c["id"]))
     return tuple(str(category["name"]) for category in ordered)
 
 
@@ -182,7 +184,7 @@ def _read_voc(
             corner = [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1]
             difficult = item.findtext("difficult", "0").strip() == "1"
             objects.append((_text(item, "name"), corner, int(difficult)))
-    except (ET.ParseError, ValueError, OSError) as error:
+    except (ET.ParseError, ValueError, OSError, LookupError) as error:
         faults.append(f"{file.name} ({error})")
         return None
     return image, objects

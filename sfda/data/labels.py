@@ -90,7 +90,7 @@ def _by_number(manifest: Manifest, found: Found, given: Sequence[str]) -> Labels
     bad = [
         f"{key} ({text or 'none'})"
         for key, text in zip(found.keys, given, strict=True)
-        if not text.isdecimal()
+        if not text.isdecimal() or len(text) > 9
     ]
     if bad:
         found.faults.append(f"label is not a whole number: {listed(bad)}")

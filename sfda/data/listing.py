@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from sfda.data.readers import BROKEN, npz_array, npz_count, npz_header, open_zip
+from sfda.data.labels import listed
+from sfda.data.readers import (
+    BROKEN,
+    FileReader,
+    Folder,
+    Zip,
+    npz_array,
+    npz_count,
+    npz_header,
+    open_zip,
+)
 from sfda.data.volumes import VOLUMES, Place, grid, is_volume
 from sfda.errors import BadInput
 
@@ -47,6 +58,12 @@ class Listing:
         """The row file's column that names an image."""
         return "index" if self.image else "file"
 
+    def reader(self, keys: Sequence[str]) -> FileReader:
+        """These files, which lie in the folder, the list's folder or the zip."""
+        if self.path.suffix.lower() == ".zip" and not self.path.is_dir():
+            return FileReader(Zip(self.path), tuple(keys))
+        return FileReader(Folder(self.path.parent if self.in_list else self.path), tuple(keys))
+
     def name(self, key: str) -> str:
         """The name a row's id is the digest of."""
         return f"{self.image}:{key}" if self.image else key
@@ -76,6 +93,11 @@ def list_images(
         looked = ", ".join(SUFFIXES + VOLUMES if volumes else SUFFIXES)
         raise BadInput(f"{path} holds no images; looked for {looked}")
     kept = [key for key in sorted(keys) if key not in skip]
+    if odd := [repr(key) for key in kept if "\r" in key or not _is_text(key)]:
+        raise BadInput(
+            f"{path} holds files whose names are no UTF-8 text of one line: {listed(odd)}; rename "
+            "them"
+        )
     found = tuple(each for key in kept for each in _slices(path, key))
     return Listing(path, found, in_list=path.suffix.lower() == ".txt")
 
@@ -109,6 +131,20 @@ def _slices(path: Path, key: str) -> list[str]:
         raise BadInput(f"volume {place} cannot be read: {error}; mend it or move it away") from None
 
 
+def _is_pipe(path: Path) -> bool:
+    """Whether reading it could wait for ever; a link to nothing is told of as a missing image."""
+    return path.exists() and not path.is_file()
+
+
+def _is_text(name: str) -> bool:
+    """Whether a table can hold it: names of other encodings come with halves of characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _folder(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     keys: list[str] = []
     visited: set[Path] = set()
@@ -120,7 +156,11 @@ def _folder(root: Path, suffixes: tuple[str, ...]) -> list[str]:
         visited.add(here.resolve())
         below[:] = [name for name in below if not name.startswith(".")]
         inside = PurePosixPath(here.relative_to(root).as_posix())
-        keys += [str(inside / name) for name in files if _is_image(name, suffixes)]
+        keys += [
+            str(inside / name)
+            for name in files
+            if _is_image(name, suffixes) and not _is_pipe(here / name)
+        ]
     return keys
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sfda.data.coco import Document, annotations_of
+from sfda.data.coco import Document, annotations_of, is_number
 from sfda.data.crops import Box, Crop, cut, square
 from sfda.data.labels import listed
 from sfda.data.readers import Reader
@@ -111,6 +110,10 @@ def joints_of(
         if order is None or not isinstance(given, list) or len(given) % 3:
             odd.append(str(entry.get("id")))
             continue
+        area = entry.get("area") or 0.0
+        if not all(map(is_number, (*given, area))):
+            odd.append(str(entry.get("id")))
+            continue
         table = np.array(given, np.float32).reshape(-1, 3)
         if max(order) >= len(table) or not np.isfinite(table).all():
             odd.append(str(entry.get("id")))
@@ -118,7 +121,7 @@ def joints_of(
         found = table[order]
         wide, high = (float(v) for v in np.ptp(found[:, :2], axis=0))
         size = box or (0.0, 0.0, wide, high)
-        area = float(entry.get("area") or size[2] * size[3])
+        area = float(area) or size[2] * size[3]
         people.append(Person(found[:, :2], (found[:, 2] > 0).astype(np.float32), size, area))
     if odd:
         faults.append(f"annotations whose keypoints are not x, y, v of each joint: {listed(odd)}")
@@ -149,7 +152,7 @@ def _names(
 def _is_box(box: Any) -> bool:
     if not isinstance(box, list | tuple) or len(box) != 4:
         return False
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+    if not all(map(is_number, box)):
         return False
     return bool(box[2] > 0 and box[3] > 0)
 
@@ -157,8 +160,11 @@ def _is_box(box: Any) -> bool:
 def edges_of(document: Document) -> tuple[tuple[str, str], ...]:
     """The edges of the first category's skeleton by name; COCO counts its joints from 1."""
     category = document["categories"][0]
-    names = [str(name) for name in category.get("keypoints", ())]
+    names = dict(enumerate((str(name) for name in category.get("keypoints", ())), start=1))
     try:
-        return tuple((names[a - 1], names[b - 1]) for a, b in category.get("skeleton", ()))
-    except (IndexError, TypeError, ValueError):
-        raise BadInput("the skeleton of the document names joints that it has not") from None
+        return tuple((names[a], names[b]) for a, b in category.get("skeleton", ()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"the skeleton of the document names joints that it has not ({error}): they are "
+            f"counted from 1 to {len(names)}"
+        ) from None

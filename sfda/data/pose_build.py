@@ -113,7 +113,8 @@ def write_pose_manifest(
 
 
 def _joints(document: Document, annotations: Path) -> tuple[str, ...]:
-    names = tuple(str(name) for name in document["categories"][0].get("keypoints", ()))
+    first: Mapping[str, Any] = next(iter(document["categories"]), {})
+    names = tuple(str(name) for name in first.get("keypoints", ()))
     if not names:
         raise BadInput(
             f"{annotations}: its first category names no keypoints, so nobody knows the joints; "

@@ -210,6 +210,8 @@ def npz_array(path: Path, name: str) -> np.ndarray[Any, Any]:
                     f"{path} has no array '{name}'; there are {', '.join(archive.files)}"
                 )
             array: np.ndarray[Any, Any] = archive[name]
+            if not isinstance(array, np.ndarray):  # a member that is no .npy comes as bytes
+                raise BadInput(f"'{name}' of {path} is no array")
             return array
     except FileNotFoundError:
         raise BadInput(f"archive {path} is missing") from None

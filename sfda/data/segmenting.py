@@ -85,11 +85,18 @@ def _resized(
 ) -> Iterator[Answer]:
     """Whole frames at once."""
     inputs = standardise(torch.from_numpy(np.array(stored)), spec, device)
-    for logits, size in zip(answer(network, inputs, device).logits, sizes, strict=True):
+    answered = _finite(answer(network, inputs, device).logits)
+    for logits, size in zip(answered, sizes, strict=True):
         bands = [_answer(band.softmax(0)) for band in enlarged(logits, size)]
         yield (
             bands[0] if len(bands) == 1 else Answer(*map(np.concatenate, zip(*bands, strict=True)))
         )
+
+
+def _finite(logits: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+    if not logits.isfinite().all():
+        raise NotFinite("the network's answers are not finite numbers")
+    return logits
 
 
 def enlarged(logits: Float[Tensor, "C h w"], size: Size) -> Iterator[Float[Tensor, "C rows W"]]:
@@ -156,7 +163,7 @@ def _row_of_tiles(
         places = lefts[start : start + at_once]
         cut = np.stack([rows[:, left : left + width] for left in places])
         output = answer(network, standardise(torch.from_numpy(cut), spec, device), device)
-        yield from zip(places, output.logits.softmax(1), strict=True)
+        yield from zip(places, _finite(output.logits).softmax(1), strict=True)
 
 
 class Band:

@@ -18,6 +18,7 @@ import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, ImageDataError
+from nibabel.wrapstruct import WrapStructError
 
 from sfda.data.windows import Picture, Raw, Window, percentiles, to_bytes
 from sfda.errors import BadInput
@@ -151,7 +152,7 @@ def _open(place: Place) -> Any:
             second = 540 in (int.from_bytes(data[:4], order) for order in ("little", "big"))
             kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
             image = kind.from_bytes(data)
-    except (ImageFileError, HeaderDataError, ImageDataError) as error:
+    except (ImageFileError, HeaderDataError, ImageDataError, WrapStructError) as error:
         raise ValueError(f"it is no NIfTI file: {' '.join(str(error).split())}") from None
     dtype = image.get_data_dtype()
     if not (np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,12 @@ def load_exactly(network: nn.Module, weights: Weights, *, head: str = "head") ->
         if not (counts and k.startswith(f"{head}."))
     }
     faults += _listed("of another shape", shapes)
+    kinds = {
+        f"{k} is of {str(v.dtype).removeprefix('torch.')}"
+        for k, v in weights.items()
+        if k in expected and expected[k].is_floating_point() and not v.is_floating_point()
+    }
+    faults += _listed("no floating-point numbers", kinds)
     if faults:
         raise BadInput("the weights do not fit: " + "; ".join(faults))
 
@@ -128,11 +135,16 @@ def try_input(network: nn.Module, spec: ModelSpec) -> None:
     image = torch.zeros(1, spec.input.depth, *spec.input.size)
     try:
         with torch.no_grad():
-            network(image)
+            found: Any = network(image)
     except (RuntimeError, AssertionError, ValueError) as error:
         size = "x".join(str(side) for side in spec.input.size)
         message = f"{spec.arch} cannot take {spec.input.channels} images of {size}: {error}"
         raise BadInput(message) from error
+    if not network.training and not found.logits.isfinite().all():
+        raise BadInput(
+            f"with these weights {spec.arch} answers NaN or infinity to a black image: they are "
+            "damaged (a negative variance of batch norm does this), or of another network"
+        )
 
 
 def _filled(spec: ModelSpec, weights: Weights) -> Classifier:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -247,7 +248,14 @@ def fetch(uri: str) -> Path:
         if store_uri().startswith("sqlite:"):
             return folder  # where it lies
         kept.parent.mkdir(exist_ok=True)
-        shutil.move(folder, kept)
+        with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".fetching.") as beside:
+            # between file systems a move is a copy: it gets its name when it is whole
+            part = Path(shutil.move(folder, Path(beside, "model")))
+            try:
+                part.rename(kept)
+            except OSError:
+                if not kept.is_dir():  # else another process was faster
+                    raise
         return kept
     except (MlflowException, OSError) as error:
         if is_transient(error):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -86,9 +87,26 @@ def _open_run(name: str, *, key: str, tags: dict[str, str], params: dict[str, An
             return str(found.info.run_id)
     who = {"mlflow.user": _user(), "mlflow.source.name": "sfda"}
     made = client().create_run(experiment(), run_name=name, tags={"sfda.key": key, **who, **tags})
-    flat = [Param(k, str(v)[:6000]) for k, v in flatten(params).items()]
+    flat = [Param(k, str(v)[:6000]) for k, v in _nameable(flatten(params)).items()]
     client().log_batch(made.info.run_id, params=flat)
     return str(made.info.run_id)
+
+
+def _nameable(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters under names that MLflow takes: classes stand in them, and may be called anything.
+
+    >>> _nameable({"ratios.bar & post": 1, "ratios.bar + post": 2, "lr": 3})
+    {'ratios.bar _ post': 1, 'ratios.bar _ post 2': 2, 'lr': 3}
+    """
+    found: dict[str, Any] = {}
+    for key, value in params.items():
+        plain = name = re.sub(r"[^\w.\- :]", "_", key)
+        number = 1
+        while name in found:
+            number += 1
+            name = f"{plain} {number}"
+        found[name] = value
+    return found
 
 
 def _user() -> str:
