@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
+import yaml
 from asking import exported
 from conftest import Home, Said, World, flow_artifacts, sfda
 from PIL import Image
 
 from sfda.data.manifest import open_manifest, read_split
+from sfda.errors import BadInput
 from tasks import tracking
 
 pytestmark = pytest.mark.flow
@@ -152,6 +154,43 @@ def test_a_list_and_a_manifest_are_targets_too(world: World, home: Home):
     assert look(world, names).json["says"].startswith("enough has changed (3 added)")
     assert look(world, world.target, "--target-name", "npz").json["outcome"] == "adapted"
     assert look(world, world.target, "--target-name", "npz").json["outcome"] == "unchanged"
+
+
+def test_a_manifest_that_was_corrected_is_looked_at_as_it_is_now(world: World, home: Home):
+    made = home.path / "target.yaml"
+    document = yaml.safe_load(world.target.read_text()) | {"root": str(world.target.parent)}
+    document["root"] = os.path.relpath(world.target.parent, home.path)
+    if not document["root"].startswith("."):
+        document["root"] = f"./{document['root']}"
+    classes = document["classes"]
+    made.write_text(yaml.safe_dump(document | {"classes": [f"no {name}" for name in classes]}))
+    said = look(world, made)
+    assert said.code == 2, said.err
+    made.write_text(yaml.safe_dump(document))
+    assert look(world, made).json["outcome"] == "adapted"
+    assert len(tracking.versions("toy")) == 1
+    assert look(world, made).json["outcome"] == "unchanged"
+    made.write_text(made.read_text() + "# a remark\n")
+    again = look(world, made).json
+    assert (again["outcome"], again["version"]) == ("unchanged", 3)
+    assert look(world, made).json["version"] == 3
+    assert len(tracking.versions("toy")) == 1
+
+
+def test_a_kill_after_the_adaptation_registers_nothing_twice(
+    world: World, home: Home, monkeypatch: pytest.MonkeyPatch
+):
+    folder = home.path / "killed"
+    put_images(folder, 0, 12)
+
+    def killed(*_args: object) -> None:
+        raise BadInput("the power is gone")
+
+    monkeypatch.setattr("flows.refresh_target._remember_profile", killed)
+    assert look(world, folder).code == 2
+    monkeypatch.undo()
+    assert look(world, folder).json["outcome"] == "unchanged"
+    assert len(tracking.versions("toy")) == 1
 
 
 def test_what_is_wrong_is_said_in_one_line(world: World, home: Home):

@@ -1,8 +1,10 @@
 """Weights of other people: read without running anything, fitted, or refused with every reason."""
 
+import contextlib
 import os
 import pickle
 import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -243,6 +245,46 @@ def test_a_truncated_file_is_refused(tmp_path, suffix):
         path.write_bytes(whole[:size])
         with pytest.raises(BadInput, match=path.name):
             read_weights(path)
+
+
+def test_damage_anywhere_is_told(tmp_path):
+    """An old torch file cut short, an archive with a password, a member that is no array."""
+    path = tmp_path / "net.pth"
+    torch.save(tiny_weights(), path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for size in (*range(1, 160, 3), *range(160, len(whole), 997)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(BadInput, match=r"net\.pth"):
+            read_weights(path)
+    for place in range(0, 400, 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with contextlib.suppress(BadInput):  # where nothing but a number changed it is read
+            read_weights(path)
+    arrays = tmp_path / "net.npz"
+    np.savez(arrays, a=np.zeros(3))
+    raw = bytearray(arrays.read_bytes())
+    raw[6] |= 1
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    arrays.write_bytes(raw)
+    with pytest.raises(BadInput, match=r"net\.npz"):
+        read_weights(arrays)
+    with zipfile.ZipFile(arrays, "w") as archive:
+        archive.writestr("a.txt", "no array")
+    with pytest.raises(BadInput, match=r"net\.npz"):
+        read_weights(arrays)
+
+
+def test_weights_of_another_kind_of_number_are_told():
+    for dtype in (torch.complex64, torch.int8, torch.bool):
+        weights = {k: v.to(dtype) if "weight" in k else v for k, v in tiny_weights().items()}
+        with pytest.raises(BadInput, match=r"no floating-point numbers: .*weight is of"):
+            load_classifier(weights, arch=TINY, classes=ABC)
+
+
+def test_weights_whose_answers_are_no_numbers_are_told():
+    weights = {k: -v - 1 if k.endswith("running_var") else v for k, v in tiny_weights().items()}
+    with pytest.raises(BadInput, match="answers NaN or infinity to a black image"):
+        load_classifier(weights, arch=TINY, classes=ABC)
 
 
 def test_what_is_no_state_dict_is_said(tmp_path):

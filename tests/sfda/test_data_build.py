@@ -1,5 +1,6 @@
 """Making manifests from folders, zips and npz files."""
 
+import os
 import zipfile
 from collections import Counter
 
@@ -219,3 +220,16 @@ def test_every_deviation_from_a_template_is_named(photos, tmp_path):
         build(photos, tmp_path / "m.yaml", template=template(tmp_path, counts=31))
     with pytest.raises(BadInput, match="in its order"):
         build(photos, tmp_path / "m.yaml", template=template(tmp_path), classes=CLASSES[::-1])
+
+
+def test_names_that_no_table_can_hold_are_told_and_pipes_are_no_images(photos, tmp_path):
+    os.mkfifo(photos / "pipe.png")  # reading it would wait for ever
+    assert len(read_split(open_manifest(build(photos, tmp_path / "m.yaml")), "adapt")) == 30
+    for name in (b"caf\xe9.png", b"car\rriage.png"):
+        odd = os.fsencode(photos) + b"/" + name
+        with open(odd, "wb") as handle:
+            handle.write((photos / "ant" / "0.png").read_bytes())
+        with pytest.raises(BadInput, match=r"names are no UTF-8 text of one line: .*; rename them"):
+            build(photos, tmp_path / "odd.yaml")
+        os.unlink(odd)
+    assert not (tmp_path / "odd.yaml").exists()

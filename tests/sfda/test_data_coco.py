@@ -117,6 +117,22 @@ def test_labels_never_leave_an_unlabelled_manifest(tmp_path: Path) -> None:
         ),
         ({"images": "none"}, "it has no list `images`"),
         ({"annotations": [{"category_id": 7}]}, "an entry of `annotations` has no image_id"),
+        ({"annotations": [entry("2", 7, [0, 0, 2, 2])]}, "not listed: '2'; an id is a number or"),
+        (
+            {"annotations": [entry([1], 7, [0, 0, 2, 2])]},
+            "image_id of annotations is to be a whole",
+        ),
+        ({"annotations": [entry(1, 7.0, [0, 0, 2, 2])]}, "category_id of annotations is to be a"),
+        ({"annotations": [entry(1, 7, [0, 0, 10**400, 2])]}, "bbox is not four numbers"),
+        ({"annotations": [entry(1, 7, [0, 0, 2, 2], iscrowd="0")]}, "iscrowd is to be 0 or 1"),
+        (
+            {"images": [{"id": 0, "file_name": "0.png", "width": "30", "height": 20}]},
+            "width of 0.png is no number: '30'",
+        ),
+        (
+            {"images": [{"id": 0, "file_name": "0.png", "split": 1}]},
+            "split of 0.png is no text: 1",
+        ),
     ],
 )
 def test_every_mismatch_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -249,3 +265,40 @@ def test_labelled_batches_hold_boxes_and_a_single_image_is_a_batch() -> None:
         assert labels == batch.index.tolist()
     with pytest.raises(BadInput, match="5 images but 4 lists of boxes"):
         LabelledLoader(images, boxes[:4], spec, views_for(spec), batch_size=2, seed=0, device="cpu")
+
+
+def test_stated_sizes_are_those_of_the_images_or_none(tmp_path: Path) -> None:
+    """Boxes of a smaller picture would be cut off at its side."""
+    root, out = folder(tmp_path), tmp_path / "made.yaml"
+    given = document(annotations=[entry(0, 7, [2, 3, 25, 15])])
+    swapped = [image | {"width": 20, "height": 30} for image in given["images"]]
+    annotations = written(tmp_path, given | {"images": swapped})
+    said = r"another size than the annotations state: 0.png \(is 30 x 20, not 20 x 30\), 1.png"
+    with pytest.raises(BadInput, match=said):
+        build_manifest(root, problem="detection", annotations=annotations, out=out)
+    assert not out.exists()
+    for nothing in ({"width": 0, "height": 0}, {"width": None}, {}):
+        bare = [{"id": i, "file_name": f"{i}.png"} | nothing for i in range(4)]
+        annotations = written(tmp_path, given | {"images": bare})
+        made = build_manifest(root, problem="detection", annotations=annotations, out=out)
+        split = read_split(open_manifest(made), "test")
+        kept = [
+            split.boxes[n].boxes.tolist() for n in range(len(split)) if split.names[n] == "0.png"
+        ]
+        assert kept in ([], [[[2, 3, 27, 18]]])
+        assert check(made).ok
+        for file in tmp_path.glob("made.*"):
+            file.unlink()
+    build_manifest(root, problem="detection", annotations=written(tmp_path, given), out=out)
+    Image.new("RGB", (15, 10)).save(root / "0.png")
+    assert any("0.png (is 15 x 10, not 30 x 20)" in fault for fault in check(out).faults)
+
+
+def test_categories_may_have_ids_of_both_kinds(tmp_path: Path) -> None:
+    categories = [{"id": "b", "name": "dog"}, {"id": 7, "name": "cat"}]
+    given = document(categories=categories, annotations=[entry(0, 7, [2, 3, 9, 9])])
+    made = build_manifest(
+        folder(tmp_path), problem="detection", annotations=written(tmp_path, given),
+        out=tmp_path / "made.yaml",
+    )  # fmt: skip
+    assert open_manifest(made).classes == ("cat", "dog")

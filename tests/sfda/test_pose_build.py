@@ -124,3 +124,21 @@ def test_a_faulty_skeleton_is_named(tmp_path, text, said):
         file.write_text(text)
     with pytest.raises(BadInput, match=said):
         read_skeleton(file)
+
+
+def test_a_skeleton_that_counts_from_0_is_told(tmp_path):
+    category = CATEGORY | {"skeleton": [[0, 2]]}
+    with pytest.raises(
+        BadInput, match=r"names joints that it has not \(0\): they are counted from 1"
+    ):
+        made(tmp_path, [person(0, 0)], 6, category=category)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"area": "x"}, {"keypoints": ["a"] * 9}, {"keypoints": [None] * 9},
+     {"keypoints": [10**400] * 9}],
+)  # fmt: skip
+def test_joints_that_are_no_numbers_are_told(tmp_path, more):
+    with pytest.raises(BadInput, match="keypoints are not x, y, v of each joint: 3"):
+        made(tmp_path, [person(3, 0, **more)], 6)

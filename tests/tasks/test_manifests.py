@@ -5,8 +5,12 @@ import os
 import numpy as np
 import pytest
 import small
+import small_seg
 import yaml
+from PIL import Image
 
+from sfda.data.manifest import open_manifest
+from sfda.data.rows import inspect_split
 from sfda.errors import BadInput
 from tasks import manifests
 from tasks.manifests import class_map, class_shift
@@ -154,3 +158,24 @@ def test_classes_without_names_are_named_by_number(home, tmp_path):
     nameless = small.write(tmp_path, "b", bare, small.SOURCE, classes=None)
     with pytest.raises(BadInput, match="names no classes, and training needs them"):
         manifests.class_names(manifests.refer(nameless))
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_other_masks_in_the_same_files_are_other_labels(home, tmp_path, split):
+    path = small_seg.write(tmp_path, "target", small_seg.TARGET, seed=3)
+    ref = manifests.refer(path)
+    found = open_manifest(path)
+    split = split if split in found.splits else "test"
+    before = manifests.masks_digest(ref, split)
+    assert before == manifests.masks_digest(ref, split)
+    assert manifests.test_split(ref, split).masks == before
+    inspected, _ = inspect_split(found, split)
+    file = found.location / inspected.masks[0]
+    Image.fromarray(2 - np.asarray(Image.open(file)).clip(0, 2)).save(file)
+    assert manifests.refer(path) == ref, "the manifest does not tell"
+    assert manifests.masks_digest(ref, split) != before
+
+
+def test_labels_that_are_no_files_need_no_digest(home, target):
+    ref = manifests.refer(target)
+    assert manifests.masks_digest(ref, "test") is None

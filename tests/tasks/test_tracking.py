@@ -1,8 +1,12 @@
 """Runs end as they went, the registry keeps its history, and every refusal says what there is."""
 
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -13,6 +17,7 @@ from sfda.errors import BadInput
 from sfda.refs import ManifestRef, Version
 from tasks import register, tracking
 from tasks.models import locate, open_model, refer
+from tasks.tracking import registry
 
 
 def interrupt(key: str = "work", **params: object) -> str:
@@ -245,3 +250,57 @@ def test_what_a_deployed_model_needs_is_what_its_loader_imports():
              "segmentation_models_pytorch", "sklearn", "threadpoolctl"}  # fmt: skip
     assert not heavy & found
     assert {"torch", "torchvision", "numpy", "PIL", "pydantic", "safetensors"} <= found
+
+
+def test_a_model_that_was_half_fetched_is_fetched_again(registered, monkeypatch):
+    """From a server the copy comes over a file system's border, and can be cut short."""
+    uri = registered().uri
+    folder = registry.fetch(uri)
+    monkeypatch.setattr(registry, "store_uri", lambda: "http://elsewhere")
+    given: list[Path] = []
+
+    def download(**_: Any) -> str:
+        place = Path(tempfile.mkdtemp()) / "model"
+        shutil.copytree(folder, place)
+        given.append(place)
+        return str(place)
+
+    monkeypatch.setattr(registry.mlflow.artifacts, "download_artifacts", download)
+    moved = shutil.move
+
+    def cut(source: Any, target: Any) -> str:
+        Path(target).mkdir(parents=True)
+        (Path(target) / "weights.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry.shutil, "move", cut)
+    with pytest.raises(KeyboardInterrupt):
+        registry.fetch(uri)
+    monkeypatch.setattr(registry.shutil, "move", moved)
+    kept = registry.fetch(uri)
+    assert {p.name for p in kept.iterdir()} == {p.name for p in Path(folder).iterdir()}
+    assert registry.fetch(uri) == kept
+    assert len(given) == 2
+    assert [p.name for p in kept.parent.iterdir()] == [kept.name], "nothing is left beside it"
+
+
+def test_a_champion_that_comes_while_the_old_one_is_scored_is_scored_too(registered, monkeypatch):
+    register.crown_if_first(registered())
+    best, worse = registered(), registered()
+    seen: list[str] = []
+
+    def verdict(found: Version, *_: Any) -> tuple[str, bool]:
+        champion = tracking.by_alias("toy", "champion")
+        seen.append(champion.version)
+        if len(seen) == 1:  # another machine promotes meanwhile
+            tracking.set_champion(best, ["1", best.version])
+        return f"against {champion.version}", champion.version == "1"
+
+    monkeypatch.setattr(register, "_verdict", verdict)
+    monkeypatch.setattr(register, "create_markdown_artifact", lambda *_, **__: None)
+    with tracking.run("job", key="k", tags={}, params={}) as run_id:
+        promoted = register.promote_if_better.fn(worse, None, None, None, True, run_id)
+    assert seen == ["1", best.version]
+    assert not promoted
+    assert tracking.champions("toy") == ["1", best.version]
+    assert tracking.client().get_run(run_id).data.tags["verdict"] == f"against {best.version}"

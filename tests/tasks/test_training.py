@@ -345,3 +345,25 @@ def test_a_budget_that_ends_with_the_last_step_of_an_epoch_keeps_the_epoch(train
     assert outcome(found) == outcome(training(make("shot"), "whole").run())[:1]
     assert found.cut is not None
     assert "after 1 of" in found.cut
+
+
+def test_a_budget_ends_a_run_whose_epochs_have_one_step(training):
+    made = training(make("shot"), budget=6.5, now=Watch())
+    batches = made.batches
+    made.batches = OneStep(batches)
+    found = made.run()
+    assert found.cut is not None
+    assert 1 <= len(made.history) < EPOCHS
+
+
+class OneStep:
+    """The first batch of every epoch."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def steps(self, rows=None):
+        return 1
+
+    def epoch(self, epoch, rows=None):
+        yield next(iter(self.batches.epoch(epoch, rows)))
