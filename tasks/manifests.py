@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import filecmp
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +38,7 @@ from sfda.errors import BadInput
 from sfda.folders import data_folder
 from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef
 from sfda.types import UNKNOWN, Regime, TargetInfo
-from tasks.home import decoded_folder, home
+from tasks.home import decoded_folder, disk_errors, home, one_at_a_time
 from tasks.known_answers import carry, newest_version
 from tasks.progress import Progress
 
@@ -132,18 +135,36 @@ def as_manifest(target: str, problem: Callable[[], str]) -> str:
     """A manifest's path; for a folder of images one without labels is made below home, with the
     answers that people have given about it.
 
-    `problem` tells what it is for, which takes a look at the model. Raises BadInput.
+    It lies under the digest of what it says: a job that runs keeps the one that it began with,
+    whatever comes into the folder meanwhile. `problem` tells what it is for, which takes a look at
+    the model. Raises BadInput.
     """
     if not Path(target).is_dir():
         return target
     folder = Path(target).absolute()
     place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    out = home() / "manifests" / f"{folder.name}-{place}.yaml"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    kind, version = cast("Any", problem()), newest_version(out)
-    build_manifest(folder, problem=kind, out=out, version=version)
-    carry(out)
-    return str(out)
+    above, name, kind = home() / "manifests", f"{folder.name}-{place}", cast("Any", problem())
+    with disk_errors(f"the manifest of {folder} in {above}"):
+        above.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=above, prefix=".making.") as scratch:
+            part = Path(scratch, "whole")
+            part.mkdir()
+            made = build_manifest(folder, problem=kind, out=part / f"{name}.yaml")
+            if (version := newest_version(made)) > 1:
+                build_manifest(folder, problem=kind, out=made, version=version)
+            carry(made)
+            kept = above / f"{name}-{file_digest(made)[:12]}"
+            with one_at_a_time(kept):
+                if not _is_there(part, kept):
+                    shutil.rmtree(kept, ignore_errors=True)
+                    part.rename(kept)
+    return str(kept / made.name)
+
+
+def _is_there(part: Path, kept: Path) -> bool:
+    """Whether all files of `part` lie in `kept` as they are."""
+    files = [path.relative_to(part) for path in part.rglob("*") if path.is_file()]
+    return all((kept / f).is_file() and filecmp.cmp(part / f, kept / f, False) for f in files)
 
 
 def open_split(manifest: Manifest, split: str, spec: InputSpec) -> Opened:

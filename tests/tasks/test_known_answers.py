@@ -155,12 +155,13 @@ def test_a_folder_asked_about_again_is_the_next_version(
         assert content(new) == content(one)
         return
     second = Path(as_manifest(str(folder), lambda: "classification"))
-    assert second == first
+    assert second != first, "a job may still run with the first"
     assert open_manifest(second).version == 2
     assert content(second) == content(one)
-    document = yaml.safe_load(first.read_text()) | {"classes": list(classes)}
-    first.write_text(yaml.safe_dump(document))
-    two = answered(first, [4], tmp_path / "ask2")
+    assert Path(as_manifest(str(folder), lambda: "classification")) == second
+    document = yaml.safe_load(second.read_text()) | {"classes": list(classes)}
+    second.write_text(yaml.safe_dump(document))
+    two = answered(second, [4], tmp_path / "ask2")
     assert two.name.endswith(".v3.yaml")
     assert sorted(content(two)) == [1, 3, 4]
     known = json.loads(next((home / "answers").iterdir()).read_text())

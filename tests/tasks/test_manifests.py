@@ -179,3 +179,26 @@ def test_other_masks_in_the_same_files_are_other_labels(home, tmp_path, split):
 def test_labels_that_are_no_files_need_no_digest(home, target):
     ref = manifests.refer(target)
     assert manifests.masks_digest(ref, "test") is None
+
+
+def test_a_job_keeps_the_manifest_that_it_began_with(home, tmp_path):
+    """Another look at the folder, for another problem or with more images, makes another."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    for n in range(3):
+        Image.new("RGB", (8, 8), (n, 0, 0)).save(folder / f"{n}.png")
+    first = manifests.as_manifest(str(folder), lambda: "classification")
+    ref = manifests.refer(first)
+    assert manifests.as_manifest(str(folder), lambda: "classification") == first
+    other = manifests.as_manifest(str(folder), lambda: "detection")
+    Image.new("RGB", (8, 8)).save(folder / "3.png")
+    more = manifests.as_manifest(str(folder), lambda: "classification")
+    assert len({first, other, more}) == 3
+    assert manifests.open_ref(ref).problem == "classification"
+    assert [open_manifest(path).splits["adapt"].count for path in (first, other, more)] == [3, 3, 4]
+    rows = manifests.open_ref(ref).rows_path(open_manifest(first).splits["adapt"])
+    rows.write_text("file\n")  # what was spoilt is made anew
+    (folder / "3.png").unlink()
+    assert manifests.as_manifest(str(folder), lambda: "classification") == first
+    assert rows.read_text() != "file\n"
+    assert not list((home / "manifests").glob(".making*"))

@@ -14,6 +14,7 @@ from sfda.data.bundle import network_digest
 from sfda.data.predictions import keep_predictions, replaying, verify_predictions
 from sfda.errors import BadInput
 from sfda.types import Seen
+from tasks import predict
 
 
 class Counted:
@@ -136,3 +137,25 @@ def test_a_scan_that_breaks_off_leaves_nothing_and_spoils_nothing(tmp_path, imag
             keep(breaks, tmp_path / folder, 48)
     verify_predictions(ref)
     assert not (tmp_path / "new").exists()
+
+
+def test_answers_take_their_place_when_all_are_there(tmp_path):
+    out = tmp_path / "out"
+
+    def write(masks: list[str], fault: Exception | None = None) -> None:
+        with predict._whole_in(out) as part:
+            (part / "masks").mkdir()
+            for name in masks:
+                (part / "masks" / name).write_text(name)
+            if fault:
+                raise fault
+            (part / "predictions.csv").write_text(",".join(masks))
+
+    write(["a", "b"])
+    with pytest.raises(OSError, match="full"):
+        write(["c"], OSError("full"))
+    assert sorted(path.name for path in out.iterdir()) == ["masks", "predictions.csv"]
+    assert sorted(path.name for path in (out / "masks").iterdir()) == ["a", "b"]
+    write(["c"])
+    assert [path.name for path in (out / "masks").iterdir()] == ["c"]
+    assert (out / "predictions.csv").read_text() == "c"
