@@ -79,7 +79,6 @@ def watch(
         import logging
 
         from flows.parameters import seconds_of
-        from sfda.errors import BadInput
 
         pause = seconds_of(every) or 0.0
         given = _parameters(
@@ -90,9 +89,9 @@ def watch(
         while True:
             try:
                 _look(out, given)
-            except BadInput as error:
+            except Exception as error:
                 if done == 0:
-                    raise  # a wrong call; later it is the target that has gone wrong
+                    raise  # a wrong call; later it is the target or a server that has gone wrong
                 logging.getLogger("sfda").error("%s; the next look is in %s", error, every)
             done += 1
             if looks is not None and done >= looks:

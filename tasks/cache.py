@@ -88,7 +88,11 @@ def _references(value: Any) -> Iterator[dict[str, Any]]:
         except ValueError:
             return
     if isinstance(value, dict):
-        if value.get("picture") or any(name.endswith("sha256") for name in value):
+        if (
+            value.get("picture")
+            or value.get("panel")
+            or any(name.endswith("sha256") for name in value)
+        ):
             yield value
         for part in value.values():
             yield from _references(part)
@@ -98,8 +102,8 @@ def _references(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _unchanged(reference: dict[str, Any]) -> bool:
-    if picture := reference.get("picture"):
-        return Path(picture).is_file()
+    if pictures := [file for kind in ("picture", "panel") if (file := reference.get(kind))]:
+        return all(Path(file).is_file() for file in pictures)
     if weights := reference.get("weights"):
         try:
             found: str = bundle_digest(Path(weights))

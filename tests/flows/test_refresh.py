@@ -15,6 +15,7 @@ from asking import exported
 from conftest import Home, Said, World, flow_artifacts, sfda
 from PIL import Image
 
+from flows import watch_commands
 from sfda.data.manifest import open_manifest, read_split
 from sfda.errors import BadInput
 from tasks import tracking
@@ -232,16 +233,28 @@ def test_a_second_look_at_the_same_time_does_nothing(world: World, home: Home):
     assert look(world, folder).json["outcome"] == "adapted"
 
 
-def test_watch_looks_again_and_survives_a_fault(world: World, home: Home):
+def test_watch_looks_again_and_survives_a_fault(
+    world: World, home: Home, monkeypatch: pytest.MonkeyPatch
+):
     folder = home.path / "watched"
     put_images(folder, 0, 9)
+    really, looks = watch_commands._look, []
+
+    def unlucky(*given: object) -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            raise RuntimeError("the database is locked")
+        really(*given)
+
+    monkeypatch.setattr(watch_commands, "_look", unlucky)
     said = sfda(
         "watch", folder, "--source", world.bundle, "--name", "toy", "--method", "bn", "--every",
-        "1s", "--looks", "2", "--json",
+        "1s", "--looks", "3", "--json",
     )  # fmt: skip
     assert said.code == 0, said.err
     lines = [json.loads(line)["outcome"] for line in said.out.splitlines()]
     assert lines == ["adapted", "unchanged"]
+    assert "the database is locked; the next look is in 1s" in said.err
 
 
 def test_answers_about_a_folder_stay_with_it(world: World, home: Home):

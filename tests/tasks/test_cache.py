@@ -130,10 +130,11 @@ def test_altered_and_deleted_predictions_are_seen(tmp_path, name, spoil):
     assert not intact(ref.model_dump())
 
 
-def test_a_deleted_picture_is_seen(tmp_path):
+@pytest.mark.parametrize("kind", ["picture", "panel"])
+def test_a_deleted_picture_is_seen(tmp_path, kind):
     picture = tmp_path / "p.png"
     picture.write_bytes(b"png")
-    kept = SideBySide(split="test", source=None, adapted=None, picture=str(picture)).model_dump()
+    kept = SideBySide(split="test", source=None, adapted=None, **{kind: str(picture)}).model_dump()
     assert intact(kept)
     picture.unlink()
     assert not intact(kept)
