@@ -196,7 +196,7 @@ def test_the_loss_counts_sure_pixels_alone_and_is_zero_on_the_graph_without_any(
     assert both.item() == pytest.approx((found.item() + second) / 2)
     weights = torch.tensor([1.0, 3.0])
     weighted = segmentation.loss(Fixed(), logits, torch.tensor([[[0, 1]]]), weights=weights)
-    assert weighted["class"].item() == pytest.approx((found.item() + 3 * second) / 4)
+    assert weighted["class"].item() == pytest.approx((found.item() + 3 * second) / 2)
     nothing = segmentation.loss(Fixed(), logits, torch.full((1, 1, 2), UNSURE))["class"]
     assert nothing.item() == 0
     nothing.backward()
