@@ -160,7 +160,10 @@ class Served:
             except urllib.error.HTTPError as error:
                 if error.code != 503:  # SQLite is busy; Prefect's own client tries again, too
                     raise
-                time.sleep(1)
+            except TimeoutError:
+                if data is not None:  # it may have been heard
+                    raise
+            time.sleep(1)
         raise AssertionError(f"{path}: busy")
 
     def start(self, deployment: str, **parameters: Any) -> str:
