@@ -47,7 +47,6 @@ DAMAGED = (
     EOFError,
     LookupError,
     MemoryError,
-    NotImplementedError,
     OSError,
     RuntimeError,
     TypeError,
@@ -86,7 +85,7 @@ def check_finite(weights: Mapping[str, Tensor], origin: Path | str) -> None:
             for name, value in weights.items()
             if value.is_floating_point() and not torch.isfinite(value).all()
         ]
-    except (NotImplementedError, RuntimeError) as error:  # of four bits, for example
+    except RuntimeError as error:  # of four bits, for example
         raise BadInput(f"{origin} holds numbers that cannot be computed with: {error}") from None
     if bad:
         raise BadInput(f"NaN or infinite weights in {origin}: {', '.join(bad)}")

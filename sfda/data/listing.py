@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,7 +134,10 @@ def _slices(path: Path, key: str) -> list[str]:
 
 def _is_pipe(path: Path) -> bool:
     """Whether reading it could wait for ever; a link to nothing is told of as a missing image."""
-    return path.exists() and not path.is_file()
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _is_text(name: str) -> bool:
