@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 
-from tasks.home import DEFAULTS
+from tasks.prefect_runtime.home import DEFAULTS
 
 for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)

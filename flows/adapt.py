@@ -7,8 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.attempts import refuse_endless
-from flows.parameters import (
+from flows.form import (
     AdaptResult,
     Duration,
     Epochs,
@@ -19,19 +18,21 @@ from flows.parameters import (
     seconds_of,
     short,
 )
+from sfda.adaptation.plan import AdaptPlan, make_plan
+from sfda.building_blocks.device import DeviceName, resolve
 from sfda.config import merged
+from sfda.loading import opened as manifests
 from sfda.refs import LabelledSplit, ModelRef, Views
-from sfda.schedule import Schedule
-from tasks import manifests, tracking
+from sfda.settings import Schedule
+from tasks import tracking
 from tasks.adapt import adapt_to_target, log_confinement
-from tasks.device import DeviceName, resolve
 from tasks.evaluate import evaluate, log_report, reference
 from tasks.import_model import import_source
-from tasks.models import refer
-from tasks.plans import AdaptPlan, make_plan
+from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.register import promote_if_better, register, report_tag
 from tasks.select import select
+from tasks.tracking.models import refer
 
 
 def _title() -> str:

@@ -13,8 +13,7 @@ from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
 from flows.adapt import adapt
-from flows.attempts import refuse_endless
-from flows.parameters import (
+from flows.form import (
     AdaptResult,
     Duration,
     Epochs,
@@ -27,15 +26,17 @@ from flows.parameters import (
     short,
 )
 from flows.query_labels import ask_people
-from sfda.data.answering import take_answers
-from sfda.data.requests import FILE, read_request
+from sfda.annotation import carry_over as known_answers
+from sfda.annotation.request import FILE, read_request
+from sfda.annotation.take import take_answers
+from sfda.annotation.waiting import forget
+from sfda.building_blocks.device import DeviceName, resolve
 from sfda.errors import BadInput
-from sfda.folders import data_folder
-from tasks import known_answers, manifests
-from tasks.device import DeviceName, resolve
-from tasks.home import home
-from tasks.models import refer
-from tasks.requests import forget
+from sfda.loading import opened as manifests
+from sfda.state_folder import data_folder
+from tasks.prefect_runtime.attempts import refuse_endless
+from tasks.prefect_runtime.home import home
+from tasks.tracking.models import refer
 
 WEEK = "7d"
 MANIFESTS = (".yaml", ".yml")

@@ -8,11 +8,14 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows.parameters import ComparedName, Epochs, Seed, ValidatorName, short
+from flows.form import ComparedName, Epochs, Seed, ValidatorName, short
+from sfda.adaptation.plan import AdaptPlan, make_plan
+from sfda.adaptation.supervised import BOUND
+from sfda.building_blocks.device import DeviceName, resolve
 from sfda.config import Config
+from sfda.loading import opened as manifests
 from sfda.refs import Adaptation, LabelledSplit, ManifestRef, ModelRef, PredictionsRef, Views
-from sfda.source import BOUND
-from tasks import manifests, tracking
+from tasks import tracking
 from tasks.adapt import adapt_to_target
 from tasks.compare import Epochs as EpochMetrics
 from tasks.compare import (
@@ -26,12 +29,10 @@ from tasks.compare import (
     summaries,
     table,
 )
-from tasks.device import DeviceName, resolve
 from tasks.import_model import import_source
-from tasks.models import refer
-from tasks.plans import AdaptPlan, make_plan
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.select import select
+from tasks.tracking.models import refer
 from tasks.train_source import TrainPlan, make_train_plan, spec_of, train
 
 

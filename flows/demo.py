@@ -13,18 +13,18 @@ from typing import Any
 
 from flows import presets
 from flows.adapt import adapt
-from flows.parameters import AdaptResult
+from flows.form import AdaptResult
 from flows.train_prior import train_prior
 from flows.train_source import train_source
 from sfda.config import Config
-from sfda.data.digits import write_demo as write_digits
-from sfda.data.figures import write_demo as write_figures
-from sfda.data.scenes import write_demo as write_scenes
-from sfda.data.shapes import write_demo as write_shapes
-from sfda.problems import det_own
-from sfda.problems.detection import views_for
-from sfda.problems.pose import VIEWS
-from tasks.home import home
+from sfda.demo.digits import write_demo as write_digits
+from sfda.demo.figures import write_demo as write_figures
+from sfda.demo.scenes import write_demo as write_scenes
+from sfda.demo.trays import write_demo as write_shapes
+from sfda.networks import own_detector as det_own
+from sfda.problems.detection.network import views_for
+from sfda.problems.pose.network import VIEWS
+from tasks.prefect_runtime.home import home
 
 
 class DemoResult(Config):

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from flows.adapt import adapt
 from flows.ask_and_adapt import ask_and_adapt
 from flows.compare import compare
-from flows.parameters import Duration, seconds_of
+from flows.form import Duration, seconds_of
 from flows.promote import promote, rollback
 from flows.query_labels import query
 from flows.refresh_target import refresh_target

@@ -10,27 +10,28 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows.parameters import MethodName, QueryName, Seed, short
+from flows.form import MethodName, QueryName, Seed, short
+from sfda.adaptation.plan import kind_of, make_plan
+from sfda.annotation.request import Request
+from sfda.annotation.simulated import answer_from_labels
+from sfda.annotation.take import take_answers
+from sfda.annotation.waiting import note
+from sfda.building_blocks.device import DeviceName, resolve
 from sfda.config import Config
-from sfda.data.answering import take_answers
-from sfda.data.requests import Request
 from sfda.errors import BadInput
-from sfda.folders import data_folder
-from sfda.pictures import label_curve
+from sfda.loading import opened as manifests
 from sfda.refs import ManifestRef, ModelRef, Views
-from tasks import manifests, tracking
+from sfda.report.pictures import label_curve
+from sfda.state_folder import data_folder
+from tasks import tracking
 from tasks.adapt import adapt_to_target
-from tasks.annotator import answer_from_labels
-from tasks.cache import code_digest
-from tasks.device import DeviceName, resolve
 from tasks.evaluate import evaluate_model, reference
 from tasks.import_model import import_source
-from tasks.models import refer
-from tasks.plans import kind_of, make_plan
+from tasks.prefect_runtime.cache import code_digest
 from tasks.pseudo_label import pseudo_label
 from tasks.query_labels import make_query_plan, query_labels, read_budget, request_text
-from tasks.requests import note
 from tasks.select import select
+from tasks.tracking.models import refer
 
 
 def _title() -> str:
@@ -219,7 +220,7 @@ def rounds_table(rows: list[dict[str, Any]], floor: dict[str, float]) -> str:
     """Means and deviations over the seeds, in percent, a column a budget."""
     from statistics import fmean, stdev
 
-    from sfda.metrics import main_metric
+    from sfda.problems.classification.metrics import main_metric
 
     metric = "overall_accuracy" if "overall_accuracy" in floor else main_metric(floor)
     budgets = sorted({row["labels"] for row in rows})

@@ -14,8 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.adapt import adapt
-from flows.attempts import refuse_endless
-from flows.parameters import (
+from flows.form import (
     AdaptResult,
     Duration,
     Epochs,
@@ -25,13 +24,7 @@ from flows.parameters import (
     name_of,
     short,
 )
-from sfda.config import Config
-from sfda.data.growing import Change
-from sfda.drift import Drift
-from sfda.refs import ManifestRef, ModelRef
-from tasks import manifests, tracking
-from tasks.device import DeviceName, resolve
-from tasks.growing import (
+from sfda.adaptation.target_versions import (
     Kept,
     Look,
     Policy,
@@ -43,8 +36,16 @@ from tasks.growing import (
     rewritten,
     target_folder,
 )
-from tasks.models import refer
+from sfda.building_blocks.device import DeviceName, resolve
+from sfda.config import Config
+from sfda.decision.drift import Drift
+from sfda.loading import opened as manifests
+from sfda.manifests.growing import Change
+from sfda.refs import ManifestRef, ModelRef
+from tasks import tracking
+from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.pseudo_label import pseudo_label
+from tasks.tracking.models import refer
 
 log = logging.getLogger("sfda")
 EVENT = "sfda.manifest.updated"

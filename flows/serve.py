@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flows.ui import servers
+from tasks.prefect_runtime.pages import servers
 
 HEARTBEAT = 30  # seconds, the least that Prefect allows
 
@@ -32,8 +32,8 @@ def serve(
         from prefect.exceptions import TerminationSignal
         from prefect.runner import Runner
 
-        from flows.automations import install
         from flows.deployments import deployments, read_jobs
+        from tasks.prefect_runtime.automations import install
 
         found = deployments(read_jobs(jobs) if jobs else ())
         installed = install(notify)

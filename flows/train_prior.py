@@ -9,15 +9,15 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.parameters import Seed, name_of, short
+from flows.form import Seed, name_of, short
 from sfda.config import Config
-from sfda.data.digests import file_digest
 from sfda.errors import BadInput
-from sfda.prior_training import PriorConfig, PriorReport
+from sfda.manifests.digests import file_digest
+from sfda.problems.pose.prior_training import PriorConfig, PriorReport
 from sfda.refs import Version
 from tasks import tracking
-from tasks.models import refer
 from tasks.register import crown_if_first, register
+from tasks.tracking.models import refer
 from tasks.train_prior import add_prior
 
 log = logging.getLogger("sfda")

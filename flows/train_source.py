@@ -8,13 +8,14 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.parameters import Epochs, Seed, name_of, short
+from flows.form import Epochs, Seed, name_of, short
+from sfda.building_blocks.device import DeviceName, resolve
 from sfda.config import Config
+from sfda.loading import opened as manifests
 from sfda.refs import InputSpec, ModelRef, Report, Version, Views
-from tasks import manifests, tracking
-from tasks.device import DeviceName, resolve
-from tasks.models import refer
+from tasks import tracking
 from tasks.register import crown_if_first, register
+from tasks.tracking.models import refer
 from tasks.train_source import add_card, make_train_plan, spec_for, train, trained_model
 
 

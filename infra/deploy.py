@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.automations import START, install
 from flows.deployments import deploy_jobs, read_jobs
 from sfda.errors import BadInput
+from tasks.prefect_runtime.automations import START, install
 
 HERE = Path(__file__).parent
 POOLS = {"gpu": "process", "cpu": "process"}

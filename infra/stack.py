@@ -26,8 +26,8 @@ from pathlib import Path
 
 from bucket import BUCKET, make_bucket
 
-from flows.ui import free_port
-from tasks.home import DEFAULTS
+from tasks.prefect_runtime.home import DEFAULTS
+from tasks.prefect_runtime.pages import free_port
 
 SECRETS = {
     "PGPASSWORD": "PostgreSQL, user sfda",

@@ -8,17 +8,18 @@ from typing import Literal
 import torch
 from prefect import task
 
+from sfda.adaptation.plan import AdaptPlan
+from sfda.adaptation.worker import Order
+from sfda.building_blocks.device import DeviceName, choose
+from sfda.loading import opened as manifests
 from sfda.refs import Adaptation, Confinement, ManifestRef, ModelRef, PredictionsRef
-from tasks import manifests, tracking
-from tasks.adapting import Order
-from tasks.cache import SameWork, code_digest, key_of
-from tasks.confined import adapt_confined
-from tasks.device import DeviceName, choose
-from tasks.home import home, one_at_a_time
-from tasks.models import locate, open_model
-from tasks.plans import AdaptPlan
-from tasks.retry import SERVERS
-from tasks.watching import RunWatch
+from sfda.sandbox.process import adapt_confined
+from tasks import tracking
+from tasks.prefect_runtime.cache import SameWork, code_digest, key_of
+from tasks.prefect_runtime.home import home, one_at_a_time
+from tasks.prefect_runtime.retry import SERVERS
+from tasks.tracking.models import locate, open_model
+from tasks.tracking.watch import RunWatch
 
 
 @task(

@@ -9,14 +9,14 @@ from typing import Any
 
 from prefect import task
 
+from sfda.adaptation.supervised import BOUND
+from sfda.building_blocks.device import DeviceName
 from sfda.config import Config
-from sfda.metrics import main_metric, score_of
+from sfda.problems.classification.metrics import main_metric, score_of
 from sfda.refs import Adaptation, LabelledSplit, ManifestRef, Metrics, ModelRef, Report
-from sfda.source import BOUND
-from tasks.cache import SameWork
-from tasks.device import DeviceName
 from tasks.evaluate import evaluate_model, evaluate_thresholds
-from tasks.retry import SERVERS
+from tasks.prefect_runtime.cache import SameWork
+from tasks.prefect_runtime.retry import SERVERS
 
 CLOSED = ("overall_accuracy", "macro_accuracy")
 OPEN = ("h_score", "os_star", "unk", "os")

@@ -10,12 +10,13 @@ from types import MappingProxyType
 from prefect import task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
-from sfda.data.bundle import read_spec
-from sfda.data.loaders import labelled_scan
+from sfda.building_blocks.device import DeviceName, choose, place
+from sfda.decision.evaluation import report
 from sfda.errors import BadInput
-from sfda.evaluate import report
-from sfda.metrics import score_of
-from sfda.pictures import side_by_side
+from sfda.loading import opened as manifests
+from sfda.loading.opened import Opened
+from sfda.loading.scan import labelled_scan
+from sfda.problems.classification.metrics import score_of
 from sfda.refs import (
     Candidate,
     LabelledSplit,
@@ -25,18 +26,18 @@ from sfda.refs import (
     Report,
     SideBySide,
 )
-from tasks import manifests, tracking
-from tasks.box_panels import draw_box_panel
-from tasks.cache import SameWork, key_of
-from tasks.device import DeviceName, choose, place
-from tasks.home import disk_errors, home
-from tasks.manifests import Opened
-from tasks.models import locate, open_model
-from tasks.panels import draw_panel
-from tasks.pose_panels import draw_pose_panel
-from tasks.reports import make_reporter
-from tasks.retry import SERVERS
+from sfda.report.detection_panel import draw_box_panel
+from sfda.report.pictures import side_by_side
+from sfda.report.pose_panel import draw_pose_panel
+from sfda.report.reports import make_reporter
+from sfda.report.segmentation_panel import draw_panel
+from sfda.weights.bundle import read_spec
+from tasks import tracking
+from tasks.prefect_runtime.cache import SameWork, key_of
+from tasks.prefect_runtime.home import disk_errors, home
+from tasks.prefect_runtime.retry import SERVERS
 from tasks.shards import looks
+from tasks.tracking.models import locate, open_model
 
 PANELS: Mapping[str, Callable[..., bytes]] = MappingProxyType(
     {"segmentation": draw_panel, "detection": draw_box_panel, "pose": draw_pose_panel}

@@ -10,22 +10,20 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from torch import nn
 
-from sfda.card import missing
-from sfda.data.bundle import write_bundle
-from sfda.data.cards import read_card
-from sfda.data.checkpoints import (
-    load_classifier,
-    load_detector,
-    load_pose,
-    load_segmenter,
-    read_weights,
-)
 from sfda.errors import BadInput
+from sfda.problems.classification.card import missing
+from sfda.problems.classification.weights import load_classifier
+from sfda.problems.detection.weights import load_detector
+from sfda.problems.pose.weights import load_pose
+from sfda.problems.segmentation.weights import load_segmenter
 from sfda.refs import InputSpec, ModelRef, ModelSpec, Problem, Skeleton
-from tasks import models
-from tasks.cache import key_of
-from tasks.home import disk_errors, home
-from tasks.retry import SERVERS
+from sfda.weights.bundle import write_bundle
+from sfda.weights.checkpoints import read_weights
+from sfda.weights.source_card import read_card
+from tasks.prefect_runtime.cache import key_of
+from tasks.prefect_runtime.home import disk_errors, home
+from tasks.prefect_runtime.retry import SERVERS
+from tasks.tracking import models
 
 
 @task(name="import of the source model", **SERVERS)

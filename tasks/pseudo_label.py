@@ -10,19 +10,19 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from sfda.data.det_predictions import keep_boxes
-from sfda.data.pose_predictions import keep_poses
-from sfda.data.predictions import keep_predictions
-from sfda.data.seg_predictions import keep_masks
+from sfda.building_blocks.device import DeviceName, choose, place
+from sfda.inference.detection_predictions import keep_boxes
+from sfda.inference.pose_predictions import keep_poses
+from sfda.inference.predictions import keep_predictions
+from sfda.inference.segmentation_predictions import keep_masks
+from sfda.loading import opened as manifests
+from sfda.loading.opened import ClassShift
 from sfda.refs import ManifestRef, ModelRef, PredictionsRef
-from tasks import manifests
-from tasks.cache import SameWork, key_of
-from tasks.device import DeviceName, choose, place
-from tasks.home import disk_errors, home, one_at_a_time
-from tasks.manifests import ClassShift
-from tasks.models import open_model
-from tasks.retry import SERVERS
+from tasks.prefect_runtime.cache import SameWork, key_of
+from tasks.prefect_runtime.home import disk_errors, home, one_at_a_time
+from tasks.prefect_runtime.retry import SERVERS
 from tasks.shards import looks
+from tasks.tracking.models import open_model
 
 KEEP: Mapping[str, Callable[..., PredictionsRef]] = MappingProxyType(
     {"segmentation": keep_masks, "detection": keep_boxes, "pose": keep_poses}

@@ -16,29 +16,28 @@ from PIL import Image
 from prefect import task
 
 from sfda import plugins
+from sfda.annotation.request import FILE, Guess, Request, WantedRow, image_name
+from sfda.annotation.request_files import documents
+from sfda.building_blocks.device import DeviceName, choose, place
 from sfda.config import Config, merged
-from sfda.data.loaders import scan
-from sfda.data.manifest import Split
-from sfda.data.masks import IGNORE
-from sfda.data.people import CropReader, file_of
-from sfda.data.posing import Pose
-from sfda.data.readers import BROKEN
-from sfda.data.request_files import documents
-from sfda.data.requests import FILE, Guess, Request, WantedRow, image_name
-from sfda.data.scans import at_once
-from sfda.data.schema import Manifest
-from sfda.data.summaries import WHOLE, keep_summaries
-from sfda.data.volumes import slice_of
 from sfda.errors import BadInput
+from sfda.formats.keypoints import CropReader, file_of
+from sfda.formats.masks import IGNORE
+from sfda.formats.readers import BROKEN
+from sfda.formats.volumes import slice_of
+from sfda.inference.pose import Pose
+from sfda.inference.split import look_at
+from sfda.inference.summaries import WHOLE, keep_summaries
+from sfda.loading import opened as manifests
+from sfda.loading.scan import at_once, scan
+from sfda.manifests.rows import Split
+from sfda.manifests.schema import Manifest
 from sfda.queries._base import Before, Pool, Query
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
 from sfda.types import UNKNOWN
-from tasks import manifests
-from tasks.device import DeviceName, choose, place
-from tasks.home import disk_errors, home
-from tasks.looking import look_at
-from tasks.models import open_model
-from tasks.retry import SERVERS
+from tasks.prefect_runtime.home import disk_errors, home
+from tasks.prefect_runtime.retry import SERVERS
+from tasks.tracking.models import open_model
 
 log = logging.getLogger("sfda")
 SHOWN = 0.3  # score from which a box is shown to people

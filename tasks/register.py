@@ -11,17 +11,17 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from sfda.data.bundle import read_spec
-from sfda.data.cards import FILE as CARD
+from sfda.building_blocks.device import DeviceName
 from sfda.errors import BadInput
-from sfda.metrics import main_metric
+from sfda.problems.classification.metrics import main_metric
 from sfda.refs import ManifestRef, ModelRef, SideBySide, Version
+from sfda.weights.bundle import read_spec
+from sfda.weights.source_card import FILE as CARD
 from tasks import tracking
-from tasks.device import DeviceName
 from tasks.evaluate import evaluate_model
-from tasks.home import home, one_at_a_time
-from tasks.models import locate, refer
-from tasks.retry import SERVERS
+from tasks.prefect_runtime.home import home, one_at_a_time
+from tasks.prefect_runtime.retry import SERVERS
+from tasks.tracking.models import locate, refer
 
 NEEDS = {"smp": ("segmentation-models-pytorch",), "mmdet": ("mmdet", "mmcv-lite")}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
+from sfda.adaptation.run_folder import best_epoch
 from sfda.refs import Adaptation, Candidate
 from tasks import tracking
-from tasks.retry import SERVERS
-from tasks.training import best_epoch
-from tasks.watching import log_history
+from tasks.prefect_runtime.retry import SERVERS
+from tasks.tracking.watch import log_history
 
 
 @task(name="choice", **SERVERS)

@@ -19,16 +19,16 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from sfda.building_blocks.device import DeviceName, choose, place
 from sfda.errors import BadInput
+from sfda.inference.split import Look, look_at, read_parts, spans, write_part
+from sfda.loading import opened as manifests
+from sfda.loading.opened import Opened
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
-from tasks import manifests
-from tasks.cache import code_digest, key_of
-from tasks.device import DeviceName, choose, place
-from tasks.home import home, one_at_a_time
-from tasks.looking import Look, look_at, read_parts, spans, write_part
-from tasks.manifests import Opened
-from tasks.models import open_model
-from tasks.retry import SERVERS
+from tasks.prefect_runtime.cache import code_digest, key_of
+from tasks.prefect_runtime.home import home, one_at_a_time
+from tasks.prefect_runtime.retry import SERVERS
+from tasks.tracking.models import open_model
 
 RUNNERS = ("threads", "ray", "dask")
 

@@ -10,20 +10,20 @@ import torch
 from prefect import task
 from safetensors.torch import save
 
-from sfda.data.bundle import write_bundle
-from sfda.data.coco import images_of, read_coco
-from sfda.data.digests import bytes_digest
-from sfda.data.manifest import read_split
-from sfda.data.people import joints_of, people_of
 from sfda.errors import BadInput
-from sfda.pose_prior import tree
-from sfda.prior_training import PriorConfig, PriorReport, train_prior
+from sfda.formats.coco import images_of, read_coco
+from sfda.formats.keypoints import joints_of, people_of
+from sfda.loading import opened as manifests
+from sfda.manifests.digests import bytes_digest
+from sfda.manifests.rows import read_split
+from sfda.problems.pose.prior import tree
+from sfda.problems.pose.prior_training import PriorConfig, PriorReport, train_prior
 from sfda.refs import ModelRef
-from tasks import manifests
-from tasks.cache import SameWork, key_of
-from tasks.home import disk_errors, home, one_at_a_time
-from tasks.models import open_model
-from tasks.retry import SERVERS
+from sfda.weights.bundle import write_bundle
+from tasks.prefect_runtime.cache import SameWork, key_of
+from tasks.prefect_runtime.home import disk_errors, home, one_at_a_time
+from tasks.prefect_runtime.retry import SERVERS
+from tasks.tracking.models import open_model
 
 
 def poses_in(

@@ -13,38 +13,36 @@ import torch
 from prefect import task
 from torch import nn
 
-from sfda.card import Card, make_card
-from sfda.card_detection import make_detection_card
-from sfda.card_segmentation import make_segmentation_card
+from sfda.adaptation.run_folder import Training, best_epoch
+from sfda.adaptation.supervised import Supervised, SupervisedConfig
+from sfda.building_blocks.device import DeviceName, choose, place
 from sfda.config import Config, merged
-from sfda.data.bundle import read_spec
-from sfda.data.cards import write_card
-from sfda.data.checkpoints import (
-    load_backbone,
-    load_detector_backbone,
-    load_encoder,
-    load_pose_backbone,
-    read_weights,
-)
-from sfda.data.digests import file_digest
-from sfda.data.loaders import scan
+from sfda.decision.evaluation import Judged
 from sfda.errors import BadInput
-from sfda.evaluate import Judged
-from sfda.problems.detection import Detector
-from sfda.problems.fitting import try_input
-from sfda.problems.known import PROBLEMS
+from sfda.loading import opened as manifests
+from sfda.loading.labelled_sets import labelled_batches, labelled_boxes, labelled_outputs
+from sfda.loading.scan import scan
+from sfda.manifests.digests import file_digest
+from sfda.problems.classification.card import Card, make_card
+from sfda.problems.classification.weights import load_backbone, try_input
+from sfda.problems.detection.card import make_detection_card
+from sfda.problems.detection.network import Detector
+from sfda.problems.detection.weights import load_detector_backbone
+from sfda.problems.pose.weights import load_pose_backbone
+from sfda.problems.registry import PROBLEMS
+from sfda.problems.segmentation.card import make_segmentation_card
+from sfda.problems.segmentation.weights import load_encoder
 from sfda.refs import Adaptation, FileRef, ManifestRef, ModelRef, ModelSpec, Report
-from sfda.source import Supervised, SupervisedConfig
-from tasks import manifests, tracking
-from tasks.cache import SameWork, code_digest, key_of
-from tasks.device import DeviceName, choose, place
-from tasks.home import disk_errors, home, one_at_a_time
-from tasks.labelled import labelled_batches, labelled_boxes, labelled_outputs
-from tasks.models import locate, open_model
-from tasks.reports import make_reporter
-from tasks.retry import SERVERS
-from tasks.training import Training, best_epoch
-from tasks.watching import RunWatch, log_history
+from sfda.report.reports import make_reporter
+from sfda.weights.bundle import read_spec
+from sfda.weights.checkpoints import read_weights
+from sfda.weights.source_card import write_card
+from tasks import tracking
+from tasks.prefect_runtime.cache import SameWork, code_digest, key_of
+from tasks.prefect_runtime.home import disk_errors, home, one_at_a_time
+from tasks.prefect_runtime.retry import SERVERS
+from tasks.tracking.models import locate, open_model
+from tasks.tracking.watch import RunWatch, log_history
 
 CHOSEN_BY = {
     "classification": "macro_accuracy",

@@ -11,12 +11,13 @@ import numpy as np
 import small_seg
 import torch
 
-from sfda.boxes import Boxes
-from sfda.data.manifest import Split, open_manifest, read_split
-from sfda.data.people import CropReader
-from sfda.data.posing import Pose
-from sfda.data.request_files import documents
-from sfda.data.requests import Guess, Request, WantedRow
+from sfda.annotation.request import Guess, Request, WantedRow
+from sfda.annotation.request_files import documents
+from sfda.building_blocks.boxes import Boxes
+from sfda.formats.keypoints import CropReader
+from sfda.inference.pose import Pose
+from sfda.manifests.rows import Split, read_split
+from sfda.manifests.schema import open_manifest
 
 
 def request_for(target: Path, rows: list[int], folder: Path, **changes: Any) -> Request:

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 import yaml
 
-from sfda.adapt import adapt
-from sfda.data.bundle import write_bundle
-from sfda.data.loaders import TargetLoader, scan
-from sfda.problems.classification import Classifier, build_from_spec, make_spec
+from sfda.adaptation.loop import adapt
+from sfda.adaptation.supervised import LabelledBatches, Supervised, SupervisedConfig
+from sfda.loading.batches import TargetLoader
+from sfda.loading.scan import scan
+from sfda.problems.classification.network import Classifier, build_from_spec, make_spec
 from sfda.refs import ModelRef
-from sfda.source import LabelledBatches, Supervised, SupervisedConfig
 from sfda.types import TargetInfo
+from sfda.weights.bundle import write_bundle
 
 CLASSES = ("bar", "post", "cross")
 SIZE = 16

@@ -11,7 +11,7 @@ import small
 import yaml
 from PIL import Image
 
-from sfda.data import figures
+from sfda.demo import figures
 
 SOURCE = {"train": 48, "val": 12}
 TARGET = {"adapt": 40, "test": 16}

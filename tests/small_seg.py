@@ -14,14 +14,15 @@ import torch
 import yaml
 from PIL import Image
 
-from sfda.adapt import adapt
+from sfda.adaptation.loop import adapt
+from sfda.adaptation.supervised import Supervised, SupervisedConfig
 from sfda.config import merged
-from sfda.data.bundle import write_bundle
-from sfda.data.loaders import LabelledLoader, scan
-from sfda.problems import segmentation
-from sfda.problems.segmentation import Segmenter
+from sfda.loading.batches import LabelledLoader
+from sfda.loading.scan import scan
+from sfda.problems.segmentation import network as segmentation
+from sfda.problems.segmentation.network import Segmenter
 from sfda.refs import ModelRef
-from sfda.source import Supervised, SupervisedConfig
+from sfda.weights.bundle import write_bundle
 
 CLASSES = ("ground", "disc", "bar")
 SIZE = 32

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from sfda.problems.classification import Classifier
+from sfda.problems.classification.network import Classifier
 from sfda.types import Scan, Seen, TargetBatch, TargetInfo
 
 PROBLEM = "classification"

@@ -13,12 +13,12 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from sfda.boxes import Boxes
-from sfda.metrics_detection import BoxesOf, DetectionMetric
-from sfda.problems import detection
-from sfda.problems.det_torchvision import TorchvisionDetector
-from sfda.problems.detection import Detector
-from sfda.schedule import Schedule
+from sfda.building_blocks.boxes import Boxes
+from sfda.networks.torchvision_detection import TorchvisionDetector
+from sfda.problems.detection import network as detection
+from sfda.problems.detection.metrics import BoxesOf, DetectionMetric
+from sfda.problems.detection.network import Detector
+from sfda.settings import Schedule
 from sfda.types import TargetBatch, TargetInfo
 
 PROBLEM = "detection"

@@ -23,8 +23,8 @@ from toydet import (
     trained,
 )  # fmt: skip
 
-from sfda.problems import det_mmdet
-from sfda.problems.detection import Detector
+from sfda.networks import mmdet as det_mmdet
+from sfda.problems.detection.network import Detector
 
 __all__ = [
     "FAST", "MILD", "NAMES", "PROBLEM", "SIDE", "SIZE", "Batches", "accuracy", "batch", "images",

@@ -8,11 +8,11 @@ import torch
 import toy
 from torch import Tensor, nn
 
-from sfda.heatmaps import peaks
-from sfda.pose_prior import PosePrior, tree
-from sfda.problems import pose
-from sfda.problems.pose import PoseNet, PoseTargets
-from sfda.schedule import Schedule
+from sfda.building_blocks.heatmaps import peaks
+from sfda.problems.pose import network as pose
+from sfda.problems.pose.network import PoseNet, PoseTargets
+from sfda.problems.pose.prior import PosePrior, tree
+from sfda.settings import Schedule
 from sfda.types import TargetBatch, TargetInfo, Warp
 
 PROBLEM = "pose"

@@ -8,7 +8,7 @@ import torch
 import toy
 from torch import Tensor, nn
 
-from sfda.problems.segmentation import Segmenter
+from sfda.problems.segmentation.network import Segmenter
 from sfda.types import TargetBatch, TargetInfo
 
 PROBLEM = "segmentation"

@@ -11,11 +11,11 @@ from jaxtyping import Int
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
+from sfda.building_blocks.norm import keep_statistics
 from sfda.config import Config
 from sfda.errors import BadInput
-from sfda.norm import keep_statistics
-from sfda.problems.known import answered_loss
-from sfda.schedule import Schedule
+from sfda.problems.registry import answered_loss
+from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
 Share = Annotated[float, Field(ge=0, le=1)]

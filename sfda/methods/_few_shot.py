@@ -19,9 +19,9 @@ from torch.func import functional_call
 
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
-from sfda.problems.detection import Detector
-from sfda.problems.known import answered_loss, problem_of
-from sfda.schedule import Schedule
+from sfda.problems.detection.network import Detector
+from sfda.problems.registry import answered_loss, problem_of
+from sfda.settings import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo
 
 Mode = Literal["all", "head", "features", "norm", "head_norm"]

@@ -16,7 +16,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from sfda.class_ratios import (
+from sfda.building_blocks.class_ratios import (
     CollapseGuard,
     RatioPrior,
     class_ratios,
@@ -25,10 +25,10 @@ from sfda.class_ratios import (
     weighted_entropy,
     weights_by_name,
 )
+from sfda.building_blocks.norm import alpha_statistics, train_norms_
 from sfda.methods._base import Method, MethodConfig
-from sfda.norm import alpha_statistics, train_norms_
-from sfda.problems.segmentation import Segmenter, SegOutput
-from sfda.schedule import Schedule
+from sfda.problems.segmentation.network import Segmenter, SegOutput
+from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
 

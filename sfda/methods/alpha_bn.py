@@ -16,11 +16,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from sfda.class_ratios import RatioPrior, floored
+from sfda.building_blocks.class_ratios import RatioPrior, floored
+from sfda.building_blocks.norm import alpha_statistics, norms
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
-from sfda.norm import alpha_statistics, norms
-from sfda.schedule import Schedule
+from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, Seen, TargetBatch, TargetInfo
 
 CHOICES = (1.0, 0.95, 0.9, 0.7, 0.5, 0.0)  # source weights that "auto" tries

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import nn
 
+from sfda.building_blocks.norm import norms, train_norms_
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
-from sfda.norm import norms, train_norms_
-from sfda.schedule import Schedule
+from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
 

@@ -16,13 +16,19 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from sfda.bank import MemoryBank
-from sfda.clustering import k_means, map_to_plane, one_vs_all, positives, silhouettes
-from sfda.losses import EPS
+from sfda.building_blocks.bank import MemoryBank
+from sfda.building_blocks.clustering import (
+    k_means,
+    map_to_plane,
+    one_vs_all,
+    positives,
+    silhouettes,
+)
+from sfda.building_blocks.losses import EPS
+from sfda.building_blocks.precision import full_precision
 from sfda.methods._base import Method, MethodConfig, Rejection, Share
-from sfda.precision import full_precision
-from sfda.problems.classification import Classifier, ClassOutput
-from sfda.schedule import Schedule
+from sfda.problems.classification.network import Classifier, ClassOutput
+from sfda.settings import Schedule
 from sfda.types import UNKNOWN, Clock, Losses, Scan, TargetBatch, TargetInfo
 
 COEFFICIENTS = (0.25, 0.5, 1.0, 2.0, 3.0)

@@ -22,12 +22,12 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from sfda.building_blocks.losses import diversity, entropy
+from sfda.building_blocks.precision import full_precision
 from sfda.errors import BadInput
-from sfda.losses import diversity, entropy
 from sfda.methods._base import Method, MethodConfig, Share
-from sfda.precision import full_precision
-from sfda.problems.classification import Classifier, ClassOutput
-from sfda.schedule import Schedule
+from sfda.problems.classification.network import Classifier, ClassOutput
+from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from sfda.methods._few_shot import FewShot, ProbedConfig
-from sfda.schedule import Schedule
+from sfda.settings import Schedule
 from sfda.types import TargetInfo
 
 

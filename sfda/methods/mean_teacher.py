@@ -19,19 +19,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sfda.box_teaching import BoxGuard, BoxTeaching, freeze_stem_, sorted_out
-from sfda.ema import ema_update_, make_teacher
-from sfda.losses import soft_cross_entropy
-from sfda.losses_pose import consistency
+from sfda.building_blocks.ema import ema_update_, make_teacher
+from sfda.building_blocks.losses import soft_cross_entropy
+from sfda.building_blocks.norm import batch_statistics, norms
+from sfda.building_blocks.pseudo_labels import averaged, cut_and_mix, sure
 from sfda.methods._base import Method, MethodConfig, Share
-from sfda.norm import batch_statistics, norms
-from sfda.pose_teaching import student_maps, taught_by
-from sfda.problems import detection
-from sfda.problems.detection import Detector, DetOutput
-from sfda.problems.known import problem_of
-from sfda.problems.pose import PoseNet
-from sfda.pseudo_labels import averaged, cut_and_mix, sure
-from sfda.schedule import Schedule
+from sfda.problems.detection import network as detection
+from sfda.problems.detection.network import Detector, DetOutput
+from sfda.problems.detection.teaching import BoxGuard, BoxTeaching, freeze_stem_, sorted_out
+from sfda.problems.pose.loss import consistency
+from sfda.problems.pose.network import PoseNet
+from sfda.problems.pose.teaching import student_maps, taught_by
+from sfda.problems.registry import problem_of
+from sfda.settings import Schedule
 from sfda.types import UNSURE, Clock, Images, Losses, TargetBatch, TargetInfo
 
 Scales = tuple[Annotated[float, Field(gt=0, le=4)], ...]

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from sfda.bank import MemoryBank
-from sfda.losses import diversity, neighbour_attraction
+from sfda.building_blocks.bank import MemoryBank
+from sfda.building_blocks.losses import diversity, neighbour_attraction
 from sfda.methods._base import Method, MethodConfig
-from sfda.problems.classification import Classifier, ClassOutput
-from sfda.schedule import Schedule
+from sfda.problems.classification.network import Classifier, ClassOutput
+from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
 

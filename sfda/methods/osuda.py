@@ -15,12 +15,12 @@ from jaxtyping import Float
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from sfda.class_ratios import weighted_entropy
+from sfda.building_blocks.class_ratios import weighted_entropy
+from sfda.building_blocks.norm import AlphaBN, channel_gap, mix_norms_, norms, train_norms_
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
-from sfda.norm import AlphaBN, channel_gap, mix_norms_, norms, train_norms_
-from sfda.problems.segmentation import Segmenter, SegOutput
-from sfda.schedule import Schedule
+from sfda.problems.segmentation.network import Segmenter, SegOutput
+from sfda.settings import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo
 
 SMOOTHING = 0.9  # of the channel gaps, against the noise of single batches; ours

@@ -15,16 +15,16 @@ from typing import ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import nn
 
-from sfda.ema import ema_update_, make_teacher
+from sfda.building_blocks.ema import ema_update_, make_teacher
+from sfda.building_blocks.heatmaps import soft_argmax
+from sfda.building_blocks.warps import features_back, points_back, swapped
 from sfda.errors import BadInput
-from sfda.heatmaps import soft_argmax
-from sfda.losses_pose import consistency, decorrelation
 from sfda.methods._base import Method, MethodConfig, Share
-from sfda.pose_teaching import occluded, size_of, student_maps, taught_by
-from sfda.problems.pose import PoseNet, PoseOutput
-from sfda.schedule import Schedule
+from sfda.problems.pose.loss import consistency, decorrelation
+from sfda.problems.pose.network import PoseNet, PoseOutput
+from sfda.problems.pose.teaching import occluded, size_of, student_maps, taught_by
+from sfda.settings import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo
-from sfda.warps import features_back, points_back, swapped
 
 
 class PostConfig(MethodConfig):

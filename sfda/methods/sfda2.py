@@ -17,14 +17,14 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from sfda.bank import MemoryBank
-from sfda.covariance import ClassCovariances, augmented_loss
+from sfda.building_blocks.bank import MemoryBank
+from sfda.building_blocks.covariance import ClassCovariances, augmented_loss
+from sfda.building_blocks.losses import batch_agreement, dispersion, neighbour_attraction
+from sfda.building_blocks.precision import full_precision
 from sfda.errors import BadInput
-from sfda.losses import batch_agreement, dispersion, neighbour_attraction
 from sfda.methods._base import Method, MethodConfig
-from sfda.precision import full_precision
-from sfda.problems.classification import Classifier, ClassOutput
-from sfda.schedule import Schedule
+from sfda.problems.classification.network import Classifier, ClassOutput
+from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
 

@@ -14,13 +14,13 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
-from sfda.clustering import split_in_two
-from sfda.losses import diversity, entropy
+from sfda.building_blocks.clustering import split_in_two
+from sfda.building_blocks.losses import diversity, entropy
+from sfda.building_blocks.precision import full_precision
+from sfda.building_blocks.rejection import uncertainty
 from sfda.methods._base import Method, MethodConfig, Rejection
-from sfda.precision import full_precision
-from sfda.problems.classification import Classifier, ClassOutput
-from sfda.rejection import uncertainty
-from sfda.schedule import Schedule
+from sfda.problems.classification.network import Classifier, ClassOutput
+from sfda.settings import Schedule
 from sfda.types import UNKNOWN, Clock, Losses, Scan, TargetBatch, TargetInfo
 
 

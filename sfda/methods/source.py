@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, Self
 
 from sfda.methods._base import Method, MethodConfig
-from sfda.schedule import Schedule
+from sfda.settings import Schedule
 from sfda.types import Clock, Losses, TargetBatch
 
 

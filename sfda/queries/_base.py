@@ -18,8 +18,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from sfda.config import Config
-from sfda.summary import Summary as Summary
-from sfda.summary import summarise as summarise
+from sfda.inference.summary import Summary
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]  # [b], indices of the target set
 

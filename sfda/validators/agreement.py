@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from sfda.boxes import Boxes
-from sfda.heatmaps import peaks
-from sfda.metrics_detection import matched
+from sfda.building_blocks.boxes import Boxes
+from sfda.building_blocks.heatmaps import peaks
+from sfda.problems.detection.metrics import matched
 from sfda.types import SeenViews
 from sfda.validators._base import Validator, rows_of
 

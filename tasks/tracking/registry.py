@@ -19,8 +19,8 @@ import sfda
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.refs import Version
-from tasks.cache import key_of
-from tasks.home import home
+from tasks.prefect_runtime.cache import key_of
+from tasks.prefect_runtime.home import home
 from tasks.tracking.store import client, is_transient, store_uri
 
 HISTORY = "sfda.champions"  # tag of a registered model: its champions so far, oldest first
@@ -83,7 +83,7 @@ def register(
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="adapted",
-            loader_module="sfda.serving",
+            loader_module="sfda.inference.served",
             data_path=str(bundle),
             code_paths=[str(Path(sfda.__file__).parent)],
             signature=ModelSignature(

@@ -19,7 +19,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from sfda.config import Config
 from sfda.refs import ManifestRef
-from tasks.cache import key_of
+from tasks.prefect_runtime.cache import key_of
 from tasks.tracking.store import client, experiment
 
 Point = tuple[str, float, int]  # name, value, step

@@ -8,13 +8,15 @@ from pathlib import Path
 import torch
 
 from sfda import plugins
-from sfda.adapt import adapt
-from sfda.data.bundle import read_bundle
-from sfda.data.decode import decode, decode_key
-from sfda.data.loaders import TargetLoader, labelled_scan, scan
-from sfda.data.manifest import open_manifest, read_split
-from sfda.evaluate import judge, report
+from sfda.adaptation.loop import adapt
+from sfda.decision.evaluation import judge, report
+from sfda.images.decode import decode, decode_key
+from sfda.loading.batches import TargetLoader
+from sfda.loading.scan import labelled_scan, scan
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
 from sfda.types import EpochEnd, SeenViews, TargetInfo
+from sfda.weights.bundle import read_bundle
 
 CPU = torch.device("cpu")
 SCORES = ("entropy", "infomax", "nuclear_norm")

@@ -23,11 +23,12 @@ import torch
 import yaml
 from PIL import Image
 
-from sfda.data.decode import decode, decode_key
-from sfda.data.manifest import open_manifest, read_split
-from sfda.data.segmenting import segment_all
-from sfda.evaluate import Answered, segmentation_report
-from sfda.problems.segmentation import build
+from sfda.decision.evaluation import Answered, segmentation_report
+from sfda.images.decode import decode, decode_key
+from sfda.inference.segmentation import segment_all
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
+from sfda.problems.segmentation.network import build
 from sfda.refs import InputSpec
 
 SIDE = 4096

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from sfda import plugins
-from sfda.box_teaching import sorted_out
-from sfda.data.decode import decode, decode_key
-from sfda.data.loaders import TargetLoader
-from sfda.data.manifest import open_manifest, read_split
-from sfda.problems import detection
+from sfda.images.decode import decode, decode_key
+from sfda.loading.batches import TargetLoader
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
+from sfda.problems.detection import network as detection
+from sfda.problems.detection.teaching import sorted_out
 from sfda.refs import InputSpec
 from sfda.types import Clock, TargetInfo
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfda import plugins
-from sfda.problems.classification import Classifier, build
+from sfda.problems.classification.network import Classifier, build
 from sfda.types import Clock, TargetBatch, TargetInfo
 
 ARCH, SIDE, CLASSES, ROWS, BATCH = "torchvision:squeezenet1_1", 224, 7, 10_000, 64

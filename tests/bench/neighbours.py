@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfda.bank import MemoryBank
+from sfda.building_blocks.bank import MemoryBank
 
 SIZES = (10_000, 100_000, 1_000_000)
 STEPS = {10_000: 100, 100_000: 40, 1_000_000: 12}

@@ -51,7 +51,7 @@ def measure(out: Path) -> dict[str, Any]:
 def call(name: str, env: dict[str, str]) -> None:
     """Make the demo's data and a source model; the first start of everything."""
     home = Path(env["SFDA_HOME"])
-    make = "from sfda.data.digits import write_demo; from pathlib import Path; import sys\n"
+    make = "from sfda.demo.digits import write_demo; from pathlib import Path; import sys\n"
     make += "write_demo(Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", make, str(home / name)], check=True, env=env)
     took = seconds(

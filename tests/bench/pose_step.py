@@ -14,11 +14,13 @@ from typing import Any
 import torch
 
 from sfda import plugins
-from sfda.adapt import adapt
-from sfda.data.decode import decode, decode_key
-from sfda.data.loaders import TargetLoader, scan
-from sfda.data.manifest import open_manifest, read_split
-from sfda.problems import pose
+from sfda.adaptation.loop import adapt
+from sfda.images.decode import decode, decode_key
+from sfda.loading.batches import TargetLoader
+from sfda.loading.scan import scan
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
+from sfda.problems.pose import network as pose
 from sfda.refs import InputSpec
 from sfda.types import StepEnd, TargetInfo
 from tests.bench.lpld_step import spread

@@ -18,12 +18,13 @@ import torch
 import torch.nn.functional as F
 
 from sfda import plugins
-from sfda.adapt import adapt
-from sfda.data.decode import decode, decode_key
-from sfda.data.loaders import TargetLoader
-from sfda.data.manifest import open_manifest, read_split
-from sfda.problems.classification import ClassOutput
-from sfda.problems.known import PROBLEMS
+from sfda.adaptation.loop import adapt
+from sfda.images.decode import decode, decode_key
+from sfda.loading.batches import TargetLoader
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
+from sfda.problems.classification.network import ClassOutput
+from sfda.problems.registry import PROBLEMS
 from sfda.refs import InputSpec, Views
 from sfda.types import Seen, StepEnd, TargetInfo
 

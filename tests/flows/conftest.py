@@ -36,7 +36,7 @@ class Said:
 
 def sfda(*words: object) -> Said:
     """Call the command line in this process, with file descriptors of its own."""
-    from flows.cli import app
+    from flows.cli.options import app
 
     environment, log = dict(os.environ), logging.getLogger("sfda")
     code = 0

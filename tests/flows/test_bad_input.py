@@ -21,8 +21,8 @@ from conftest import Home, Said, World, sfda
 from PIL import Image
 from safetensors.torch import save_file
 
-from sfda.data.manifest import build_manifest
-from sfda.problems.networks import native
+from sfda.authoring.from_folder import build_manifest
+from sfda.networks.classifiers import native
 from tasks import tracking
 
 pytestmark = pytest.mark.flow

@@ -21,7 +21,7 @@ from flows import presets
 from sfda import plugins
 from sfda.errors import BadInput
 from tasks import tracking
-from tasks.models import locate
+from tasks.tracking.models import locate
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_methods_need_no_home(tmp_path, monkeypatch):
 def test_help_loads_nothing_heavy_and_makes_nothing(tmp_path):
     script = (
         "import sys\n"
-        "from flows.cli import app\n"
+        "from flows.cli.app import app\n"
         "try:\n"
         "    app(sys.argv[1:])\n"
         "finally:\n"

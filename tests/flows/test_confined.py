@@ -12,7 +12,7 @@ import pytest
 import small
 from conftest import Home, World, sfda
 
-from sfda.landlock import abi
+from sfda.sandbox.landlock import abi
 from tasks import tracking
 
 pytestmark = [
@@ -25,12 +25,12 @@ ADAPT = ["adapt", "--name", "toy", "--epochs", 2, "--json", "--device", "cpu"] +
 SPY = """
 import builtins, os, sys
 
-if "tasks.confined" in sys.orig_argv:
+if "sfda.sandbox.process" in sys.orig_argv:
     load, main = builtins.__import__, os.getpid()
 
     def spying(name, *given, **more):
         found = load(name, *given, **more)
-        if name == "tasks.adapting":
+        if name == "sfda.adaptation.worker":
             builtins.__import__ = load
             from sfda.data import loaders
 
@@ -98,7 +98,7 @@ def test_a_read_of_the_source_is_denied_in_the_process_and_in_its_loaders(
 
 def test_neither_orchestrator_nor_tracker_is_loaded_there():
     """They read files that nobody lists, and take seconds."""
-    code = "import sys, tasks.adapting; print({'prefect', 'mlflow'} & set(sys.modules))"
+    code = "import sys, sfda.adaptation.worker; print({'prefect', 'mlflow'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )  # fmt: skip
@@ -108,7 +108,7 @@ def test_neither_orchestrator_nor_tracker_is_loaded_there():
 DIES = """
 import os, pathlib, signal, sys
 
-if "tasks.confined" in sys.orig_argv:
+if "sfda.sandbox.process" in sys.orig_argv:
     marker = pathlib.Path(os.environ["TMPDIR"]).parent / "died"
     if not marker.exists():
         marker.touch()

@@ -20,12 +20,12 @@ import torch
 from conftest import Home, World, sfda
 
 from tasks import tracking
-from tasks.models import refer
+from tasks.tracking.models import refer
 
 pytestmark = pytest.mark.flow
 
 EPOCHS = 16  # enough to be caught in the middle
-MAIN = "from flows.cli import main; main()"
+MAIN = "from flows.cli.app import main; main()"
 
 
 def words(world: World) -> list[str]:

@@ -233,15 +233,15 @@ def test_the_version_says_where_it_comes_from(story):
 
 
 def tracking_sha(version: str) -> str:
-    from tasks.models import refer
+    from tasks.tracking.models import refer
 
     return refer(f"models:/toy/{version}").sha256
 
 
 def test_the_adapted_model_carries_its_sources_card_on(story):
-    from sfda.card import missing
-    from sfda.data.cards import read_card
-    from tasks.models import locate
+    from sfda.problems.classification.card import missing
+    from sfda.weights.source_card import read_card
+    from tasks.tracking.models import locate
 
     card = read_card(locate(story.better["uri"]))
     assert missing(card) == []
@@ -368,7 +368,7 @@ def test_what_was_deleted_or_altered_is_made_anew(story):
 
 
 def bundle_sha(folder: Path) -> str:
-    from sfda.data.bundle import bundle_digest
+    from sfda.weights.bundle import bundle_digest
 
     return bundle_digest(folder)
 

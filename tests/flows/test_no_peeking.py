@@ -12,7 +12,7 @@ import pytest
 import small
 from conftest import World, flow_stages, sfda
 
-from tasks.models import refer
+from tasks.tracking.models import refer
 
 pytestmark = pytest.mark.flow
 

@@ -13,8 +13,9 @@ import small
 from conftest import World, sfda
 from test_kill_and_resume import Jobs, migrated_database
 
-from sfda.landlock import abi
-from tasks import nursery, tracking
+from sfda.sandbox import forkserver as nursery
+from sfda.sandbox.landlock import abi
+from tasks import tracking
 
 SCRIPT = """
 import json, os, signal, sys, time
@@ -104,7 +105,7 @@ def test_it_is_not_made_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
 SPY = """
 import os, pathlib, sys
 
-if "tasks.confined" in sys.orig_argv:
+if "sfda.sandbox.process" in sys.orig_argv:
     pathlib.Path(os.environ["SPAWNED"]).touch()
 """
 

@@ -19,11 +19,11 @@ from asking import exported
 from conftest import Home, World, flow_artifacts, flow_stages, sfda
 from PIL import Image
 
-from sfda.data.figures import JOINTS
-from sfda.problems import pose
+from sfda.demo.figures import JOINTS
+from sfda.problems.pose import network as pose
 from sfda.refs import Skeleton
 from tasks import tracking
-from tasks.models import open_spec
+from tasks.tracking.models import open_spec
 
 pytestmark = pytest.mark.flow
 

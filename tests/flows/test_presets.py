@@ -14,11 +14,11 @@ from conftest import Home, World, sfda
 from flows import presets
 from flows.adapt import adapt
 from flows.compare import compare
-from flows.parameters import flow_parameters
+from flows.form import flow_parameters
 from flows.query_labels import rounds
 from flows.train_source import train_source
 from sfda import plugins
-from sfda.source import BOUND, SupervisedConfig
+from sfda.adaptation.supervised import BOUND, SupervisedConfig
 from sfda.types import Clock
 from tasks import tracking
 

@@ -15,9 +15,10 @@ from asking import exported
 from conftest import Home, Said, World, flow_artifacts, sfda
 from PIL import Image
 
-from flows import watch_commands
-from sfda.data.manifest import open_manifest, read_split
+from flows.cli import watch as watch_commands
 from sfda.errors import BadInput
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
 from tasks import tracking
 
 pytestmark = pytest.mark.flow
@@ -223,7 +224,7 @@ def test_what_is_wrong_is_said_in_one_line(world: World, home: Home):
 
 
 def test_a_second_look_at_the_same_time_does_nothing(world: World, home: Home):
-    from tasks.growing import target_folder
+    from sfda.adaptation.target_versions import target_folder
 
     folder = home.path / "shared"
     put_images(folder, 0, 9)

@@ -24,7 +24,7 @@ from PIL import Image
 from sfda.errors import BadInput
 
 pytestmark = pytest.mark.flow
-SFDA = [sys.executable, "-c", "from flows.cli import main; main()"]
+SFDA = [sys.executable, "-c", "from flows.cli.app import main; main()"]
 
 JOBS = """
 jobs:
@@ -105,7 +105,7 @@ def test_a_missing_jobs_file_is_named(tmp_path):
 def test_the_automations_end_dead_runs_and_start_crashed_ones_again(world):
     from prefect.client.orchestration import get_client
 
-    from flows.automations import automations, install
+    from tasks.prefect_runtime.automations import automations, install
 
     with pytest.raises(BadInput, match="no such block"):
         automations("slack-webhook/nowhere")
@@ -125,7 +125,7 @@ def test_the_automations_end_dead_runs_and_start_crashed_ones_again(world):
 def test_a_run_that_died_too_often_ends():
     from types import SimpleNamespace
 
-    from flows.attempts import MOST, TooManyStarts, refuse_endless
+    from tasks.prefect_runtime.attempts import MOST, TooManyStarts, refuse_endless
 
     refuse_endless(SimpleNamespace(run_count=MOST))
     with pytest.raises(TooManyStarts, match=f"died {MOST} times"):

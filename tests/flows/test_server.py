@@ -14,7 +14,7 @@ import pytest
 SERVES = """
 import os, sys, time
 from pathlib import Path
-from flows.server import start_server
+from tasks.prefect_runtime.server import start_server
 server = start_server(Path(sys.argv[1]))
 print(server and server.pid, os.environ.get("PREFECT_API_URL"), flush=True)
 if sys.argv[2:] == ["ask"]:

@@ -15,12 +15,14 @@ import torch
 from conftest import World
 from prefect import flow
 
-from sfda.data import figures
-from sfda.data.bundle import write_bundle
+from sfda.demo import figures
 from sfda.errors import BadInput
-from sfda.problems import detection, pose
+from sfda.inference import split as looking
+from sfda.loading import opened as manifests
+from sfda.problems.detection import network as detection
+from sfda.problems.pose import network as pose
 from sfda.refs import ModelRef, ModelSpec, PredictionsRef, Report
-from tasks import looking, manifests
+from sfda.weights.bundle import write_bundle
 from tasks.evaluate import evaluate_model
 from tasks.pseudo_label import pseudo_label
 from tasks.shards import make_runner, shard_count
@@ -67,7 +69,11 @@ def case(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[ModelRef, Path]:
     """Batches are small, so that a few images make several."""
-    for module in ("sfda.data.segmenting", "sfda.data.detecting", "tasks.looking"):
+    for module in (
+        "sfda.inference.segmentation",
+        "sfda.inference.detection",
+        "sfda.inference.split",
+    ):
         monkeypatch.setattr(f"{module}.PIXELS", 2 * 64 * 64)
     if request.param is persons:
         monkeypatch.setattr(looking, "BATCH", 64)

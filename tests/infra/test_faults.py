@@ -53,7 +53,7 @@ def undisturbed(folder: Path) -> dict[str, tuple[str, Any]]:
     program = """
 import json, sys
 from pathlib import Path
-from tasks.home import prepare_environment
+from tasks.prefect_runtime.home import prepare_environment
 prepare_environment()
 from flows.adapt import adapt
 from tasks import tracking

@@ -85,7 +85,7 @@ def test_files_that_compose_and_the_image_name_are_there(compose):
 
 
 def test_the_image_sets_what_our_command_line_would(monkeypatch):
-    from tasks.home import DEFAULTS
+    from tasks.prefect_runtime.home import DEFAULTS
 
     dockerfile = (INFRA / "Dockerfile").read_text()
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY",

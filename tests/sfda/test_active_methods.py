@@ -18,20 +18,20 @@ from test_golden import Given, load
 from torch import nn
 
 from sfda import plugins
-from sfda.adapt import adapt
-from sfda.boxes import Boxes
+from sfda.adaptation.loop import adapt
+from sfda.building_blocks.boxes import Boxes
+from sfda.building_blocks.losses import diversity, entropy
 from sfda.config import merged
-from sfda.data.answered import LabelledRows, LabelsAlone, WithLabels, beside
-from sfda.data.loaders import LabelledLoader
 from sfda.errors import BadInput
-from sfda.losses import diversity, entropy
+from sfda.loading.batches import LabelledLoader
+from sfda.loading.labelled_batches import LabelledRows, LabelsAlone, WithLabels, beside
 from sfda.methods.ft import FineTuning
 from sfda.methods.lftl import Lftl, LftlConfig, anchor_entropy
 from sfda.methods.lp_ft import ProbingThenTuning
 from sfda.methods.shot import Shot, ShotConfig
-from sfda.problems.classification import Classifier
-from sfda.problems.detection import views_for
-from sfda.problems.pose import VIEWS, PoseTargets
+from sfda.problems.classification.network import Classifier
+from sfda.problems.detection.network import views_for
+from sfda.problems.pose.network import VIEWS, PoseTargets
 from sfda.refs import InputSpec
 from sfda.types import Clock, EpochEnd, Labelled, StepEnd, TargetBatch
 

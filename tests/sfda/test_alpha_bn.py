@@ -7,9 +7,17 @@ import torch
 import toyseg
 from torch import nn
 
+from sfda.building_blocks.norm import (
+    AlphaBN,
+    Moments,
+    alpha_statistics,
+    measures,
+    mix_norms_,
+    norms,
+    plain_norms_,
+)
 from sfda.methods.alpha_bn import CHOICES, AlphaBn, AlphaBnConfig, mean_prediction
-from sfda.norm import AlphaBN, Moments, alpha_statistics, measures, mix_norms_, norms, plain_norms_
-from sfda.problems.segmentation import SegOutput
+from sfda.problems.segmentation.network import SegOutput
 from sfda.types import Clock, Seen
 
 

@@ -17,10 +17,12 @@ import yaml
 from asking import exported, request_for
 from PIL import Image
 
-from sfda.data.answering import take_answers
-from sfda.data.brush import decode_brush, encode_brush
-from sfda.data.manifest import check, open_manifest, read_split, unlabelled_digest
+from sfda.annotation.take import take_answers
 from sfda.errors import BadInput
+from sfda.formats.label_studio_rle import decode_brush, encode_brush
+from sfda.manifests.rows import read_split, unlabelled_digest
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.verify import check
 
 
 @pytest.fixture

@@ -17,13 +17,16 @@ import yaml
 from asking import coco, exported, least, request_for, xml
 from PIL import Image
 
-from sfda.data.answering import take_answers
-from sfda.data.exports import read_export
-from sfda.data.manifest import build_manifest, check, open_manifest, read_split
-from sfda.data.naming import AskedNames
-from sfda.data.requests import WantedRow
-from sfda.data.runs import filled, painted_runs, unpacked
+from sfda.annotation.exports import read_export
+from sfda.annotation.picture_names import AskedNames
+from sfda.annotation.request import WantedRow
+from sfda.annotation.take import take_answers
+from sfda.authoring.from_folder import build_manifest
 from sfda.errors import BadInput
+from sfda.formats.coco_rle import filled, painted_runs, unpacked
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.verify import check
 
 
 @pytest.fixture

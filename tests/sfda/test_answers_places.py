@@ -16,11 +16,12 @@ import yaml
 from asking import coco, exported, filled, least, request_for, xml
 from PIL import Image
 
-from sfda.data import figures
-from sfda.data.answering import take_answers
-from sfda.data.manifest import check, open_manifest, read_split, unlabelled_digest
-from sfda.data.rows import seen_files
+from sfda.annotation.take import take_answers
+from sfda.demo import figures
 from sfda.errors import BadInput
+from sfda.manifests.rows import read_split, seen_files, unlabelled_digest
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.verify import check
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfda import bank as bank_module
-from sfda.bank import FEW, GROUP, MemoryBank, largest
+from sfda.building_blocks import bank as bank_module
+from sfda.building_blocks.bank import FEW, GROUP, MemoryBank, largest
 from sfda.errors import BadInput, NotFinite
 
 SIZE, DIM = 6000, 16

@@ -16,11 +16,16 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from sfda.data.checkpoints import load_backbone, load_classifier, read_weights
 from sfda.errors import BadInput
-from sfda.problems.classification import Bottleneck, Classifier, build, make_head
-from sfda.problems.fitting import from_shot, load_exactly
+from sfda.problems.classification.network import Bottleneck, Classifier, build, make_head
+from sfda.problems.classification.weights import (
+    from_shot,
+    load_backbone,
+    load_classifier,
+    load_exactly,
+)
 from sfda.refs import InputSpec
+from sfda.weights.checkpoints import read_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "shot_head.npz"
 TINY = "sfda:tiny"

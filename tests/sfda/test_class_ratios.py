@@ -10,8 +10,8 @@ import torch
 import toyseg
 
 from sfda import plugins
-from sfda.adapt import adapt
-from sfda.class_ratios import (
+from sfda.adaptation.loop import adapt
+from sfda.building_blocks.class_ratios import (
     CollapseGuard,
     RatioPrior,
     class_ratios,
@@ -22,8 +22,8 @@ from sfda.class_ratios import (
 )
 from sfda.config import merged
 from sfda.errors import BadInput
-from sfda.problems.segmentation import SegOutput
-from sfda.schedule import Schedule
+from sfda.problems.segmentation.network import SegOutput
+from sfda.settings import Schedule
 from sfda.types import Clock, Seen, TargetBatch, TargetInfo
 
 NAMES = ("background", "organ", "lesion")

@@ -9,12 +9,12 @@ from torch import nn
 from torchvision import models
 
 from sfda.errors import BadInput
-from sfda.problems import networks
-from sfda.problems.classification import (
+from sfda.networks import classifiers as networks
+from sfda.networks.input_defaults import defaults
+from sfda.problems.classification.network import (
     ClassOutput,
     build,
     build_from_spec,
-    defaults,
     from_native,
     loss,
     make_spec,

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from sfda import clustering
-from sfda.clustering import (
+from sfda.building_blocks import clustering
+from sfda.building_blocks.clustering import (
     Positives,
     first_centroids,
     k_means,

@@ -9,9 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from sfda.data.build import stratify
-from sfda.data.manifest import build_manifest, check, open_manifest, read_split
+from sfda.authoring.from_folder import build_manifest
+from sfda.authoring.splits import stratify
 from sfda.errors import BadInput
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.verify import check
 
 CLASSES = ("ant", "bee", "cow")
 

@@ -12,16 +12,19 @@ import torch
 import yaml
 from PIL import Image
 
-from sfda.boxes import Boxes, BoxLabels
-from sfda.data.coco_build import convert_voc
-from sfda.data.detecting import from_frame, to_frame
-from sfda.data.digests import file_digest
-from sfda.data.inputs import fitted, prepare
-from sfda.data.loaders import LabelledLoader
-from sfda.data.manifest import build_manifest, check, open_manifest, read_split, unlabelled_digest
-from sfda.data.views import ViewMaker
+from sfda.augment.photometric import ViewMaker
+from sfda.authoring.from_coco import convert_voc
+from sfda.authoring.from_folder import build_manifest
+from sfda.building_blocks.boxes import Boxes, BoxLabels
 from sfda.errors import BadInput
-from sfda.problems.detection import views_for
+from sfda.images.preprocess import fitted, prepare
+from sfda.inference.detection import from_frame, to_frame
+from sfda.loading.batches import LabelledLoader
+from sfda.manifests.digests import file_digest
+from sfda.manifests.rows import read_split, unlabelled_digest
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.verify import check
+from sfda.problems.detection.network import views_for
 from sfda.refs import InputSpec
 
 LETTER = InputSpec(size=(40, 60), letterbox=True, mean=(0.5,) * 3, std=(0.5,) * 3)

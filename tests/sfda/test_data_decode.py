@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfda.data.decode import decode, decode_key, prepare, write_images
-from sfda.data.manifest import build_manifest, open_manifest, read_split
+from sfda.authoring.from_folder import build_manifest
 from sfda.errors import BadInput
+from sfda.images.decode import decode, decode_key, write_images
+from sfda.images.preprocess import prepare
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
 from sfda.refs import InputSpec
 
 RGB = InputSpec(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))
@@ -97,7 +100,7 @@ def test_a_run_killed_midway_leaves_no_array_and_the_next_one_makes_it(tmp_path)
     code = """
 import os, sys, numpy as np
 from pathlib import Path
-from sfda.data.decode import decode
+from sfda.images.decode import decode
 from sfda.refs import InputSpec
 class Slow:
     def __len__(self): return 600

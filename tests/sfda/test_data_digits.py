@@ -6,9 +6,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from sfda.data.digits import CLASSES, digits_source, digits_target, write_demo
-from sfda.data.manifest import check, open_manifest, read_split
+from sfda.demo.digits import CLASSES, digits_source, digits_target, write_demo
 from sfda.errors import BadInput
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.verify import check
 
 
 def test_the_domains_share_out_all_digits():

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from sfda.data.inputs import centre_crop, standardise
-from sfda.data.loaders import LabelledLoader, TargetLoader, labelled_scan, scan, scan_views
-from sfda.data.ragged import Ragged, RaggedWriter
-from sfda.data.views import ViewMaker
+from sfda.adaptation.supervised import LabelledBatches
+from sfda.augment.photometric import ViewMaker
 from sfda.errors import BadInput
+from sfda.images.preprocess import centre_crop, standardise
+from sfda.images.store import Ragged, RaggedWriter
+from sfda.loading.batches import LabelledLoader, TargetLoader
+from sfda.loading.scan import labelled_scan, scan, scan_views
 from sfda.refs import InputSpec, Views
-from sfda.source import LabelledBatches
 from sfda.types import UNSURE, Batches
 
 SPEC = InputSpec(size=(6, 6), resize=(8, 8), mean=(0.5,) * 3, std=(0.2,) * 3)
@@ -225,9 +226,9 @@ def test_workers_start_after_opencv_and_torch_have_used_their_threads():
     """A forked worker that set the number of OpenCV's threads itself waited for ever."""
     code = """
 import numpy as np, torch
-from sfda.data.digits import digits_source, digits_target
-from sfda.data.loaders import TargetLoader
-from sfda.source import LabelledBatches
+from sfda.demo.digits import digits_source, digits_target
+from sfda.loading.batches import TargetLoader
+from sfda.adaptation.supervised import LabelledBatches
 from sfda.refs import InputSpec, Views
 digits_source(), digits_target()
 net = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 5), torch.nn.ReLU(), torch.nn.MaxPool2d(2))

@@ -12,15 +12,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from sfda.data.manifest import (
-    Manifest,
-    check,
-    manifest_ref,
-    open_manifest,
-    read_split,
-    unlabelled_digest,
-)
 from sfda.errors import BadInput
+from sfda.manifests.rows import read_split, unlabelled_digest
+from sfda.manifests.schema import Manifest, manifest_ref, open_manifest
+from sfda.manifests.verify import check
 
 CLASSES = ["cat", "dog"]
 

@@ -12,18 +12,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from sfda.data.build import build_manifest
-from sfda.data.manifest import (
-    IGNORE,
-    MaskOptions,
-    check,
-    open_manifest,
-    read_split,
-    unlabelled_digest,
-)
-from sfda.data.subset import subset
-from sfda.data.windows import to_bytes
+from sfda.authoring.from_folder import build_manifest
+from sfda.authoring.from_masks import MaskOptions
 from sfda.errors import BadInput
+from sfda.formats.masks import IGNORE
+from sfda.images.intensity_window import to_bytes
+from sfda.manifests.rows import read_split, unlabelled_digest
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.subset import subset
+from sfda.manifests.verify import check
 
 CLASSES = ["road", "car", "sky"]
 INDEX = np.array([[0, 1, 2, 255], [2, 2, 1, 0], [255, 0, 0, 1]], np.uint8)

@@ -7,10 +7,10 @@ import pickle
 import numpy as np
 import pytest
 
-from sfda.data.decode import decode
-from sfda.data.mask_store import keep_masks
-from sfda.data.ragged import Ragged, RaggedWriter, open_ragged
 from sfda.errors import BadInput
+from sfda.images.decode import decode
+from sfda.images.store import Ragged, RaggedWriter, open_ragged
+from sfda.problems.segmentation.labels import keep_masks
 from sfda.refs import InputSpec
 
 TILED = InputSpec(size=(8, 8), tiled=True, mean=(0, 0, 0), std=(1, 1, 1))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sfda.data import scenes
-from sfda.data.manifest import check, open_manifest, read_split
+from sfda.demo import scenes
 from sfda.errors import BadInput
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.verify import check
 
 
 @pytest.fixture(scope="module")

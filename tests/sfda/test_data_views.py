@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sfda.data.inputs import centre_crop, standardise
-from sfda.data.views import ViewMaker, seeds
+from sfda.augment.photometric import ViewMaker, seeds
+from sfda.images.preprocess import centre_crop, standardise
 from sfda.refs import InputSpec, Views
 
 PLAIN = Views(crop=False, flip=False)

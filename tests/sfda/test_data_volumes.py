@@ -6,12 +6,15 @@ import nibabel
 import numpy as np
 import pytest
 
-from sfda.data import volumes
-from sfda.data.build import build_manifest
-from sfda.data.digests import bytes_digest
-from sfda.data.manifest import MaskOptions, check, open_manifest, read_split, unlabelled_digest
-from sfda.data.volumes import Place, grid, slice_of
+from sfda.authoring.from_folder import build_manifest
+from sfda.authoring.from_masks import MaskOptions
 from sfda.errors import BadInput
+from sfda.formats import volumes
+from sfda.formats.volumes import Place, grid, slice_of
+from sfda.manifests.digests import bytes_digest
+from sfda.manifests.rows import read_split, unlabelled_digest
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.verify import check
 
 SHAPE = (4, 3, 12)  # x, y, z
 SPACING = (0.5, 0.25, 2.0)

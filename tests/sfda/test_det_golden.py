@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from sfda.boxes import Boxes, sure_boxes
-from sfda.ema import ema_update_
-from sfda.losses_detection import distance, distillation, mine
-from sfda.metrics_detection import FROM_ONE, BoxesOf, DetectionMetric, voc_ap
+from sfda.building_blocks.boxes import Boxes, sure_boxes
+from sfda.building_blocks.ema import ema_update_
+from sfda.problems.detection.distillation import distance, distillation, mine
+from sfda.problems.detection.metrics import FROM_ONE, BoxesOf, DetectionMetric, voc_ap
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WEIGHTS = torch.tensor([10.0, 10.0, 5.0, 5.0])

@@ -11,8 +11,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sfda.metrics import main_metric, score_of
-from sfda.metrics_detection import (
+from sfda.problems.classification.metrics import main_metric, score_of
+from sfda.problems.detection.metrics import (
     BoxesOf,
     DetectionMetric,
     _coco_answers,
@@ -21,7 +21,7 @@ from sfda.metrics_detection import (
     overlaps,
     voc_ap,
 )
-from sfda.panels_detection import BoxSample, box_panel, difference
+from sfda.problems.detection.panel import BoxSample, box_panel, difference
 
 
 def boxes(*entries: tuple[float, int, float]) -> BoxesOf:

@@ -13,13 +13,16 @@ from convert_det import to_mmdet
 from torch import nn
 from torchvision.models.detection import FasterRCNN, fasterrcnn_mobilenet_v3_large_320_fpn
 
-from sfda.boxes import Boxes, no_boxes
-from sfda.data.bundle import read_bundle, write_bundle
-from sfda.data.checkpoints import load_detector, load_detector_backbone, read_weights
+from sfda.building_blocks.boxes import Boxes, no_boxes
 from sfda.errors import BadInput
-from sfda.problems import det_mmdet, detection, mmcv_ops
-from sfda.problems.detection import Detector
+from sfda.networks import mmcv_ops
+from sfda.networks import mmdet as det_mmdet
+from sfda.problems.detection import network as detection
+from sfda.problems.detection.network import Detector
+from sfda.problems.detection.weights import load_detector, load_detector_backbone
 from sfda.refs import InputSpec
+from sfda.weights.bundle import read_bundle, write_bundle
+from sfda.weights.checkpoints import read_weights
 
 KITS = pytest.mark.parametrize("kit", [toydet, toymm], ids=["torchvision", "mmdet"])
 FASTER = "mmdet:faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"

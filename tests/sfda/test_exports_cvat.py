@@ -11,9 +11,10 @@ import small_det
 import small_seg
 from asking import request_for
 
-from sfda.data.answering import take_answers
-from sfda.data.manifest import open_manifest, read_split
+from sfda.annotation.take import take_answers
 from sfda.errors import BadInput
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import torch
 import toy
 from torch import nn
 
-from sfda.adapt import adapt
+from sfda.adaptation.loop import adapt
 from sfda.errors import BadInput
 from sfda.methods.bn import Bn, BnConfig
 from sfda.methods.source import Source, SourceConfig
-from sfda.problems.classification import Classifier
-from sfda.schedule import Schedule
+from sfda.problems.classification.network import Classifier
+from sfda.settings import Schedule
 from sfda.types import EpochEnd
 
 

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 import toy
 from torch import Tensor, nn
 
-from sfda.adapt import adapt
-from sfda.bank import FEW
-from sfda.clustering import margin, one_vs_all, positives, silhouettes
+from sfda.adaptation.loop import adapt
+from sfda.building_blocks.bank import FEW
+from sfda.building_blocks.clustering import margin, one_vs_all, positives, silhouettes
+from sfda.building_blocks.rejection import uncertainty
 from sfda.errors import BadInput
 from sfda.methods.glc import (
     COEFFICIENTS,
@@ -26,9 +27,8 @@ from sfda.methods.glc import (
     group_sizes,
     soft_targets,
 )
-from sfda.problems.classification import Classifier
-from sfda.rejection import uncertainty
-from sfda.schedule import Schedule
+from sfda.problems.classification.network import Classifier
+from sfda.settings import Schedule
 from sfda.types import UNKNOWN, Clock, EpochEnd, Regime, TargetBatch, TargetInfo
 
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -13,9 +13,9 @@ from torch import nn
 
 from sfda.methods.aad import AaD, AaDConfig
 from sfda.methods.shot import Shot, ShotConfig, centroid_labels
-from sfda.problems import classification
-from sfda.problems.classification import Classifier
-from sfda.schedule import Schedule
+from sfda.problems.classification import network as classification
+from sfda.problems.classification.network import Classifier
+from sfda.settings import Schedule
 from sfda.types import Clock, TargetBatch, TargetInfo
 
 GOLDEN = Path(__file__).parent.parent / "golden"

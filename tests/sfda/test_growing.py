@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfda.data.growing import Change, difference, survey
-from sfda.data.listing import image_files, list_images
-from sfda.data.manifest import build_manifest, check, open_manifest, read_split
-from sfda.drift import drift_between, stability_index
+from sfda.authoring.from_folder import build_manifest
+from sfda.authoring.listing import image_files, list_images
+from sfda.decision.drift import drift_between, stability_index
 from sfda.errors import BadInput
+from sfda.manifests.growing import Change, difference, survey
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.verify import check
 
 OLD = 1_700_000_000.0
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sfda import pictures
+from sfda.report import pictures
 
 
 def row(query: str, method: str, labels: int, seed: int, score: float) -> dict[str, Any]:

@@ -27,10 +27,11 @@ import small_pose
 import small_seg
 from asking import request_for
 
-from sfda.data.answering import take_answers
-from sfda.data.manifest import open_manifest, read_split
-from sfda.data.request_files import label_config
-from sfda.data.requests import Request
+from sfda.annotation.request import Request
+from sfda.annotation.request_files import label_config
+from sfda.annotation.take import take_answers
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sfda.landlock import abi
+from sfda.sandbox.landlock import abi
 
 needs = pytest.mark.skipif(abi() < 1, reason="this kernel offers no Landlock")
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from sfda.landlock import restrict
+from sfda.sandbox.landlock import restrict
 folder = Path(sys.argv[1])
 os.environ["TMPDIR"] = str(folder / "out")
 places = "/usr", "/lib", "/lib64", "/etc", "/proc", sys.prefix, sys.base_prefix
@@ -112,7 +112,7 @@ print(found, process.exitcode)
 
 
 def test_a_kernel_without_it_says_so(monkeypatch):
-    from sfda import landlock
+    from sfda.sandbox import landlock
 
     monkeypatch.setattr(landlock, "abi", lambda: 0)
     with pytest.raises(OSError, match="offers no Landlock"):

@@ -11,13 +11,13 @@ import toydet
 import toymm
 
 from sfda import plugins
-from sfda.box_teaching import BoxGuard, BoxTeaching, sorted_out
-from sfda.boxes import Boxes, mirrored, no_boxes, spared, sure_boxes, usable
+from sfda.building_blocks.boxes import Boxes, mirrored, no_boxes, spared, sure_boxes, usable
 from sfda.config import merged
 from sfda.errors import BadInput
-from sfda.losses_detection import distance, distillation, mine
-from sfda.problems import detection
-from sfda.problems.detection import DetOutput
+from sfda.problems.detection import network as detection
+from sfda.problems.detection.distillation import distance, distillation, mine
+from sfda.problems.detection.network import DetOutput
+from sfda.problems.detection.teaching import BoxGuard, BoxTeaching, sorted_out
 from sfda.types import Clock, SeenViews
 
 SURE = torch.tensor([[0.0, 0, 10, 10]])

@@ -18,12 +18,12 @@ import toypose
 import toyseg
 
 from sfda import plugins
-from sfda.adapt import adapt
-from sfda.box_teaching import STEM
+from sfda.adaptation.loop import adapt
 from sfda.config import merged
 from sfda.errors import BadInput
 from sfda.methods._base import Method
-from sfda.schedule import Schedule
+from sfda.problems.detection.teaching import STEM
+from sfda.settings import Schedule
 from sfda.types import Clock, EpochEnd, Labelled, State, StepEnd, TargetBatch
 
 METHODS = plugins.names("methods")

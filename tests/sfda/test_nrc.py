@@ -13,10 +13,10 @@ import torch.nn.functional as F
 import toy
 from torch import Tensor, nn
 
-from sfda.adapt import adapt
+from sfda.adaptation.loop import adapt
 from sfda.methods.nrc import Nrc, NrcConfig
-from sfda.problems.classification import Classifier
-from sfda.schedule import Schedule
+from sfda.problems.classification.network import Classifier
+from sfda.settings import Schedule
 from sfda.types import Clock, StepEnd, TargetBatch
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "nrc_step_officehome.npz"

@@ -10,11 +10,11 @@ import toyseg
 from torch import nn
 
 from sfda import plugins
+from sfda.building_blocks.norm import norms
 from sfda.errors import BadInput
 from sfda.methods.osuda import Osuda, OsudaConfig, consistency, source_share, transferability
-from sfda.norm import norms
-from sfda.problems.segmentation import Segmenter
-from sfda.schedule import Schedule
+from sfda.problems.segmentation.network import Segmenter
+from sfda.settings import Schedule
 from sfda.types import Clock
 
 FAST = Schedule()

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfda.evaluate import Answered, segmentation_report
-from sfda.panels import COLOURS, IGNORED, Sample, coloured, palette, panel, small
-from sfda.pictures import side_by_side
+from sfda.decision.evaluation import Answered, segmentation_report
+from sfda.problems.segmentation.panel import (
+    COLOURS,
+    IGNORED,
+    Sample,
+    coloured,
+    palette,
+    panel,
+    small,
+)
+from sfda.report.pictures import side_by_side
 
 CLASSES = tuple(f"class {c}" for c in range(5))
 

@@ -10,15 +10,20 @@ import torch.nn.functional as F
 import toy
 from torch import nn
 
-from sfda import bank as bank_module
-from sfda.bank import MemoryBank
-from sfda.ema import ema_update_, make_teacher
+from sfda.building_blocks import bank as bank_module
+from sfda.building_blocks.bank import MemoryBank
+from sfda.building_blocks.ema import ema_update_, make_teacher
+from sfda.building_blocks.losses import (
+    batch_agreement,
+    dispersion,
+    diversity,
+    entropy,
+    neighbour_attraction,
+)
+from sfda.building_blocks.precision import full_precision
 from sfda.errors import BadInput
-from sfda.losses import diversity, entropy, neighbour_attraction
-from sfda.methods.aad import batch_agreement, dispersion
 from sfda.methods.shot import centroid_labels
-from sfda.precision import full_precision
-from sfda.schedule import Schedule
+from sfda.settings import Schedule
 from sfda.types import Clock, TargetInfo
 
 

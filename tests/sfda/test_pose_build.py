@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfda.data.manifest import build_manifest, open_manifest, read_split
-from sfda.data.pose_build import read_skeleton
+from sfda.authoring.from_folder import build_manifest
+from sfda.authoring.from_keypoints import read_skeleton
 from sfda.errors import BadInput
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
 from sfda.refs import Skeleton
 
 JOINTS = ["nose", "left_hand", "right_hand"]

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from sfda.heatmaps import peaks, render, soft_argmax, targets
-from sfda.losses_pose import consistency, cross_correlation, decorrelation, joints_mse, surer_part
-from sfda.pose_prior import BODY, BODY_PARENTS, PosePrior, directions
-from sfda.warps import linear, three_steps_back
+from sfda.building_blocks.heatmaps import peaks, render, soft_argmax, targets
+from sfda.building_blocks.warps import linear, three_steps_back
+from sfda.problems.pose.loss import (
+    consistency,
+    cross_correlation,
+    decorrelation,
+    joints_mse,
+    surer_part,
+)
+from sfda.problems.pose.prior import BODY, BODY_PARENTS, PosePrior, directions
 
 NORMED = {
     "weight_g": "parametrizations.weight.original0",

@@ -13,24 +13,26 @@ import toypose
 from PIL import Image
 
 from sfda import plugins
+from sfda.augment.geometric import Moved, WarpMaker, joints_in_view
+from sfda.building_blocks.heatmaps import decode, peaks, render, soft_argmax, targets
+from sfda.building_blocks.warps import features_back, maps_back, points_back
 from sfda.config import merged
-from sfda.data.crops import Crop, cut, from_frame, square, to_frame
-from sfda.data.manifest import check, open_manifest, read_split, unlabelled_digest
-from sfda.data.people import Person
-from sfda.data.warped import Moved, WarpMaker, joints_in_view
 from sfda.errors import BadInput
-from sfda.heatmaps import decode, peaks, render, soft_argmax, targets
-from sfda.losses_pose import decorrelation, surer_part
-from sfda.metrics_pose import PoseMetric
-from sfda.panels_pose import PoseSample, pose_panel
-from sfda.pose_prior import PosePrior, directions, tree
-from sfda.pose_teaching import occluded, taught_by
-from sfda.prior_training import PriorConfig, distance, train_prior, turned
-from sfda.problems import pose
-from sfda.problems.pose import PoseOutput
+from sfda.formats.keypoints import Person
+from sfda.images.crops import Crop, cut, from_frame, square, to_frame
+from sfda.manifests.rows import read_split, unlabelled_digest
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.verify import check
+from sfda.problems.pose import network as pose
+from sfda.problems.pose.loss import decorrelation, surer_part
+from sfda.problems.pose.metrics import PoseMetric
+from sfda.problems.pose.network import PoseOutput
+from sfda.problems.pose.panel import PoseSample, pose_panel
+from sfda.problems.pose.prior import PosePrior, directions, tree
+from sfda.problems.pose.prior_training import PriorConfig, distance, train_prior, turned
+from sfda.problems.pose.teaching import occluded, taught_by
 from sfda.refs import InputSpec, Skeleton
 from sfda.types import Clock, SeenViews, Warp
-from sfda.warps import features_back, maps_back, points_back
 
 SPEC = InputSpec(size=(256, 256), mean=(0.0,) * 3, std=(1.0,) * 3)
 STILL = pose.VIEWS.model_copy(update={"jitter": 0.0})

@@ -10,13 +10,13 @@ import torch
 import toypose
 
 from sfda import plugins
+from sfda.building_blocks.heatmaps import soft_argmax
+from sfda.building_blocks.warps import features_back, inverted, maps_back, points_back
 from sfda.errors import BadInput
-from sfda.heatmaps import soft_argmax
-from sfda.losses_pose import cross_correlation, decorrelation
-from sfda.pose_prior import PosePrior, tree
-from sfda.pose_teaching import taught_by
+from sfda.problems.pose.loss import cross_correlation, decorrelation
+from sfda.problems.pose.prior import PosePrior, tree
+from sfda.problems.pose.teaching import taught_by
 from sfda.types import Clock, Warp
-from sfda.warps import features_back, inverted, maps_back, points_back
 from tasks.train_prior import poses_in
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sfda.problems.segmentation import SegOutput
-from sfda.pseudo_labels import averaged, cut_and_mix, sure
+from sfda.building_blocks.pseudo_labels import averaged, cut_and_mix, sure
+from sfda.problems.segmentation.network import SegOutput
 from sfda.types import UNSURE
 
 

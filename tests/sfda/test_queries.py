@@ -12,17 +12,17 @@ import torch
 from test_golden import load
 
 from sfda import plugins
-from sfda.boxes import Boxes, no_boxes
+from sfda.building_blocks.boxes import Boxes, no_boxes
 from sfda.config import merged
-from sfda.data.detecting import detect_all
-from sfda.data.inputs import standardise
-from sfda.data.loaders import scan
-from sfda.data.summaries import keep_summaries
 from sfda.errors import BadInput
-from sfda.problems import det_own
-from sfda.queries._base import Before, Pool, Summary, summarise
+from sfda.images.preprocess import standardise
+from sfda.inference.detection import detect_all
+from sfda.inference.summaries import keep_summaries
+from sfda.inference.summary import Summary, summarise, summarise_boxes, summarise_poses
+from sfda.loading.scan import scan
+from sfda.networks import own_detector as det_own
+from sfda.queries._base import Before, Pool
 from sfda.refs import InputSpec
-from sfda.summary import summarise_boxes, summarise_poses
 
 NAMES = plugins.names("queries")
 

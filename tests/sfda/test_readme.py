@@ -25,7 +25,7 @@ def test_every_validator_is_named() -> None:
 
 
 def test_every_command_is_in_the_table() -> None:
-    from flows.cli import app
+    from flows.cli.options import app
 
     commands = {c.name or c.callback.__name__ for c in app.registered_commands}
     assert commands == set(re.findall(r"`sfda ([\w-]+)", section("## Your own model and data")))

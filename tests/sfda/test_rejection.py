@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from sfda.evaluate import judge, report
-from sfda.metrics import ClassificationMetric, main_metric, open_set_metrics
-from sfda.problems.classification import ClassOutput
+from sfda.building_blocks.rejection import TwoClusters, answers, uncertainty
+from sfda.decision.evaluation import judge, report
+from sfda.problems.classification.metrics import (
+    ClassificationMetric,
+    main_metric,
+    open_set_metrics,
+)
+from sfda.problems.classification.network import ClassOutput
 from sfda.refs import ModelSpec
-from sfda.rejection import TwoClusters, answers, uncertainty
 from sfda.types import SeenViews
 
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -8,11 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sfda.data.bundle import read_bundle, write_bundle
-from sfda.data.checkpoints import load_encoder, load_segmenter, read_weights
 from sfda.errors import BadInput
-from sfda.problems import seg_networks, segmentation
+from sfda.networks import segmenters as seg_networks
+from sfda.problems.segmentation import network as segmentation
+from sfda.problems.segmentation.weights import load_encoder, load_segmenter
 from sfda.refs import InputSpec
+from sfda.weights.bundle import read_bundle, write_bundle
+from sfda.weights.checkpoints import read_weights
 
 UNET = "smp:unet/resnet18"
 INPUT = InputSpec(size=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from sfda.class_ratios import class_ratios, ratio_divergence, weighted_entropy
-from sfda.losses import sure_cross_entropy
-from sfda.norm import AlphaBN
+from sfda.building_blocks.class_ratios import class_ratios, ratio_divergence, weighted_entropy
+from sfda.building_blocks.losses import sure_cross_entropy
+from sfda.building_blocks.norm import AlphaBN
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

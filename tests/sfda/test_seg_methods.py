@@ -10,12 +10,12 @@ import toyseg
 from torch import optim
 
 from sfda import plugins
-from sfda.adapt import adapt
+from sfda.adaptation.loop import adapt
+from sfda.building_blocks.losses import soft_cross_entropy, sure_cross_entropy
+from sfda.building_blocks.pseudo_labels import cut_and_mix
 from sfda.config import merged
-from sfda.losses import soft_cross_entropy, sure_cross_entropy
 from sfda.methods.mean_teacher import MeanTeacher
-from sfda.pseudo_labels import cut_and_mix
-from sfda.schedule import Schedule
+from sfda.settings import Schedule
 from sfda.types import Clock
 
 CLOCK = Clock(0, 6, 1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sfda.errors import BadInput
-from sfda.metrics_segmentation import SegmentationMetric
+from sfda.problems.segmentation.metrics import SegmentationMetric
 
 CLASSES = ("background", "organ", "lesion")
 

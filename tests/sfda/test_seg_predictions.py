@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfda.data.predictions import verify_predictions
-from sfda.data.seg_predictions import keep_masks
 from sfda.errors import BadInput
-from sfda.problems.classification import make_spec
+from sfda.inference.predictions import verify_predictions
+from sfda.inference.segmentation_predictions import keep_masks
+from sfda.problems.classification.network import make_spec
 
 CLASSES = ("sky", "road", "car")
 ANSWERS = [

@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sfda.building_blocks.norm import norms, spare_lone_values
 from sfda.errors import BadInput
-from sfda.norm import norms, spare_lone_values
-from sfda.problems import seg_networks, segmentation
-from sfda.problems.segmentation import SegOutput
+from sfda.networks import segmenters as seg_networks
+from sfda.problems.segmentation import network as segmentation
+from sfda.problems.segmentation.network import SegOutput
 from sfda.refs import InputSpec
 from sfda.types import UNSURE
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from sfda.data import scans, segmenting
-from sfda.data.ragged import Ragged, RaggedWriter
-from sfda.data.scans import scan, scan_views
-from sfda.data.segmenting import Band, enlarged, segment, segment_all
 from sfda.errors import BadInput
-from sfda.problems.segmentation import Segmenter, SegOutput
+from sfda.images.store import Ragged, RaggedWriter
+from sfda.inference import segmentation as segmenting
+from sfda.inference.segmentation import Band, enlarged, segment, segment_all
+from sfda.loading import scan as scans
+from sfda.loading.scan import scan, scan_views
+from sfda.loading.tiles import tiles
+from sfda.problems.segmentation.network import Segmenter, SegOutput
 from sfda.refs import InputSpec, Views
-from sfda.tiling import tiles
 
 TILED = InputSpec(size=(16, 24), tiled=True, mean=(0, 0, 0), std=(1, 1, 1))
 WHOLE = TILED.model_copy(update={"tiled": False})

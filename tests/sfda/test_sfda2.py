@@ -14,14 +14,14 @@ import toy
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from sfda import covariance
-from sfda.adapt import adapt
-from sfda.covariance import ClassCovariances, augmented_loss
+from sfda.adaptation.loop import adapt
+from sfda.building_blocks import covariance
+from sfda.building_blocks.covariance import ClassCovariances, augmented_loss
+from sfda.building_blocks.losses import batch_agreement
 from sfda.errors import BadInput
-from sfda.losses import batch_agreement
 from sfda.methods.sfda2 import SFDA2, SFDA2Config, class_affinity
-from sfda.problems.classification import Classifier, make_head
-from sfda.schedule import Schedule
+from sfda.problems.classification.network import Classifier, make_head
+from sfda.settings import Schedule
 from sfda.types import Clock, TargetBatch
 
 GOLDEN = Path(__file__).parent.parent / "golden"

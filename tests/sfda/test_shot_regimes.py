@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import toy
 
-from sfda.losses import diversity, entropy
+from sfda.building_blocks.losses import diversity, entropy
 from sfda.methods.shot import Shot, ShotConfig, centroid_labels, known_centroid_labels
 from sfda.types import UNKNOWN, Clock, TargetBatch, TargetInfo
 

@@ -11,9 +11,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from sfda.data.manifest import build_manifest, check, open_manifest, read_split
-from sfda.data.subset import read_regimes, side_of, subset
+from sfda.authoring.from_folder import build_manifest
 from sfda.errors import BadInput
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.subset import read_regimes, side_of, subset
+from sfda.manifests.verify import check
 
 CLASSES = ("ant", "bee", "cow", "dog")
 KEPT = ("dog", "ant")

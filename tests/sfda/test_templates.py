@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sfda.data.manifest import Manifest, build_manifest, open_manifest
-from sfda.data.subset import read_regimes, side_of, subset
+from sfda.authoring.from_folder import build_manifest
 from sfda.errors import BadInput
+from sfda.manifests.schema import Manifest, open_manifest
+from sfda.manifests.subset import read_regimes, side_of, subset
 
 FOLDER = Path(__file__).parents[2] / "data_manifests"
 CLASSES = {"office31": 31, "officehome": 65, "visda": 12, "domainnet": 345, "domainnet126": 126}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfda.tiling import blending, positions, tiles
+from sfda.loading.tiles import blending, positions, tiles
 
 
 @pytest.mark.parametrize("size", [(16, 24), (64, 60), (17, 25), (16, 70), (50, 24)])

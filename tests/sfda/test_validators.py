@@ -10,11 +10,11 @@ import torch
 import toy
 
 from sfda import plugins
-from sfda.evaluate import judge, report
-from sfda.metrics import ClassificationMetric
-from sfda.pictures import side_by_side
-from sfda.problems.classification import ClassOutput
-from sfda.problems.segmentation import SegOutput
+from sfda.decision.evaluation import judge, report
+from sfda.problems.classification.metrics import ClassificationMetric
+from sfda.problems.classification.network import ClassOutput
+from sfda.problems.segmentation.network import SegOutput
+from sfda.report.pictures import side_by_side
 from sfda.types import SeenViews
 from sfda.validators._base import PIXELS, rows_of
 

@@ -11,10 +11,10 @@ import small
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
 import sfda
-from sfda.data.digests import file_digest
-from sfda.data.predictions import keep_predictions
+from sfda.inference.predictions import keep_predictions
+from sfda.manifests.digests import file_digest
 from sfda.refs import Adaptation, Candidate, SideBySide
-from tasks.cache import SameWork, code_digest, intact, key_of
+from tasks.prefect_runtime.cache import SameWork, code_digest, intact, key_of
 
 
 def stage(source, device):

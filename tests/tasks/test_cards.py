@@ -5,10 +5,10 @@ import pytest
 import small
 import torch
 
-from sfda.card import Card, CardFacts, make_card, missing
-from sfda.data.cards import FILE, read_card, write_card
-from sfda.data.loaders import labelled_scan
 from sfda.errors import BadInput
+from sfda.loading.scan import labelled_scan
+from sfda.problems.classification.card import Card, CardFacts, make_card, missing
+from sfda.weights.source_card import FILE, read_card, write_card
 
 FACTS = {"source_sha256": "a" * 64, "manifest": "toy", "manifest_sha256": "b" * 64, "split": "val"}
 SOME_CLASSES_MORE = (*small.CLASSES, "ring")

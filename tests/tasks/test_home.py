@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from sfda.building_blocks.device import choose, peak_memory_mb, place
 from sfda.errors import BadInput
-from tasks import home as place_of_state
-from tasks.device import choose, peak_memory_mb, place
+from tasks.prefect_runtime import home as place_of_state
 
 
 def test_home_is_made_where_the_variable_says(tmp_path, monkeypatch):

@@ -17,10 +17,13 @@ import yaml
 from asking import exported, request_for
 from PIL import Image
 
-from sfda.data.answering import take_answers
-from sfda.data.manifest import build_manifest, check, open_manifest, read_split
-from tasks import known_answers
-from tasks.manifests import as_manifest
+from sfda.annotation import carry_over as known_answers
+from sfda.annotation.take import take_answers
+from sfda.authoring.from_folder import build_manifest
+from sfda.loading.opened import as_manifest
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import open_manifest
+from sfda.manifests.verify import check
 
 MAKERS = {
     "segmentation": lambda folder: small_seg.write(

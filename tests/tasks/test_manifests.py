@@ -9,11 +9,11 @@ import small_seg
 import yaml
 from PIL import Image
 
-from sfda.data.manifest import open_manifest
-from sfda.data.rows import inspect_split
 from sfda.errors import BadInput
-from tasks import manifests
-from tasks.manifests import class_map, class_shift
+from sfda.loading import opened as manifests
+from sfda.loading.opened import class_map, class_shift
+from sfda.manifests.rows import inspect_split
+from sfda.manifests.schema import open_manifest
 
 MODEL = ("bar", "post", "cross")
 

@@ -9,12 +9,12 @@ import small
 import torch
 from torch import nn
 
-from sfda.data import predictions
-from sfda.data.bundle import network_digest
-from sfda.data.predictions import keep_predictions, replaying, verify_predictions
 from sfda.errors import BadInput
+from sfda.inference import prediction_files as predict
+from sfda.inference import predictions
+from sfda.inference.predictions import keep_predictions, replaying, verify_predictions
 from sfda.types import Seen
-from tasks import predict
+from sfda.weights.bundle import network_digest
 
 
 class Counted:

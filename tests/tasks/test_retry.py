@@ -10,8 +10,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UN
 from prefect.states import Failed
 
 from sfda.errors import BadInput
-from tasks.confined import ProcessDied
-from tasks.retry import passes_by
+from sfda.sandbox.process import ProcessDied
+from tasks.prefect_runtime.retry import passes_by
 
 
 def failed(error: BaseException) -> bool:

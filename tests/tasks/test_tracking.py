@@ -12,12 +12,12 @@ import mlflow
 import pytest
 import small
 
-from sfda.data.digests import file_digest
 from sfda.errors import BadInput
+from sfda.manifests.digests import file_digest
 from sfda.refs import ManifestRef, Version
 from tasks import register, tracking
-from tasks.models import locate, open_model, refer
 from tasks.tracking import registry
+from tasks.tracking.models import locate, open_model, refer
 
 
 def interrupt(key: str = "work", **params: object) -> str:
@@ -243,7 +243,7 @@ def test_a_model_that_is_not_there_cannot_be_moved(registered, name):
 
 
 def test_what_a_deployed_model_needs_is_what_its_loader_imports():
-    code = "import sys, sfda.serving\nprint(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    code = "import sys, sfda.inference.served\nprint(*sorted({m.partition('.')[0] for m in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found = set(done.stdout.split())
     heavy = {"albumentations", "cv2", "matplotlib", "mlflow", "nibabel", "prefect", "scipy",

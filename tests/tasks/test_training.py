@@ -12,15 +12,15 @@ import small
 import torch
 
 from sfda import plugins
-from sfda.data.bundle import bundle_digest, read_spec
+from sfda.adaptation.run_folder import Training, best_epoch
+from sfda.decision.evaluation import Judged, judge
 from sfda.errors import BadInput
-from sfda.evaluate import Judged, judge
 from sfda.methods._base import Method, MethodConfig
 from sfda.refs import Adaptation, Scores
 from sfda.types import Clock, Losses, SeenViews, TargetBatch
+from sfda.weights.bundle import bundle_digest, read_spec
 from tasks import tracking
-from tasks.training import Training, best_epoch
-from tasks.watching import RunWatch, log_history
+from tasks.tracking.watch import RunWatch, log_history
 
 EPOCHS = 4
 GIVEN = small.target_arrays()

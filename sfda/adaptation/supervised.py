@@ -1,0 +1,100 @@
+"""Supervised training, of a source model and of the bound that target labels would allow.
+
+It is the same loop as adaptation: labels travel in `TargetBatch.labelled`, which no method for
+unlabelled targets is ever given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+from jaxtyping import Int
+from pydantic import Field
+from torch import Tensor
+
+from sfda.methods._base import Method, MethodConfig
+from sfda.problems.registry import problem_of
+from sfda.settings import Schedule
+from sfda.types import Batches, Clock, Labelled, Losses, TargetBatch
+
+BOUND = "supervised"  # in comparisons: the source network trained on the target's labels
+
+
+class SupervisedConfig(MethodConfig):
+    """SHOT's source recipe (arXiv:2002.08546, section 4.1): smoothing 0.1, backbone slower."""
+
+    schedule: Schedule = Schedule(lr=1e-2, epochs=30)
+    lr_scale: dict[str, float] = {"backbone": 0.1}
+    smoothing: float = Field(0.1, ge=0, lt=1)
+    append: bool = False  # detection: the true boxes join the proposals
+
+
+class Supervised(Method):
+    """Cross-entropy on labelled images; of detectors their own losses on labelled boxes."""
+
+    Config = SupervisedConfig
+    told: ClassVar[Literal["added", "own", "none"]] = "own"
+    problems: ClassVar[frozenset[str]] = frozenset(
+        {"classification", "segmentation", "detection", "pose"}
+    )
+    usual: ClassVar[Mapping[str, dict[str, Any]]] = {
+        # all of the network is new: plain cross-entropy, as for AdaEnt's source model
+        "segmentation": {
+            "schedule": {
+                "optimizer": "adam", "lr": 1e-3, "weight_decay": 1e-4, "decay": "poly",
+                "batch_size": 8, "epochs": 40,
+            },
+            "lr_scale": {"backbone": 1.0},
+            "smoothing": 0.0,
+        },
+        "detection": {
+            "schedule": {
+                "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-4, "decay": "poly",
+                "batch_size": 4, "epochs": 30, "clip_norm": 10.0,
+            },
+            "lr_scale": {"backbone": 1.0},
+            "smoothing": 0.0,
+            "append": True,
+        },
+        "pose": {  # optimiser and batch of POST's source model; the rate and its decay are ours
+            "schedule": {
+                "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0, "decay": "poly",
+                "batch_size": 32, "epochs": 40,
+            },
+            "lr_scale": {"backbone": 1.0},
+            "smoothing": 0.0,
+        },
+    }  # fmt: skip
+    config: SupervisedConfig
+
+    def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
+        """The problem's supervised loss."""
+        if batch.labelled is None:
+            raise ValueError("supervised training needs labelled batches")
+        found: Losses = problem_of(self.student).loss(
+            self.student,
+            batch.labelled.images,
+            batch.labelled.targets,
+            smoothing=self.config.smoothing,
+            **({"append": True} if self.config.append else {}),
+        )
+        return found
+
+
+class LabelledBatches:
+    """Batches of a set, each with its labels: `targets` [N] by row."""
+
+    def __init__(self, batches: Batches, targets: Int[Tensor, " N"]) -> None:
+        self.batches, self.targets = batches, targets
+
+    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
+        """Batches an epoch takes."""
+        return self.batches.steps(rows)
+
+    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
+        """Batches of one epoch."""
+        for batch in self.batches.epoch(epoch, rows):
+            targets = self.targets.to(batch.index.device)[batch.index]
+            yield replace(batch, labelled=Labelled(batch.index, batch.weak, targets))

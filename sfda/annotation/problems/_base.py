@@ -1,0 +1,93 @@
+"""What a problem has to say for its samples to go out to people and come back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+from xml.sax.saxutils import quoteattr
+
+from sfda.annotation.picture_names import AskedNames
+from sfda.annotation.request import Guess, Request, WantedRow
+from sfda.building_blocks.boxes import BoxLabels
+from sfda.formats.annotations import Given
+from sfda.formats.keypoints import Person
+from sfda.formats.masks import Mask
+from sfda.manifests.labels import listed
+
+Answer = str | Mask | BoxLabels | Person
+Results = list[dict[str, Any]]
+
+
+class Unfit(Exception):
+    """An answer that cannot be taken: what kind of fault it is, and of which sample."""
+
+    def __init__(self, kind: str, told: str) -> None:
+        super().__init__(f"{kind}: {told}")
+        self.kind, self.told = kind, told
+
+
+class Labelling(ABC):
+    """One problem's questions in the formats of people's tools, and its answers out of them."""
+
+    empty: ClassVar[bool] = False  # whether a picture with nothing in it may be an answer
+    places: ClassVar[bool] = True  # whether an answer says where something is
+    header: ClassVar[tuple[str, ...]]  # of the CSV, after row, file or index, and image
+
+    @abstractmethod
+    def control(self, request: Request) -> str:
+        """The part of Label Studio's labelling interface that is not the image."""
+
+    @abstractmethod
+    def results(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+        """The model's answer as Label Studio's results."""
+
+    def categories(self, request: Request) -> Results:
+        """COCO's categories."""
+        return [{"id": i, "name": name} for i, name in enumerate(request.classes, start=1)]
+
+    @abstractmethod
+    def annotations(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+        """The model's answer as COCO's annotations, without their ids."""
+
+    @abstractmethod
+    def lines(self, request: Request, wanted: WantedRow, guess: Guess) -> Iterable[Sequence[Any]]:
+        """The row's lines in the CSV under that header, with room for the answer."""
+
+    def apportion(self, request: Request, names: AskedNames, given: list[Given]) -> list[Given]:
+        """What was said of pictures as what is said of rows, where a picture holds several."""
+        return given
+
+    def refuse_resized(self, wanted: WantedRow, given: Given) -> None:
+        """Unfit for places in a picture of another size than the one that was asked about."""
+        if given.size and self.places and given.size != (wanted.height, wanted.width):
+            raise Unfit(
+                "of another size than its image",
+                f"{wanted.key} ({given.size[1]} x {given.size[0]}, not {wanted.width} x "
+                f"{wanted.height})",
+            )
+
+    @abstractmethod
+    def answer(self, request: Request, wanted: WantedRow, given: Given) -> Answer | None:
+        """The checked answer, in pixels of the image; None where there is none. Raises Unfit."""
+
+
+def common(wanted: WantedRow, tag: str, kind: str) -> dict[str, Any]:
+    """What each of Label Studio's results says beside its value."""
+    return {
+        "type": kind, "from_name": tag, "to_name": "image", "original_width": wanted.width,
+        "original_height": wanted.height, "image_rotation": 0,
+    }  # fmt: skip
+
+
+def choices(request: Request, element: str, indent: str = "    ") -> str:
+    """An element for each class."""
+    return "\n".join(f"{indent}<{element} value={quoteattr(n)}/>" for n in request.classes)
+
+
+def refuse_foreign(request: Request, wanted: WantedRow, labels: Iterable[str]) -> None:
+    """Unfit for labels that the request does not know."""
+    if odd := sorted(set(labels) - set(request.classes)):
+        raise Unfit(
+            f"unknown class (known: {listed(request.classes)})", f"{wanted.key} ({', '.join(odd)})"
+        )

@@ -1,0 +1,66 @@
+"""Requests for labels that wait for people: what was asked, where the request lies, who waits."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sfda.annotation.request import Request
+from sfda.config import Config
+from tasks.prefect_runtime.cache import key_of
+from tasks.prefect_runtime.home import disk_errors, home
+
+
+class Waiting(Config):
+    """A request that nobody has answered yet."""
+
+    folder: str
+    target: str
+    count: int
+    by: str
+    asked: float  # seconds since the epoch
+    flow_run_id: str | None = None  # of the run that goes on from the answers
+
+
+def note(folder: Path, request: Request, target: str, by: str, flow_run_id: str | None) -> None:
+    """Keep that this request waits, until `forget`."""
+    found = Waiting(
+        folder=str(folder.absolute()), target=target, count=len(request.wanted), by=by,
+        asked=time.time(), flow_run_id=flow_run_id,
+    )  # fmt: skip
+    file = _file(folder)
+    with disk_errors(str(file)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(found.model_dump_json(indent=1))
+
+
+def forget(folder: Path) -> Waiting | None:
+    """The request has its answers; what was kept of it."""
+    found = _read(_file(folder))
+    _file(folder).unlink(missing_ok=True)
+    return found
+
+
+def waiting() -> list[Waiting]:
+    """All that wait, the oldest first; those whose folder is gone are forgotten."""
+    found = []
+    for file in (home() / "requests").glob("*.json"):
+        one = _read(file)
+        if one is None or not Path(one.folder).is_dir():
+            file.unlink(missing_ok=True)
+        else:
+            found.append(one)
+    return sorted(found, key=lambda one: one.asked)
+
+
+def _file(folder: Path) -> Path:
+    return home() / "requests" / f"{key_of(folder=str(folder.absolute()))[:24]}.json"
+
+
+def _read(file: Path) -> Waiting | None:
+    try:
+        return Waiting.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None

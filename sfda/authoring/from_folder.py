@@ -1,0 +1,255 @@
+"""Making a manifest from what lies on the user's disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sfda.authoring.from_coco import write_coco_manifest
+from sfda.authoring.from_keypoints import write_pose_manifest
+from sfda.authoring.from_masks import MaskOptions, mask_rows
+from sfda.authoring.listing import Listing, list_images
+from sfda.authoring.splits import stratify
+from sfda.errors import BadInput
+from sfda.manifests.labels import listed
+from sfda.manifests.rows import read_csv
+from sfda.manifests.schema import Manifest, parse_manifest
+from sfda.manifests.write import Rows, write_manifest
+from sfda.refs import Problem, Skeleton
+
+Classes = Sequence[str] | int | None
+
+
+def build_manifest(
+    path: Path | str,
+    *,
+    problem: Problem,
+    out: Path | str,
+    classes: Classes = None,
+    labels_csv: Path | None = None,
+    template: Path | None = None,
+    masks: MaskOptions | None = None,
+    annotations: Path | None = None,
+    skeleton: Skeleton | None = None,
+    test_fraction: float = 0.2,
+    data_root: Path | None = None,
+    skip: frozenset[str] = frozenset(),
+    version: int = 1,
+) -> Path:
+    """Write a manifest of the images in a folder, zip or npz to `out`, its row file beside it.
+
+    Labels are taken only if asked for: from `labels_csv` (columns file, or index, and class), or,
+    with `classes` or `template`, from folders named like classes or the npz's label array. With
+    labels everywhere each class is split into `adapt` (alias `train`) and `test` (alias `val`);
+    with labels for some images those are `test` and the others `adapt`; without, all are `adapt`.
+    For segmentation `masks` says where masks lie and what they hold; they stand for labels. For
+    detection and pose `annotations` is a COCO JSON, whose boxes or keypoints stand for them; the
+    joints' `skeleton` is for pose. Files in `skip` are left out.
+
+    Raises BadInput if there are no images, or naming all labels, and all of what a template says,
+    that do not fit.
+    """
+    path = Path(path)
+    if not 0 < test_fraction < 1:
+        raise BadInput(f"test fraction {test_fraction} must lie between 0 and 1, both excluded")
+    official = _template(template, problem)
+    names = _class_names(classes, official)
+    if problem == "segmentation":
+        if labels_csv:
+            raise BadInput("segmentation learns from masks, not labels: leave out --labels")
+        options = masks or MaskOptions()
+        rows, listing = mask_rows(
+            path, options, named=names is not None, fraction=test_fraction, skip=skip
+        )
+        if official:
+            _compare_count(official, rows.keys)
+        more = options.keys(names) | {"version": version}
+        return write_manifest(rows, listing, problem, names, Path(out), official, data_root, more)
+    if annotations:
+        if problem not in ("detection", "pose") or labels_csv:
+            raise BadInput(
+                "--annotations is a COCO JSON of boxes or keypoints, for detection and pose; it "
+                "goes without --labels"
+            )
+        if problem == "pose":
+            return write_pose_manifest(
+                path, Path(annotations), names, skeleton, Path(out), official, test_fraction,
+                data_root,
+            )  # fmt: skip
+        return write_coco_manifest(
+            path, Path(annotations), names, Path(out), official, test_fraction, data_root
+        )
+    if masks and masks != MaskOptions():
+        raise BadInput(
+            f"masks are for segmentation; this is {problem}: leave out what says of them"
+        )
+    listing = list_images(path, skip=skip)
+    given = _labels(listing, names, labels_csv)
+    if given:
+        _refuse_labels_for(problem)
+    if labels_csv and names is None:
+        names = tuple(sorted(set(given.values())))
+    keys = tuple(given) if official and labels_csv else listing.keys
+    if official:
+        _compare(official, names, keys, given)
+    rows = Rows(
+        keys,
+        tuple(given.get(key, "") for key in keys),
+        _assign(listing, keys, given, test_fraction),
+    )
+    more = {"version": version}
+    return write_manifest(rows, listing, problem, names, Path(out), official, data_root, more)
+
+
+def _refuse_labels_for(problem: Problem) -> None:
+    if problem != "classification":
+        raise BadInput(
+            f"labels are read for classification so far, not for {problem}; leave out "
+            "--classes, --labels and --template to make a manifest without labels"
+        )
+
+
+def _template(path: Path | None, problem: Problem) -> Manifest | None:
+    if path is None:
+        return None
+    official = parse_manifest(Path(path))
+    if official.problem != problem:
+        raise BadInput(f"{path} is for {official.problem}, not for {problem}")
+    return official
+
+
+def _class_names(classes: Classes, official: Manifest | None) -> tuple[str, ...] | int | None:
+    if isinstance(classes, int):
+        if official and official.num_classes != classes:
+            raise BadInput(f"{official.name} has {official.num_classes} classes, not {classes}")
+        return official.classes if official else classes
+    if official is None:
+        return tuple(classes) if classes else None
+    if classes and tuple(classes) != official.classes:
+        raise BadInput(
+            f"the classes given are not those of {official.name}, in its order; leave out "
+            "--classes, the template brings them"
+        )
+    return official.classes
+
+
+def _labels(
+    listing: Listing, names: tuple[str, ...] | int | None, labels_csv: Path | None
+) -> dict[str, str]:
+    """Class of each labelled key; for classes without names the number as text."""
+    if labels_csv:
+        given = _from_csv(listing, Path(labels_csv))
+    elif listing.labels is not None and names is not None:
+        given = _from_array(listing, names)
+    elif isinstance(names, tuple):
+        given = _from_folders(listing, names)
+    else:
+        given = {}
+    _known(given, names)
+    return given
+
+
+def _known(given: Mapping[str, str], names: tuple[str, ...] | int | None) -> None:
+    if names is None:
+        return
+    known = set(names) if isinstance(names, tuple) else {str(i) for i in range(names)}
+    odd = sorted(set(given.values()) - known)
+    if odd:
+        raise BadInput(
+            f"labels name classes that are not in the list of classes: {listed(odd)}; "
+            "add them to --classes, or correct the labels"
+        )
+
+
+def _from_csv(listing: Listing, path: Path) -> dict[str, str]:
+    rows, header = read_csv(path)
+    missing = [name for name in (listing.column, "class") if name not in header]
+    if missing:
+        raise BadInput(f"{path} has no column '{missing[0]}'; it needs {listing.column},class")
+    named = [row[listing.column].replace("\\", "/").removeprefix("./") for row in rows]
+    there = set(listing.keys)
+    absent = [key for key in named if key not in there]
+    if absent:
+        raise BadInput(f"{path} names images that are not in {listing.path}: {listed(absent)}")
+    twice = [key for key, times in Counter(named).items() if times > 1]
+    if twice:
+        raise BadInput(f"{path} names images twice: {listed(twice)}")
+    return {key: row["class"] for key, row in zip(named, rows, strict=True) if row["class"]}
+
+
+def _from_array(listing: Listing, names: tuple[str, ...] | int | None) -> dict[str, str]:
+    assert listing.labels is not None
+    numbers = [int(label) for label in listing.labels]
+    size = len(names) if isinstance(names, tuple) else int(names or 0)
+    odd = sorted({str(n) for n in numbers if not 0 <= n < size})
+    if odd:
+        raise BadInput(f"labels in {listing.path} that are not in 0..{size - 1}: {listed(odd)}")
+    text = names if isinstance(names, tuple) else [str(i) for i in range(size)]
+    return {key: text[n] for key, n in zip(listing.keys, numbers, strict=True)}
+
+
+def _from_folders(listing: Listing, names: tuple[str, ...]) -> dict[str, str]:
+    """The first folder on an image's path that is named like a class; none at all: no labels."""
+    known = set(names)
+    given: dict[str, str] = {}
+    stray: Counter[str] = Counter()
+    for key in listing.keys:
+        folders = key.split("/")[:-1]
+        name = next((folder for folder in folders if folder in known), None)
+        if name is None:
+            stray["/".join(folders) or "the top folder"] += 1
+        else:
+            given[key] = name
+    if given and stray:
+        places = [f"{place} ({count} images)" for place, count in sorted(stray.items())]
+        raise BadInput(
+            f"images of {listing.path} lie in no folder named like a class: {listed(places)}; "
+            "add their classes to --classes, move them away, or give --labels"
+        )
+    return given
+
+
+def _compare(
+    official: Manifest,
+    names: tuple[str, ...] | int | None,
+    keys: Sequence[str],
+    given: Mapping[str, str],
+) -> None:
+    """Raise BadInput naming every way in which the data are not what the template says."""
+    counts = Counter(given.values())
+    faults = []
+    if isinstance(official.classes, tuple) and not given:
+        faults.append(f"no folder is named like one of its classes ({listed(official.classes)})")
+    elif isinstance(names, tuple):
+        faults += [f"class {name}: no images" for name in names if not counts[name]]
+    if isinstance(official.counts, int) and official.counts != len(keys):
+        faults.append(f"{len(keys)} images, officially {official.counts}")
+    if isinstance(official.counts, dict):
+        faults += [
+            f"class {name}: {counts[name]} images, officially {count}"
+            for name, count in official.counts.items()
+            if counts[name] != count and counts[name]
+        ]
+    if faults:
+        raise BadInput(f"these are not the data of {official.name}: " + "; ".join(faults))
+
+
+def _compare_count(official: Manifest, keys: Sequence[str]) -> None:
+    if isinstance(official.counts, int) and official.counts != len(keys):
+        raise BadInput(
+            f"these are not the data of {official.name}: {len(keys)} images, officially "
+            f"{official.counts}"
+        )
+
+
+def _assign(
+    listing: Listing, keys: Sequence[str], given: Mapping[str, str], fraction: float
+) -> tuple[str, ...]:
+    """The split of each row; all '' where there is one split only."""
+    if not given:
+        return ("",) * len(keys)
+    if len(given) < len(keys):
+        return tuple("test" if key in given else "adapt" for key in keys)
+    held = stratify([listing.name(key) for key in keys], [given[key] for key in keys], fraction)
+    return tuple("test" if out else "adapt" for out in held)

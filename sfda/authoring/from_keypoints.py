@@ -1,0 +1,166 @@
+"""A manifest of persons for images with COCO's keypoint JSON beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sfda.authoring.from_coco import KEPT, absent, splits_of
+from sfda.authoring.listing import Listing, list_images
+from sfda.authoring.splits import stratify
+from sfda.config import read_yaml, say_faults
+from sfda.errors import BadInput
+from sfda.formats.coco import Document, document_faults, read_coco
+from sfda.formats.keypoints import edges_of, joints_of, people_of
+from sfda.manifests.digests import bytes_digest
+from sfda.manifests.labels import listed
+from sfda.manifests.schema import Manifest
+from sfda.manifests.write import put_manifest
+from sfda.refs import Skeleton
+
+SIDES = ("left", "right")
+
+
+def read_skeleton(path: Path) -> Skeleton:
+    """A skeleton of a YAML or JSON file: `edges`, `pairs`, `groups`, `unit`, `sigmas`.
+
+    A manifest's own entry `skeleton` is taken too. Raises BadInput.
+    """
+    found = read_yaml(path, "a skeleton is a YAML file with edges, pairs ...")
+    if isinstance(found, dict) and "skeleton" in found:
+        found = found["skeleton"]
+    try:
+        return Skeleton.model_validate(found)
+    except ValidationError as error:
+        raise BadInput(f"{path}: {say_faults(error, Skeleton, 'skeleton')}") from None
+
+
+def pairs_by_name(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Joints whose names differ in `left` and `right` alone.
+
+    >>> pairs_by_name(["nose", "left_eye", "right_eye"])
+    (('left_eye', 'right_eye'),)
+    """
+    left, right = SIDES
+    both = [(name, name.replace(left, right)) for name in joints if left in name]
+    return tuple((a, b) for a, b in both if b in joints)
+
+
+def write_pose_manifest(
+    path: Path,
+    annotations: Path,
+    joints: tuple[str, ...] | int | None,
+    skeleton: Skeleton | None,
+    out: Path,
+    official: Manifest | None,
+    fraction: float,
+    data_root: Path | None,
+) -> Path:
+    """A manifest of the persons in the images of `path`, the document beside it.
+
+    Joints are those of the document's first category unless `joints` name some of them. Without a
+    `skeleton` its edges are the document's, and left and right are told by the joints' names.
+    Images whose entry says `split` keep it. Else, where all persons have keypoints, `fraction` of
+    the images is held out: `adapt` (alias `train`) and `test` (alias `val`); where some have, their
+    images are `test` and all others `adapt`. A person without a box, and an image without an entry,
+    is seen whole.
+
+    Raises BadInput naming everything in the document that does not fit.
+    """
+    if out.suffix not in (".yaml", ".yml"):
+        raise BadInput(f"a manifest is a .yaml file, {out} is not named like one")
+    listing = list_images(path)
+    if listing.image:
+        raise BadInput(f"{path}: poses go with image files in a folder or a zip, not with an npz")
+    document = read_coco(annotations)
+    names = joints if isinstance(joints, tuple) else _joints(document, annotations)
+    images = [dict(image) for image in document["images"]]
+    _, boxes, entries, faults = people_of(document, images)
+    told = [(e, b) for e, b in zip(entries, boxes, strict=True) if "keypoints" in e]
+    faults += joints_of(document, [e for e, _ in told], [b for _, b in told], names)[1]
+    faults += document_faults(document) + absent(images, listing)
+    if not entries:
+        faults.append("it lists no person")
+    if faults:
+        raise BadInput(f"{annotations}: " + listed(faults, "; "))
+    alias = not all("split" in image for image in images)
+    placed = _placed(images, entries, listing, fraction)
+    people = [*document["annotations"], *(_whole(placed, document) if alias else ())]
+    table = json.dumps(
+        {
+            "images": [{k: image[k] for k in KEPT if k in image} for image in placed],
+            "annotations": people,
+            "categories": document["categories"],
+        }
+    ).encode()
+    split = {image["id"]: str(image["split"]) for image in placed}
+    rows = [
+        (split[one["image_id"]], "keypoints" in one) for one in people if not one.get("iscrowd")
+    ]
+    row_file = out.with_suffix(".rows.json")
+    bones = skeleton or _told_by(document, names)
+    if odd := bones.faults(names):
+        raise BadInput(f"the skeleton names what is no joint: {listed(odd)}")
+    return put_manifest(
+        {row_file: table}, splits_of(rows, row_file.name, bytes_digest(table), alias=alias),
+        listing, "pose", names, out, official, data_root,
+        {"skeleton": bones.model_dump(mode="json", exclude_defaults=True)},
+    )  # fmt: skip
+
+
+def _joints(document: Document, annotations: Path) -> tuple[str, ...]:
+    first: Mapping[str, Any] = next(iter(document["categories"]), {})
+    names = tuple(str(name) for name in first.get("keypoints", ()))
+    if not names:
+        raise BadInput(
+            f"{annotations}: its first category names no keypoints, so nobody knows the joints; "
+            "add `keypoints`, the list of their names"
+        )
+    return names
+
+
+def _told_by(document: Document, joints: tuple[str, ...]) -> Skeleton:
+    """Edges of the document between these joints, and pairs by their names."""
+    edges = tuple(edge for edge in edges_of(document) if set(edge) <= set(joints))
+    return Skeleton(edges=edges, pairs=pairs_by_name(joints))
+
+
+def _placed(
+    images: list[dict[str, Any]], entries: Sequence[Mapping[str, Any]], listing: Listing,
+    fraction: float,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Every image with its split; those count as labelled whose persons all have keypoints."""
+    if all("split" in image for image in images):
+        return images
+    bare = {entry["image_id"] for entry in entries if "keypoints" not in entry}
+    some = {entry["image_id"] for entry in entries}
+    whole = [str(image["file_name"]) for image in images if image["id"] in some - bare]
+    if len(whole) == len(listing.keys):
+        held = stratify(whole, [""] * len(whole), fraction)
+        test = {name for name, out in zip(whole, held, strict=True) if out}
+    else:
+        test = set(whole)
+    own = {str(image["file_name"]): image for image in images}
+    free = max((image["id"] for image in images if isinstance(image["id"], int)), default=0) + 1
+    return [
+        own.get(name, {"id": free + place, "file_name": name})
+        | {"split": "test" if name in test else "adapt"}
+        for place, name in enumerate(listing.keys)
+    ]
+
+
+def _whole(placed: Sequence[Mapping[str, Any]], document: Document) -> list[dict[str, Any]]:
+    """A person that fills the image, for images in which the document lists none."""
+    known = {entry["image_id"] for entry in document["annotations"]}
+    free = max(
+        (a["id"] for a in document["annotations"] if isinstance(a.get("id"), int)), default=0
+    )
+    category = document["categories"][0]["id"]
+    return [
+        {"id": free + number, "image_id": image["id"], "category_id": category}
+        for number, image in enumerate((i for i in placed if i["id"] not in known), start=1)
+    ]

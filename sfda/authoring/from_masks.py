@@ -1,0 +1,169 @@
+"""Rows of a segmentation's new manifest: images with their masks, volumes and spacings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from sfda.authoring.listing import Listing, list_images
+from sfda.authoring.pairing import pair_masks
+from sfda.authoring.splits import stratify
+from sfda.errors import BadInput
+from sfda.formats.readers import Folder, Zip, npz_array
+from sfda.formats.volumes import grid, slice_of
+from sfda.manifests.columns import parse_spacing
+from sfda.manifests.labels import listed
+from sfda.manifests.write import Rows
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """Where masks lie and what they hold.
+
+    `folder` lies below the images' folder, in their zip, or beside them; "." means beside each
+    image as `NAME_mask`, `NAME_gt`, `NAME_label` or `NAME_seg`; of an npz it is an array. `values`
+    are those of the classes, in their order; `ignore` one that does not count. `groups` of
+    "folder" takes images of one folder as one video; `spacing` is in mm, "0.5x0.5".
+    """
+
+    folder: Path | str | None = None
+    values: tuple[int, ...] | None = None
+    ignore: int | None = 255
+    groups: Literal["folder"] | None = None
+    spacing: str | None = None
+
+    @classmethod
+    def from_text(
+        cls,
+        folder: str | None,
+        values: str | None,
+        ignore: str | None,
+        groups: Literal["folder"] | None,
+        spacing: str | None,
+    ) -> MaskOptions:
+        """Options as they are typed: values "0,255", ignore a number or "none".
+
+        Without `ignore` it is 255, or none where a class has that value. Raises BadInput.
+        """
+        try:
+            numbers = tuple(int(text) for text in values.split(",")) if values else None
+            usual = None if numbers and 255 in numbers else 255
+            number = None if ignore == "none" else usual if ignore is None else int(ignore)
+        except ValueError:
+            raise BadInput(
+                f"the values of masks are whole numbers: --values {values or '0,255'} must be like "
+                f"0,255 and --ignore {ignore or 255} a number or none"
+            ) from None
+        return cls(folder, numbers, number, groups, spacing)
+
+    def keys(self, classes: tuple[str, ...] | int | None) -> dict[str, Any]:
+        """What the manifest says of its masks."""
+        found: dict[str, Any] = {} if classes is None else {"ignore": self.ignore}
+        return found | ({"values": list(self.values)} if self.values else {})
+
+
+def mask_rows(
+    path: Path,
+    options: MaskOptions,
+    *,
+    named: bool,
+    fraction: float,
+    skip: frozenset[str] = frozenset(),
+) -> tuple[Rows, Listing]:
+    """Images in `path` with their masks, if `options` say where those are and classes are `named`.
+
+    With masks everywhere `fraction` of the images, or of the volumes and videos, is held out for
+    `test`; with masks for some those are `test`.
+
+    Raises BadInput where masks are missing, do not fit, or have no classes.
+    """
+    if options.spacing and not parse_spacing(options.spacing):
+        raise BadInput(
+            f"spacing {options.spacing} is not millimetres such as 0.5x0.5 (row x column) or "
+            "2x0.5x0.5 (slice x row x column)"
+        )
+    listing = list_images(path, volumes=True, skip=skip)
+    if listing.image:
+        listing = _array(listing, options, named=named)
+        masks = dict.fromkeys(listing.keys, listing.mask) if listing.mask else {}
+    else:
+        listing, masks = pair_masks(listing, options.folder)
+    if masks and not named:
+        raise BadInput(
+            "masks need the names of their classes, in the order of their values: give "
+            "--classes a,b,c or --model; leave out --masks to make a manifest without masks"
+        )
+    groups = _groups(listing, options)
+    rows = Rows(
+        listing.keys,
+        ("",) * len(listing.keys),
+        _assign(listing, masks, groups, fraction),
+        tuple(masks.get(key) or "" for key in listing.keys) if masks else (),
+        () if listing.group else groups,
+        _spacings(listing, options),
+    )
+    return rows, listing
+
+
+def _array(listing: Listing, options: MaskOptions, *, named: bool) -> Listing:
+    """The listing of an npz with the mask array that was asked for, by name or by its classes."""
+    if options.folder is None:
+        return listing if named else replace(listing, mask=None)
+    return replace(listing, mask=str(options.folder))
+
+
+def _groups(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
+    """The group of each row; () where there are none."""
+    if listing.group:
+        named = npz_array(listing.path, listing.group)
+        if named.shape != (len(listing.keys),):
+            raise BadInput(
+                f"{listing.path}: array '{listing.group}' is {list(named.shape)}, not one group "
+                f"for each of {len(listing.keys)} images"
+            )
+        return tuple(str(name) for name in named)
+    volumes = [part.file if (part := slice_of(key)) else "" for key in listing.keys]
+    if any(volumes):
+        return tuple(file or key for file, key in zip(volumes, listing.keys, strict=True))
+    if options.groups == "folder" and not listing.image:
+        return tuple(PurePosixPath(key).parent.as_posix() for key in listing.keys)
+    return ()
+
+
+def _spacings(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
+    """What was given, or what the headers of volumes say, as text; () where nothing is known."""
+    if options.spacing:
+        return (options.spacing,) * len(listing.keys)
+    parts = [None if listing.image else slice_of(key) for key in listing.keys]
+    loose = listing.path.is_dir() or listing.in_list
+    files = Folder(listing.root) if loose else Zip(listing.path)
+    found = []
+    for part in parts:
+        if part is None:
+            return ()  # pictures do not say
+        sizes = grid(files.place(part.file)).spacing
+        found.append("x".join(f"{size:.6g}" for size in sizes))
+    return tuple(found)
+
+
+def _assign(
+    listing: Listing, masks: dict[str, Any], groups: tuple[str, ...], fraction: float
+) -> tuple[str, ...]:
+    """The split of each row; all '' where there is one only. No group is on both sides."""
+    if not masks:
+        return ("",) * len(listing.keys)
+    owners = groups or listing.keys
+    if len(masks) < len(listing.keys):
+        pairs = list(zip(owners, listing.keys, strict=True))
+        whole = {owner for owner, key in pairs if key in masks}
+        if torn := sorted({owner for owner, key in pairs if key not in masks} & whole):
+            raise BadInput(
+                f"some images of one group have masks and others none: {listed(torn)}; a group is "
+                "tested whole or not at all, so add the masks or move the images away"
+            )
+        return tuple("test" if key in masks else "adapt" for key in listing.keys)
+    units = tuple(dict.fromkeys(owners))
+    held = stratify([listing.name(unit) for unit in units], [""] * len(units), fraction)
+    test = {unit for unit, out in zip(units, held, strict=True) if out}
+    return tuple("test" if owner in test else "adapt" for owner in owners)

@@ -1,0 +1,244 @@
+"""What images a folder, a zip or an npz holds."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from sfda.errors import BadInput
+from sfda.formats.readers import (
+    BROKEN,
+    FileReader,
+    Folder,
+    Zip,
+    npz_array,
+    npz_count,
+    npz_header,
+    open_zip,
+)
+from sfda.formats.volumes import VOLUMES, Place, grid, is_volume
+from sfda.manifests.labels import listed
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_ARRAYS = ("x", "images", "image", "data")
+LABEL_ARRAYS = ("y", "labels", "label", "targets", "target")
+MASK_ARRAYS = ("masks", "mask", "segmentations", "segmentation", *LABEL_ARRAYS)
+GROUP_ARRAYS = ("groups", "group", "volumes", "volume")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Images in sorted order, slices of a volume in theirs.
+
+    Of an npz also the names of its arrays, and its labels.
+    """
+
+    path: Path
+    keys: tuple[str, ...]  # paths below the folder or in the zip, or indices as text
+    image: str | None = None
+    label: str | None = None
+    labels: np.ndarray[Any, Any] | None = None
+    mask: str | None = None
+    group: str | None = None
+    in_list: bool = False  # `path` is a text file that names the images
+
+    @property
+    def root(self) -> Path:
+        """The folder that the manifest's root will name."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def column(self) -> str:
+        """The row file's column that names an image."""
+        return "index" if self.image else "file"
+
+    def reader(self, keys: Sequence[str]) -> FileReader:
+        """These files, which lie in the folder, the list's folder or the zip."""
+        if self.path.suffix.lower() == ".zip" and not self.path.is_dir():
+            return FileReader(Zip(self.path), tuple(keys))
+        return FileReader(Folder(self.path.parent if self.in_list else self.path), tuple(keys))
+
+    def name(self, key: str) -> str:
+        """The name a row's id is the digest of."""
+        return f"{self.image}:{key}" if self.image else key
+
+
+def list_images(
+    path: Path, *, volumes: bool = False, skip: frozenset[str] = frozenset()
+) -> Listing:
+    """All images in `path`, with `volumes` also the slices of NIfTI files, without files in `skip`.
+
+    Raises BadInput if it is missing, no known kind, or holds none.
+    """
+    if not path.exists():
+        raise BadInput(f"{path} does not exist; give a folder of images, a zip of them, or an npz")
+    if path.suffix.lower() == ".npz" and path.is_file():
+        return _npz(path, masks=volumes)
+    if path.is_dir():
+        keys = _folder(path, SUFFIXES + VOLUMES if volumes else SUFFIXES)
+    elif path.suffix.lower() == ".txt":
+        keys = _list(path, SUFFIXES + VOLUMES if volumes else SUFFIXES)
+    elif path.suffix.lower() == ".zip":
+        with open_zip(path) as archive:
+            keys = _zip(path, archive, SUFFIXES + VOLUMES if volumes else SUFFIXES)
+    else:
+        raise BadInput(f"{path} is neither a folder, nor a .zip, a .npz, nor a .txt list of files")
+    if not keys:
+        looked = ", ".join(SUFFIXES + VOLUMES if volumes else SUFFIXES)
+        raise BadInput(f"{path} holds no images; looked for {looked}")
+    kept = [key for key in sorted(keys) if key not in skip]
+    if odd := [repr(key) for key in kept if "\r" in key or not _is_text(key)]:
+        raise BadInput(
+            f"{path} holds files whose names are no UTF-8 text of one line: {listed(odd)}; rename "
+            "them"
+        )
+    found = tuple(each for key in kept for each in _slices(path, key))
+    return Listing(path, found, in_list=path.suffix.lower() == ".txt")
+
+
+def image_files(path: Path) -> dict[str, Path]:
+    """The files that the images in `path` lie in, by name: those below a folder or in a list, or
+    the one zip or npz. Nothing is opened.
+
+    Raises BadInput as `list_images`, but an empty folder is no fault.
+    """
+    if path.is_dir():
+        return {key: path / key for key in sorted(_folder(path, SUFFIXES + VOLUMES))}
+    if path.suffix.lower() == ".txt" and path.is_file():
+        return {key: path.parent / key for key in sorted(_list(path, SUFFIXES + VOLUMES))}
+    if path.is_file() and path.suffix.lower() in (".zip", ".npz"):
+        return {path.name: path}
+    raise BadInput(f"{path} is no folder, zip, npz, or .txt list of images; or it is missing")
+
+
+def _slices(path: Path, key: str) -> list[str]:
+    """A picture's name, or those of all slices of a volume. Raises BadInput for a broken one."""
+    if not is_volume(key):
+        return [key]
+    listed = path.suffix.lower() == ".txt"
+    place = Place((path.parent if listed else path) / key)
+    if not listed and not path.is_dir():
+        place = Place(path, key)
+    try:
+        return [f"{key}#{i}" for i in range(grid(place).shape[0])]
+    except BROKEN as error:
+        raise BadInput(f"volume {place} cannot be read: {error}; mend it or move it away") from None
+
+
+def _is_pipe(path: Path) -> bool:
+    """Whether reading it could wait for ever; a link to nothing is told of as a missing image."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _is_text(name: str) -> bool:
+    """Whether a table can hold it: names of other encodings come with halves of characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _folder(root: Path, suffixes: tuple[str, ...]) -> list[str]:
+    keys: list[str] = []
+    visited: set[Path] = set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        here = Path(folder)
+        if here.resolve() in visited:  # a link back up
+            below.clear()
+            continue
+        visited.add(here.resolve())
+        below[:] = [name for name in below if not name.startswith(".")]
+        inside = PurePosixPath(here.relative_to(root).as_posix())
+        keys += [
+            str(inside / name)
+            for name in files
+            if _is_image(name, suffixes) and not _is_pipe(here / name)
+        ]
+    return keys
+
+
+def _list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """One path a line, relative to the list's folder. Raises BadInput naming all that is amiss."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is no text with one image a line: {error}") from None
+    keys = [line.replace("\\", "/").removeprefix("./") for line in lines if line]
+    odd = [k for k in keys if PurePosixPath(k).is_absolute() or ".." in PurePosixPath(k).parts]
+    other = [key for key in keys if not key.lower().endswith(suffixes)]
+    absent = [
+        key for key in keys if key not in {*odd, *other} and not (path.parent / key).is_file()
+    ]
+    kinds = {"outside of its folder": odd, "no images": other, "missing": absent}
+    faults = [f"{kind}: {', '.join(names[:5])}" for kind, names in kinds.items() if names]
+    if len(set(keys)) < len(keys):
+        faults.append("some images are named twice")
+    if faults:
+        raise BadInput(f"{path} names files that cannot be taken; " + "; ".join(faults))
+    return keys
+
+
+def _zip(path: Path, archive: zipfile.ZipFile, suffixes: tuple[str, ...]) -> list[str]:
+    infos = [info for info in archive.infolist() if not info.is_dir()]
+    keys = [
+        info.filename
+        for info in infos
+        if _is_image(info.filename, suffixes) and not info.filename.startswith("__MACOSX/")
+    ]
+    if any(info.flag_bits & 1 for info in infos):
+        raise BadInput(f"{path} is encrypted; unpack it, or make a zip without a password")
+    odd = [key for key in keys if key.startswith("/") or ".." in PurePosixPath(key).parts]
+    if odd:
+        raise BadInput(f"{path} holds members outside of it: {', '.join(odd[:3])}")
+    if len(set(keys)) < len(keys):
+        raise BadInput(f"{path} holds several members of one name; pack it anew")
+    return keys
+
+
+def _npz(path: Path, *, masks: bool) -> Listing:
+    """Images, and labels; or, with `masks`, masks and groups by the names of their arrays."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = list(archive.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise BadInput(f"{path} cannot be read as npz: {error}") from None
+    image = next((name for name in IMAGE_ARRAYS if name in names), None)
+    if image is None:
+        raise BadInput(
+            f"{path} has no array of images: one of its arrays ({', '.join(names)}) must be "
+            f"named {' or '.join(IMAGE_ARRAYS)}"
+        )
+    count = npz_count(path, image)
+    if not count:
+        raise BadInput(f"{path} holds no images: array '{image}' is empty")
+    indices = tuple(str(i) for i in range(count))
+    if masks:
+        found = (n for n in MASK_ARRAYS if n in names and len(npz_header(path, n)[0]) == 3)
+        group = next((name for name in GROUP_ARRAYS if name in names), None)
+        return Listing(path, indices, image, mask=next(found, None), group=group)
+    label = next((name for name in LABEL_ARRAYS if name in names), None)
+    labels = npz_array(path, label) if label else None
+    if labels is not None and (
+        labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer)
+    ):
+        raise BadInput(
+            f"{path}: array '{label}' is {labels.dtype} {list(labels.shape)}, "
+            f"not one whole number for each of {count} images"
+        )
+    return Listing(path, indices, image, label, labels)
+
+
+def _is_image(path: str, suffixes: tuple[str, ...]) -> bool:
+    parts = PurePosixPath(path).parts
+    return path.lower().endswith(suffixes) and not any(part.startswith(".") for part in parts)

@@ -1,1 +1,0 @@
-"""Everything that opens a data file: manifests, rows, decoded images, views, loaders."""

@@ -1,0 +1,99 @@
+"""Masks of classes: values on disk, made indices of the manifest's classes."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sfda.errors import BadInput
+from sfda.formats.readers import Reader
+from sfda.images.intensity_window import Raw
+
+Mask = np.ndarray[Any, np.dtype[np.uint8]]  # [H, W]
+IGNORE = 255  # of a mask in memory: a pixel that does not count
+VALUES = 2**16  # more values than this no mask may hold
+NAMED = 10  # so many values are named in one message
+
+
+@dataclass(frozen=True)
+class MaskReader:
+    """The mask of every row of a split, each read when it is asked for."""
+
+    stored: Reader = field(repr=False)
+    images: Reader = field(repr=False)
+    values: tuple[int, ...]  # pixel value of each class
+    ignore: int | None  # pixel value that does not count
+
+    def mask(self, row: int) -> Mask:
+        """The mask of one row: indices of classes, and 255 where a pixel does not count.
+
+        Raises BadInput naming the file if it is missing or corrupt, holds colours or values that
+        are none of the manifest's, has another size than its image, or no pixel that counts.
+        """
+        stored, name = self.stored.values(row), self.stored.told(row)
+        if stored.ndim != 2:
+            raise BadInput(
+                f"mask {name} is a colour image; masks hold one class index a pixel, not colours: "
+                "save it as a grey or palette PNG of indices"
+            )
+        height, width = self.images.size(row)
+        if stored.shape != (height, width):
+            raise BadInput(
+                f"mask {name} has {stored.shape[0]} x {stored.shape[1]} pixels, but its image "
+                f"{self.images.told(row)} has {height} x {width} (height x width); a mask must "
+                "have the size of its image"
+            )
+        known, table = self._tables
+        whole = _whole(stored)
+        if whole is None or not known[whole].all():
+            raise BadInput(f"mask {name} {self._odd(stored)}")
+        found: Mask = table[whole]
+        if (found == IGNORE).all():
+            raise BadInput(
+                f"mask {name} has no pixel that counts: all have the value of `ignore`, "
+                f"{self.ignore}; leave its row out, or mend the mask"
+            )
+        return found
+
+    @functools.cached_property
+    def _tables(self) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Mask]:
+        """By value: whether it has a meaning, and the index it stands for."""
+        known, table = np.zeros(VALUES, dtype=bool), np.full(VALUES, IGNORE, dtype=np.uint8)
+        known[list(self.values)] = True
+        table[list(self.values)] = np.arange(len(self.values), dtype=np.uint8)
+        if self.ignore is not None:
+            known[self.ignore] = True
+        return known, table
+
+    def _odd(self, stored: Raw) -> str:
+        meant = {*self.values, self.ignore}
+        odd = [f"{value:g}" for value in np.unique(stored).tolist() if value not in meant]
+        more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
+        ignored = "there is no `ignore`" if self.ignore is None else f"`ignore` is {self.ignore}"
+        few = "the value" if len(odd) == 1 else "values"
+        return (
+            f"holds {few} {', '.join(odd[:NAMED])}{more} of no class "
+            f"({_ranged(self.values)} are classes) and not ignored ({ignored}); "
+            "mend the mask, or say in the manifest's `values` which value each class has"
+        )
+
+
+def _whole(stored: Raw) -> Raw | None:
+    """Values as indices into the tables; None if some can be none."""
+    if stored.dtype in (np.uint8, np.uint16):
+        return stored
+    with np.errstate(invalid="ignore"):  # no numbers at all become some number, and differ
+        whole = stored.astype(np.int64)
+    fits = (whole == stored).all() and whole.min() >= 0 and whole.max() < VALUES
+    return whole if fits else None
+
+
+def _ranged(values: tuple[int, ...]) -> str:
+    """The values in words: "0 to 10", or one by one."""
+    if len(values) > 2 and values == tuple(range(values[0], values[0] + len(values))):
+        return f"{values[0]} to {values[-1]}"
+    more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
+    return ", ".join(str(value) for value in values[:NAMED]) + more

@@ -1,0 +1,258 @@
+"""Images out of a folder, a zip or an npz, each read in place."""
+
+from __future__ import annotations
+
+import functools
+import struct
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from sfda.errors import BadInput
+from sfda.formats.images import decode_bytes, raw_bytes, size_of_bytes, value_bytes
+from sfda.formats.volumes import Place, grid, slice_of, volume
+from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
+
+BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)  # all that PIL, nibabel and zipfile raise on files that are not what they claim
+Kept = TypeVar("Kept")
+
+
+class Reader(Protocol):
+    """Where the images, or the masks, of a split come from. All raise BadInput naming the file."""
+
+    def image(self, row: int, window: Window = None) -> Picture:
+        """The image of one row, its intensities made 8 bits by `window`."""
+        ...
+
+    def raw(self, row: int) -> Raw:
+        """The intensities of one row as they are, [H, W] or [H, W, 3] of any type."""
+        ...
+
+    def values(self, row: int) -> Raw:
+        """Pixel values of one row: of a palette the indices, not the colours."""
+        ...
+
+    def size(self, row: int) -> tuple[int, int]:
+        """(height, width) of one row, by its header alone."""
+        ...
+
+    def told(self, row: int) -> str:
+        """What to call one row in a message."""
+        ...
+
+
+class Files(Protocol):
+    """Where files lie."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one. Raises KeyError or FileNotFoundError if it is not there."""
+        ...
+
+    def place(self, name: str) -> Place:
+        """Its address."""
+        ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files below a folder."""
+
+    root: Path
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one. Raises FileNotFoundError."""
+        return (self.root / name).read_bytes()
+
+    def place(self, name: str) -> Place:
+        """Its address."""
+        return Place(self.root / name)
+
+
+@dataclass(frozen=True)
+class Zip:
+    """Files in a zip, which is never unpacked."""
+
+    path: Path
+    _local: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one. Raises KeyError."""
+        if not hasattr(self._local, "zip"):  # one a thread: a shared one would lock at every read
+            self._local.zip = open_zip(self.path)
+        opened: zipfile.ZipFile = self._local.zip
+        return opened.read(name)
+
+    def place(self, name: str) -> Place:
+        """Its address."""
+        return Place(self.path, name)
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Image files, or slices of volumes by `name#index`."""
+
+    files: Files
+    names: tuple[str, ...]
+    what: str = "image"  # or mask
+
+    def image(self, row: int, window: Window = None) -> Picture:
+        """The image of one row, its intensities made 8 bits by `window`."""
+        return self._read(
+            row,
+            lambda data: decode_bytes(data, window),
+            lambda place, index: volume(place).image(index, window),
+        )
+
+    def raw(self, row: int) -> Raw:
+        """The intensities of one row as they are."""
+        return self._read(row, raw_bytes, lambda place, index: volume(place).raw(index))
+
+    def values(self, row: int) -> Raw:
+        """Pixel values of one row: of a palette the indices, not the colours."""
+        return self._read(row, value_bytes, lambda place, index: volume(place).raw(index))
+
+    def size(self, row: int) -> tuple[int, int]:
+        """(height, width) of one row."""
+        return self._read(row, size_of_bytes, lambda place, _: grid(place).shape[1:])
+
+    def told(self, row: int) -> str:
+        """Its path, and the zip it lies in."""
+        return str(self.files.place(self.names[row]))
+
+    def _read(
+        self, row: int, whole: Callable[[bytes], Kept], cut: Callable[[Place, int], Kept]
+    ) -> Kept:
+        """What `whole` makes of a file's bytes, or `cut` of a slice."""
+        name = self.names[row]
+        try:
+            part = slice_of(name)
+            if part is None:
+                return whole(self.files.read(name))
+            return cut(self.files.place(part.file), part.at)
+        except (FileNotFoundError, KeyError):
+            place = self.files.place(part.file if part else name)
+            raise BadInput(f"{self.what} {place.missing}") from None
+        except BROKEN as error:
+            told = f"{self.what} {self.told(row)} cannot be read: {_first_line(error)}"
+            raise BadInput(told) from None
+
+
+@dataclass(frozen=True)
+class NpzReader:
+    """Rows of an array of images, or of masks."""
+
+    path: Path
+    array: str
+    indices: np.ndarray[Any, np.dtype[np.int64]]
+
+    def image(self, row: int, window: Window = None) -> Picture:
+        """The image of one row, its intensities made 8 bits by `window`."""
+        return to_bytes(self.raw(row), window)
+
+    def raw(self, row: int) -> Raw:
+        """The image of one row, uint8 [H, W] or [H, W, 3]."""
+        found: Picture = self._images[self.indices[row]]
+        return found[..., 0] if found.ndim == 3 and found.shape[2] == 1 else found
+
+    def values(self, row: int) -> Raw:
+        """The mask of one row."""
+        return self.raw(row)
+
+    def size(self, row: int) -> tuple[int, int]:
+        """(height, width), the same for all rows."""
+        height, width = npz_header(self.path, self.array)[0][1:3]
+        return height, width
+
+    def told(self, row: int) -> str:
+        """Array, index and file."""
+        return f"{self.array}:{self.indices[row]} in {self.path}"
+
+    @functools.cached_property
+    def _images(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return npz_images(self.path, self.array)
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """The zip at `path`. Raises BadInput if it is missing or is none."""
+    try:
+        return zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise BadInput(f"archive {path} is missing") from None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise BadInput(f"archive {path} cannot be read: {_first_line(error)}") from None
+
+
+def npz_array(path: Path, name: str) -> np.ndarray[Any, Any]:
+    """One array of the npz at `path`. Raises BadInput if it is not there, or not of numbers."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if name not in archive:
+                raise BadInput(
+                    f"{path} has no array '{name}'; there are {', '.join(archive.files)}"
+                )
+            array: np.ndarray[Any, Any] = archive[name]
+            if not isinstance(array, np.ndarray):  # a member that is no .npy comes as bytes
+                raise BadInput(f"'{name}' of {path} is no array")
+            return array
+    except FileNotFoundError:
+        raise BadInput(f"archive {path} is missing") from None
+    except BadInput:
+        raise
+    except (*BROKEN, AttributeError, TypeError) as error:
+        raise BadInput(f"archive {path} cannot be read: {_first_line(error)}") from None
+
+
+def npz_images(path: Path, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The image array, [N, H, W], [N, H, W, 1] or [N, H, W, 3]. Raises BadInput if it is not."""
+    npz_count(path, name)
+    return npz_array(path, name)
+
+
+def npz_count(path: Path, name: str) -> int:
+    """Number of images in an array, by its header alone. Raises BadInput if it holds no images."""
+    shape, dtype = npz_header(path, name)
+    fits = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
+    if dtype != np.uint8 or not fits:
+        raise BadInput(
+            f"array '{name}' of {path} is {dtype} {list(shape)}; "
+            "images must be uint8 [N, H, W] or [N, H, W, 3]"
+        )
+    return int(shape[0])
+
+
+def npz_header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array, by its header alone. Raises BadInput if it is not there."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as handle:
+            version = np.lib.format.read_magic(handle)
+            reads = {(1, 0): np.lib.format.read_array_header_1_0}
+            read = reads.get(version, np.lib.format.read_array_header_2_0)
+            shape, _, dtype = read(handle)
+    except (KeyError, *BROKEN):
+        found = npz_array(path, name)  # names what is wrong
+        shape, dtype = found.shape, found.dtype
+    return shape, dtype
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a kind that is known here"
+    return (str(error).splitlines() or [type(error).__name__])[0]

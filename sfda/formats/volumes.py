@@ -1,0 +1,173 @@
+"""Volumes in NIfTI files, read as slices along their last axis.
+
+`case01.nii.gz#12` names the slice of index 12. Its rows are the second axis of the array and its
+columns the first, so that [slice, row, column] is the order in which ITK gives the same file.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import threading
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, ImageDataError
+from nibabel.wrapstruct import WrapStructError
+
+from sfda.errors import BadInput
+from sfda.images.intensity_window import Picture, Raw, Window, percentiles, to_bytes
+
+VOLUMES = (".nii", ".nii.gz")
+KEPT = 2  # whole volumes in memory: that of the images and that of the masks
+MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
+_LOADING = threading.Lock()
+
+
+class Place(NamedTuple):
+    """A file, or a member of a zip."""
+
+    path: Path
+    member: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.member} in {self.path}" if self.member else str(self.path)
+
+    @property
+    def missing(self) -> str:
+        """What to say where it is not there."""
+        if self.member:
+            return f"{self.member} is missing from {self.path}"
+        return f"{self.path} is missing"
+
+
+class Slice(NamedTuple):
+    """A slice of a volume: the file, and the place along the last axis, from 0."""
+
+    file: str
+    at: int
+
+
+class Grid(NamedTuple):
+    """What a header says: [slices, rows, columns], and the millimetres between them."""
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+
+
+def is_volume(name: str) -> bool:
+    """Whether a file of this name holds a volume."""
+    return name.lower().endswith(VOLUMES)
+
+
+def slice_of(name: str) -> Slice | None:
+    """The slice that a row names; None if it names a picture. Raises BadInput.
+
+    >>> slice_of("a/case01.nii.gz#12")
+    Slice(file='a/case01.nii.gz', at=12)
+    """
+    file, _, index = name.rpartition("#")
+    if is_volume(name) or (is_volume(file) and not index.isdecimal()):
+        raise BadInput(
+            f"{name} is a whole volume, and rows are slices: name them {file or name}#0, "
+            f"{file or name}#1 ..., as `sfda manifest` does"
+        )
+    return Slice(file, int(index)) if is_volume(file) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One volume, in memory or, if its file is not compressed, read slice by slice."""
+
+    array: Any  # [X, Y, Z], perhaps with more axes of length 1
+    grid: Grid
+
+    def raw(self, index: int) -> Raw:
+        """One slice as intensities [H, W]. Raises BadInput if there is no such slice."""
+        if index >= self.grid.shape[0]:
+            raise BadInput(f"there is no slice {index}, only 0..{self.grid.shape[0] - 1}")
+        found = self.array[:, :, index] if len(self.array.shape) > 2 else self.array[:, :]
+        return np.asarray(found).reshape(self.grid.shape[:0:-1]).T
+
+    def image(self, index: int, window: Window) -> Picture:
+        """One slice as uint8 [H, W]; percentiles are those of the whole volume."""
+        window = window or "percentile"
+        return to_bytes(self.raw(index), window, self.ends if window == "percentile" else None)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Percentiles of the whole volume's intensities."""
+        with _LOADING:
+            return self._ends
+
+    @functools.cached_property
+    def _ends(self) -> tuple[float, float]:
+        return percentiles(np.asanyarray(self.array))
+
+
+def volume(place: Place) -> Volume:
+    """The volume at `place`; the last ones stay in memory, so that slices in order cost one load.
+
+    Raises OSError, or ValueError for what is no volume of three axes.
+    """
+    stat = place.path.stat()
+    with _LOADING:  # else every thread would load it
+        return _volume(place, stat.st_size, stat.st_mtime_ns)
+
+
+def grid(place: Place) -> Grid:
+    """Shape and spacing of the volume at `place`, by its header. Raises as `volume`."""
+    stat = place.path.stat()
+    return _grid(place, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _volume(place: Place, size: int, time: int) -> Volume:
+    image = _open(place)
+    sizes = _grid_of(image)
+    if place.member is None and place.path.suffix.lower() == ".nii":
+        return Volume(image.dataobj, sizes)  # read from the disk as it is sliced
+    array = np.asanyarray(image.dataobj)
+    return Volume(array.astype(np.float32) if array.dtype == np.float64 else array, sizes)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _grid(place: Place, size: int, time: int) -> Grid:
+    return _grid_of(_open(place))
+
+
+def _open(place: Place) -> Any:
+    try:
+        if place.member is None:
+            image: Any = nibabel.load(place.path)
+        else:
+            with zipfile.ZipFile(place.path) as archive:
+                data = archive.read(place.member)
+            data = gzip.decompress(data) if place.member.lower().endswith(".gz") else data
+            second = 540 in (int.from_bytes(data[:4], order) for order in ("little", "big"))
+            kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+            image = kind.from_bytes(data)
+    except (ImageFileError, HeaderDataError, ImageDataError, WrapStructError) as error:
+        raise ValueError(f"it is no NIfTI file: {' '.join(str(error).split())}") from None
+    dtype = image.get_data_dtype()
+    if not (np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating)):
+        raise ValueError(f"it holds {dtype}, not one number a voxel")
+    return image
+
+
+def _grid_of(image: Any) -> Grid:
+    shape = tuple(int(size) for size in image.shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise ValueError(f"it has {list(shape)} voxels; split it into volumes of three axes")
+    wide, high, deep = (*shape, 1)[:3]
+    scale = MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
+    zooms = [float(zoom) * scale for zoom in image.header.get_zooms()[:3]]
+    across, down, through = (*zooms, 1.0)[:3]
+    return Grid((deep, high, wide), (through, down, across))

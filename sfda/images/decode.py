@@ -1,0 +1,209 @@
+"""Images decoded once, prepared for one model and kept in a file that is mapped into memory."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from sfda.errors import BadInput
+from sfda.images.intensity_window import Picture, Window
+from sfda.images.preprocess import prepare
+from sfda.images.store import Pictures, RaggedWriter, open_ragged
+from sfda.manifests.labels import listed
+from sfda.manifests.rows import unlabelled_digest
+from sfda.manifests.schema import Manifest
+from sfda.refs import InputSpec
+
+CHUNK = 256  # images that are decoded before they are written
+SPARE = 16 * 2**20  # bytes that are left free on the disk
+ABANDONED = 3600.0  # seconds after which a temporary file has no writer any more
+Progress = Callable[[int, int], None]
+
+FORMAT = 1  # of kept images: to be raised when decoding or resizing gives other bytes
+
+
+class Images(Protocol):
+    """Something with images in it, such as a Split."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, row: int, window: Window = None) -> Picture:
+        """One image, uint8 [H, W, 3] or [H, W]. Raises BadInput naming it."""
+        ...
+
+
+def decode_key(manifest: Manifest, split: str, spec: InputSpec) -> str:
+    """A key for `decode` that changes with the images, their order, and how they are stored."""
+    stored: tuple[object, ...]
+    stored = (spec.stored, spec.keep_ratio, spec.interpolation, spec.channels, FORMAT)
+    if spec.letterbox:
+        stored = (*stored, "letterbox", spec.mean, spec.scale)
+    if spec.tiled or spec.window:
+        stored = (spec.tiled or spec.stored, spec.window, *stored[1:])
+    text = f"{unlabelled_digest(manifest, split)} {stored}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def decode(
+    split: Images,
+    spec: InputSpec,
+    folder: Path,
+    *,
+    key: str,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    free: Callable[[Path], int] | None = None,
+) -> Pictures:
+    """All images of `split` as uint8 [N, H, W, C] of `spec.stored` size, read-only and on disk.
+
+    For a tiled input each is of its own size: a `Ragged`. They are kept as `<folder>/<key>.npy`
+    (or `.ragged`) and found there the next time; `key` must name the images and the spec, as
+    `decode_key` does. The file is written under another name and then moved, so what is there is
+    whole, whoever else writes and whenever the process ends. `free` tells the free bytes of a
+    folder.
+
+    Raises BadInput naming all images that cannot be read, or if the disk is too small.
+    """
+    shape = (len(split), *spec.stored, spec.depth)
+    path = folder / f"{key}.{'ragged' if spec.tiled else 'npy'}"
+    kept = open_ragged(path, len(split)) if spec.tiled else _kept(path, shape)
+    if kept is not None:
+        return kept
+    # how large images of their own sizes are shows as they are decoded
+    needed = SPARE + (0 if spec.tiled else int(np.prod(shape)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder, key)
+        there = (free or _free_bytes)(folder)
+        if there < needed:
+            raise _full(folder, needed, there)
+        _write_beside(path, shape, split, spec, progress, workers or _cores())
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(folder, needed, _free_bytes(folder)) from None
+        raise BadInput(f"cannot keep decoded images in {folder}: {error}") from None
+    kept = open_ragged(path, len(split)) if spec.tiled else _kept(path, shape)
+    if kept is None:
+        raise BadInput(f"{path} was changed by another program while it was made; run again")
+    return kept
+
+
+def write_images(
+    handle: BinaryIO,
+    split: Images,
+    spec: InputSpec,
+    *,
+    progress: Progress | None = None,
+    workers: int = 1,
+) -> None:
+    """Decode all images and write their bytes in order. Raises OSError, and BadInput at the end.
+
+    For a tiled input their shapes follow.
+    """
+    faults: list[str] = []
+    ragged = RaggedWriter(handle) if spec.tiled else None
+    with ThreadPoolExecutor(workers) as pool:
+        for done, (image, fault) in enumerate(_decoded(pool, split, spec), start=1):
+            if fault:
+                faults.append(fault)
+            elif not faults:  # after a fault the file will not be kept
+                ragged.write(image) if ragged else handle.write(image.data)
+            if progress:
+                progress(done, len(split))
+    if faults:
+        raise BadInput(
+            f"{len(faults)} of {len(split)} images cannot be used: {listed(faults, '; ')}; "
+            "mend or remove them, then make the manifest anew with `sfda manifest`"
+        )
+    if ragged:
+        ragged.finish()
+
+
+def _decoded(
+    pool: ThreadPoolExecutor, split: Images, spec: InputSpec
+) -> Iterator[tuple[Picture, str]]:
+    """Each image and '', or an empty one and what is wrong; at most a chunk in memory."""
+
+    def one(row: int) -> tuple[Picture, str]:
+        try:
+            # a window is named only where there is one: other sets of images need not know of it
+            image = split.image(row, spec.window) if spec.window else split.image(row)
+            return prepare(image, spec), ""
+        except BadInput as error:
+            return np.empty(0, np.uint8), str(error)
+
+    chunk = _chunk(spec)
+    for start in range(0, len(split), chunk):
+        yield from pool.map(one, range(start, min(start + chunk, len(split))))
+
+
+def _chunk(spec: InputSpec) -> int:
+    """Images that are decoded before they are written; whole ones may be large."""
+    return 8 if spec.tiled else CHUNK
+
+
+def _write_beside(
+    path: Path,
+    shape: tuple[int, ...],
+    split: Images,
+    spec: InputSpec,
+    progress: Progress | None,
+    workers: int,
+) -> None:
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp")
+    try:
+        # not a memory map: a full disk would end the process there instead of raising
+        with os.fdopen(number, "wb") as handle:
+            if not spec.tiled:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(handle, header)
+            write_images(handle, split, spec, progress=progress, workers=workers)
+            handle.flush()
+            os.fsync(handle.fileno())
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The array at `path` if it is whole and fits."""
+    try:
+        kept: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return kept if kept.shape == shape and kept.dtype == np.uint8 else None
+
+
+def sweep(folder: Path, key: str) -> None:
+    """Remove what a killed run left; a living writer has touched its file lately."""
+    for leftover in folder.glob(f".{key}.*.tmp"):
+        try:
+            if time.time() - leftover.stat().st_mtime > ABANDONED:
+                leftover.unlink()
+        except FileNotFoundError:
+            continue
+
+
+def _full(folder: Path, needed: int, there: int) -> BadInput:
+    return BadInput(
+        f"the disk of {folder} is too small for the decoded images: {needed} bytes needed, "
+        f"{there} free; make room, or set SFDA_HOME to a larger disk"
+    )
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _cores() -> int:
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)

@@ -1,0 +1,93 @@
+"""Images of sizes of their own, one after the other in a file that is mapped into memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from sfda.images.intensity_window import Picture
+from sfda.images.preprocess import Stack
+
+MARK = b"sfda-ragged-1\n\0\0"  # 16 bytes at the end: what is not whole lacks them
+
+
+class Ragged:
+    """Images uint8 [H, W, C], read-only and on disk. A number gives one, several give a list."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shapes = _shapes(path)
+        ends = self.shapes.prod(1).cumsum()
+        self.starts = ends - self.shapes.prod(1)
+        self.bytes = np.memmap(path, dtype=np.uint8, mode="r")
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, rows: Any) -> Any:
+        if isinstance(rows, int | np.integer):
+            shape = self.shapes[rows]
+            return self.bytes[self.starts[rows] :][: shape.prod()].reshape(shape)
+        if isinstance(rows, slice):
+            rows = np.arange(len(self))[rows]
+        return [self[int(row)] for row in rows]
+
+    def part(self, first: int, end: int) -> Ragged:
+        """The images from one place to before another."""
+        found = Ragged(self.path)
+        found.shapes, found.starts = self.shapes[first:end], self.starts[first:end]
+        return found
+
+    def __reduce__(self) -> Any:
+        return Ragged, (self.path,)  # a worker process maps the file itself
+
+
+Pictures = Stack | Ragged
+"""Decoded images: all of one size in one array, or each of its own."""
+
+
+class RaggedWriter:
+    """Writes images one after the other, and at the end what their shapes are."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self.handle = handle
+        self.shapes: list[tuple[int, ...]] = []
+
+    def write(self, image: Picture) -> None:
+        """Append one image [H, W, C]."""
+        self.handle.write(np.ascontiguousarray(image).data)
+        self.shapes.append(image.shape)
+
+    def finish(self) -> None:
+        """Append the shapes; only then is the file a whole one."""
+        self.handle.write(np.array(self.shapes, dtype="<i8").reshape(-1, 3).tobytes())
+        self.handle.write(np.array([len(self.shapes)], dtype="<i8").tobytes() + MARK)
+
+
+def open_ragged(path: Path, count: int) -> Ragged | None:
+    """The images at `path` if it is whole and holds so many."""
+    try:
+        found = Ragged(path)
+    except (OSError, ValueError):
+        return None
+    return found if len(found) == count else None
+
+
+def _shapes(path: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Shapes [N, 3] out of the end of a file; ValueError if it is not whole."""
+    with path.open("rb") as handle:
+        size = handle.seek(0, 2)
+        foot = len(MARK) + 8
+        if size < foot:
+            raise ValueError(f"{path} is too short")
+        handle.seek(size - foot)
+        count, mark = int.from_bytes(handle.read(8), "little"), handle.read()
+        if mark != MARK or size < foot + 24 * count:
+            raise ValueError(f"{path} is not whole")
+        handle.seek(size - foot - 24 * count)
+        shapes = np.frombuffer(handle.read(24 * count), dtype="<i8").reshape(count, 3)
+    if int(shapes.prod(1).sum()) + 24 * count + foot != size:
+        raise ValueError(f"{path} is not whole")
+    return shapes.astype(np.int64)

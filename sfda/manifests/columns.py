@@ -1,0 +1,241 @@
+"""Columns of a segmentation's row file besides images: masks, groups, spacings, class ratios."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from sfda.errors import BadInput
+from sfda.formats.readers import BROKEN, Folder, Zip, npz_array, npz_header
+from sfda.formats.volumes import grid, is_volume, slice_of
+from sfda.manifests.labels import Columns, Found, listed
+from sfda.manifests.schema import Manifest
+
+Rows = Sequence[Mapping[str, str]]
+PRIOR = "prior:"  # prefix of a column with the share of one class
+
+
+def add_columns(manifest: Manifest, found: Found, rows: Rows | None, header: Sequence[str]) -> None:
+    """Put what the rows say besides their images into `found`; what does not fit is a fault.
+
+    `rows` are those of the row file, None where there is none. Masks are not even looked at
+    unless labels may be read.
+    """
+    if manifest.labelled:
+        found.masks = _masks(manifest, found, rows if "mask" in header else None)
+    found.more = Columns(
+        _groups(manifest, found, rows if "group" in header else None),
+        _spacings(manifest, found, rows if "spacing" in header else None),
+        _priors(manifest, found, rows or (), header),
+    )
+    _check_groups(found)
+
+
+def bad_paths(names: Sequence[str]) -> list[str]:
+    """Those that are no paths below the root."""
+    return [
+        name
+        for name in names
+        if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+    ]
+
+
+def _masks(manifest: Manifest, found: Found, rows: Rows | None) -> list[str] | None:
+    if manifest.arrays:
+        return _array_masks(manifest, found)
+    if rows is None or not any(row["mask"] for row in rows):
+        return None
+    masks = [row["mask"] for row in rows]
+    bare = [key for key, mask in zip(found.keys, masks, strict=True) if not mask]
+    if bare:
+        found.faults.append(
+            f"no mask for {listed(bare)}, though other rows have one; put the rows with masks "
+            "into a split of their own, such as test"
+        )
+        return None
+    if odd := bad_paths(masks):
+        found.faults.append(f"mask is not a path below the root: {listed(odd)}")
+    found.faults += slice_faults(masks)
+    return _needing_classes(manifest, found, masks)
+
+
+def _array_masks(manifest: Manifest, found: Found) -> list[str] | None:
+    path, arrays = manifest.archive_path, manifest.arrays
+    if path is None or arrays is None or arrays.mask is None:
+        return None
+    images, _ = npz_header(path, arrays.image)
+    shape, dtype = npz_header(path, arrays.mask)
+    if dtype != np.uint8 or shape != images[:3]:
+        found.faults.append(
+            f"mask array is {dtype} {list(shape)}, but masks of these images must be uint8 "
+            f"{list(images[:3])}"
+        )
+        return None
+    return _needing_classes(manifest, found, list(found.keys))
+
+
+def _needing_classes(manifest: Manifest, found: Found, masks: list[str]) -> list[str] | None:
+    if manifest.num_classes is None:
+        found.faults.append("there are masks, but the manifest says nothing of `classes`")
+        return None
+    return masks
+
+
+def _groups(manifest: Manifest, found: Found, rows: Rows | None) -> tuple[str, ...] | None:
+    """The group of every row; a slice's is its volume, that of a row without any is itself."""
+    if rows is not None:
+        named = [row["group"] for row in rows]
+    elif manifest.arrays and manifest.arrays.group and manifest.archive_path:
+        array = npz_array(manifest.archive_path, manifest.arrays.group)
+        if array.ndim != 1 or array.dtype.kind not in "iuU":
+            raise BadInput(f"group array is {array.dtype} {list(array.shape)}, not one name a row")
+        if any(int(key) >= len(array) for key in found.keys):
+            raise BadInput(f"group array holds {len(array)} groups, too few for its rows")
+        named = [str(array[int(key)]) for key in found.keys]
+    else:
+        named = [""] * len(found.keys)
+    whole = [_volume(key) for key in found.keys]
+    if not any(named) and not any(whole):
+        return None
+    every = zip(named, whole, found.keys, strict=True)
+    return tuple(name or file or key for name, file, key in every)
+
+
+def _volume(key: str) -> str:
+    """The volume that a slice belongs to; '' for a picture, or a name that is a fault anyway."""
+    file = key.rpartition("#")[0]
+    return file if is_volume(file) else ""
+
+
+def _spacings(
+    manifest: Manifest, found: Found, rows: Rows | None
+) -> tuple[tuple[float, ...], ...] | None:
+    if rows is None or not any(row["spacing"] for row in rows):
+        return _volume_spacings(manifest, found)
+    spacings = [parse_spacing(row["spacing"]) for row in rows]
+    odd = [
+        f"{key} ({row['spacing'] or 'none'})"
+        for key, row, spacing in zip(found.keys, rows, spacings, strict=True)
+        if not spacing
+    ]
+    if odd:
+        found.faults.append(
+            f"spacing is not millimetres such as 0.5x0.5 (row x column) or 2x0.5x0.5 "
+            f"(slice x row x column): {listed(odd)}"
+        )
+        return None
+    return tuple(spacings)
+
+
+def parse_spacing(text: str) -> tuple[float, ...]:
+    """Two or three numbers above 0; () if it says anything else.
+
+    >>> parse_spacing("2x0.5x0.5")
+    (2.0, 0.5, 0.5)
+    """
+    try:
+        sizes = tuple(float(part) for part in text.split("x"))
+    except ValueError:
+        return ()
+    fits = len(sizes) in (2, 3) and all(size > 0 and math.isfinite(size) for size in sizes)
+    return sizes if fits else ()
+
+
+def _volume_spacings(manifest: Manifest, found: Found) -> tuple[tuple[float, ...], ...] | None:
+    """Those in the headers, where all rows are slices."""
+    files = [_volume(key) for key in found.keys]
+    if not files or not all(files) or manifest.arrays:
+        return None
+    path = manifest.archive_path
+    where = Zip(path) if path else Folder(manifest.location)
+    sizes: dict[str, tuple[float, ...]] = {}
+    for file in dict.fromkeys(files):
+        try:
+            sizes[file] = grid(where.place(file)).spacing
+        except (KeyError, *BROKEN):
+            return None  # its images cannot be read either, which is said of them
+        if not all(size > 0 and math.isfinite(size) for size in sizes[file]):
+            found.faults.append(f"{file} says its spacing is {sizes[file]}; add a column spacing")
+            return None
+    return tuple(sizes[file] for file in files)
+
+
+def _priors(
+    manifest: Manifest, found: Found, rows: Rows, header: Sequence[str]
+) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    """The user's shares of classes [N, C], in the order of the manifest's classes."""
+    single = [name for name in header if name.startswith(PRIOR)]
+    if "priors" in header and any(row["priors"] for row in rows):
+        texts = [row["priors"].replace(";", " ").split() for row in rows]
+    elif any(row[name] for row in rows for name in single):
+        names = _prior_names(manifest, found, single)
+        texts = [[row[PRIOR + name] for name in names] for row in rows]
+    else:
+        return None
+    odd = [
+        f"{key} ({' '.join(text).strip() or 'none'})"
+        for key, text in zip(found.keys, texts, strict=True)
+        if not _shares(text, manifest.num_classes or 0)
+    ]
+    if odd:
+        found.faults.append(
+            f"priors must be {manifest.num_classes} shares, one a class, none below 0 and not all "
+            f"0, for every row or for none: {listed(odd)}"
+        )
+        return None
+    return np.array([_shares(text, len(text)) for text in texts], dtype=np.float32)
+
+
+def _prior_names(manifest: Manifest, found: Found, single: Sequence[str]) -> list[str]:
+    """The classes whose shares have columns: all, or a fault and none."""
+    count = range(manifest.num_classes or 0)
+    classes = manifest.classes if isinstance(manifest.classes, tuple) else [str(i) for i in count]
+    there = [name.removeprefix(PRIOR) for name in single]
+    lacking = [name for name in classes if name not in there]
+    foreign = [name for name in there if name not in classes]
+    if lacking or foreign:
+        found.faults.append(
+            "the columns prior:<class> must name every class: missing are "
+            f"{listed(lacking) or 'none'}, unknown are {listed(foreign) or 'none'}"
+        )
+        return []
+    return list(classes)
+
+
+def _shares(texts: Sequence[str], count: int) -> list[float]:
+    """As many numbers, none below 0 and not all 0; [] if they are not."""
+    try:
+        shares = [float(text) for text in texts]
+    except ValueError:
+        return []
+    fits = len(shares) == count and all(0 <= share < math.inf for share in shares)
+    return shares if fits and sum(shares) > 0 else []
+
+
+def _check_groups(found: Found) -> None:
+    """Slices of one volume must be as far apart everywhere."""
+    groups, spacings = found.more.groups, found.more.spacings
+    if not groups or not spacings:
+        return
+    pairs = set(zip(groups, spacings, strict=True))
+    several = sorted(
+        name for name, times in Counter(name for name, _ in pairs).items() if times > 1
+    )
+    if several:
+        found.faults.append(f"rows of one group differ in spacing: {listed(several)}")
+
+
+def slice_faults(keys: Sequence[str]) -> list[str]:
+    """What is wrong with names of volumes, one clause each."""
+    faults = []
+    for key in keys:
+        try:
+            slice_of(key)
+        except BadInput as error:
+            faults.append(str(error))
+    return faults

@@ -1,0 +1,85 @@
+"""A target that grows: which of its files are new, gone or altered, at the cost of one look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sfda.authoring.listing import image_files
+from sfda.config import Config
+from sfda.errors import BadInput
+from sfda.manifests.digests import file_digest
+
+
+class FileMark(Config):
+    """A file as it was seen: its digest is computed anew only where size or time differ."""
+
+    size: int  # bytes
+    time: int  # nanoseconds, of its last change
+    sha256: str
+
+
+Marks = dict[str, FileMark]
+
+
+class Change(Config):
+    """Files that came, went, and have other bytes than before, by name in order."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    altered: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many files differ."""
+        return len(self.added) + len(self.removed) + len(self.altered)
+
+    def text(self) -> str:
+        """In words.
+
+        >>> Change(added=("a.png", "b.png"), removed=("c.png",)).text()
+        '2 added, 1 removed'
+        """
+        parts = {"added": self.added, "removed": self.removed, "altered": self.altered}
+        return ", ".join(f"{len(v)} {k}" for k, v in parts.items() if v) or "nothing"
+
+
+def survey(
+    path: Path, before: Mapping[str, FileMark], *, settle: float, now: float
+) -> tuple[Marks, frozenset[str]]:
+    """Marks of all image files of `path`, and the names of those that may still be written to.
+
+    Those changed less than `settle` seconds before `now` (seconds since 1970): they are left for
+    the next look. Only what is new or touched is read. Raises BadInput where `path` is no target
+    or a file cannot be read.
+    """
+    marks: Marks = {}
+    fresh = set()
+    for name, file in image_files(path).items():
+        try:
+            stat = file.stat()
+            if now - stat.st_mtime < settle:
+                fresh.add(name)
+                continue
+            known = before.get(name)
+            if known and (known.size, known.time) == (stat.st_size, stat.st_mtime_ns):
+                marks[name] = known
+            else:
+                marks[name] = FileMark(
+                    size=stat.st_size, time=stat.st_mtime_ns, sha256=file_digest(file)
+                )
+        except FileNotFoundError:
+            continue  # gone since it was listed
+        except OSError as error:
+            raise BadInput(f"image {file} cannot be read: {error.strerror}") from None
+    return marks, frozenset(fresh)
+
+
+def difference(before: Mapping[str, FileMark], now: Mapping[str, FileMark]) -> Change:
+    """What came, went or changed its bytes."""
+    both = before.keys() & now.keys()
+    return Change(
+        added=tuple(sorted(now.keys() - before.keys())),
+        removed=tuple(sorted(before.keys() - now.keys())),
+        altered=tuple(sorted(name for name in both if before[name].sha256 != now[name].sha256)),
+    )

@@ -1,0 +1,303 @@
+"""What a manifest file may say, and how one is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from sfda.config import Config
+from sfda.errors import BadInput, no_manifest
+from sfda.manifests.digests import file_digest
+from sfda.refs import ManifestRef, Problem, Skeleton
+from sfda.state_folder import data_folder, state_folder
+
+Sha256 = str
+MASK_CLASSES = 255  # a mask is 8 bits, of which one value means "does not count"
+REMAKE = "make it anew with `sfda manifest`, or put the original file back"
+
+
+class Archive(Config):
+    """One file that holds all images: a zip of image files, or an npz of arrays."""
+
+    file: str
+    sha256: Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Arrays(Config):
+    """Names of the arrays in an npz: images uint8 [N, H, W] or [N, H, W, 3], the others [N].
+
+    Masks are uint8 [N, H, W], of the images' size; groups are numbers or text.
+    """
+
+    image: str
+    label: str | None = None
+    mask: str | None = None
+    group: str | None = None
+    split: str | None = None
+
+
+class AnswersSpec(Config):
+    """Answers that people gave for single rows of a split, as `sfda answer` writes them: a CSV
+    beside the manifest with the class (of `classes`) or the mask of each row, or a COCO JSON with
+    the boxes or joints of each.
+    """
+
+    rows: str
+    sha256: Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+    count: int = Field(ge=1)
+    classes: tuple[str, ...]
+
+
+class SplitSpec(Config):
+    """Which rows form a split, and how many they are.
+
+    With `rows`: the rows of that CSV, of which `where` picks those whose `split` column says so;
+    or the images of that COCO JSON (boxes and all), picked by a key `split` of theirs.
+    With `equals` (npz alone): those where the split array has this value. With neither: all.
+    """
+
+    rows: str | None = None
+    sha256: Sha256 | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    where: str | None = None
+    equals: int | None = None
+    count: int = Field(ge=0)
+    answers: AnswersSpec | None = None
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SplitSpec:
+        if self.rows and not self.sha256:
+            raise ValueError("`rows` needs the `sha256` of that file")
+        if self.where is not None and not self.rows:
+            raise ValueError("`where` picks rows of a file: it needs `rows`")
+        if self.rows and self.equals is not None:
+            raise ValueError("`rows` and `equals` exclude each other")
+        return self
+
+
+class Manifest(Config):
+    """A set of images: where they lie, which splits there are, what the classes are called.
+
+    It knows the file it came from and whether labels may be read through it.
+    """
+
+    name: str
+    problem: Problem
+    version: int = 1
+    origin: str
+    licence: str | None = None
+    root: str
+    classes: tuple[str, ...] | int | None = None  # a bare number: so many classes without names
+    ignore: int | None = Field(255, ge=0, le=65535)  # masks: the value that does not count
+    values: tuple[int, ...] | None = None  # masks: the value of each class; None: 0, 1, 2 ...
+    archive: Archive | None = None
+    arrays: Arrays | None = None
+    splits: dict[str, SplitSpec] = {}
+    template: bool = False  # True: says what a benchmark holds; its rows are made by its owner
+    layout: str | None = None  # how the files are expected to lie, for a reader
+    counts: int | dict[str, int] | None = None  # official number of images, in all or by class
+    skeleton: Skeleton | None = (
+        None  # pose: `classes` are the joints, this is how they hang together
+    )
+    padding: float = Field(1.25, gt=0, le=10)  # pose: a crop's side by the longer side of the box
+
+    _path: Path = PrivateAttr(default=Path())
+    _data_root: Path = PrivateAttr(default=Path())
+    _labelled: bool = PrivateAttr(default=True)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        odd = [name for name in value if isinstance(name, bool) or not isinstance(name, str | int)]
+        if odd:
+            raise ValueError(f"class {odd[0]!r} is not text; put it in quotes")
+        return tuple(str(name) for name in value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if isinstance(self.classes, int) and (isinstance(self.classes, bool) or self.classes < 1):
+            raise ValueError("`classes` is a list of names or a number above 0")
+        if isinstance(self.classes, tuple):
+            twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+            if twice or not self.classes or "" in self.classes:
+                raise ValueError(f"`classes` must be distinct names; twice: {', '.join(twice)}")
+        if self.arrays and not self.archive:
+            raise ValueError("`arrays` needs an `archive`, the npz they lie in")
+        if not self.template and not self.splits:
+            raise ValueError("there is no split")
+        if fault := self._mask_fault() or self._pose_fault():
+            raise ValueError(fault)
+        for name, split in self.splits.items():
+            if not self.template and not self.arrays and not split.rows:
+                raise ValueError(f"split '{name}' needs `rows`: only an npz does without")
+            if split.equals is not None and not (self.arrays and self.arrays.split):
+                raise ValueError(f"split '{name}': `equals` needs a `split` array")
+        if PurePosixPath(self.root).is_absolute() or self.root.startswith("."):
+            return self
+        if ".." in PurePosixPath(self.root).parts:
+            raise ValueError(f"root {self.root!r} leaves the data folder")
+        return self
+
+    def _mask_fault(self) -> str:
+        """What is wrong with what is said of masks; '' if nothing."""
+        if self.problem != "segmentation":
+            odd = sorted({"ignore", "values"} & self.model_fields_set)
+            return f"`{odd[0]}` is for masks, and this is {self.problem}" if odd else ""
+        count = self.num_classes or 0
+        if count > MASK_CLASSES:
+            return f"masks can hold {MASK_CLASSES} classes, not {count}"
+        values = self.mask_values
+        if len(values) != count:
+            return f"`values` needs one value for each of {count} classes, not {len(values)}"
+        if len(set(values)) < count or not all(0 <= value <= 65535 for value in values):
+            return "`values` must be distinct numbers from 0 to 65535"
+        if self.ignore in values:
+            return (
+                f"`ignore` {self.ignore} is also the value of a class; write `ignore: null` if "
+                "every pixel counts, or name another value"
+            )
+        return ""
+
+    def _pose_fault(self) -> str:
+        """What is wrong with what is said of poses; '' if nothing."""
+        if self.problem != "pose":
+            odd = sorted({"skeleton", "padding"} & self.model_fields_set)
+            return f"`{odd[0]}` is for poses, and this is {self.problem}" if odd else ""
+        joints = self.classes if isinstance(self.classes, tuple) else ()
+        odd = self.skeleton.faults(joints) if self.skeleton else []
+        return f"`skeleton` names what is no joint in `classes`: {', '.join(odd)}" if odd else ""
+
+    @property
+    def mask_values(self) -> tuple[int, ...]:
+        """The pixel value of each class in the masks."""
+        return tuple(range(self.num_classes or 0)) if self.values is None else self.values
+
+    @property
+    def path(self) -> Path:
+        """The file this manifest was read from."""
+        return self._path
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels and masks may be read; False for good after `unlabelled()`."""
+        return self._labelled
+
+    @property
+    def location(self) -> Path:
+        """The folder that `root` names."""
+        if self.root.startswith("."):
+            return self._path.parent / self.root
+        return self._data_root / self.root  # an absolute root stands for itself
+
+    @property
+    def archive_path(self) -> Path | None:
+        """The zip or npz, if the images lie in one."""
+        return self.location / self.archive.file if self.archive else None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, None where the manifest does not say."""
+        return len(self.classes) if isinstance(self.classes, tuple) else self.classes
+
+    def rows_path(self, spec: SplitSpec) -> Path | None:
+        """The row file of a split: beside the manifest, or else below the root."""
+        if not spec.rows:
+            return None
+        beside = self._path.parent / spec.rows
+        return beside if beside.is_file() else self.location / spec.rows
+
+    def unlabelled(self) -> Manifest:
+        """A copy that can never give labels or masks: none of them leaves this package.
+
+        Groups and priors stay: they are what the user knows, not what somebody drew. So do answers:
+        people gave them so that a method may learn from them.
+        """
+        none = {"label": None, "mask": None}
+        arrays = self.arrays.model_copy(update=none) if self.arrays else None
+        copy = self.model_copy(update={"arrays": arrays})
+        copy._labelled = False
+        return copy
+
+
+def open_manifest(path: Path | str, *, data_root: Path | None = None) -> Manifest:
+    """Read the manifest at `path`; its root lies below `data_root` (None: $SFDA_DATA, or here).
+
+    Raises BadInput if there is no such file, if it is not a manifest, or only a template of one.
+    """
+    path = Path(path)
+    manifest = parse_manifest(path)
+    if manifest.template:
+        raise BadInput(
+            f"{path} is a template: it names no files yet; point it at your copy of the data with "
+            f"`sfda manifest FOLDER --template {path} --problem {manifest.problem} --out M.yaml`"
+        )
+    if PurePosixPath(manifest.root).is_absolute() and not is_ours(path):
+        raise BadInput(
+            f"{path}: root {manifest.root} is absolute, so it fits one machine only; "
+            "write it below $SFDA_DATA, or relative to the manifest with a leading ./"
+        )
+    manifest._data_root = data_root or data_folder()
+    return manifest
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """The manifest or template at `path`, its data not looked at. Raises BadInput."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise no_manifest(path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read as a manifest: {error}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path} is not a manifest: it needs keys such as name, root and splits")
+    return validated(raw, path)
+
+
+def validated(raw: dict[str, Any], path: Path) -> Manifest:
+    """What a manifest file at `path` says, if its keys go together. Raises BadInput."""
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        raise BadInput(f"{path}: {_explain(error)}") from None
+    manifest._path = path.absolute()
+    return manifest
+
+
+def manifest_ref(path: Path | str) -> ManifestRef:
+    """The manifest file by address and content; its row files' digests stand in it."""
+    path = Path(path).absolute()
+    if not path.is_file():
+        raise BadInput(f"no manifest at {path}")
+    return ManifestRef(path=str(path), sha256=file_digest(path))
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `path` lies where this product keeps its own files."""
+    return path.resolve().is_relative_to(state_folder().resolve())
+
+
+def _explain(error: ValidationError) -> str:
+    """All that pydantic found, one clause a fault."""
+    clauses = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"] if part not in ("tuple[str, ...]",))
+        if fault["type"] == "extra_forbidden":
+            known = ", ".join(name for name in Manifest.model_fields)
+            clauses.append(
+                f"unknown key '{where}'" + ("" if "." in where else f" (known: {known})")
+            )
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            clauses.append(f"{where}: {message}" if where else message)
+    return "; ".join(clauses)

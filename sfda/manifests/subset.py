@@ -1,0 +1,265 @@
+"""A manifest of some classes of another, and the benchmarks' lists of which classes those are."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from sfda.config import Config
+from sfda.errors import BadInput
+from sfda.manifests.digests import bytes_digest, file_digest
+from sfda.manifests.labels import listed
+from sfda.manifests.rows import inspect_split, read_csv
+from sfda.manifests.schema import REMAKE, Manifest, open_manifest
+from sfda.manifests.write import put
+from sfda.types import Regime
+
+Labelled = list[tuple[str, str]]  # key and class of every row of a split
+
+
+class Sides(Config):
+    """Class names of the source and of the target in one regime, in the order of their indices."""
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+
+    @property
+    def regime(self) -> Regime:
+        """What two such lists make."""
+        lacks, opens = set(self.source) - set(self.target), set(self.target) - set(self.source)
+        if lacks:
+            return "open-partial" if opens else "partial"
+        return "open" if opens else "closed"
+
+
+def read_regimes(path: Path) -> dict[Regime, Sides]:
+    """The regimes in a YAML file, each with both lists of classes. Raises BadInput."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = TypeAdapter(dict[Regime, Sides]).validate_python(raw)
+    except FileNotFoundError:
+        raise BadInput(
+            f"no file {path}; data_manifests/office31/regimes.yaml is one, and "
+            "data_manifests/README.md says how to write one"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        faults = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise BadInput(
+            f"{path} is no file of regimes ({listed(faults, '; ')}); write `open: "
+            "{source: [a, b], target: [a, b, c]}`, and so for partial, open-partial and closed"
+        ) from None
+    wrong = [f"{name} ({sides.regime})" for name, sides in found.items() if sides.regime != name]
+    if wrong:
+        raise BadInput(f"{path}: regimes that are others by their lists: {', '.join(wrong)}")
+    return found
+
+
+def side_of(path: Path, regime: Regime, side: Literal["source", "target"]) -> tuple[str, ...]:
+    """The classes of one side of a regime in a file. Raises BadInput if it is not there."""
+    found = read_regimes(path)
+    if regime not in found:
+        raise BadInput(f"{path} has no regime '{regime}'; there are {', '.join(found)}")
+    sides = found[regime]
+    return sides.source if side == "source" else sides.target
+
+
+def subset(
+    path: Path,
+    *,
+    classes: Sequence[str],
+    out: Path,
+    suffix: str | None = None,
+    data_root: Path | None = None,
+) -> Path:
+    """Write to `out` a manifest of those images of `path` that belong to `classes`.
+
+    Every split is kept, the row file lies beside `out`, images stay where they are under the same
+    row ids. Labels are written by name; `classes` keep the order given. Answers that people gave to
+    rows that stay are kept, if they name one of `classes`. `suffix` follows the set's
+    name in parentheses.
+
+    Raises BadInput naming every class that is unknown or has no images, every split that has no
+    labels or is left without images, and all else that is wrong with the manifest.
+    """
+    if out.suffix not in (".yaml", ".yml"):
+        raise BadInput(f"a manifest is a .yaml file, {out} is not named like one")
+    manifest = open_manifest(path, data_root=data_root)
+    _check_names(manifest, classes)
+    splits = _splits(manifest)
+    kept = {
+        name: [(key, own) for key, own in rows if own in set(classes)]
+        for name, rows in splits.items()
+    }
+    _check_kept(manifest, classes, kept)
+    row_file = out.with_suffix(".rows.csv")
+    _check_place(manifest, out, row_file)
+    table, entries = _table(manifest, row_file.name, kept)
+    answers = _answers(manifest, classes, kept, entries, out)
+    document = _document(manifest, classes, suffix, out) | {"splits": entries}
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        put({row_file: table, **answers, out: text.encode()})
+    except OSError as error:
+        raise BadInput(f"cannot write {out}: {error}") from None
+    return out
+
+
+def _names(manifest: Manifest) -> tuple[str, ...]:
+    """Class names; those of a bare number are "0", "1" ..., as training calls them."""
+    if manifest.classes is None:
+        raise BadInput(f"{manifest.path} names no classes, so none can be chosen; add `classes`")
+    if isinstance(manifest.classes, int):
+        return tuple(str(i) for i in range(manifest.classes))
+    return manifest.classes
+
+
+def _check_names(manifest: Manifest, classes: Sequence[str]) -> None:
+    known = _names(manifest)
+    faults = []
+    for name in dict.fromkeys(classes):
+        if classes.count(name) > 1:
+            faults.append(f"'{name}' is named twice")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            faults.append(f"no class '{name}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
+    if faults:
+        raise BadInput(f"{manifest.path}: {'; '.join(faults)}; its classes are {listed(known)}")
+    if len(classes) < 2:
+        raise BadInput(f"{manifest.path}: choose at least two classes: one alone is no choice")
+
+
+def _splits(manifest: Manifest) -> dict[str, Labelled]:
+    """Key and class of every row, by split. Raises BadInput naming all that is wrong."""
+    names = _names(manifest)
+    faults: list[str] = []
+    splits: dict[str, Labelled] = {}
+    for split in manifest.splits:
+        found, labels = inspect_split(manifest, split)
+        faults += found.faults
+        if labels is not None:
+            own = [names[i] for i in labels]
+            splits[split] = list(zip(found.keys, own, strict=True))
+        elif not found.faults:
+            faults.append(f"split '{split}' has no labels, and classes are chosen by them")
+    if faults:
+        raise BadInput(f"{manifest.path}: " + listed(faults, "; "))
+    return splits
+
+
+def _check_kept(manifest: Manifest, classes: Sequence[str], kept: dict[str, Labelled]) -> None:
+    there = {own for rows in kept.values() for _, own in rows}
+    faults = [f"no images of class '{name}'" for name in classes if name not in there]
+    faults += [
+        f"split '{name}' has none of these classes" for name, rows in kept.items() if not rows
+    ]
+    if faults:
+        raise BadInput(f"{manifest.path}: " + "; ".join(faults))
+
+
+def _check_place(manifest: Manifest, out: Path, row_file: Path) -> None:
+    used = {manifest.path, *(manifest.rows_path(spec) for spec in manifest.splits.values())}
+    own = {path.resolve() for path in used if path}
+    if taken := [str(path) for path in (out, row_file) if path.resolve() in own]:
+        raise BadInput(
+            f"{', '.join(taken)} would be overwritten while it is read; name another --out"
+        )
+
+
+def _table(
+    manifest: Manifest, row_file: str, kept: dict[str, Labelled]
+) -> tuple[bytes, dict[str, Any]]:
+    """The row file, and the entries of the splits in it; splits of the same rows share them."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("index" if manifest.arrays else "file", "class", "split"))
+    stands_for: dict[str, str] = {}
+    for name, rows in kept.items():
+        twin = next((old for old in stands_for if kept[old] == rows), name)
+        stands_for[name] = twin
+        if twin == name:
+            writer.writerows((*row, name) for row in rows)
+    table = text.getvalue().encode()
+    entry = {"rows": row_file, "sha256": bytes_digest(table)}
+    return table, {
+        name: entry | {"where": twin, "count": len(kept[name])} for name, twin in stands_for.items()
+    }
+
+
+def _answers(
+    manifest: Manifest, classes: Sequence[str], kept: dict[str, Labelled],
+    entries: dict[str, Any], out: Path,
+) -> dict[Path, bytes]:  # fmt: skip
+    """Files of the answers that stay, each beside `out`, and their mention in `entries`."""
+    key = "index" if manifest.arrays else "file"
+    files = {}
+    for name, spec in manifest.splits.items():
+        if spec.answers is None:
+            continue
+        there = {own for own, _ in kept[name]}
+        old, _ = read_csv(manifest.path.parent / spec.answers.rows)
+        rows = [(r[key], r["class"]) for r in old if r[key] in there and r["class"] in classes]
+        if not rows:
+            continue
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([(key, "class"), *rows])
+        file = out.with_suffix(f".{name}.answers.csv")
+        files[file] = text.getvalue().encode()
+        entries[name]["answers"] = {
+            "rows": file.name, "sha256": bytes_digest(files[file]), "count": len(rows),
+            "classes": list(classes),
+        }  # fmt: skip
+    return files
+
+
+def _document(
+    manifest: Manifest, classes: Sequence[str], suffix: str | None, out: Path
+) -> dict[str, Any]:
+    suffix = suffix or f"{len(classes)} of {manifest.num_classes} classes"
+    document: dict[str, Any] = {
+        "name": f"{manifest.name} ({suffix})",
+        "problem": manifest.problem,
+        "version": manifest.version,
+        "origin": manifest.origin,
+    }
+    if manifest.licence:
+        document["licence"] = manifest.licence
+    document |= {"root": _root(manifest, out), "classes": list(classes)}
+    if manifest.archive:
+        document["archive"] = {"file": manifest.archive.file, "sha256": _archive_digest(manifest)}
+    if manifest.arrays:  # labels and splits stand in the row file now
+        document["arrays"] = {"image": manifest.arrays.image}
+    return document
+
+
+def _archive_digest(manifest: Manifest) -> str:
+    assert manifest.archive is not None
+    path = manifest.location / manifest.archive.file
+    if not path.is_file():
+        raise BadInput(f"archive {path} is missing; set SFDA_DATA to the folder of your data sets")
+    digest = file_digest(path)
+    if digest != manifest.archive.sha256:
+        raise BadInput(
+            f"archive {path} is not the one {manifest.path} was made with (other sha256); {REMAKE}"
+        )
+    return digest
+
+
+def _root(manifest: Manifest, out: Path) -> str:
+    """As it was where it lies below the data folder, else relative to the new file."""
+    if not manifest.root.startswith(".") and not PurePosixPath(manifest.root).is_absolute():
+        return manifest.root
+    root, beside = manifest.location.resolve(), out.resolve().parent
+    relative = Path(os.path.relpath(root, beside)).as_posix()
+    return relative if relative.startswith(".") else f"./{relative}"

@@ -1,0 +1,154 @@
+"""Verification of a manifest against its data: every fault, not the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfda.errors import BadInput
+from sfda.formats.coco import images_of, read_coco, size_faults
+from sfda.formats.keypoints import file_of
+from sfda.formats.readers import FileReader, Folder, Zip, npz_count, open_zip
+from sfda.manifests.digests import file_digest
+from sfda.manifests.labels import Found
+from sfda.manifests.rows import answers_of, inspect_split, make_reader, mask_reader
+from sfda.manifests.schema import REMAKE, Manifest, open_manifest
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a verification found. `count` is the number of distinct images over all splits."""
+
+    ok: bool
+    faults: list[str]
+    count: int
+    classes: tuple[str, ...] | int | None
+    notes: tuple[str, ...] = ()  # what is no fault but should be known, such as boxes left out
+
+
+def check(
+    path: Path | str, data_root: Path | None = None, *, progress: Progress | None = None
+) -> CheckResult:
+    """Verify digests, counts, classes, every image and every mask of the manifest at `path`.
+
+    `progress(done, total)` is called as images, and then masks, are decoded. Nothing that is
+    wrong with the data raises: it becomes a fault.
+    """
+    try:
+        manifest = open_manifest(path, data_root=data_root)
+    except BadInput as error:
+        return CheckResult(False, [str(error)], 0, None)
+    faults = _archive_faults(manifest)
+    keys: dict[str, None] = {}  # a set in order: splits may share images
+    masked: dict[tuple[str, str], None] = {}
+    notes: list[str] = []
+    for split in manifest.splits:
+        found, _ = inspect_split(manifest, split)
+        notes += [f"split '{split}': {note}" for note in (found.boxes.notes if found.boxes else ())]
+        faults += found.faults
+        pose = manifest.problem == "pose"
+        keys.update(dict.fromkeys(map(file_of, found.keys) if pose else found.keys))
+        faults += _answer_faults(manifest, split, found.keys)
+        faults += _size_faults(manifest, split) if manifest.problem == "detection" else []
+        masked.update(dict.fromkeys(zip(found.keys, found.masks or (), strict=False)))
+    faults += _image_faults(manifest, tuple(keys), progress)
+    faults += _mask_faults(manifest, tuple(masked), progress)
+    faults = list(dict.fromkeys(faults))
+    return CheckResult(not faults, faults, len(keys), manifest.classes, tuple(notes))
+
+
+def _size_faults(manifest: Manifest, split: str) -> list[str]:
+    """The sizes that a detector's row file states, against the images."""
+    spec = manifest.splits[split]
+    path = manifest.rows_path(spec)
+    try:
+        images = images_of(read_coco(path), spec.where) if path else []
+        return size_faults(images, make_reader(manifest, [str(i["file_name"]) for i in images]))
+    except ValueError:
+        return []  # said of the row file, or of the image, already
+
+
+def _answer_faults(manifest: Manifest, split: str, keys: list[str]) -> list[str]:
+    """What is wrong with the answers to a split's rows."""
+    if manifest.splits[split].answers is None:
+        return []
+    try:
+        answers = answers_of(manifest, split, keys, make_reader(manifest, keys))
+    except ValueError as error:
+        return [f"split '{split}': {error}"]
+    if answers is None or answers.masks is None:
+        return []
+    return _faults_of(answers.masks.mask, len(answers.rows), None)
+
+
+def _archive_faults(manifest: Manifest) -> list[str]:
+    if manifest.archive is None:
+        missing = not manifest.location.is_dir()
+        hint = "set SFDA_DATA to the folder that holds your data sets"
+        return [f"folder {manifest.location} is missing; {hint}"] if missing else []
+    path = manifest.archive_path
+    assert path is not None
+    if not path.is_file():
+        return [f"archive {path} is missing; set SFDA_DATA to the folder that holds your data sets"]
+    if file_digest(path) != manifest.archive.sha256:
+        return [
+            f"archive {path} is not the one the manifest was made with (other sha256); {REMAKE}"
+        ]
+    return []
+
+
+def _image_faults(
+    manifest: Manifest, keys: tuple[str, ...], progress: Progress | None
+) -> list[str]:
+    """Decode each image once; what is missing or corrupt is a fault by name."""
+    path = manifest.archive_path
+    try:
+        if manifest.arrays and path:
+            npz_count(path, manifest.arrays.image)
+            return []
+        if path is None:
+            if not manifest.location.is_dir():
+                return []  # said already
+            reader = FileReader(Folder(manifest.location), keys)
+        else:
+            open_zip(path).close()
+            reader = FileReader(Zip(path), keys)
+    except BadInput as error:
+        return [] if path and not path.is_file() else [str(error)]
+    return _faults_of(reader.image, len(keys), progress)
+
+
+def _mask_faults(
+    manifest: Manifest, pairs: tuple[tuple[str, str], ...], progress: Progress | None
+) -> list[str]:
+    """Decode each mask once; what is wrong with it, or does not fit its image, is a fault."""
+    keys, masks = [key for key, _ in pairs], [mask for _, mask in pairs]
+    try:
+        reader = mask_reader(manifest, Found(keys=keys, masks=masks), make_reader(manifest, keys))
+    except ValueError:
+        return []  # said of the images already
+    return _faults_of(reader.mask, len(pairs), progress) if reader else []
+
+
+def _faults_of(read: Callable[[int], object], count: int, progress: Progress | None) -> list[str]:
+    """What is wrong with each of `count` rows, in order."""
+
+    def fault(row: int) -> str | None:
+        try:
+            read(row)
+        except BadInput as error:
+            return str(error)
+        return None
+
+    faults = []
+    with ThreadPoolExecutor() as pool:
+        for done, found in enumerate(pool.map(fault, range(count)), start=1):
+            if found:
+                faults.append(found)
+            if progress:
+                progress(done, count)
+    return faults

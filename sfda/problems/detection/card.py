@@ -1,0 +1,49 @@
+"""The source card of a detector: how often classes occur and how sure it is of its boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from sfda.building_blocks.boxes import Boxes
+from sfda.problems.classification.card import (
+    CONFIDENCE_BINS,
+    Card,
+    CardFacts,
+    norm_statistics,
+)
+from sfda.refs import Metrics
+
+
+def make_detection_card(
+    network: nn.Module,
+    answers: Iterable[tuple[Boxes, Boxes]],
+    facts: dict[str, Any],
+    classes: tuple[str, ...],
+    metrics: Metrics,
+) -> Card:
+    """The card from pairs of a network's boxes and those of a person, one an image.
+
+    `class_prior` [C] is each class's share of a person's boxes, `boxes_per_image` [C] their mean
+    number, `confidence_histogram` [20] that of the network's scores. Boxes have no logits that a
+    temperature could divide: it is 1.
+    """
+    counts, levels = torch.zeros(len(classes)), torch.zeros(CONFIDENCE_BINS)
+    images = 0
+    for answer, truth in answers:
+        counts += truth.labels.cpu().bincount(minlength=len(classes))
+        levels += answer.scores.float().cpu().histc(CONFIDENCE_BINS, 0, 1)
+        images += 1
+    if not images:
+        raise ValueError("a card of no images")
+    tensors = {
+        "class_prior": counts / counts.sum().clamp(min=1),
+        "boxes_per_image": counts / images,
+        "confidence_histogram": levels,
+        **norm_statistics(network),
+    }
+    found = CardFacts(classes=classes, count=images, metrics=metrics, temperature=1.0, **facts)
+    return Card(facts=found, tensors=tensors)

@@ -1,0 +1,113 @@
+"""The panel of a detection, as PNG bytes: images with the boxes of both models, and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from sfda.problems.detection.metrics import BoxesOf, matched, overlaps
+from sfda.problems.segmentation.panel import COLOURS, LEGEND, ending, shortened, small
+from sfda.report.pictures import png
+
+SURE = 0.5  # boxes scored lower are not drawn
+
+
+@dataclass(frozen=True)
+class BoxSample:
+    """One image, the boxes of both models, and those of a person where there are some."""
+
+    name: str
+    image: UInt8[np.ndarray, "H W 3"]
+    source: BoxesOf
+    adapted: BoxesOf
+    truth: BoxesOf | None = None
+
+    @property
+    def changed(self) -> float:
+        """Share of the sure boxes of either model that the other does not have."""
+        return difference(self.source, self.adapted)
+
+
+def sure_of(found: BoxesOf) -> BoxesOf:
+    """Those that are drawn."""
+    if found.scores is None:
+        return found
+    return found.where(found.scores >= SURE)
+
+
+def difference(one: BoxesOf, other: BoxesOf) -> float:
+    """1 - 2 m / (n1 + n2) for m matched pairs (one class, IoU of at least 0.5) of sure boxes.
+
+    0 where both have none.
+    """
+    first, second = sure_of(one), sure_of(other)
+    total = len(first.labels) + len(second.labels)
+    if not total:
+        return 0.0
+    iou = overlaps(first.boxes, second.boxes)
+    iou[first.labels[:, None] != second.labels[None]] = 0
+    return 1 - 2 * len(matched(iou, 0.5)) / total
+
+
+def box_panel(samples: Sequence[BoxSample], classes: Sequence[str], *, title: str) -> bytes:
+    """One row a sample: image, source, adapted, and the truth where any sample has one."""
+    columns = 3 + any(sample.truth is not None for sample in samples)
+    height, width = samples[0].image.shape[:2]
+    tall = min(2.0, max(0.4, height / width)) * 3.6 + 0.35
+    shown = _shown(samples)[:LEGEND]
+    patches = [Patch(color=_colour(c), label=shortened(classes[c])) for c in shown]
+    across = max(1, min(len(patches), 6))
+    below = 0.65 + 0.21 * -(-len(patches) // across)
+    figure = Figure(figsize=(3.6 * columns, tall * len(samples) + below), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12)
+    grid = figure.subplots(len(samples), columns, squeeze=False)
+    for row, sample in zip(grid, samples, strict=True):
+        _row(row, sample)
+    if patches:
+        figure.legend(handles=patches, loc="outside lower center", ncols=across, fontsize=9)
+    return png(figure)
+
+
+def _row(axes: Sequence[Axes], sample: BoxSample) -> None:
+    picture = small(sample.image)
+    ratio = picture.shape[1] / sample.image.shape[1]
+    changed = f"adapted, {sample.changed:.0%} changed"
+    parts: list[tuple[str, BoxesOf | None]] = [
+        (ending(sample.name), None),
+        ("source", sample.source),
+        (changed, sample.adapted),
+    ]
+    if sample.truth is not None:
+        parts.append(("truth", sample.truth))
+    for place, (name, found) in zip(axes, parts, strict=False):
+        place.imshow(picture)
+        place.set_title(name, fontsize=9)
+        if found is not None:
+            _draw(place, sure_of(found), ratio)
+    for place in axes:
+        place.set_axis_off()
+
+
+def _draw(place: Axes, found: BoxesOf, ratio: float) -> None:
+    for box, label in zip(found.boxes * ratio, found.labels, strict=True):
+        x1, y1, x2, y2 = map(float, box)
+        place.add_patch(
+            Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=1.4, edgecolor=_colour(label))
+        )
+
+
+def _shown(samples: Sequence[BoxSample]) -> list[int]:
+    found = [b for s in samples for b in (s.source, s.adapted, s.truth) if b is not None]
+    return sorted({int(label) for boxes in found for label in sure_of(boxes).labels})
+
+
+def _colour(label: int) -> str:
+    return COLOURS[1 + int(label) % (len(COLOURS) - 1)]

@@ -1,0 +1,86 @@
+"""Weights from elsewhere into a detector: whose names they carry, and how they do not fit."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+from sfda.errors import BadInput
+from sfda.problems.classification.weights import Weights, load_exactly, try_input
+from sfda.problems.detection.network import Detector, build_from_spec, make_spec
+from sfda.refs import InputSpec, ModelSpec, Views
+
+HEADS = ("roi_heads.box_predictor.cls_score.weight", "roi_head.bbox_head.fc_cls.weight")
+WRAPPED = re.compile(r"^(?:(?:model|net|network|module|student|teacher)\.)+(?=backbone\.)")
+CLASSIFIERS = ("fc.", "classifier.", "head.", "last_linear.")  # of ImageNet weights
+
+
+def load_detector(
+    weights: Weights,
+    *,
+    arch: str,
+    classes: tuple[str, ...],
+    input: InputSpec | None = None,
+    views: Views | None = None,
+) -> tuple[Detector, ModelSpec]:
+    """A detector in eval mode that holds exactly `weights`, under their library's own names.
+
+    Raises BadInput that names every key which does not fit, and where the number of classes
+    differs: detectors have one output more than classes.
+    """
+    named = unwrapped(weights)
+    _check_count(named, classes)
+    spec = make_spec(arch, classes, input=input, views=views)
+    with torch.random.fork_rng(devices=[]):  # the random weights that are overwritten at once
+        network = build_from_spec(spec)
+    load_exactly(network, with_counters(named, network))
+    network.eval()
+    try_input(network, spec)
+    return network, spec
+
+
+def unwrapped(weights: Weights) -> dict[str, Tensor]:
+    """Without a trainer's name before all others, and without a data preprocessor's constants."""
+    prefix = next((found[0] for k in weights if (found := WRAPPED.match(k))), "")
+    return {
+        k.removeprefix(prefix): v
+        for k, v in weights.items()
+        if not k.removeprefix(prefix).startswith("data_preprocessor.")
+    }
+
+
+def with_counters(weights: Weights, network: nn.Module) -> dict[str, Tensor]:
+    """The weights with the batch counters that frozen batch norm does not keep."""
+    lacking = {
+        k: v for k, v in network.state_dict().items()
+        if k.endswith("num_batches_tracked") and k not in weights
+    }  # fmt: skip
+    return {**weights, **lacking}
+
+
+def load_detector_backbone(network: Detector, weights: Weights) -> None:
+    """Fill the backbone's body alone, in place, from an image classifier's or a detector's weights.
+
+    A pyramid on top of it stays as it is.
+    """
+    named = unwrapped(weights)
+    if any(k.startswith("backbone.") for k in named):
+        named = {k.removeprefix("backbone."): v for k, v in named.items() if k[:9] == "backbone."}
+    named = {k.removeprefix("body."): v for k, v in named.items() if not k.startswith(CLASSIFIERS)}
+    named = {k.removeprefix("features."): v for k, v in named.items() if not k.startswith("fpn.")}
+    found = getattr(network, "backbone", None)
+    body = getattr(found, "body", found)
+    if not isinstance(body, nn.Module):
+        raise BadInput("this detector has no part called backbone to fill")
+    load_exactly(body, with_counters(named, body))
+
+
+def _check_count(weights: Weights, classes: tuple[str, ...]) -> None:
+    for name in HEADS:
+        if name in weights and weights[name].ndim and len(weights[name]) != len(classes) + 1:
+            raise BadInput(
+                f"the checkpoint's head tells {len(weights[name]) - 1} classes and the background "
+                f"apart, but {len(classes)} classes were named ({', '.join(classes[:10])})"
+            )

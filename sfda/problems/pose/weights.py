@@ -1,0 +1,80 @@
+"""Weights from elsewhere into a pose network: ours, or a published PoseResNet's."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from sfda.errors import BadInput
+from sfda.problems.classification.weights import Weights, load_exactly, try_input
+from sfda.problems.pose.network import PoseNet, build_from_spec, make_spec
+from sfda.refs import InputSpec, ModelSpec, Skeleton, Views
+
+CLASSIFIERS = ("fc.", "classifier.", "head.", "last_linear.", "avgpool.")
+WRAPPED = re.compile(
+    r"^(?:(?:model|net|network|module)\.)+(?=(?:backbone|conv1|upsampling|head)\b)"
+)
+OURS = {  # of the code that POST is built on, and of SimpleBaseline's own
+    "upsampling.": "neck.",
+    "deconv_layers.": "neck.",
+    "final_layer.": "head.",
+}
+
+
+def load_pose(
+    weights: Weights,
+    *,
+    arch: str,
+    classes: tuple[str, ...],
+    input: InputSpec | None = None,
+    views: Views | None = None,
+    skeleton: Skeleton | None = None,
+) -> tuple[PoseNet, ModelSpec]:
+    """A pose network in eval mode that holds exactly `weights`, and its spec.
+
+    The names may be ours, those of Transfer-Learning-Library's PoseResNet (`backbone.`,
+    `upsampling.`, `head.`) or SimpleBaseline's (`deconv_layers.`, `final_layer.`). Raises BadInput
+    naming every key which does not fit.
+    """
+    named = renamed(weights)
+    head = named.get("head.weight")
+    if head is not None and head.ndim and len(head) != len(classes):
+        raise BadInput(
+            f"the checkpoint has {len(head)} heatmaps, but {len(classes)} joints were named"
+        )
+    spec = make_spec(arch, classes, input=input, views=views, skeleton=skeleton)
+    with torch.random.fork_rng(devices=[]):
+        network = build_from_spec(spec)
+    load_exactly(network, named)
+    network.eval()
+    try_input(network, spec)
+    return network, spec
+
+
+def renamed(weights: Weights) -> dict[str, Tensor]:
+    """Under our names; what only a classifier needs is left out."""
+    found = {}
+    for name, value in weights.items():
+        plain = WRAPPED.sub("", name)
+        for theirs, ours in OURS.items():
+            if plain.startswith(theirs):
+                plain = ours + plain.removeprefix(theirs)
+        if not plain.startswith(("backbone.", "neck.", "head.")):
+            plain = f"backbone.{plain}"  # SimpleBaseline's network is its own backbone
+        if not plain.startswith(("backbone.fc.", "backbone.avgpool.")):
+            found[plain] = value
+    return found
+
+
+def load_pose_backbone(network: PoseNet, weights: Weights) -> None:
+    """Fill the backbone alone, in place, from a classifier's weights or a pose network's."""
+    named = dict(weights)
+    if any(k.startswith("backbone.") for k in named):
+        named = {k.removeprefix("backbone."): v for k, v in named.items() if k[:9] == "backbone."}
+    named = {k: v for k, v in named.items() if not k.startswith(CLASSIFIERS)}
+    own = network.backbone.state_dict()
+    if not any(k.startswith("features.") for k in own):
+        named = {k.removeprefix("features."): v for k, v in named.items()}
+    load_exactly(network.backbone, named)

@@ -1,0 +1,199 @@
+"""Segmentation: one class a pixel. The network, its loss, and labels from its outputs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torchvision import models
+
+from sfda.building_blocks.losses import sure_cross_entropy
+from sfda.building_blocks.norm import spare_lone_values
+from sfda.building_blocks.pseudo_labels import sure
+from sfda.errors import BadInput
+from sfda.networks import segmenters as seg_networks
+from sfda.refs import InputSpec, ModelSpec, Views
+from sfda.types import Images, Losses
+
+__all__ = [
+    "SegOutput",
+    "Segmenter",
+    "build",
+    "build_from_spec",
+    "defaults",
+    "from_native",
+    "loss",
+    "make_spec",
+    "pseudo_labels",
+]
+
+MOST_CLASSES = 255  # a mask has 8 bits, and one value does not count
+
+
+class SegOutput(NamedTuple):
+    """What a segmenter says of a batch. The features are what goes into the head."""
+
+    features: Float[Tensor, "B D h w"]
+    logits: Float[Tensor, "B C H W"]
+
+
+class Segmenter(nn.Module):
+    """Images to features to logits of every pixel, in three parts that methods address by name.
+
+    `backbone(images)` gives whatever `decoder` takes, `decoder` a map of features, `head` logits.
+    The image is padded to a multiple of `multiple` pixels and the padding cut off the logits, so
+    that no entropy and no ratio ever counts it. A head with one output is a binary one: its logit
+    l becomes the two logits [0, l]. Batch norm over a single value, as on the 1x1 maps of a batch
+    of one, uses its running statistics.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        decoder: nn.Module,
+        head: nn.Module,
+        *,
+        feature_dim: int,
+        num_classes: int,
+        multiple: int = 1,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.head = head
+        self.feature_dim = feature_dim
+        self.num_classes = num_classes
+        self.multiple = multiple
+        self.frozen: frozenset[str] = frozenset()  # names of children that never train
+        spare_lone_values(self)
+
+    def forward(self, images: Images) -> SegOutput:
+        """Features, and logits of the images' size, in float32 also under autocast."""
+        height, width = images.shape[-2:]
+        below, right = -height % self.multiple, -width % self.multiple
+        if below or right:
+            images = F.pad(images, (0, right, 0, below), mode="replicate")
+        features = self.decoder(self.backbone(images))
+        logits = self.head(features).float()
+        if logits.shape[-2:] != images.shape[-2:]:
+            logits = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
+        logits = logits[..., :height, :width]
+        if logits.shape[1] == 1:
+            logits = F.pad(logits, (0, 0, 0, 0, 1, 0))
+        return SegOutput(features.float(), logits)
+
+
+def build(
+    arch: str, classes: int, *, binary_logit: bool = False, in_channels: int = 3
+) -> Segmenter:
+    """A segmenter with random weights. `binary_logit`: one output for two classes."""
+    if classes < 2 or classes > MOST_CLASSES:
+        raise BadInput(f"a segmenter tells 2 to {MOST_CLASSES} classes apart, not {classes}")
+    if binary_logit and classes != 2:
+        raise BadInput(f"one output stands for two classes, not for {classes}")
+    outputs = 1 if binary_logit else classes
+    library, name = seg_networks.parse(arch)
+    if library == "sfda":
+        return _assembled(seg_networks.own(name, outputs, in_channels), classes)
+    return from_native(arch, seg_networks.native(arch, outputs, in_channels), classes)
+
+
+def from_native(arch: str, network: nn.Module, classes: int) -> Segmenter:
+    """A network of `seg_networks.native` as a segmenter: its own modules, nothing added."""
+    return _assembled(seg_networks.split(arch, network), classes)
+
+
+def _assembled(parts: seg_networks.SegParts, classes: int) -> Segmenter:
+    return Segmenter(
+        parts.backbone,
+        parts.decoder,
+        parts.head,
+        feature_dim=parts.width,
+        num_classes=classes,
+        multiple=parts.multiple,
+    )
+
+
+def build_from_spec(spec: ModelSpec) -> Segmenter:
+    """The segmenter that a bundle's weights fit, with random weights."""
+    return build(
+        spec.arch,
+        len(spec.classes),
+        binary_logit=spec.binary_logit,
+        in_channels=spec.input.depth,
+    )
+
+
+def defaults(arch: str) -> tuple[InputSpec | None, Views]:
+    """Input and usual random views of an architecture; no input where it states none.
+
+    torchvision's were trained on sides of 520 pixels; smp's networks take any size, and no weights
+    of theirs are for segmentation. Strong views erase nothing: a mask has no label for noise.
+    """
+    views = Views(crop=False, erase=0.0)
+    library, name = seg_networks.parse(arch)
+    if library == "smp":
+        return None, views
+    if library == "sfda":
+        side = {"unet": 64, "tinyunet": 32}[name]
+        half = (0.5, 0.5, 0.5)
+        return InputSpec(size=(side, side), mean=half, std=half), views
+    transform = next(iter(models.get_model_weights(name))).transforms()
+    side = int(transform.resize_size[0])
+    mean, std = tuple(transform.mean), tuple(transform.std)
+    return InputSpec(size=(side, side), mean=mean, std=std), views
+
+
+def make_spec(
+    arch: str,
+    classes: tuple[str, ...],
+    *,
+    input: InputSpec | None = None,
+    views: Views | None = None,
+    binary_logit: bool = False,
+) -> ModelSpec:
+    """A spec with what the architecture states filled in; BadInput if it states no input."""
+    stated, usual = defaults(arch)
+    chosen = input or stated
+    if chosen is None:
+        raise BadInput(f"{arch} does not state its input: give its size, mean, std and channels")
+    if len(set(classes)) != len(classes):
+        twice = sorted({c for c in classes if classes.count(c) > 1})
+        raise BadInput(f"classes named twice: {', '.join(twice)}")
+    if views is None and chosen.tiled:
+        usual = usual.model_copy(update={"crop": True})
+    return ModelSpec(
+        problem="segmentation",
+        arch=arch,
+        classes=classes,
+        input=chosen,
+        views=views or usual,
+        head="plain",
+        binary_logit=binary_logit,
+    )
+
+
+def loss(
+    model: nn.Module,
+    images: Images,
+    targets: Int[Tensor, "B H W"],
+    *,
+    smoothing: float = 0.0,
+    weights: Float[Tensor, " C"] | None = None,
+) -> Losses:
+    """Cross-entropy of the pixels, see `sure_cross_entropy`: unsure ones do not count."""
+    out: SegOutput = model(images)
+    return {"class": sure_cross_entropy(out.logits, targets, smoothing=smoothing, weights=weights)}
+
+
+@torch.no_grad()
+def pseudo_labels(model: nn.Module, images: Images, threshold: float) -> Int[Tensor, "B H W"]:
+    """The likeliest class of a pixel where its probability reaches `threshold`, else unsure.
+
+    The network stays in the mode it is in: put it in eval mode first.
+    """
+    out: SegOutput = model(images)
+    return sure(out.logits.softmax(1), threshold, by_class=False)

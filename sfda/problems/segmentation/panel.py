@@ -1,0 +1,151 @@
+"""The panel of a segmentation, as PNG bytes: images, what both models answer, and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from sfda.report.pictures import png
+
+LARGEST = 480  # pixels of a side that are drawn
+# Of Sasha Trubetskoy's list of distinct colours; before them one for what is mostly background
+COLOURS = (
+    "#4a4a4a", "#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#46f0f0",
+    "#f032e6", "#bcf60c", "#fabebe", "#008080", "#e6beff", "#9a6324", "#fffac8", "#800000",
+    "#aaffc3", "#808000", "#ffd8b1", "#000075",
+)  # fmt: skip
+IGNORED = (200, 200, 200)
+LEGEND = 24  # classes that are named
+NAME = 28  # letters of a class's name
+
+Mask = UInt8[np.ndarray, "H W"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, the masks of both models, and the truth where there is one (255: no truth)."""
+
+    name: str
+    image: UInt8[np.ndarray, "H W 3"]
+    source: Mask
+    adapted: Mask
+    truth: Mask | None = None
+
+    @property
+    def changed(self) -> float:
+        """Share of the pixels whose class changed."""
+        return float((self.source != self.adapted).mean())
+
+
+def panel(samples: Sequence[Sample], classes: Sequence[str], *, title: str) -> bytes:
+    """One row a sample: image, source, adapted, and the truth where any sample has one."""
+    columns = 3 + any(sample.truth is not None for sample in samples)
+    height, width = samples[0].image.shape[:2]
+    tall = min(2.0, max(0.4, height / width)) * 3.6 + 0.35
+    patches = _legend(samples, classes)
+    longest = max(len(str(patch.get_label())) for patch in patches)
+    across = max(1, min(len(patches), 6, int(3.6 * columns / (0.75 + 0.075 * longest))))
+    below = 0.65 + 0.21 * -(-len(patches) // across)  # title and legend
+    figure = Figure(figsize=(3.6 * columns, tall * len(samples) + below), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12)
+    grid = figure.subplots(len(samples), columns, squeeze=False)
+    for row, sample in zip(grid, samples, strict=True):
+        _row(row, sample)
+    figure.legend(handles=patches, loc="outside lower center", ncols=across, fontsize=9)
+    return png(figure)
+
+
+def _legend(samples: Sequence[Sample], classes: Sequence[str]) -> list[Patch]:
+    """The colours of the classes that are seen, and what else there is to know of colours."""
+    shown = _shown(samples, len(classes))
+    patches = [
+        Patch(color=_hexed(palette()[c]), label=shortened(classes[c])) for c in shown[:LEGEND]
+    ]
+    if len(shown) > LEGEND:
+        patches.append(Patch(alpha=0, label=f"and {len(shown) - LEGEND} more classes"))
+    if any(s.truth is not None and (s.truth == 255).any() for s in samples):
+        patches.append(Patch(color=_hexed(palette()[255]), label="does not count"))
+    return patches
+
+
+def _row(axes: Sequence[Axes], sample: Sample) -> None:
+    shown = [("image", small(sample.image))]
+    masks = (("source", sample.source), ("adapted", sample.adapted), ("truth", sample.truth))
+    shown += [(name, coloured(small(mask))) for name, mask in masks if mask is not None]
+    for place, (name, picture) in zip(axes, shown, strict=False):
+        place.imshow(picture, interpolation="nearest")
+        text = f"{name}, {sample.changed:.0%} changed" if name == "adapted" else name
+        place.set_title(ending(sample.name) if name == "image" else text, fontsize=9)
+    for place in axes:
+        place.set_axis_off()
+
+
+def coloured(mask: Mask) -> UInt8[np.ndarray, "H W 3"]:
+    """A mask in the classes' colours; what does not count is light grey."""
+    found: UInt8[np.ndarray, "H W 3"] = palette()[mask]
+    return found
+
+
+@cache
+def palette() -> UInt8[np.ndarray, "256 3"]:
+    """The colour of every class, and at 255 of what does not count.
+
+    After the first 20 each is the colour, of a grid, that differs most from all before (in Lab).
+    """
+    steps = np.linspace(0, 255, 7).round()
+    grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
+    first = [[int(hexed[i : i + 2], 16) for i in (1, 3, 5)] for hexed in COLOURS]
+    every = np.concatenate([np.array([*first, IGNORED]), grid])
+    lab = cv2.cvtColor((every[None] / 255).astype(np.float32), cv2.COLOR_RGB2Lab)[0]
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
+    taken = list(range(len(first) + 1))
+    nearest = apart[taken].min(0)
+    while len(taken) < 256:
+        taken.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, apart[taken[-1]])
+    taken.append(taken.pop(len(first)))  # what does not count comes last
+    found: UInt8[np.ndarray, "256 3"] = every[taken].astype(np.uint8)
+    return found
+
+
+def small(image: np.ndarray) -> np.ndarray:
+    """An image or a mask of at most 480 pixels a side; masks keep their values."""
+    height, width = image.shape[:2]
+    ratio = LARGEST / max(height, width)
+    if ratio >= 1:
+        return image
+    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    how = cv2.INTER_NEAREST if image.ndim == 2 else cv2.INTER_AREA
+    return cv2.resize(image, size, interpolation=how)
+
+
+def _hexed(colour: UInt8[np.ndarray, " 3"]) -> str:
+    return "#" + bytes(colour).hex()
+
+
+def _shown(samples: Sequence[Sample], classes: int) -> list[int]:
+    masks = [m for s in samples for m in (s.source, s.adapted, s.truth) if m is not None]
+    seen = np.zeros(256, bool)
+    for mask in masks:
+        seen |= np.bincount(mask.ravel(), minlength=256) > 0
+    return [int(c) for c in np.flatnonzero(seen[:classes])]
+
+
+def ending(name: str, most: int = 34) -> str:
+    """The end of a long name: of paths it tells more than the beginning."""
+    return name if len(name) <= most else "…" + name[-most + 1 :]
+
+
+def shortened(name: str, most: int = NAME) -> str:
+    """The beginning of a long name."""
+    return name if len(name) <= most else name[: most - 1] + "…"

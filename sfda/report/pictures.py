@@ -1,0 +1,139 @@
+"""Pictures of results, as PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from sfda.problems.classification.metrics import main_metric
+from sfda.refs import Report
+
+SHOWN = 40  # classes; with more the confusion matrix and the bars lose their labels
+
+
+class Shown(NamedTuple):
+    """What is drawn of a report: a score by class, its mean, and a score over all."""
+
+    score: str
+    said: str  # the score's name for a reader
+    mean: str
+    overall: str
+
+
+def shown_of(found: Report) -> Shown:
+    """Accuracies of images, overlaps of masks, or precision of boxes."""
+    main = main_metric(found.metrics)
+    if main == "mean_iou":
+        return Shown("iou", "IoU", "mean_iou", "pixel_accuracy")
+    if main == "pck_at_0.1":
+        return Shown("pck", "PCK at 0.1", "pck_at_0.1", "oks_ap")
+    if main == "coco_ap50":
+        return Shown("ap50", "AP50", "coco_ap50", "coco_ap")
+    return Shown("accuracy", "accuracy", "macro_accuracy", "overall_accuracy")
+
+
+def side_by_side(source: Report, adapted: Report, *, title: str) -> bytes:
+    """A score by class and both confusion matrices, source left, adapted right."""
+    classes = list(source.per_class)
+    longest = max((len(name) for name in classes), default=0)
+    matrices = bool(source.confusion)
+    size = (15 if matrices else 9, 5.2 + 0.06 * max(0, longest - 8))
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    if not matrices:
+        _bars(figure.subplots(), classes, source, adapted)
+        figure.suptitle(f"{title}  (split {source.split}, {source.count} persons)", fontsize=12)
+        return png(figure)
+    bars, left, right = figure.subplots(1, 3, width_ratios=[1.25, 1, 1])
+    figure.suptitle(f"{title}  (split {source.split}, {source.count} images)", fontsize=12)
+    _bars(bars, classes, source, adapted)
+    _matrix(left, classes, source, "source")
+    _matrix(right, classes, adapted, "adapted")
+    return png(figure)
+
+
+def _bars(axes: Axes, classes: Sequence[str], source: Report, adapted: Report) -> None:
+    """The score of both models for every class that occurs."""
+    shown = shown_of(source)
+    place = np.arange(len(classes))
+    for offset, report, name, colour in (
+        (-0.2, source, "source", "#9aa5b1"),
+        (0.2, adapted, "adapted", "#1f77b4"),
+    ):
+        heights = [100 * report.per_class[c].get(shown.score, 0.0) for c in classes]
+        mean = 100 * report.metrics[shown.mean]
+        axes.bar(place + offset, heights, 0.4, color=colour, label=f"{name}, mean {mean:.1f} %")
+    axes.set_ylim(0, 100)
+    axes.set_ylabel(f"{shown.said} by class in %")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9, frameon=False)
+    if len(classes) <= SHOWN:
+        axes.set_xticks(place, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
+
+
+def _matrix(axes: Axes, classes: Sequence[str], report: Report, name: str) -> None:
+    """Rows: truth; columns: prediction; shade: share of the row."""
+    counts = np.array(report.confusion, dtype=float)
+    if len(counts) > len(classes):  # of boxes: missed, or invented
+        classes = [*classes, "background"]
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    overall = shown_of(report).overall
+    accuracy = 100 * report.metrics[overall]
+    axes.set_title(f"{name}: {overall.replace('_', ' ')} {accuracy:.1f} %", fontsize=11)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if len(classes) > SHOWN:
+        return
+    place = np.arange(len(classes))
+    axes.set_xticks(place, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
+    axes.set_yticks(place, classes)
+    if len(classes) <= 15:
+        pixels = overall == "pixel_accuracy"  # too many to be written out
+        for i, row in enumerate(counts.astype(int)):
+            for j, count in enumerate(row):
+                text = f"{100 * shares[i, j]:.0f}" if pixels else str(count)
+                if count and text != "0":
+                    shade = "white" if shares[i, j] > 0.5 else "black"
+                    axes.text(j, i, text, ha="center", va="center", fontsize=7, color=shade)
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
+
+
+def label_curve(rows: Sequence[Any], floor: Mapping[str, float], *, title: str) -> bytes:
+    """Score against labels spent: a panel a method, a line a query, means over the seeds."""
+    metric = "overall_accuracy" if "overall_accuracy" in floor else main_metric(dict(floor))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    colours = {by: f"C{n}" for n, by in enumerate(dict.fromkeys(row["query"] for row in rows))}
+    figure = Figure(figsize=(1.5 + 4.5 * len(methods), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
+    figure.suptitle(title, fontsize=12)
+    for axes, method in zip(panels, methods, strict=True):
+        own = [row for row in rows if row["method"] == method]
+        for by in (by for by in colours if any(row["query"] == by for row in own)):
+            spent = sorted({row["labels"] for row in own if row["query"] == by})
+            values = [
+                [r["metrics"][metric] for r in own if (r["query"], r["labels"]) == (by, n)]
+                for n in spent
+            ]
+            means = [100 * float(np.mean(found)) for found in values]
+            spreads = [100 * float(np.std(found)) for found in values]
+            look = {"marker": "o", "capsize": 2, "color": colours[by]}
+            axes.errorbar(spent, means, yerr=spreads, label=by, **look)
+        axes.axhline(100 * floor[metric], color="0.6", linestyle="--", linewidth=1)
+        axes.set_title(method)
+        axes.set_xlabel("labels")
+    panels[0].set_ylabel(f"{metric.replace('_', ' ')} %")
+    panels[-1].legend(fontsize=8)
+    return png(figure)

@@ -1,0 +1,127 @@
+"""When an earlier result may stand in for a run: same inputs, same code, and files still intact."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+from prefect.settings import get_current_settings
+from pydantic_core import to_jsonable_python
+
+import sfda
+import tasks
+from sfda import plugins
+from sfda.errors import BadInput
+from sfda.inference.predictions import verify_predictions
+from sfda.manifests.digests import file_digest
+from sfda.refs import PredictionsRef
+from sfda.weights.bundle import bundle_digest
+
+
+@lru_cache
+def code_digest() -> str:
+    """SHA-256 over the sources of library and stages: a change in them makes results stale.
+
+    Methods and validators that other distributions add count too.
+    """
+    digest = hashlib.sha256()
+    for root in (Path(sfda.__file__).parent, Path(tasks.__file__).parent):
+        for file in sorted(root.rglob("*.py")):
+            digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    for file in plugins.foreign_files():
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def key_of(**parts: Any) -> str:
+    """A digest of named parts: pydantic models, plain values, collections of them."""
+    text = json.dumps(to_jsonable_python(parts), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass
+class SameWork(CachePolicy):
+    """Reuse a task's result if its inputs, its own source and the library are unchanged.
+
+    Inputs named in `ignore` (where to log, which device) do not count. A kept result whose files
+    are gone or altered is forgotten, and the task runs again.
+    """
+
+    ignore: tuple[str, ...] = ()
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,
+    ) -> str | None:
+        """The key of this call, after making sure that what is kept under it is intact."""
+        key = key_of(
+            task=task_ctx.task.name,
+            source=inspect.getsource(task_ctx.task.fn),
+            code=code_digest(),
+            inputs={name: value for name, value in inputs.items() if name not in self.ignore},
+        )
+        record = Path(get_current_settings().results.local_storage_path) / key
+        if record.is_file() and not intact(json.loads(record.read_text())):
+            record.unlink()
+        return key
+
+
+def intact(result: Any) -> bool:
+    """Whether every file that a kept result refers to still has the digest kept with it."""
+    return all(_unchanged(reference) for reference in _references(result))
+
+
+def _references(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, str) and value[:1] in "{[":
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return
+    if isinstance(value, dict):
+        if (
+            value.get("picture")
+            or value.get("panel")
+            or any(name.endswith("sha256") for name in value)
+        ):
+            yield value
+        for part in value.values():
+            yield from _references(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _references(part)
+
+
+def _unchanged(reference: dict[str, Any]) -> bool:
+    if pictures := [file for kind in ("picture", "panel") if (file := reference.get(kind))]:
+        return all(Path(file).is_file() for file in pictures)
+    if weights := reference.get("weights"):
+        try:
+            found: str = bundle_digest(Path(weights))
+            return bool(found == reference["sha256"])
+        except (BadInput, OSError):
+            return False
+    if reference.get("folder") and reference.get("source_sha256"):
+        return _whole(PredictionsRef.model_validate(reference))
+    if reference.get("folder") and reference.get("history_sha256"):
+        file = Path(reference["folder"], "history.json")
+        return file.is_file() and file_digest(file) == reference["history_sha256"]
+    return True
+
+
+def _whole(predictions: PredictionsRef) -> bool:
+    try:
+        verify_predictions(predictions)
+    except BadInput:
+        return False
+    return True

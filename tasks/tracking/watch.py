@@ -1,0 +1,44 @@
+"""What MLflow and Prefect show of a run of the loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sfda.adaptation.run_folder import Point, points_of
+from sfda.refs import Adaptation
+from tasks import tracking
+from tasks.prefect_runtime.artifacts import RunPage
+
+
+class RunWatch:
+    """Curves in an MLflow run, and a progress bar on the page of the flow run."""
+
+    def __init__(self, run_id: str, title: str) -> None:
+        self.run_id, self.page = run_id, RunPage(title)
+
+    def shown(self) -> int:
+        """How many epochs the run shows; -1 if none."""
+        return tracking.last_step(self.run_id, "epoch")
+
+    def points(self, points: list[Point]) -> None:
+        """Log metrics to the run."""
+        tracking.log_points(self.run_id, points)
+
+    def share(self, done: float) -> None:
+        """So much of the work is done, 0 to 1."""
+        self.page.show(done)
+
+
+def log_history(adaptation: Adaptation, run_id: str) -> list[dict[str, Any]]:
+    """The history of an adaptation, after making sure that the run shows it.
+
+    It does not yet where the adaptation came from the cache.
+    """
+    history: list[dict[str, Any]] = json.loads(Path(adaptation.folder, "history.json").read_text())
+    logged = tracking.last_step(run_id, "epoch")
+    for epoch in history:
+        if epoch["epoch"] + 1 > logged:
+            tracking.log_points(run_id, points_of(epoch))
+    return history
