@@ -1,7 +1,8 @@
-"""The one error that a user is meant to see."""
+"""The one error that a user is meant to see, and how its message lists things."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -29,3 +30,12 @@ def no_manifest(path: str | Path) -> BadInput:
         f"no manifest at {path}; data_manifests/README.md says how to write one, `sfda manifest "
         "FOLDER` makes one"
     )
+
+
+NAMED = 10  # so many faults are named in one message
+
+
+def listed(items: Sequence[str], joint: str = ", ") -> str:
+    """The first ten items, and how many more there are."""
+    more = f"{joint}and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return joint.join(items[:NAMED]) + more

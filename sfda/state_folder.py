@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from sfda.errors import BadInput
 
 
 def state_folder() -> Path:
@@ -14,3 +22,57 @@ def state_folder() -> Path:
 def data_folder() -> Path:
     """`$SFDA_DATA`, or the current folder."""
     return Path(os.environ.get("SFDA_DATA") or ".").expanduser().absolute()
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
+
+REMEDY = (
+    "free some space or point SFDA_HOME to another disk, then start the same command again: "
+    "it goes on where it stopped"
+)
+
+
+def home() -> Path:
+    """The folder `$SFDA_HOME` (default `.sfda`), made if absent.
+
+    Raises BadInput where it cannot be written to.
+    """
+    found = state_folder()
+    try:
+        found.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=found):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"cannot write to SFDA_HOME {found} ({os.strerror(error.errno or errno.EIO)}); "
+            "set SFDA_HOME to a folder you may write to"
+        ) from error
+    return found
+
+
+def decoded_folder() -> Path:
+    """Where decoded images are kept. It is not tried whether it can be written to."""
+    return state_folder() / "decoded"
+
+
+@contextmanager
+def disk_errors(what: str, remedy: str = REMEDY) -> Iterator[None]:
+    """Turn a full or read-only disk into BadInput that names `what` was being written."""
+    try:
+        yield
+    except shutil.Error as error:  # of a copied folder: it lists what it met, without a number
+        raise BadInput(f"cannot write {what}: {error}; {remedy}") from error
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise BadInput(f"cannot write {what}: {os.strerror(error.errno or 0)}; {remedy}") from error
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let no second process do the same work meanwhile: it waits, and then finds it done."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -9,14 +9,15 @@ import torch
 from prefect import task
 
 from sfda.adaptation.plan import AdaptPlan
+from sfda.adaptation.sandboxed import adapt_in_sandbox
 from sfda.adaptation.worker import Order
 from sfda.building_blocks.device import DeviceName, choose
 from sfda.loading import opened as manifests
+from sfda.manifests.digests import key_of
 from sfda.refs import Adaptation, Confinement, ManifestRef, ModelRef, PredictionsRef
-from sfda.sandbox.process import adapt_confined
+from sfda.state_folder import home, one_at_a_time
 from tasks import tracking
-from tasks.prefect_runtime.cache import SameWork, code_digest, key_of
-from tasks.prefect_runtime.home import home, one_at_a_time
+from tasks.prefect_runtime.cache import SameWork, code_digest
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import locate, open_model
 from tasks.tracking.watch import RunWatch
@@ -71,7 +72,7 @@ def adapt_to_target(
     if chosen.type == "cuda":
         torch.cuda.empty_cache()  # the other process needs it
     with one_at_a_time(Path(order.folder)), tracking.system_metrics(run_id):
-        found, how = adapt_confined(order, RunWatch(run_id, title))
+        found, how = adapt_in_sandbox(order, RunWatch(run_id, title))
     attested = {
         "source_sha256": source.sha256, "manifest_sha256": target.sha256,
         "code_sha256": code_digest(),

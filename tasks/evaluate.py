@@ -16,6 +16,7 @@ from sfda.errors import BadInput
 from sfda.loading import opened as manifests
 from sfda.loading.opened import Opened
 from sfda.loading.scan import labelled_scan
+from sfda.manifests.digests import key_of
 from sfda.problems.classification.metrics import score_of
 from sfda.refs import (
     Candidate,
@@ -31,10 +32,10 @@ from sfda.report.pictures import side_by_side
 from sfda.report.pose_panel import draw_pose_panel
 from sfda.report.reports import make_reporter
 from sfda.report.segmentation_panel import draw_panel
+from sfda.state_folder import disk_errors, home
 from sfda.weights.bundle import read_spec
 from tasks import tracking
-from tasks.prefect_runtime.cache import SameWork, key_of
-from tasks.prefect_runtime.home import disk_errors, home
+from tasks.prefect_runtime.cache import SameWork
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.shards import looks
 from tasks.tracking.models import locate, open_model
@@ -129,7 +130,13 @@ def evaluate(
     if source.problem in PANELS:
         shown = split.name if split else seen[0]
         drawn = PANELS[source.problem](
-            source, adapted, manifest, shown, title, device, labelled=split is not None
+            open_model(source)[0],
+            *open_model(adapted),
+            manifest,
+            shown,
+            title,
+            device,
+            labelled=split is not None,
         )
         panel = _keep_picture(f"{name[:24]}-panel", drawn)
     if split is None:

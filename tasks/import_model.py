@@ -11,17 +11,16 @@ from prefect.artifacts import create_markdown_artifact
 from torch import nn
 
 from sfda.errors import BadInput
-from sfda.problems.classification.card import missing
+from sfda.manifests.digests import key_of
 from sfda.problems.classification.weights import load_classifier
 from sfda.problems.detection.weights import load_detector
 from sfda.problems.pose.weights import load_pose
 from sfda.problems.segmentation.weights import load_segmenter
 from sfda.refs import InputSpec, ModelRef, ModelSpec, Problem, Skeleton
+from sfda.state_folder import disk_errors, home
 from sfda.weights.bundle import write_bundle
 from sfda.weights.checkpoints import read_weights
-from sfda.weights.source_card import read_card
-from tasks.prefect_runtime.cache import key_of
-from tasks.prefect_runtime.home import disk_errors, home
+from sfda.weights.source_card import missing, read_card
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking import models
 

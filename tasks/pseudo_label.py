@@ -17,9 +17,10 @@ from sfda.inference.predictions import keep_predictions
 from sfda.inference.segmentation_predictions import keep_masks
 from sfda.loading import opened as manifests
 from sfda.loading.opened import ClassShift
+from sfda.manifests.digests import key_of
 from sfda.refs import ManifestRef, ModelRef, PredictionsRef
-from tasks.prefect_runtime.cache import SameWork, key_of
-from tasks.prefect_runtime.home import disk_errors, home, one_at_a_time
+from sfda.state_folder import disk_errors, home, one_at_a_time
+from tasks.prefect_runtime.cache import SameWork
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.shards import looks
 from tasks.tracking.models import open_model

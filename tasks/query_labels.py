@@ -34,8 +34,8 @@ from sfda.manifests.rows import Split
 from sfda.manifests.schema import Manifest
 from sfda.queries._base import Before, Pool, Query
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
+from sfda.state_folder import disk_errors, home
 from sfda.types import UNKNOWN
-from tasks.prefect_runtime.home import disk_errors, home
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import open_model
 

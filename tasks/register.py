@@ -15,11 +15,11 @@ from sfda.building_blocks.device import DeviceName
 from sfda.errors import BadInput
 from sfda.problems.classification.metrics import main_metric
 from sfda.refs import ManifestRef, ModelRef, SideBySide, Version
+from sfda.state_folder import home, one_at_a_time
 from sfda.weights.bundle import read_spec
 from sfda.weights.source_card import FILE as CARD
 from tasks import tracking
 from tasks.evaluate import evaluate_model
-from tasks.prefect_runtime.home import home, one_at_a_time
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import locate, refer
 

@@ -24,9 +24,10 @@ from sfda.errors import BadInput
 from sfda.inference.split import Look, look_at, read_parts, spans, write_part
 from sfda.loading import opened as manifests
 from sfda.loading.opened import Opened
+from sfda.manifests.digests import key_of
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
-from tasks.prefect_runtime.cache import code_digest, key_of
-from tasks.prefect_runtime.home import home, one_at_a_time
+from sfda.state_folder import home, one_at_a_time
+from tasks.prefect_runtime.cache import code_digest
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import open_model
 

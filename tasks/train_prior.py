@@ -14,14 +14,14 @@ from sfda.errors import BadInput
 from sfda.formats.coco import images_of, read_coco
 from sfda.formats.keypoints import joints_of, people_of
 from sfda.loading import opened as manifests
-from sfda.manifests.digests import bytes_digest
+from sfda.manifests.digests import bytes_digest, key_of
 from sfda.manifests.rows import read_split
 from sfda.problems.pose.prior import tree
 from sfda.problems.pose.prior_training import PriorConfig, PriorReport, train_prior
 from sfda.refs import ModelRef
+from sfda.state_folder import disk_errors, home, one_at_a_time
 from sfda.weights.bundle import write_bundle
-from tasks.prefect_runtime.cache import SameWork, key_of
-from tasks.prefect_runtime.home import disk_errors, home, one_at_a_time
+from tasks.prefect_runtime.cache import SameWork
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import open_model
 

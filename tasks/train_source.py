@@ -22,11 +22,11 @@ from sfda.errors import BadInput
 from sfda.loading import opened as manifests
 from sfda.loading.labelled_sets import labelled_batches, labelled_boxes, labelled_outputs
 from sfda.loading.scan import scan
-from sfda.manifests.digests import file_digest
-from sfda.problems.classification.card import Card, make_card
-from sfda.problems.classification.weights import load_backbone, try_input
+from sfda.manifests.digests import file_digest, key_of
+from sfda.networks.detector import Detector
+from sfda.problems.classification.card import make_card
+from sfda.problems.classification.weights import load_backbone
 from sfda.problems.detection.card import make_detection_card
-from sfda.problems.detection.network import Detector
 from sfda.problems.detection.weights import load_detector_backbone
 from sfda.problems.pose.weights import load_pose_backbone
 from sfda.problems.registry import PROBLEMS
@@ -34,12 +34,13 @@ from sfda.problems.segmentation.card import make_segmentation_card
 from sfda.problems.segmentation.weights import load_encoder
 from sfda.refs import Adaptation, FileRef, ManifestRef, ModelRef, ModelSpec, Report
 from sfda.report.reports import make_reporter
+from sfda.state_folder import disk_errors, home, one_at_a_time
 from sfda.weights.bundle import read_spec
 from sfda.weights.checkpoints import read_weights
-from sfda.weights.source_card import write_card
+from sfda.weights.load import try_input
+from sfda.weights.source_card import Card, write_card
 from tasks import tracking
-from tasks.prefect_runtime.cache import SameWork, code_digest, key_of
-from tasks.prefect_runtime.home import disk_errors, home, one_at_a_time
+from tasks.prefect_runtime.cache import SameWork, code_digest
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import locate, open_model
 from tasks.tracking.watch import RunWatch, log_history

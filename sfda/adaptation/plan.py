@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from sfda import plugins
@@ -15,7 +16,6 @@ from sfda.methods._base import Method, MethodConfig
 from sfda.refs import ManifestRef, ModelRef, Views
 from sfda.types import Regime
 from sfda.weights.source_card import read_card
-from tasks.tracking.models import locate
 
 log = logging.getLogger("sfda")
 DEFAULT_METHODS = {
@@ -94,8 +94,13 @@ def make_plan(
     select_by: str | None = None,
     epochs: int | None = None,
     seed: int = 0,
+    *,
+    bundle: Path,
 ) -> AdaptPlan:
-    """All choices made and checked, before anything is loaded. Raises BadInput."""
+    """All choices made and checked, before anything is loaded. Raises BadInput.
+
+    `bundle` is the source's folder: a segmenter's card tells its class ratios.
+    """
     method = method or DEFAULT_METHODS[source.problem]
     config = settings_for(method, source.problem, settings, epochs)
     manifest = manifests.open_ref(target)
@@ -113,7 +118,7 @@ def make_plan(
         select_by=by,
         regime=shift.regime,
         answers=_answers(manifest, split, kind_of(method).told),
-        source_ratios=_ratios(source),
+        source_ratios=_class_ratios(bundle) if source.problem == "segmentation" else None,
         seed=seed,
     )
 
@@ -131,8 +136,8 @@ def _answers(manifest: Manifest, split: str, told: str) -> str | None:
     return found.sha256 if found and told != "none" else None
 
 
-def _ratios(source: ModelRef) -> tuple[float, ...] | None:
+def _class_ratios(bundle: Path) -> tuple[float, ...] | None:
     """Class ratios of pixels from the source's card, where it has one."""
-    card = read_card(locate(source.uri)) if source.problem == "segmentation" else None
-    found = card.tensors.get("class_ratio") if card else None
-    return None if found is None else tuple(found.tolist())
+    card = read_card(bundle)
+    ratios = card.tensors.get("class_ratio") if card else None
+    return None if ratios is None else tuple(ratios.tolist())

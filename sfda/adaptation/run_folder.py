@@ -23,9 +23,9 @@ from sfda.manifests.digests import file_digest
 from sfda.methods._base import Method
 from sfda.refs import Adaptation, Candidate, ModelSpec
 from sfda.settings import Schedule
+from sfda.state_folder import disk_errors
 from sfda.types import Batches, EpochEnd, EpochStart, Scan, State, StepEnd
 from sfda.weights.bundle import bundle_digest, write_bundle
-from tasks.prefect_runtime.home import disk_errors
 
 Point = tuple[str, float, int]  # name, value, step
 POINTS = 25  # logged per epoch and loss; each is the mean over its steps

@@ -6,18 +6,15 @@ unlabelled targets is ever given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from jaxtyping import Int
 from pydantic import Field
-from torch import Tensor
 
 from sfda.methods._base import Method, MethodConfig
 from sfda.problems.registry import problem_of
 from sfda.settings import Schedule
-from sfda.types import Batches, Clock, Labelled, Losses, TargetBatch
+from sfda.types import Clock, Losses, TargetBatch
 
 BOUND = "supervised"  # in comparisons: the source network trained on the target's labels
 
@@ -81,20 +78,3 @@ class Supervised(Method):
             **({"append": True} if self.config.append else {}),
         )
         return found
-
-
-class LabelledBatches:
-    """Batches of a set, each with its labels: `targets` [N] by row."""
-
-    def __init__(self, batches: Batches, targets: Int[Tensor, " N"]) -> None:
-        self.batches, self.targets = batches, targets
-
-    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
-        """Batches an epoch takes."""
-        return self.batches.steps(rows)
-
-    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
-        """Batches of one epoch."""
-        for batch in self.batches.epoch(epoch, rows):
-            targets = self.targets.to(batch.index.device)[batch.index]
-            yield replace(batch, labelled=Labelled(batch.index, batch.weak, targets))

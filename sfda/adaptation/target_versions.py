@@ -15,10 +15,10 @@ from pydantic import Field, ValidationError
 
 from sfda.annotation import carry_over as known_answers
 from sfda.authoring.from_folder import build_manifest
-from sfda.authoring.listing import image_files
 from sfda.config import Config
 from sfda.decision.drift import Drift, drift_between
 from sfda.errors import BadInput
+from sfda.formats.image_files import image_files
 from sfda.formats.keypoints import file_of
 from sfda.formats.volumes import slice_of
 from sfda.loading import opened as manifests
@@ -28,8 +28,7 @@ from sfda.manifests.rows import read_split
 from sfda.manifests.schema import open_manifest
 from sfda.manifests.write import put
 from sfda.refs import ManifestRef, Problem
-from sfda.state_folder import data_folder
-from tasks.prefect_runtime.home import disk_errors, home
+from sfda.state_folder import data_folder, disk_errors, home
 
 
 class Policy(Config):

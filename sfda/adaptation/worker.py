@@ -23,9 +23,9 @@ from sfda.loading.labelled_batches import beside
 from sfda.loading.labelled_rows import answered_rows
 from sfda.loading.scan import scan, scan_views
 from sfda.methods._base import Method
+from sfda.problems.registry import read_bundle
 from sfda.refs import Adaptation, ManifestRef, ModelRef, PredictionsRef, Views
 from sfda.types import SeenViews
-from sfda.weights.bundle import read_bundle
 
 
 class Order(Config):

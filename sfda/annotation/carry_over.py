@@ -25,8 +25,7 @@ from sfda.formats.volumes import slice_of
 from sfda.manifests.digests import bytes_digest, file_digest
 from sfda.manifests.rows import files_of, read_split
 from sfda.manifests.schema import Manifest, open_manifest
-from sfda.state_folder import data_folder
-from tasks.prefect_runtime.home import disk_errors, home
+from sfda.state_folder import data_folder, disk_errors, home
 
 log = logging.getLogger("sfda")
 

@@ -22,7 +22,7 @@ from sfda.formats.coco_rle import filled, painted_runs, refuse_far
 from sfda.formats.cvat import from_xml
 from sfda.formats.label_studio_rle import decode_brush
 from sfda.formats.readers import BROKEN
-from sfda.manifests.rows import read_csv
+from sfda.manifests.table import read_csv
 
 Value = Mapping[str, Any]
 ODD = (KeyError, ValueError, TypeError, IndexError)  # what a part of an export may lack

@@ -22,13 +22,12 @@ from PIL import Image
 from sfda.annotation.problems._base import Answer
 from sfda.annotation.request import Request, WantedRow
 from sfda.building_blocks.boxes import BoxLabels
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.keypoints import Person
 from sfda.formats.masks import Mask
 from sfda.manifests.digests import bytes_digest, file_digest, row_id
-from sfda.manifests.labels import listed
-from sfda.manifests.rows import read_csv
 from sfda.manifests.schema import Manifest
+from sfda.manifests.table import read_csv
 from sfda.manifests.write import put
 
 Found = dict[str, tuple[WantedRow, Answer]]

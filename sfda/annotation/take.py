@@ -14,10 +14,9 @@ from sfda.annotation.picture_names import AskedNames
 from sfda.annotation.problems import LABELLING
 from sfda.annotation.problems._base import Answer, Unfit
 from sfda.annotation.request import Request, WantedRow, read_request
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.annotations import Given
 from sfda.formats.keypoints import file_of
-from sfda.manifests.labels import listed
 from sfda.manifests.rows import Split, read_split
 from sfda.manifests.schema import Manifest, open_manifest
 

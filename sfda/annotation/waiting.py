@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from sfda.annotation.request import Request
 from sfda.config import Config
-from tasks.prefect_runtime.cache import key_of
-from tasks.prefect_runtime.home import disk_errors, home
+from sfda.manifests.digests import key_of
+from sfda.state_folder import disk_errors, home
 
 
 class Waiting(Config):

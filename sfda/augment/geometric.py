@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from sfda.augment.photometric import STRONG, WEAK, ViewMaker, seeds
+from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.building_blocks.warps import Pairs, linear, swapped
 from sfda.images.preprocess import Rows, Stack
-from sfda.problems.pose.network import PoseTargets
 from sfda.refs import InputSpec, Views
 from sfda.types import Warp
 

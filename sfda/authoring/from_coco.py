@@ -10,12 +10,12 @@ from typing import Any
 
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.splits import stratify
-from sfda.errors import BadInput
+from sfda.authoring.write import ALIASES, put_manifest
+from sfda.errors import BadInput, listed
 from sfda.formats.coco import box_table, document_faults, read_coco, size_faults
 from sfda.manifests.digests import bytes_digest
-from sfda.manifests.labels import listed
 from sfda.manifests.schema import Manifest
-from sfda.manifests.write import ALIASES, put, put_manifest
+from sfda.manifests.write import put
 
 KEPT = ("id", "file_name", "width", "height", "split", "labelled")  # of an image's entry
 

@@ -11,11 +11,10 @@ from sfda.authoring.from_keypoints import write_pose_manifest
 from sfda.authoring.from_masks import MaskOptions, mask_rows
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.splits import stratify
-from sfda.errors import BadInput
-from sfda.manifests.labels import listed
-from sfda.manifests.rows import read_csv
+from sfda.authoring.write import Rows, write_manifest
+from sfda.errors import BadInput, listed
 from sfda.manifests.schema import Manifest, parse_manifest
-from sfda.manifests.write import Rows, write_manifest
+from sfda.manifests.table import read_csv
 from sfda.refs import Problem, Skeleton
 
 Classes = Sequence[str] | int | None

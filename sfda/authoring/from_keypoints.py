@@ -12,14 +12,13 @@ from pydantic import ValidationError
 from sfda.authoring.from_coco import KEPT, absent, splits_of
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.splits import stratify
+from sfda.authoring.write import put_manifest
 from sfda.config import read_yaml, say_faults
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.coco import Document, document_faults, read_coco
 from sfda.formats.keypoints import edges_of, joints_of, people_of
 from sfda.manifests.digests import bytes_digest
-from sfda.manifests.labels import listed
 from sfda.manifests.schema import Manifest
-from sfda.manifests.write import put_manifest
 from sfda.refs import Skeleton
 
 SIDES = ("left", "right")

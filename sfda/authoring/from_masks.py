@@ -9,12 +9,11 @@ from typing import Any, Literal
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.pairing import pair_masks
 from sfda.authoring.splits import stratify
-from sfda.errors import BadInput
+from sfda.authoring.write import Rows
+from sfda.errors import BadInput, listed
 from sfda.formats.readers import Folder, Zip, npz_array
 from sfda.formats.volumes import grid, slice_of
 from sfda.manifests.columns import parse_spacing
-from sfda.manifests.labels import listed
-from sfda.manifests.write import Rows
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
+from sfda.formats.image_files import SUFFIXES, _folder, _is_image, _list
 from sfda.formats.readers import (
     BROKEN,
     FileReader,
@@ -24,9 +23,7 @@ from sfda.formats.readers import (
     open_zip,
 )
 from sfda.formats.volumes import VOLUMES, Place, grid, is_volume
-from sfda.manifests.labels import listed
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 IMAGE_ARRAYS = ("x", "images", "image", "data")
 LABEL_ARRAYS = ("y", "labels", "label", "targets", "target")
 MASK_ARRAYS = ("masks", "mask", "segmentations", "segmentation", *LABEL_ARRAYS)
@@ -103,21 +100,6 @@ def list_images(
     return Listing(path, found, in_list=path.suffix.lower() == ".txt")
 
 
-def image_files(path: Path) -> dict[str, Path]:
-    """The files that the images in `path` lie in, by name: those below a folder or in a list, or
-    the one zip or npz. Nothing is opened.
-
-    Raises BadInput as `list_images`, but an empty folder is no fault.
-    """
-    if path.is_dir():
-        return {key: path / key for key in sorted(_folder(path, SUFFIXES + VOLUMES))}
-    if path.suffix.lower() == ".txt" and path.is_file():
-        return {key: path.parent / key for key in sorted(_list(path, SUFFIXES + VOLUMES))}
-    if path.is_file() and path.suffix.lower() in (".zip", ".npz"):
-        return {path.name: path}
-    raise BadInput(f"{path} is no folder, zip, npz, or .txt list of images; or it is missing")
-
-
 def _slices(path: Path, key: str) -> list[str]:
     """A picture's name, or those of all slices of a volume. Raises BadInput for a broken one."""
     if not is_volume(key):
@@ -132,14 +114,6 @@ def _slices(path: Path, key: str) -> list[str]:
         raise BadInput(f"volume {place} cannot be read: {error}; mend it or move it away") from None
 
 
-def _is_pipe(path: Path) -> bool:
-    """Whether reading it could wait for ever; a link to nothing is told of as a missing image."""
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
-
-
 def _is_text(name: str) -> bool:
     """Whether a table can hold it: names of other encodings come with halves of characters."""
     try:
@@ -147,46 +121,6 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _folder(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    keys: list[str] = []
-    visited: set[Path] = set()
-    for folder, below, files in os.walk(root, followlinks=True):
-        here = Path(folder)
-        if here.resolve() in visited:  # a link back up
-            below.clear()
-            continue
-        visited.add(here.resolve())
-        below[:] = [name for name in below if not name.startswith(".")]
-        inside = PurePosixPath(here.relative_to(root).as_posix())
-        keys += [
-            str(inside / name)
-            for name in files
-            if _is_image(name, suffixes) and not _is_pipe(here / name)
-        ]
-    return keys
-
-
-def _list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """One path a line, relative to the list's folder. Raises BadInput naming all that is amiss."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is no text with one image a line: {error}") from None
-    keys = [line.replace("\\", "/").removeprefix("./") for line in lines if line]
-    odd = [k for k in keys if PurePosixPath(k).is_absolute() or ".." in PurePosixPath(k).parts]
-    other = [key for key in keys if not key.lower().endswith(suffixes)]
-    absent = [
-        key for key in keys if key not in {*odd, *other} and not (path.parent / key).is_file()
-    ]
-    kinds = {"outside of its folder": odd, "no images": other, "missing": absent}
-    faults = [f"{kind}: {', '.join(names[:5])}" for kind, names in kinds.items() if names]
-    if len(set(keys)) < len(keys):
-        faults.append("some images are named twice")
-    if faults:
-        raise BadInput(f"{path} names files that cannot be taken; " + "; ".join(faults))
-    return keys
 
 
 def _zip(path: Path, archive: zipfile.ZipFile, suffixes: tuple[str, ...]) -> list[str]:
@@ -237,8 +171,3 @@ def _npz(path: Path, *, masks: bool) -> Listing:
             f"not one whole number for each of {count} images"
         )
     return Listing(path, indices, image, label, labels)
-
-
-def _is_image(path: str, suffixes: tuple[str, ...]) -> bool:
-    parts = PurePosixPath(path).parts
-    return path.lower().endswith(suffixes) and not any(part.startswith(".") for part in parts)

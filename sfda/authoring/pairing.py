@@ -9,8 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from sfda.authoring.listing import Listing, list_images
-from sfda.errors import BadInput
-from sfda.manifests.labels import listed
+from sfda.errors import BadInput, listed
 
 ENDINGS = ("_mask", "_masks", "_gt", "_label", "_labels", "_seg", "_segmentation")
 FOLDERS = ("annotations", "gt", "label", "labels", "mask", "masks", "segmentations")

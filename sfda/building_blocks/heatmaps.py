@@ -6,6 +6,8 @@ Transfer-Learning-Library, on which POST is built.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -98,3 +100,10 @@ def soft_argmax(maps: Float[Tensor, "B K h w"], sharpness: float) -> Float[Tenso
     columns = torch.arange(width, device=maps.device, dtype=maps.dtype)
     rows = torch.arange(height, device=maps.device, dtype=maps.dtype)
     return torch.stack([(share.sum(2) * columns).sum(-1), (share.sum(3) * rows).sum(-1)], -1)
+
+
+class PoseTargets(NamedTuple):
+    """Joints (x, y) in pixels of the network's frame, and how visible each is, in [0, 1]."""
+
+    joints: Float[Tensor, "B K 2"]
+    visible: Float[Tensor, "B K"]

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from sfda.building_blocks.boxes import BoxLabels
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.readers import Reader
-from sfda.manifests.labels import listed
 
 Document = Mapping[str, Any]
 SMALLEST = 1e-2  # pixels: narrower boxes have no shape to learn

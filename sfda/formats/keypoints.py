@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.coco import Document, annotations_of, is_number
 from sfda.formats.readers import Reader
 from sfda.images.crops import Box, Crop, cut, square
 from sfda.images.intensity_window import Picture, Raw, Window
-from sfda.manifests.labels import listed
 
 AT = "@"  # between an image's file and the id of a person in it
 

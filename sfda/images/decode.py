@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import tempfile
@@ -15,21 +14,16 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.images.intensity_window import Picture, Window
 from sfda.images.preprocess import prepare
 from sfda.images.store import Pictures, RaggedWriter, open_ragged
-from sfda.manifests.labels import listed
-from sfda.manifests.rows import unlabelled_digest
-from sfda.manifests.schema import Manifest
 from sfda.refs import InputSpec
 
 CHUNK = 256  # images that are decoded before they are written
 SPARE = 16 * 2**20  # bytes that are left free on the disk
 ABANDONED = 3600.0  # seconds after which a temporary file has no writer any more
 Progress = Callable[[int, int], None]
-
-FORMAT = 1  # of kept images: to be raised when decoding or resizing gives other bytes
 
 
 class Images(Protocol):
@@ -40,18 +34,6 @@ class Images(Protocol):
     def image(self, row: int, window: Window = None) -> Picture:
         """One image, uint8 [H, W, 3] or [H, W]. Raises BadInput naming it."""
         ...
-
-
-def decode_key(manifest: Manifest, split: str, spec: InputSpec) -> str:
-    """A key for `decode` that changes with the images, their order, and how they are stored."""
-    stored: tuple[object, ...]
-    stored = (spec.stored, spec.keep_ratio, spec.interpolation, spec.channels, FORMAT)
-    if spec.letterbox:
-        stored = (*stored, "letterbox", spec.mean, spec.scale)
-    if spec.tiled or spec.window:
-        stored = (spec.tiled or spec.stored, spec.window, *stored[1:])
-    text = f"{unlabelled_digest(manifest, split)} {stored}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def decode(

@@ -29,13 +29,14 @@ from sfda.loading import opened as manifests
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan
 from sfda.refs import ModelSpec
-from tasks.prefect_runtime.home import disk_errors
-from tasks.tracking.models import open_model, refer
+from sfda.state_folder import disk_errors
 
 Row = tuple[Any, ...]
 
 
-def predict(model: str, target: str, split: str, out: Path, device: DeviceName) -> tuple[int, Path]:
+def predict(
+    network: nn.Module, spec: ModelSpec, target: str, split: str, out: Path, device: DeviceName
+) -> tuple[int, Path]:
     """Write `predictions.csv` to a folder; the count and the file. Raises BadInput.
 
     Of a classifier: file, label, confidence (the likeliest class's probability, also where the
@@ -44,7 +45,6 @@ def predict(model: str, target: str, split: str, out: Path, device: DeviceName) 
     detector: file, label, confidence and corners in pixels, one row a box.
     Of a pose network: file, and x, y and score of every joint.
     """
-    network, spec = open_model(refer(model))
     chosen = choose(device)
     manifest = manifests.open_ref(manifests.refer(target)).unlabelled()
     if manifest.problem != spec.problem:

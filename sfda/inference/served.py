@@ -14,7 +14,8 @@ from sfda.images.preprocess import answer, centre_crop, prepare, standardise
 from sfda.inference.detection import detect_all
 from sfda.inference.pose import Pose, pose_all
 from sfda.inference.segmentation import segment
-from sfda.weights.bundle import read_bundle, read_spec
+from sfda.problems.registry import read_bundle
+from sfda.weights.bundle import read_spec
 
 BATCH = 64
 

@@ -28,8 +28,8 @@ from sfda.loading.opened import Opened
 from sfda.loading.scan import scan
 from sfda.problems.classification.network import ClassOutput
 from sfda.refs import InputSpec, ModelSpec
+from sfda.state_folder import disk_errors
 from sfda.types import Seen
-from tasks.prefect_runtime.home import disk_errors
 
 BATCH = 256  # images that a classifier or a pose network is shown at once; pose: four batches
 Look = Callable[[nn.Module], Iterator[Any]]

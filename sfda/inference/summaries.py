@@ -12,7 +12,7 @@ from torch import nn
 
 from sfda.inference.predictions import SHARD, _Writer
 from sfda.inference.summary import Summary, summarise, summarise_boxes, summarise_poses
-from sfda.problems.detection.network import Detector
+from sfda.networks.detector import Detector
 from sfda.types import Images, Scan
 
 WHOLE = ("classification",)  # problems whose probabilities are of the image itself

@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from sfda.augment.geometric import WarpMaker, targets_in_view
 from sfda.augment.photometric import WEAK, ViewMaker
 from sfda.building_blocks.boxes import Boxes
+from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.building_blocks.warps import Pairs
 from sfda.errors import BadInput
 from sfda.formats.masks import IGNORE
 from sfda.images.preprocess import Rows, Stack, standardise
 from sfda.images.store import Pictures
 from sfda.loading.scan import labelled_scan, scan, scan_views
-from sfda.problems.pose.network import PoseTargets
 from sfda.refs import InputSpec, Views
 from sfda.types import UNSURE, Labelled, TargetBatch, Warp
 

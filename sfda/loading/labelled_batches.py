@@ -14,11 +14,11 @@ from torch import Tensor
 from sfda.augment.geometric import WarpMaker, targets_in_view
 from sfda.augment.photometric import WEAK, ViewMaker
 from sfda.building_blocks.boxes import Boxes
+from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.building_blocks.warps import Pairs
 from sfda.formats.masks import IGNORE
 from sfda.images.preprocess import Rows, Stack, standardise
 from sfda.images.store import Pictures
-from sfda.problems.pose.network import PoseTargets
 from sfda.refs import InputSpec, Views
 from sfda.types import UNSURE, Batches, Labelled, TargetBatch
 
@@ -140,3 +140,20 @@ def beside(
     if method.alone:
         return LabelsAlone(labelled, batch_size=batch_size, steps=method.alone)
     return WithLabels(batches, labelled, batch_size=batch_size)
+
+
+class LabelledBatches:
+    """Batches of a set, each with its labels: `targets` [N] by row."""
+
+    def __init__(self, batches: Batches, targets: Int[Tensor, " N"]) -> None:
+        self.batches, self.targets = batches, targets
+
+    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
+        """Batches an epoch takes."""
+        return self.batches.steps(rows)
+
+    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
+        """Batches of one epoch."""
+        for batch in self.batches.epoch(epoch, rows):
+            targets = self.targets.to(batch.index.device)[batch.index]
+            yield replace(batch, labelled=Labelled(batch.index, batch.weak, targets))

@@ -16,8 +16,8 @@ from sfda.loading.network_frame import framed_boxes, framed_poses
 from sfda.loading.opened import Opened
 from sfda.problems.segmentation.labels import keep_masks
 from sfda.refs import ModelSpec, Views
+from sfda.state_folder import disk_errors
 from sfda.types import UNKNOWN
-from tasks.prefect_runtime.home import disk_errors
 
 log = logging.getLogger("sfda")
 

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfda.adaptation.supervised import LabelledBatches
 from sfda.building_blocks.boxes import Boxes
 from sfda.images.preprocess import answer
 from sfda.images.store import Pictures
 from sfda.inference.detection import detect_all, to_frame
 from sfda.loading import opened as manifests
 from sfda.loading.batches import LabelledLoader, TargetLoader
+from sfda.loading.labelled_batches import LabelledBatches
 from sfda.loading.network_frame import framed_boxes, framed_poses
 from sfda.loading.opened import Opened
 from sfda.loading.scan import labelled_scan
 from sfda.problems.segmentation.labels import keep_masks
 from sfda.refs import ModelSpec
+from sfda.state_folder import disk_errors, home
 from sfda.types import Batches
-from tasks.prefect_runtime.home import disk_errors, home
 
 
 def labelled_batches(

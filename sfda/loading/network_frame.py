@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from sfda.building_blocks.boxes import Boxes, BoxLabels
+from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.formats.keypoints import Person
 from sfda.images.crops import to_frame as to_crop
 from sfda.inference.detection import to_frame
 from sfda.loading.opened import AnswerSizes, crops_of
 from sfda.manifests.rows import Split
-from sfda.problems.pose.network import PoseTargets
 from sfda.refs import InputSpec
 
 

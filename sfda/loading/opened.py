@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import difflib
-import filecmp
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from sfda.annotation.carry_over import carry, newest_version
-from sfda.authoring.from_folder import build_manifest
 from sfda.building_blocks.boxes import BoxLabels
 from sfda.config import Config
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.coco import BoxTable
 from sfda.formats.keypoints import CropReader, Person
 from sfda.formats.masks import IGNORE, Mask
 from sfda.formats.volumes import slice_of
-from sfda.images.decode import decode, decode_key
+from sfda.images.decode import decode
 from sfda.images.store import Pictures
 from sfda.loading.progress import Progress
 from sfda.manifests.digests import file_digest
-from sfda.manifests.labels import listed
 from sfda.manifests.rows import Split, inspect_split, read_split, unlabelled_digest
 from sfda.manifests.schema import Manifest, open_manifest
 from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef
-from sfda.state_folder import data_folder
+from sfda.state_folder import data_folder, decoded_folder
 from sfda.types import UNKNOWN, Regime, TargetInfo
-from tasks.prefect_runtime.home import decoded_folder, disk_errors, home, one_at_a_time
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -123,42 +116,6 @@ def masks_digest(ref: ManifestRef, split: str) -> str | None:
         if name and file.is_file():  # what is missing is told where it is read
             total.update(f"{name} {file_digest(file)}\n".encode())
     return total.hexdigest()
-
-
-def as_manifest(target: str, problem: Callable[[], str]) -> str:
-    """A manifest's path; for a folder of images one without labels is made below home, with the
-    answers that people have given about it.
-
-    It lies under the digest of what it says: a job that runs keeps the one that it began with,
-    whatever comes into the folder meanwhile. `problem` tells what it is for, which takes a look at
-    the model. Raises BadInput.
-    """
-    if not Path(target).is_dir():
-        return target
-    folder = Path(target).absolute()
-    place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    above, name, kind = home() / "manifests", f"{folder.name}-{place}", cast("Any", problem())
-    with disk_errors(f"the manifest of {folder} in {above}"):
-        above.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=above, prefix=".making.") as scratch:
-            part = Path(scratch, "whole")
-            part.mkdir()
-            made = build_manifest(folder, problem=kind, out=part / f"{name}.yaml")
-            if (version := newest_version(made)) > 1:
-                build_manifest(folder, problem=kind, out=made, version=version)
-            carry(made)
-            kept = above / f"{name}-{file_digest(made)[:12]}"
-            with one_at_a_time(kept):
-                if not _is_there(part, kept):
-                    shutil.rmtree(kept, ignore_errors=True)
-                    part.rename(kept)
-    return str(kept / made.name)
-
-
-def _is_there(part: Path, kept: Path) -> bool:
-    """Whether all files of `part` lie in `kept` as they are."""
-    files = [path.relative_to(part) for path in part.rglob("*") if path.is_file()]
-    return all((kept / f).is_file() and filecmp.cmp(part / f, kept / f, False) for f in files)
 
 
 def open_split(manifest: Manifest, split: str, spec: InputSpec) -> Opened:
@@ -394,3 +351,18 @@ def class_names(ref: ManifestRef) -> tuple[str, ...]:
     if classes is None:
         raise BadInput(f"{ref.path} names no classes, and training needs them")
     return tuple(str(i) for i in range(classes)) if isinstance(classes, int) else classes
+
+
+FORMAT = 1  # of kept images: to be raised when decoding or resizing gives other bytes
+
+
+def decode_key(manifest: Manifest, split: str, spec: InputSpec) -> str:
+    """A key for `decode` that changes with the images, their order, and how they are stored."""
+    stored: tuple[object, ...]
+    stored = (spec.stored, spec.keep_ratio, spec.interpolation, spec.channels, FORMAT)
+    if spec.letterbox:
+        stored = (*stored, "letterbox", spec.mean, spec.scale)
+    if spec.tiled or spec.window:
+        stored = (spec.tiled or spec.stored, spec.window, *stored[1:])
+    text = f"{unlabelled_digest(manifest, split)} {stored}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

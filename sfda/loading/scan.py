@@ -17,7 +17,7 @@ from sfda.errors import BadInput
 from sfda.images.preprocess import Rows, Stack, answer, centre_crop, padded, standardise
 from sfda.images.store import Pictures, Ragged
 from sfda.loading.tiles import tiles
-from sfda.problems.detection.network import Detector
+from sfda.networks.detector import Detector
 from sfda.problems.pose.network import PoseNet, PoseOutput
 from sfda.problems.segmentation.network import Segmenter
 from sfda.refs import InputSpec, Views

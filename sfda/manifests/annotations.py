@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.coco import (
     BoxTable,
     annotations_of,
@@ -26,7 +26,7 @@ from sfda.formats.keypoints import Person, joints_of
 from sfda.formats.masks import IGNORE, MaskReader
 from sfda.formats.readers import FileReader, Folder, Reader
 from sfda.manifests.digests import file_digest
-from sfda.manifests.labels import Labels, listed
+from sfda.manifests.labels import Labels
 from sfda.manifests.schema import REMAKE, AnswersSpec, Manifest
 
 
@@ -49,7 +49,7 @@ def read_answers(
     manifest: Manifest, spec: AnswersSpec, keys: Sequence[str], images: Reader
 ) -> Answers:
     """The answers of a split with these keys. Raises BadInput naming all that is wrong."""
-    from sfda.manifests.rows import read_csv
+    from sfda.manifests.table import read_csv
 
     path = manifest.path.parent / spec.rows
     if not path.is_file():

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.readers import BROKEN, Folder, Zip, npz_array, npz_header
 from sfda.formats.volumes import grid, is_volume, slice_of
-from sfda.manifests.labels import Columns, Found, listed
+from sfda.manifests.labels import Columns, Found
 from sfda.manifests.schema import Manifest
 
 Rows = Sequence[Mapping[str, str]]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from sfda.errors import BadInput
 from sfda.formats.readers import BROKEN, npz_images, open_zip
@@ -77,3 +80,9 @@ def _array_digest(path: Path, name: str, size: int, time: int) -> str:
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(array.reshape(-1).data)
     return digest.hexdigest()
+
+
+def key_of(**parts: Any) -> str:
+    """A digest of named parts: pydantic models, plain values, collections of them."""
+    text = json.dumps(to_jsonable_python(parts), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sfda.authoring.listing import image_files
 from sfda.config import Config
 from sfda.errors import BadInput
+from sfda.formats.image_files import image_files
 from sfda.manifests.digests import file_digest
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.readers import npz_array
 from sfda.manifests.schema import Manifest
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:  # it lists its faults with what stands here
     from sfda.formats.coco import BoxTable
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
-NAMED = 10  # so many faults are named in one message
 
 
 class Columns(NamedTuple):
@@ -108,9 +107,3 @@ def _in_range(manifest: Manifest, found: Found, labels: Labels) -> Labels | None
         found.faults.append(f"label not in 0..{manifest.num_classes - 1}: {listed(rows)}")
         return None
     return labels
-
-
-def listed(items: Sequence[str], joint: str = ", ") -> str:
-    """The first ten items, and how many more there are."""
-    more = f"{joint}and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return joint.join(items[:NAMED]) + more

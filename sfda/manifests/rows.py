@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.coco import BoxTable, box_table, document_faults, images_of, read_coco
 from sfda.formats.keypoints import CropReader, Person, file_of, joints_of, people_of
 from sfda.formats.masks import MaskReader
@@ -32,8 +31,9 @@ from sfda.images.intensity_window import Picture, Window
 from sfda.manifests.annotations import Answers, read_answers
 from sfda.manifests.columns import add_columns, bad_paths, slice_faults
 from sfda.manifests.digests import array_digest, file_digest, members_digest, row_id
-from sfda.manifests.labels import Found, Labels, labels_of, listed
+from sfda.manifests.labels import Found, Labels, labels_of
 from sfda.manifests.schema import REMAKE, Manifest, SplitSpec
+from sfda.manifests.table import read_csv
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,20 +319,6 @@ def mask_reader(manifest: Manifest, found: Found, images: Reader) -> MaskReader 
 
 def _indices(keys: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.array([int(key) for key in keys], dtype=np.int64)
-
-
-def read_csv(path: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """Rows and column names of a CSV with a header. Raises BadInput if it is not one."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:  # Excel writes a mark first
-            reader = csv.DictReader(handle, restval="")
-            rows = list(reader)
-            header = list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read as CSV: {error}") from None
-    if any(None in row for row in rows):
-        raise BadInput(f"{path} has rows with more cells than its header")
-    return rows, header
 
 
 def _content(path: Path) -> str:

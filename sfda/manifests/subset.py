@@ -14,11 +14,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sfda.config import Config
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.manifests.digests import bytes_digest, file_digest
-from sfda.manifests.labels import listed
-from sfda.manifests.rows import inspect_split, read_csv
+from sfda.manifests.rows import inspect_split
 from sfda.manifests.schema import REMAKE, Manifest, open_manifest
+from sfda.manifests.table import read_csv
 from sfda.manifests.write import put
 from sfda.types import Regime
 

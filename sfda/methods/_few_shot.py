@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
-from sfda.problems.detection.network import Detector
+from sfda.networks.detector import Detector
 from sfda.problems.registry import answered_loss, problem_of
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo

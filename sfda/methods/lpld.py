@@ -21,9 +21,9 @@ from sfda.building_blocks.boxes import Boxes
 from sfda.building_blocks.ema import ema_update_, make_teacher
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig, Share
+from sfda.networks.detector import Detector, Features, Regions
 from sfda.problems.detection import network as detection
 from sfda.problems.detection.distillation import distance, distillation, mine
-from sfda.problems.detection.network import Detector, Features, Regions
 from sfda.problems.detection.teaching import BoxGuard, BoxTeaching, freeze_stem_, sorted_out
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo

@@ -24,8 +24,8 @@ from sfda.building_blocks.losses import soft_cross_entropy
 from sfda.building_blocks.norm import batch_statistics, norms
 from sfda.building_blocks.pseudo_labels import averaged, cut_and_mix, sure
 from sfda.methods._base import Method, MethodConfig, Share
+from sfda.networks.detector import Detector, DetOutput
 from sfda.problems.detection import network as detection
-from sfda.problems.detection.network import Detector, DetOutput
 from sfda.problems.detection.teaching import BoxGuard, BoxTeaching, freeze_stem_, sorted_out
 from sfda.problems.pose.loss import consistency
 from sfda.problems.pose.network import PoseNet

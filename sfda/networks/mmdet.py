@@ -18,7 +18,7 @@ from sfda.building_blocks.boxes import Boxes, spared
 from sfda.building_blocks.precision import exact, full_precision
 from sfda.errors import BadInput
 from sfda.networks import mmcv_ops
-from sfda.problems.detection.network import Detector, DetOutput, Features, Regions
+from sfda.networks.detector import Detector, DetOutput, Features, Regions
 from sfda.refs import InputSpec
 from sfda.types import Images, Losses
 

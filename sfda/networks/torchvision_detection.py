@@ -25,7 +25,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from sfda.building_blocks.boxes import Boxes, spared
 from sfda.building_blocks.precision import exact, full_precision
 from sfda.errors import BadInput
-from sfda.problems.detection.network import Detector, DetOutput, Features, Regions
+from sfda.networks.detector import Detector, DetOutput, Features, Regions
 from sfda.refs import InputSpec
 from sfda.types import Images, Losses
 

@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from sfda.building_blocks.device import DeviceName
+from sfda.building_blocks.device import DeviceName, choose, place
 from sfda.inference.detection import detect_all
 from sfda.loading import opened as manifests
 from sfda.loading.opened import Opened
 from sfda.problems.detection.metrics import BoxesOf
 from sfda.problems.detection.panel import BoxSample, box_panel, difference
-from sfda.refs import ManifestRef, ModelRef, ModelSpec
+from sfda.refs import ManifestRef, ModelSpec
 from sfda.report.reports import as_arrays
-from sfda.report.segmentation_panel import LOOKED_AT, SHOWN, open_both, rgb
+from sfda.report.segmentation_panel import LOOKED_AT, SHOWN, open_labelled, rgb
 
 
 def draw_box_panel(
-    source: ModelRef,
-    adapted: ModelRef,
+    source: nn.Module,
+    adapted: nn.Module,
+    spec: ModelSpec,
     manifest: ManifestRef,
     split: str,
     title: str,
@@ -31,7 +32,9 @@ def draw_box_panel(
     labelled: bool,
 ) -> bytes:
     """A PNG of image, source's boxes, adapted boxes and, where `labelled`, the truth."""
-    before, after, opened, spec = open_both(source, adapted, manifest, split, device, labelled)
+    chosen = choose(device)
+    before, after = place(source, chosen), place(adapted, chosen)
+    opened = open_labelled(manifest, split, spec, labelled=labelled)
     found = most_changed(before, after, opened, spec)
     truth = manifests.boxes_for(opened.split, spec.classes, unknown=True) if labelled else None
     samples = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sfda.problems.classification.metrics import main_metric
+from sfda.problems.panel_frame import png
 from sfda.refs import Report
 
 SHOWN = 40  # classes; with more the confusion matrix and the bars lose their labels
@@ -101,13 +101,6 @@ def _matrix(axes: Axes, classes: Sequence[str], report: Report, name: str) -> No
                 if count and text != "0":
                     shade = "white" if shares[i, j] > 0.5 else "black"
                     axes.text(j, i, text, ha="center", va="center", fontsize=7, color=shade)
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
 
 
 def label_curve(rows: Sequence[Any], floor: Mapping[str, float], *, title: str) -> bytes:

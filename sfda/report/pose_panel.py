@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import nn
 
-from sfda.building_blocks.device import DeviceName
+from sfda.building_blocks.device import DeviceName, choose, place
 from sfda.formats.keypoints import Person
 from sfda.inference.pose import pose_all
 from sfda.loading import opened as manifests
 from sfda.problems.pose.panel import PoseSample, pose_panel
-from sfda.refs import ManifestRef, ModelRef, Skeleton
-from sfda.report.segmentation_panel import LOOKED_AT, SHOWN, open_both, rgb
+from sfda.refs import ManifestRef, ModelSpec, Skeleton
+from sfda.report.segmentation_panel import LOOKED_AT, SHOWN, open_labelled, rgb
 
 
 def draw_pose_panel(
-    source: ModelRef,
-    adapted: ModelRef,
+    source: nn.Module,
+    adapted: nn.Module,
+    spec: ModelSpec,
     manifest: ManifestRef,
     split: str,
     title: str,
@@ -27,7 +29,9 @@ def draw_pose_panel(
 
     At most 64 persons are looked at.
     """
-    before, after, opened, spec = open_both(source, adapted, manifest, split, device, labelled)
+    chosen = choose(device)
+    before, after = place(source, chosen), place(adapted, chosen)
+    opened = open_labelled(manifest, split, spec, labelled=labelled)
     crops = manifests.crops_of(opened.split)
     people = manifests.people_for(opened.split, spec.classes) if labelled else None
     rows = np.unique(np.linspace(0, len(opened.images) - 1, LOOKED_AT).round().astype(int)).tolist()
@@ -35,7 +39,6 @@ def draw_pose_panel(
     places = [crops.crop(row) for row in rows]
     looks = []
     for network in (before, after):
-        chosen = next(network.parameters()).device
         found = pose_all(network, stored, spec.input, places, device=chosen)
         looks.append([pose for _, pose in found])
     samples = []

@@ -15,16 +15,16 @@ from sfda.inference.segmentation import segment
 from sfda.loading import opened as manifests
 from sfda.loading.opened import Opened
 from sfda.problems.segmentation.panel import Sample, panel
-from sfda.refs import ManifestRef, ModelRef, ModelSpec
-from tasks.tracking.models import open_model
+from sfda.refs import ManifestRef, ModelSpec
 
 LOOKED_AT = 64  # images, evenly spread over the split
 SHOWN = 4
 
 
 def draw_panel(
-    source: ModelRef,
-    adapted: ModelRef,
+    source: nn.Module,
+    adapted: nn.Module,
+    spec: ModelSpec,
     manifest: ManifestRef,
     split: str,
     title: str,
@@ -33,7 +33,9 @@ def draw_panel(
     labelled: bool,
 ) -> bytes:
     """A PNG of image, source's answer, adapted answer and, where `labelled`, the truth."""
-    before, after, opened, spec = open_both(source, adapted, manifest, split, device, labelled)
+    chosen = choose(device)
+    before, after = place(source, chosen), place(adapted, chosen)
+    opened = open_labelled(manifest, split, spec, labelled=labelled)
     found = most_changed(before, after, opened, spec)
     table = manifests.mask_table(opened.split, spec.classes) if labelled else None
     samples = [
@@ -51,21 +53,10 @@ def draw_panel(
     return panel(samples, spec.classes, title=f"{title}  (split {split})")
 
 
-def open_both(
-    source: ModelRef,
-    adapted: ModelRef,
-    manifest: ManifestRef,
-    split: str,
-    device: DeviceName,
-    labelled: bool,
-) -> tuple[nn.Module, nn.Module, Opened, ModelSpec]:
-    """Both networks on the device, and the split, without its labels unless those are shown."""
-    before, spec = open_model(source)
-    after, _ = open_model(adapted)
-    found = manifests.open_ref(manifest)
-    opened = manifests.open_split(found if labelled else found.unlabelled(), split, spec.input)
-    chosen = choose(device)
-    return place(before, chosen), place(after, chosen), opened, spec
+def open_labelled(manifest: ManifestRef, split: str, spec: ModelSpec, *, labelled: bool) -> Opened:
+    """The split, without its labels unless those are shown."""
+    opened = manifests.open_ref(manifest)
+    return manifests.open_split(opened if labelled else opened.unlabelled(), split, spec.input)
 
 
 def rgb(image: Picture) -> Picture:

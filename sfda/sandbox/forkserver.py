@@ -7,6 +7,7 @@ nothing yet; each adaptation is a copy of it that then restricts itself (`sfda.s
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -29,16 +30,16 @@ class Child(NamedTuple):
     wait: Callable[[], int]
 
 
-class Nursery:
+class Forkserver:
     """The copy, and the line to it. One adaptation at a time."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
-        self._words = line.makefile("r")
+        self._replies = line.makefile("r")
         self._lock = threading.Lock()
 
     @contextmanager
-    def child(self, order: int, words: int, scratch: str) -> Iterator[Child | None]:
+    def child(self, order: int, messages: int, scratch: str) -> Iterator[Child | None]:
         """A process that reads from one pipe and writes to the other; None where it cannot be had.
 
         It is killed at the end if it still lives.
@@ -51,14 +52,14 @@ class Nursery:
         def wait() -> int:
             nonlocal ended
             ended = True
-            said = self._words.readline()
-            return int(json.loads(said)["code"]) if said else -signal.SIGKILL  # the copy is gone
+            reply = self._replies.readline()
+            return int(json.loads(reply)["code"]) if reply else -signal.SIGKILL  # the copy is gone
 
         try:
             try:
-                told = json.dumps({"scratch": scratch}).encode()
-                socket.send_fds(self._line, [told], [order, words])
-                pid = int(json.loads(self._words.readline())["pid"])
+                request = json.dumps({"scratch": scratch}).encode()
+                socket.send_fds(self._line, [request], [order, messages])
+                pid = int(json.loads(self._replies.readline())["pid"])
             except (OSError, ValueError):  # the copy is gone
                 yield None
                 return
@@ -73,20 +74,23 @@ class Nursery:
             self._lock.release()
 
 
-_made: list[Nursery] = []
+_servers: list[Forkserver] = []
 
 
-def found() -> Nursery | None:
-    """The nursery of this process, if it has one."""
-    return _made[0] if _made else None
+def current() -> Forkserver | None:
+    """The forkserver of this process, if it has one."""
+    return _servers[0] if _servers else None
 
 
-def prepare(main: Main) -> None:
-    """Make the nursery, in a process that has neither threads nor anything loaded yet."""
+def prepare(main: Main, preload: str) -> None:
+    """Make the forkserver, in a process that has neither threads nor anything loaded yet.
+
+    The module `preload` is loaded in both: this process needs it too.
+    """
     early = not {"torch", "prefect", "mlflow"} & set(sys.modules)
-    if not early or threading.active_count() > 1 or _made or sys.platform != "linux":
+    if not early or threading.active_count() > 1 or _servers or sys.platform != "linux":
         return
-    import sfda.adaptation.worker  # noqa: F401  both processes need it
+    importlib.import_module(preload)
 
     ours, theirs = socket.socketpair()
     sys.stdout.flush()
@@ -95,7 +99,7 @@ def prepare(main: Main) -> None:
         ours.close()
         _attend(theirs, main, os.getppid())
     theirs.close()
-    _made.append(Nursery(ours))
+    _servers.append(Forkserver(ours))
 
 
 def _attend(line: socket.socket, main: Main, parent: int) -> NoReturn:
@@ -111,33 +115,33 @@ def _attend(line: socket.socket, main: Main, parent: int) -> NoReturn:
         os.closerange(3, line.fileno())
         os.closerange(line.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         while True:
-            told, files, _, _ = socket.recv_fds(line, 4096, 2)
-            if not told:
+            request, files, _, _ = socket.recv_fds(line, 4096, 2)
+            if not request:
                 os._exit(0)
             pid = os.fork()
             if pid == 0:
-                _begin(json.loads(told), files, line, main)
+                _begin(json.loads(request), files, line, main)
             for file in files:
                 os.close(file)
-            _say(line, pid=pid)
+            _reply(line, pid=pid)
             _, status = os.waitpid(pid, 0)
-            _say(line, code=os.waitstatus_to_exitcode(status))
+            _reply(line, code=os.waitstatus_to_exitcode(status))
     except BaseException:
         os._exit(1)
 
 
-def _begin(told: dict[str, Any], files: list[int], line: socket.socket, main: Main) -> NoReturn:
+def _begin(request: dict[str, Any], files: list[int], line: socket.socket, main: Main) -> NoReturn:
     """The adapting process."""
     try:
         line.close()
-        os.environ["TMPDIR"] = told["scratch"]
+        os.environ["TMPDIR"] = request["scratch"]
         tempfile.tempdir = None  # it was looked up before
-        sys.path[:] = [place for place in sys.path if place]  # no module of the working directory
+        sys.path[:] = filter(None, sys.path)  # no module of the working directory
         main(files[0], files[1])
     except BaseException:
         os._exit(1)
     os._exit(0)
 
 
-def _say(line: socket.socket, **told: int) -> None:
-    line.sendall(json.dumps(told).encode() + b"\n")
+def _reply(line: socket.socket, **reply: int) -> None:
+    line.sendall(json.dumps(reply).encode() + b"\n")

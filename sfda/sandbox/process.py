@@ -1,15 +1,15 @@
-"""The adapting process: it gives up access to all but the target, its source model and its state.
+"""A process that gives up access to all but what its work needs, before it loads anything heavy.
 
-It is a copy that the nursery makes, or a program that restricts itself before torch is imported; so
-this module imports nothing heavy. What it has to say goes through a pipe, a JSON document a line:
-the parent alone talks to servers.
+It is a copy that the forkserver makes, or a Python of its own; so this module imports nothing
+heavy, and knows nothing of the work but the name of its function. What the process has to say goes
+through a pipe, a JSON document a line: the parent alone talks to servers.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
-import logging
 import os
 import shutil
 import signal
@@ -18,33 +18,47 @@ import sys
 import sysconfig
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import sfda
 from sfda.errors import BadInput
-from sfda.sandbox import forkserver as nursery
-from sfda.sandbox.landlock import NETWORK_ABI, abi, restrict
+from sfda.sandbox import forkserver
+from sfda.sandbox.landlock import abi, restrict
 
-if TYPE_CHECKING:
-    from sfda.adaptation.run_folder import Point, Watch
-    from sfda.adaptation.worker import Order
-    from sfda.refs import Adaptation, Confinement
-
-SWITCH = "SFDA_CONFINE"  # "off": adapt in this process, and say so
+SWITCH = "SFDA_CONFINE"  # "off": do the work in the calling process, and say so
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc", "/proc", "/sys", "/opt/nvidia")
 DEVICES = ("/dev", "~/.nv")  # with shared memory, and the compiled kernels of CUDA
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-log = logging.getLogger("sfda")
+
+Message = dict[str, Any]
+Send = Callable[..., None]  # one message, its parts by keyword
+Work = Callable[[Message, Send], Message]  # from an order to its result
 
 
 class ProcessDied(RuntimeError):
-    """The adapting process ended without a word: it was killed."""
+    """The process ended without a word: it was killed."""
 
 
-def why_not() -> str | None:
+class WorkFailed(RuntimeError):
+    """The work raised something else than BadInput; the message holds its traceback."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work, and what its process may reach."""
+
+    work: str  # "module:function", a Work
+    order: Message
+    folder: Path  # which it may write to, like `devices`
+    read: Sequence[Path]  # files and folders, besides those of the system
+    listed: Sequence[Path]  # folders of which the names can be seen
+
+
+def unenforceable() -> str | None:
     """Why nothing can be enforced here, or None."""
     if os.environ.get(SWITCH, "").lower() == "off":
         return f"{SWITCH}=off"
@@ -53,112 +67,71 @@ def why_not() -> str | None:
     return None
 
 
-def prepare() -> None:
-    """Make adaptations of this process begin at once. To be called before anything else is loaded;
-    where it comes too late, or nothing can be enforced, it does nothing.
+def prepare(preload: str) -> None:
+    """Make jobs of this process begin at once, with the module `preload` loaded.
+
+    To be called before anything else is loaded; where it comes too late, or nothing can be
+    enforced, it does nothing.
     """
-    if why_not() is None:
-        nursery.prepare(main)
+    if unenforceable() is None:
+        forkserver.prepare(main, preload)
 
 
-def adapt_confined(order: Order, watch: Watch) -> tuple[Adaptation, Confinement]:
-    """The result, and what the process could reach that found it.
+def system_paths(own: Sequence[Path] = ()) -> list[Path]:
+    """The machine's libraries, Python, its packages, our own code, and folders of `own` code."""
+    here = Path(sfda.__file__).parent
+    folders = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()}
+    installed = sorted(Path(folder) for folder in folders if Path(folder).is_dir())
+    return [*map(Path, SYSTEM), *installed, here, *own]
 
-    Where the kernel cannot enforce anything the work is done here, and the second part says so.
-    Raises BadInput as the work does, ProcessDied where the process is killed.
+
+def devices() -> list[Path]:
+    """Where devices and their compiled kernels lie."""
+    return [Path(name).expanduser() for name in DEVICES]
+
+
+def run(job: Job, hear: Callable[[Message], None]) -> tuple[Message, int]:
+    """Do the work in a process of its own: the result, and the ABI of Landlock that holds it.
+
+    `hear` is given each message that the work sends meanwhile. Raises BadInput as the work does,
+    WorkFailed where it raises anything else, ProcessDied where the process is killed.
     """
-    from sfda.adaptation.worker import work
-    from sfda.refs import Adaptation, Confinement
-
-    kernel = os.uname().release
-    if reason := why_not():
-        log.warning("access to files is not restricted: %s", reason)
-        return work(order, watch), Confinement(
-            enforced=False, says=f"not enforced: {reason}", kernel=kernel
-        )
-    read, images, location = _readable(order)
-    folder = Path(order.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder, prefix="tmp."))
+    job.folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=job.folder, prefix="tmp."))
     outside = Path(tempfile.mkdtemp(prefix="sfda."), "outside")
     try:
         outside.write_text("no process of an adaptation may read this")
-        devices = [Path(name).expanduser() for name in DEVICES]
-        told = {
-            "order": order.model_dump(mode="json"),
-            "read": [str(path) for path in (*_system(), *read, *images)],
-            "write": [str(path) for path in (folder, *devices)],
-            "listed": [str(path) for path in _listed(location)],
+        limits = {
+            "read": [str(path) for path in job.read],
+            "write": [str(path) for path in (job.folder, *devices())],
+            "listed": [str(path) for path in job.listed],
             "probe": str(outside),
         }
-        answer = _run(told, scratch, watch)
+        answer = _run({"work": job.work, "order": job.order, **limits}, scratch, hear)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(outside.parent, ignore_errors=True)
-    level = int(answer["abi"])
-    return Adaptation.model_validate(answer["result"]), Confinement(
-        enforced=True,
-        says=f"enforced (Landlock, ABI {level})",
-        abi=level,
-        network=level < NETWORK_ABI,
-        read=tuple(str(path) for path in (*_system(), *read)),
-        write=tuple(told["write"]),
-        images=len(images),
-        location=str(location),
-        kernel=kernel,
-    )
+    return answer["result"], int(answer["abi"])
 
 
-def _readable(order: Order) -> tuple[list[Path], list[Path], Path]:
-    """Files of the manifest, the model and what was kept; images; and where those lie."""
-    from sfda.images.decode import decode_key
-    from sfda.loading import opened as manifests
-    from sfda.manifests.rows import seen_files
-    from sfda.weights.bundle import read_spec
-    from tasks.prefect_runtime.home import decoded_folder
-
-    manifest = manifests.open_ref(order.target).unlabelled()
-    own, images = seen_files(manifest, order.plan.split)
-    key = decode_key(manifest, order.plan.split, read_spec(Path(order.bundle)).input)
-    kept = sorted(decoded_folder().glob(f"{key}.*"))
-    more = [Path(order.bundle), Path(order.predictions.folder)]
-    return [*own, *more, *kept], images, manifest.location
-
-
-def _system() -> list[Path]:
-    """The machine's libraries, Python, its packages, and our own code."""
-    from sfda.plugins import foreign_files
-
-    here = Path(sfda.__file__).parent
-    places = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()}
-    ours = [here, here.parent / "tasks", *(file.parent for file in foreign_files())]
-    return [*map(Path, SYSTEM), *sorted(Path(p) for p in places if Path(p).is_dir()), *ours]
-
-
-def _listed(location: Path) -> list[Path]:
-    """Folders whose names alone can be seen: where modules are looked for, and where images lie."""
-    return [Path(sfda.__file__).parents[1], location]
-
-
-def _run(told: dict[str, Any], scratch: Path, watch: Watch) -> dict[str, Any]:
-    """Start the process, hand its words on, and give what it found."""
-    told["shown"] = watch.shown()
-    order, words = os.pipe(), os.pipe()
-    ours: dict[str, Any] = {}
-    with _process(order[0], words[1], scratch) as process:
+def _run(document: Message, scratch: Path, hear: Callable[[Message], None]) -> Message:
+    """Start the process, hand its messages on, and return its answer."""
+    order, messages = os.pipe(), os.pipe()
+    answer: Message = {}
+    with _process(order[0], messages[1], scratch) as process:
         os.close(order[0])
-        os.close(words[1])
-        with os.fdopen(words[0]) as lines:
+        os.close(messages[1])
+        with os.fdopen(messages[0]) as lines:
             try:
                 with os.fdopen(order[1], "w") as file:
-                    json.dump(told, file)
+                    json.dump(document, file)
             except BrokenPipeError:
-                pass  # it is gone; what it said is read below
+                pass  # it is gone; what it sent is read below
             for line in lines:
-                ours = _heard(json.loads(line), watch) or ours
+                answer = _heard(json.loads(line), hear) or answer
         code = process.wait()
-    if ours:
-        return ours
+    if answer:
+        return answer
     raise ProcessDied(
         f"the adapting process ended without a word (exit {code}); if the machine was short of "
         "memory, use a smaller batch: --set schedule.batch_size=..."
@@ -170,23 +143,24 @@ class _Waits(Protocol):
 
 
 @contextmanager
-def _process(order: int, words: int, scratch: Path) -> Iterator[_Waits]:
-    """A process for one adaptation: from the nursery if there is one, else a Python of its own.
+def _process(order: int, messages: int, scratch: Path) -> Iterator[_Waits]:
+    """A process for one job: from the forkserver if there is one, else a Python of its own.
 
     It is killed at the end if it still lives.
     """
-    made = nursery.found()
-    with made.child(order, words, str(scratch)) if made else nullcontext() as child:
+    server = forkserver.current()
+    with server.child(order, messages, str(scratch)) if server else nullcontext() as child:
         if child:
             yield child
             return
         code = str(Path(sfda.__file__).parents[1])
         paths = [code, *filter(None, [os.environ.get("PYTHONPATH")])]
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sfda.sandbox.process", str(order), str(words)],
-            stdin=subprocess.DEVNULL, pass_fds=[order, words],
+            [sys.executable, "-P", "-m", "sfda.sandbox.process", str(order), str(messages)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[order, messages],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(scratch)},
-        )  # fmt: skip
+        )
         try:
             yield process
         finally:
@@ -194,81 +168,50 @@ def _process(order: int, words: int, scratch: Path) -> Iterator[_Waits]:
             process.wait()
 
 
-def _heard(message: dict[str, Any], watch: Watch) -> dict[str, Any] | None:
-    """Hand on one message; the answer, if it was that. Raises what the process had to raise."""
+def _heard(message: Message, hear: Callable[[Message], None]) -> Message | None:
+    """The answer, if it is that; else hand the message on. Raises what the process had to raise."""
     match message:
-        case {"points": points}:
-            watch.points([tuple(point) for point in points])
-        case {"share": share}:
-            watch.share(share)
-        case {"log": text, "level": level, "on_bar": on_bar}:
-            log.log(level, "%s", text, extra={"on_bar": on_bar})
         case {"bad_input": text}:
             raise BadInput(text)
         case {"error": trace}:
-            raise RuntimeError(f"the adapting process failed:\n{trace}")
-        case _:
+            raise WorkFailed(f"the adapting process failed:\n{trace}")
+        case {"abi": _, "result": _}:
             return message
+    hear(message)
     return None
 
 
-class _Relay:
-    """What the work says, as messages to the parent."""
+class _Pipe:
+    """Messages to the parent."""
 
-    def __init__(self, number: int, shown: int) -> None:
+    def __init__(self, number: int) -> None:
         self._file = os.fdopen(number, "w")
-        self._shown = shown
 
     def send(self, **message: Any) -> None:
         self._file.write(json.dumps(message) + "\n")
         self._file.flush()
 
-    def shown(self) -> int:
-        return self._shown
 
-    def points(self, points: list[Point]) -> None:
-        self.send(points=points)
-
-    def share(self, done: float) -> None:
-        self.send(share=done)
-
-
-class _ToParent(logging.Handler):
-    def __init__(self, relay: _Relay) -> None:
-        super().__init__()
-        self.relay = relay
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.relay.send(
-            log=record.getMessage(), level=record.levelno, on_bar=getattr(record, "on_bar", False)
-        )
-
-
-def main(order: int, words: int) -> None:
-    """Restrict this process, see that it holds, and work: an order from one pipe, answers into the
-    other.
+def main(order: int, messages: int) -> None:
+    """Restrict this process, see that it holds, and work: an order from one pipe, messages into
+    the other.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
     with os.fdopen(order) as file:
-        told = json.load(file)
-    relay = _Relay(words, told["shown"])
+        document = json.load(file)
+    pipe = _Pipe(messages)
     try:
-        level = restrict(
-            *([Path(p) for p in told[name]] for name in ("read", "write", "listed")), network=False
-        )
-        _see_that_it_holds(Path(told["probe"]))
-        from sfda.adaptation.worker import Order, work
-
-        log.handlers[:] = [_ToParent(relay)]
-        log.setLevel(logging.INFO)
-        log.propagate = False
-        found = work(Order.model_validate(told["order"]), relay)
-        relay.send(abi=level, result=found.model_dump(mode="json"))
+        limits = ([Path(p) for p in document[name]] for name in ("read", "write", "listed"))
+        level = restrict(*limits, network=False)
+        _see_that_it_holds(Path(document["probe"]))
+        module, _, name = document["work"].partition(":")
+        work: Work = getattr(importlib.import_module(module), name)
+        pipe.send(result=work(document["order"], pipe.send), abi=level)
     except BadInput as error:
-        relay.send(bad_input=str(error))
+        pipe.send(bad_input=str(error))
     except Exception:
-        relay.send(error=traceback.format_exc())
+        pipe.send(error=traceback.format_exc())
 
 
 def _see_that_it_holds(probe: Path) -> None:

@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -21,8 +20,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sfda.errors import BadInput
-from sfda.problems.classification.weights import load_exactly
-from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec
 from sfda.weights.checkpoints import check_finite
 
@@ -56,8 +53,10 @@ def write_bundle(
     return digest
 
 
-def read_bundle(folder: Path, *, sha256: str | None = None) -> tuple[Any, ModelSpec]:
-    """The network of a bundle in eval mode, and its spec.
+def read_verified(
+    folder: Path, *, sha256: str | None = None
+) -> tuple[dict[str, Tensor], ModelSpec]:
+    """The weights of a bundle, and its spec.
 
     Raises BadInput where a file is missing, was edited, or is not the model named by `sha256`.
     """
@@ -69,12 +68,7 @@ def read_bundle(folder: Path, *, sha256: str | None = None) -> tuple[Any, ModelS
     if sha256 is not None and digest != sha256:
         raise BadInput(f"{folder} holds model {digest[:12]}, not {sha256[:12]}")
     check_finite(tensors, folder)
-    if spec.problem not in PROBLEMS:
-        raise BadInput(f"{folder} is for {spec.problem}; known are {', '.join(sorted(PROBLEMS))}")
-    with torch.random.fork_rng(devices=[]):  # a random start that is overwritten at once
-        network = PROBLEMS[spec.problem].build_from_spec(spec)
-    load_exactly(network, tensors)
-    return network.eval(), spec
+    return tensors, spec
 
 
 def read_spec(folder: Path) -> ModelSpec:

@@ -21,24 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sfda.errors import BadInput
-from sfda.problems.classification.weights import load_backbone, load_classifier
-from sfda.problems.detection.weights import load_detector, load_detector_backbone
-from sfda.problems.pose.weights import load_pose, load_pose_backbone
-from sfda.problems.segmentation.weights import load_encoder, load_segmenter
 from sfda.weights.layouts import beside_objects
-
-__all__ = [
-    "check_finite",
-    "load_backbone",
-    "load_classifier",
-    "load_detector",
-    "load_detector_backbone",
-    "load_encoder",
-    "load_pose",
-    "load_pose_backbone",
-    "load_segmenter",
-    "read_weights",
-]
 
 DAMAGED = (
     ArithmeticError,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
+from sfda.config import Config
 from sfda.errors import BadInput
-from sfda.problems.classification.card import Card, CardFacts
+from sfda.refs import Metrics, Problem
 
 FILE = "card.safetensors"
 
@@ -33,3 +36,49 @@ def read_card(folder: Path) -> Card | None:
             return Card(facts, {name: opened.get_tensor(name) for name in list(opened.keys())})
     except (SafetensorError, KeyError, ValueError) as error:
         raise BadInput(f"{file} is damaged ({error}); make it anew with `sfda card`") from error
+
+
+class CardFacts(Config):
+    """The card's part that a person can read."""
+
+    classes: tuple[str, ...]
+    source_sha256: str  # of the model the statistics were taken from
+    manifest: str
+    manifest_sha256: str
+    split: str
+    count: int
+    metrics: Metrics
+    temperature: float  # divides the logits so that confidence fits accuracy
+
+
+@dataclass(frozen=True)
+class Card:
+    """Statistics of a source model on its own data; no image and no label of any one sample.
+
+    `tensors`: `class_prior` [C]; `feature_mean` [D], `feature_covariance` [D, D] and
+    `class_feature_mean` [C, D] of what goes into the head; `confidence_histogram` [20] over [0, 1];
+    `calibration` [3, 15], per bin the count, the sum of confidences and the hits; and for every
+    batch norm `norm.<name>.mean` and `norm.<name>.var`, its source statistics.
+    """
+
+    facts: CardFacts
+    tensors: dict[str, Tensor]
+
+
+def missing(card: Card | None, problem: Problem = "classification") -> list[str]:
+    """What a card lacks, by name; everything where there is none."""
+    wanted: tuple[str, ...] = (
+        "class_prior",
+        "feature_mean",
+        "feature_covariance",
+        "class_feature_mean",
+        "confidence_histogram",
+        "calibration",
+    )
+    if problem == "segmentation":
+        wanted += ("class_ratio",)
+    if problem == "pose":
+        return []
+    if problem == "detection":
+        wanted = ("class_prior", "boxes_per_image", "confidence_histogram")
+    return [name for name in wanted if card is None or name not in card.tensors]

@@ -14,14 +14,13 @@ from typing import Any
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 from prefect.settings import get_current_settings
-from pydantic_core import to_jsonable_python
 
 import sfda
 import tasks
 from sfda import plugins
 from sfda.errors import BadInput
 from sfda.inference.predictions import verify_predictions
-from sfda.manifests.digests import file_digest
+from sfda.manifests.digests import file_digest, key_of
 from sfda.refs import PredictionsRef
 from sfda.weights.bundle import bundle_digest
 
@@ -39,12 +38,6 @@ def code_digest() -> str:
     for file in plugins.foreign_files():
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def key_of(**parts: Any) -> str:
-    """A digest of named parts: pydantic models, plain values, collections of them."""
-    text = json.dumps(to_jsonable_python(parts), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sfda.errors import BadInput
-from tasks.prefect_runtime.home import home
+from sfda.state_folder import home
 
 READY = 120.0  # seconds a server may take to answer
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from sfda.adaptation.target_versions import Kept
 from sfda.annotation.waiting import Waiting, waiting
 from sfda.config import Config
+from sfda.state_folder import home
 from tasks import tracking
-from tasks.prefect_runtime.home import home
 from tasks.tracking.registry import Reigning
 from tasks.tracking.runs import RunSummary
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sfda.errors import BadInput, no_model
+from sfda.problems.registry import read_bundle
 from sfda.refs import ModelRef, ModelSpec
-from sfda.weights.bundle import bundle_digest, read_bundle, read_spec
+from sfda.weights.bundle import bundle_digest, read_spec
 
 
 def locate(uri: str) -> Path:

@@ -18,9 +18,9 @@ from mlflow.types import Schema, TensorSpec
 import sfda
 from sfda.config import Config
 from sfda.errors import BadInput
+from sfda.manifests.digests import key_of
 from sfda.refs import Version
-from tasks.prefect_runtime.cache import key_of
-from tasks.prefect_runtime.home import home
+from sfda.state_folder import home
 from tasks.tracking.store import client, is_transient, store_uri
 
 HISTORY = "sfda.champions"  # tag of a registered model: its champions so far, oldest first

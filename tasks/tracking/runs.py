@@ -18,8 +18,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from sfda.config import Config
+from sfda.manifests.digests import key_of
 from sfda.refs import ManifestRef
-from tasks.prefect_runtime.cache import key_of
 from tasks.tracking.store import client, experiment
 
 Point = tuple[str, float, int]  # name, value, step

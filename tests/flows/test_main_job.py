@@ -239,8 +239,7 @@ def tracking_sha(version: str) -> str:
 
 
 def test_the_adapted_model_carries_its_sources_card_on(story):
-    from sfda.problems.classification.card import missing
-    from sfda.weights.source_card import read_card
+    from sfda.weights.source_card import missing, read_card
     from tasks.tracking.models import locate
 
     card = read_card(locate(story.better["uri"]))

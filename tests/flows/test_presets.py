@@ -14,7 +14,7 @@ from conftest import Home, World, sfda
 from flows import presets
 from flows.adapt import adapt
 from flows.compare import compare
-from flows.form import flow_parameters
+from flows.presets import flow_parameters
 from flows.query_labels import rounds
 from flows.train_source import train_source
 from sfda import plugins

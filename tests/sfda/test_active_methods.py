@@ -20,6 +20,7 @@ from torch import nn
 from sfda import plugins
 from sfda.adaptation.loop import adapt
 from sfda.building_blocks.boxes import Boxes
+from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.building_blocks.losses import diversity, entropy
 from sfda.config import merged
 from sfda.errors import BadInput
@@ -31,7 +32,7 @@ from sfda.methods.lp_ft import ProbingThenTuning
 from sfda.methods.shot import Shot, ShotConfig
 from sfda.problems.classification.network import Classifier
 from sfda.problems.detection.network import views_for
-from sfda.problems.pose.network import VIEWS, PoseTargets
+from sfda.problems.pose.network import VIEWS
 from sfda.refs import InputSpec
 from sfda.types import Clock, EpochEnd, Labelled, StepEnd, TargetBatch
 

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from sfda.errors import BadInput
 from sfda.problems.classification.network import build_from_spec, make_spec
-from sfda.weights.bundle import bundle_digest, network_digest, read_bundle, read_spec, write_bundle
+from sfda.problems.registry import read_bundle
+from sfda.weights.bundle import bundle_digest, network_digest, read_spec, write_bundle
 
 SPEC = make_spec("sfda:tiny", ("a", "b", "c"), bottleneck_dim=8)
 

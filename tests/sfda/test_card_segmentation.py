@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from sfda.problems.classification.card import missing
 from sfda.problems.segmentation.card import Ratios, make_segmentation_card, some_pixels
 from sfda.problems.segmentation.network import SegOutput
 from sfda.types import UNSURE
+from sfda.weights.source_card import missing
 
 FACTS = {"source_sha256": "0", "manifest": "m", "manifest_sha256": "1", "split": "val"}
 

@@ -18,14 +18,10 @@ from torchvision import models
 
 from sfda.errors import BadInput
 from sfda.problems.classification.network import Bottleneck, Classifier, build, make_head
-from sfda.problems.classification.weights import (
-    from_shot,
-    load_backbone,
-    load_classifier,
-    load_exactly,
-)
+from sfda.problems.classification.weights import from_shot, load_backbone, load_classifier
 from sfda.refs import InputSpec
 from sfda.weights.checkpoints import read_weights
+from sfda.weights.load import load_exactly
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "shot_head.npz"
 TINY = "sfda:tiny"

@@ -13,8 +13,9 @@ from PIL import Image
 
 from sfda.authoring.from_folder import build_manifest
 from sfda.errors import BadInput
-from sfda.images.decode import decode, decode_key, write_images
+from sfda.images.decode import decode, write_images
 from sfda.images.preprocess import prepare
+from sfda.loading.opened import decode_key
 from sfda.manifests.rows import read_split
 from sfda.manifests.schema import open_manifest
 from sfda.refs import InputSpec

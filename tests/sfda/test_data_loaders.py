@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from sfda.adaptation.supervised import LabelledBatches
 from sfda.augment.photometric import ViewMaker
 from sfda.errors import BadInput
 from sfda.images.preprocess import centre_crop, standardise
 from sfda.images.store import Ragged, RaggedWriter
 from sfda.loading.batches import LabelledLoader, TargetLoader
+from sfda.loading.labelled_batches import LabelledBatches
 from sfda.loading.scan import labelled_scan, scan, scan_views
 from sfda.refs import InputSpec, Views
 from sfda.types import UNSURE, Batches

@@ -17,11 +17,12 @@ from sfda.building_blocks.boxes import Boxes, no_boxes
 from sfda.errors import BadInput
 from sfda.networks import mmcv_ops
 from sfda.networks import mmdet as det_mmdet
+from sfda.networks.detector import Detector
 from sfda.problems.detection import network as detection
-from sfda.problems.detection.network import Detector
 from sfda.problems.detection.weights import load_detector, load_detector_backbone
+from sfda.problems.registry import read_bundle
 from sfda.refs import InputSpec
-from sfda.weights.bundle import read_bundle, write_bundle
+from sfda.weights.bundle import write_bundle
 from sfda.weights.checkpoints import read_weights
 
 KITS = pytest.mark.parametrize("kit", [toydet, toymm], ids=["torchvision", "mmdet"])

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from sfda.authoring.from_folder import build_manifest
-from sfda.authoring.listing import image_files, list_images
+from sfda.authoring.listing import list_images
 from sfda.decision.drift import drift_between, stability_index
 from sfda.errors import BadInput
+from sfda.formats.image_files import image_files
 from sfda.manifests.growing import Change, difference, survey
 from sfda.manifests.rows import read_split
 from sfda.manifests.schema import open_manifest

@@ -14,9 +14,9 @@ from sfda import plugins
 from sfda.building_blocks.boxes import Boxes, mirrored, no_boxes, spared, sure_boxes, usable
 from sfda.config import merged
 from sfda.errors import BadInput
+from sfda.networks.detector import DetOutput
 from sfda.problems.detection import network as detection
 from sfda.problems.detection.distillation import distance, distillation, mine
-from sfda.problems.detection.network import DetOutput
 from sfda.problems.detection.teaching import BoxGuard, BoxTeaching, sorted_out
 from sfda.types import Clock, SeenViews
 

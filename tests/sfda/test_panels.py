@@ -9,15 +9,8 @@ import pytest
 from PIL import Image
 
 from sfda.decision.evaluation import Answered, segmentation_report
-from sfda.problems.segmentation.panel import (
-    COLOURS,
-    IGNORED,
-    Sample,
-    coloured,
-    palette,
-    panel,
-    small,
-)
+from sfda.problems.panel_frame import COLOURS, IGNORED, palette, small
+from sfda.problems.segmentation.panel import Sample, coloured, panel
 from sfda.report.pictures import side_by_side
 
 CLASSES = tuple(f"class {c}" for c in range(5))

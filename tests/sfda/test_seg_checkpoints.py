@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 
 from sfda.errors import BadInput
 from sfda.networks import segmenters as seg_networks
+from sfda.problems.registry import read_bundle
 from sfda.problems.segmentation import network as segmentation
 from sfda.problems.segmentation.weights import load_encoder, load_segmenter
 from sfda.refs import InputSpec
-from sfda.weights.bundle import read_bundle, write_bundle
+from sfda.weights.bundle import write_bundle
 from sfda.weights.checkpoints import read_weights
 
 UNET = "smp:unet/resnet18"

@@ -12,9 +12,9 @@ from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
 import sfda
 from sfda.inference.predictions import keep_predictions
-from sfda.manifests.digests import file_digest
+from sfda.manifests.digests import file_digest, key_of
 from sfda.refs import Adaptation, Candidate, SideBySide
-from tasks.prefect_runtime.cache import SameWork, code_digest, intact, key_of
+from tasks.prefect_runtime.cache import SameWork, code_digest, intact
 
 
 def stage(source, device):

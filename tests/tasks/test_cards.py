@@ -7,8 +7,8 @@ import torch
 
 from sfda.errors import BadInput
 from sfda.loading.scan import labelled_scan
-from sfda.problems.classification.card import Card, CardFacts, make_card, missing
-from sfda.weights.source_card import FILE, read_card, write_card
+from sfda.problems.classification.card import make_card
+from sfda.weights.source_card import FILE, Card, CardFacts, missing, read_card, write_card
 
 FACTS = {"source_sha256": "a" * 64, "manifest": "toy", "manifest_sha256": "b" * 64, "split": "val"}
 SOME_CLASSES_MORE = (*small.CLASSES, "ring")

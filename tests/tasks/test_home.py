@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from sfda import state_folder
 from sfda.building_blocks.device import choose, peak_memory_mb, place
 from sfda.errors import BadInput
 from tasks.prefect_runtime import home as place_of_state
@@ -16,7 +17,7 @@ from tasks.prefect_runtime import home as place_of_state
 
 def test_home_is_made_where_the_variable_says(tmp_path, monkeypatch):
     monkeypatch.setenv("SFDA_HOME", str(tmp_path / "deep" / "home"))
-    assert place_of_state.home() == tmp_path / "deep" / "home"
+    assert state_folder.home() == tmp_path / "deep" / "home"
     assert (tmp_path / "deep" / "home").is_dir()
     assert not list((tmp_path / "deep" / "home").iterdir())  # the probe leaves nothing
 
@@ -24,7 +25,7 @@ def test_home_is_made_where_the_variable_says(tmp_path, monkeypatch):
 def test_home_is_in_the_working_folder_unless_said(tmp_path, monkeypatch):
     monkeypatch.delenv("SFDA_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert place_of_state.home() == tmp_path / ".sfda"
+    assert state_folder.home() == tmp_path / ".sfda"
 
 
 @pytest.mark.parametrize("below", ["file/home", "file"])
@@ -32,13 +33,13 @@ def test_a_home_below_a_file_cannot_be_written_to(tmp_path, monkeypatch, below):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("SFDA_HOME", str(tmp_path / below))
     with pytest.raises(BadInput, match=f"cannot write to SFDA_HOME .*{below}.*set SFDA_HOME to a"):
-        place_of_state.home()
+        state_folder.home()
 
 
 def test_a_home_on_a_read_only_place_cannot_be_written_to(monkeypatch):
     monkeypatch.setenv("SFDA_HOME", "/proc/self")
     with pytest.raises(BadInput, match="cannot write to SFDA_HOME /proc/self"):
-        place_of_state.home()
+        state_folder.home()
 
 
 def test_what_the_user_has_set_stays(tmp_path, monkeypatch):
@@ -59,20 +60,20 @@ def test_what_the_user_has_set_stays(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
 def test_a_full_or_closed_disk_is_bad_input_that_says_what_to_do(number):
     said = f"cannot write the state: {os.strerror(number)}; free some space"
-    with pytest.raises(BadInput, match=said), place_of_state.disk_errors("the state"):
+    with pytest.raises(BadInput, match=said), state_folder.disk_errors("the state"):
         raise OSError(number, os.strerror(number))
 
 
 def test_a_really_full_disk_is_told_so():
     with (
         pytest.raises(BadInput, match="cannot write it: No space left on device"),
-        place_of_state.disk_errors("it"),
+        state_folder.disk_errors("it"),
     ):
         Path("/dev/full").write_text("x")
 
 
 def test_other_errors_are_not_dressed_up():
-    with pytest.raises(ConnectionResetError), place_of_state.disk_errors("it"):
+    with pytest.raises(ConnectionResetError), state_folder.disk_errors("it"):
         raise ConnectionResetError(errno.ECONNRESET, "gone")
 
 

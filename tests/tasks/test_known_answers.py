@@ -17,10 +17,10 @@ import yaml
 from asking import exported, request_for
 from PIL import Image
 
+from sfda.adaptation.target import as_manifest
 from sfda.annotation import carry_over as known_answers
 from sfda.annotation.take import take_answers
 from sfda.authoring.from_folder import build_manifest
-from sfda.loading.opened import as_manifest
 from sfda.manifests.rows import read_split
 from sfda.manifests.schema import open_manifest
 from sfda.manifests.verify import check

@@ -9,6 +9,7 @@ import small_seg
 import yaml
 from PIL import Image
 
+from sfda.adaptation import target as adaptation_target
 from sfda.errors import BadInput
 from sfda.loading import opened as manifests
 from sfda.loading.opened import class_map, class_shift
@@ -187,18 +188,18 @@ def test_a_job_keeps_the_manifest_that_it_began_with(home, tmp_path):
     folder.mkdir()
     for n in range(3):
         Image.new("RGB", (8, 8), (n, 0, 0)).save(folder / f"{n}.png")
-    first = manifests.as_manifest(str(folder), lambda: "classification")
+    first = adaptation_target.as_manifest(str(folder), lambda: "classification")
     ref = manifests.refer(first)
-    assert manifests.as_manifest(str(folder), lambda: "classification") == first
-    other = manifests.as_manifest(str(folder), lambda: "detection")
+    assert adaptation_target.as_manifest(str(folder), lambda: "classification") == first
+    other = adaptation_target.as_manifest(str(folder), lambda: "detection")
     Image.new("RGB", (8, 8)).save(folder / "3.png")
-    more = manifests.as_manifest(str(folder), lambda: "classification")
+    more = adaptation_target.as_manifest(str(folder), lambda: "classification")
     assert len({first, other, more}) == 3
     assert manifests.open_ref(ref).problem == "classification"
     assert [open_manifest(path).splits["adapt"].count for path in (first, other, more)] == [3, 3, 4]
     rows = manifests.open_ref(ref).rows_path(open_manifest(first).splits["adapt"])
     rows.write_text("file\n")  # what was spoilt is made anew
     (folder / "3.png").unlink()
-    assert manifests.as_manifest(str(folder), lambda: "classification") == first
+    assert adaptation_target.as_manifest(str(folder), lambda: "classification") == first
     assert rows.read_text() != "file\n"
     assert not list((home / "manifests").glob(".making*"))

@@ -10,10 +10,10 @@ from xml.sax.saxutils import quoteattr
 from sfda.annotation.picture_names import AskedNames
 from sfda.annotation.request import Guess, Request, WantedRow
 from sfda.building_blocks.boxes import BoxLabels
+from sfda.errors import listed
 from sfda.formats.annotations import Given
 from sfda.formats.keypoints import Person
 from sfda.formats.masks import Mask
-from sfda.manifests.labels import listed
 
 Answer = str | Mask | BoxLabels | Person
 Results = list[dict[str, Any]]

@@ -18,9 +18,9 @@ from sfda.annotation.problems._base import (
     refuse_foreign,
 )
 from sfda.annotation.request import Guess, Request, WantedRow
+from sfda.errors import listed
 from sfda.formats.annotations import Dot, Given
 from sfda.formats.keypoints import Person
-from sfda.manifests.labels import listed
 
 PERSON = "person"
 

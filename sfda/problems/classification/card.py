@@ -3,45 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sfda.config import Config
 from sfda.problems.classification.metrics import BINS, ClassificationMetric
-from sfda.refs import Metrics, Problem
+from sfda.weights.source_card import Card, CardFacts
 
 CONFIDENCE_BINS = 20
-
-
-class CardFacts(Config):
-    """The card's part that a person can read."""
-
-    classes: tuple[str, ...]
-    source_sha256: str  # of the model the statistics were taken from
-    manifest: str
-    manifest_sha256: str
-    split: str
-    count: int
-    metrics: Metrics
-    temperature: float  # divides the logits so that confidence fits accuracy
-
-
-@dataclass(frozen=True)
-class Card:
-    """Statistics of a source model on its own data; no image and no label of any one sample.
-
-    `tensors`: `class_prior` [C]; `feature_mean` [D], `feature_covariance` [D, D] and
-    `class_feature_mean` [C, D] of what goes into the head; `confidence_histogram` [20] over [0, 1];
-    `calibration` [3, 15], per bin the count, the sum of confidences and the hits; and for every
-    batch norm `norm.<name>.mean` and `norm.<name>.var`, its source statistics.
-    """
-
-    facts: CardFacts
-    tensors: dict[str, Tensor]
 
 
 def make_card(
@@ -129,25 +100,6 @@ def norm_statistics(network: nn.Module) -> dict[str, Tensor]:
             found[f"norm.{name}.mean"] = layer.running_mean.detach().float().cpu().clone()
             found[f"norm.{name}.var"] = layer.running_var.detach().float().cpu().clone()
     return found
-
-
-def missing(card: Card | None, problem: Problem = "classification") -> list[str]:
-    """What a card lacks, by name; everything where there is none."""
-    wanted: tuple[str, ...] = (
-        "class_prior",
-        "feature_mean",
-        "feature_covariance",
-        "class_feature_mean",
-        "confidence_histogram",
-        "calibration",
-    )
-    if problem == "segmentation":
-        wanted += ("class_ratio",)
-    if problem == "pose":
-        return []
-    if problem == "detection":
-        wanted = ("class_prior", "boxes_per_image", "confidence_histogram")
-    return [name for name in wanted if card is None or name not in card.tensors]
 
 
 assert BINS == 15, "the shape of `calibration` is part of the card's format"

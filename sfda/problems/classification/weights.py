@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfda.errors import BadInput
 from sfda.networks import classifiers as networks
@@ -20,12 +17,10 @@ from sfda.problems.classification.network import (
     make_spec,
 )
 from sfda.refs import InputSpec, ModelSpec, Views
-
-Weights = Mapping[str, Tensor]
+from sfda.weights.load import Weights, load_exactly, try_input
 
 OURS = ("backbone.", "bottleneck.", "head.")
 SHOT = ("F.", "B.", "C.")  # backbone, bottleneck and classifier: one file each
-SHOWN = 20  # names of one kind of fault that a message lists
 
 
 def load_classifier(
@@ -72,44 +67,6 @@ def load_backbone(classifier: Classifier, weights: Weights) -> None:
     load_exactly(classifier.backbone, named)
 
 
-def load_exactly(network: nn.Module, weights: Weights, *, head: str = "head") -> None:
-    """Fill the network, or raise BadInput that names what is missing, unexpected or misshapen.
-
-    `head` is the path of the last layer, whose count of classes gets a sentence of its own.
-    """
-    expected = network.state_dict()
-    wrong = {k for k, v in weights.items() if k in expected and v.shape != expected[k].shape}
-    counts = _class_counts({k: weights[k] for k in wrong if k.startswith(f"{head}.")}, expected)
-    state = OrderedDict((k, v) for k, v in weights.items() if k not in wrong)
-    # torchvision's MNASNet refuses weights of an unstated layout; the second is the present one
-    state._metadata = {"": {"version": 2}, "backbone": {"version": 2}}  # type: ignore[attr-defined]
-    faults = [
-        f"the checkpoint's head has {given} outputs but {wanted} classes were named"
-        for given, wanted in sorted(counts)
-    ]
-    try:
-        # smp's encoders have a method of their own, which does not tell what is missing
-        result = nn.Module.load_state_dict(network, state, strict=False)
-    except RuntimeError as error:  # misshapen under an old name that the library still knows
-        raise BadInput(f"the weights do not fit: {error}") from error
-    faults += _listed("missing", set(result.missing_keys) - wrong)
-    faults += _listed("unexpected", result.unexpected_keys)
-    shapes = {
-        f"{k} is {tuple(weights[k].shape)} where the network has {tuple(expected[k].shape)}"
-        for k in wrong
-        if not (counts and k.startswith(f"{head}."))
-    }
-    faults += _listed("of another shape", shapes)
-    kinds = {
-        f"{k} is of {str(v.dtype).removeprefix('torch.')}"
-        for k, v in weights.items()
-        if k in expected and expected[k].is_floating_point() and not v.is_floating_point()
-    }
-    faults += _listed("no floating-point numbers", kinds)
-    if faults:
-        raise BadInput("the weights do not fit: " + "; ".join(faults))
-
-
 def from_shot(weights: Weights) -> dict[str, Tensor]:
     """SHOT's three parts under our names, from both of torch's ways to store a weight norm."""
     out = {_renamed(key): value for key, value in weights.items()}
@@ -134,23 +91,6 @@ def _renamed(key: str) -> str:
     name = rest.removeprefix("fc.")
     name = re.sub(r"^weight_g$", "parametrizations.weight.original0", name)
     return "head." + re.sub(r"^weight_v$", "parametrizations.weight.original1", name)
-
-
-def try_input(network: nn.Module, spec: ModelSpec) -> None:
-    """Run one black image of the stated size, so that a wrong size or depth shows at import."""
-    image = torch.zeros(1, spec.input.depth, *spec.input.size)
-    try:
-        with torch.no_grad():
-            found: Any = network(image)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        size = "x".join(str(side) for side in spec.input.size)
-        message = f"{spec.arch} cannot take {spec.input.channels} images of {size}: {error}"
-        raise BadInput(message) from error
-    if not network.training and not found.logits.isfinite().all():
-        raise BadInput(
-            f"with these weights {spec.arch} answers NaN or infinity to a black image: they are "
-            "damaged (a negative variance of batch norm does this), or of another network"
-        )
 
 
 def _filled(spec: ModelSpec, weights: Weights) -> Classifier:
@@ -182,20 +122,3 @@ def _all_begin(weights: Weights, prefixes: tuple[str, ...]) -> bool:
     return all(k.startswith(prefixes) for k in weights) and any(
         k.startswith(prefixes[0]) for k in weights
     )
-
-
-def _class_counts(wrong: Weights, expected: Weights) -> set[tuple[int, int]]:
-    """(given, wanted) outputs of a head that differs in nothing but their number."""
-    pairs = [(value, expected[key]) for key, value in wrong.items()]
-    if any(not a.ndim or not b.ndim or a.shape[1:] != b.shape[1:] for a, b in pairs):
-        return set()
-    return {(len(a), len(b)) for a, b in pairs}
-
-
-def _listed(kind: str, names: Iterable[str]) -> list[str]:
-    """One fault that lists the first names of its kind, or none."""
-    found = sorted(names)
-    if not found:
-        return []
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return [f"{len(found)} {kind}: {', '.join(found[:SHOWN])}{more}"]

@@ -9,13 +9,9 @@ import torch
 from torch import nn
 
 from sfda.building_blocks.boxes import Boxes
-from sfda.problems.classification.card import (
-    CONFIDENCE_BINS,
-    Card,
-    CardFacts,
-    norm_statistics,
-)
+from sfda.problems.classification.card import CONFIDENCE_BINS, norm_statistics
 from sfda.refs import Metrics
+from sfda.weights.source_card import Card, CardFacts
 
 
 def make_detection_card(

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from sfda.problems.detection.metrics import BoxesOf, matched, overlaps
-from sfda.problems.segmentation.panel import COLOURS, LEGEND, ending, shortened, small
-from sfda.report.pictures import png
+from sfda.problems.panel_frame import COLOURS, LEGEND, ending, png, shortened, small
 
 SURE = 0.5  # boxes scored lower are not drawn
 

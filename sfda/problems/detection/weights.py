@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sfda.errors import BadInput
-from sfda.problems.classification.weights import Weights, load_exactly, try_input
-from sfda.problems.detection.network import Detector, build_from_spec, make_spec
+from sfda.networks.detector import Detector
+from sfda.problems.detection.network import build_from_spec, make_spec
 from sfda.refs import InputSpec, ModelSpec, Views
+from sfda.weights.load import Weights, load_exactly, try_input
 
 HEADS = ("roi_heads.box_predictor.cls_score.weight", "roi_head.bbox_head.fc_cls.weight")
 WRAPPED = re.compile(r"^(?:(?:model|net|network|module|student|teacher)\.)+(?=backbone\.)")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models._utils import IntermediateLayerGetter
 
-from sfda.building_blocks.heatmaps import decode, targets
+from sfda.building_blocks.heatmaps import PoseTargets, decode, targets
 from sfda.errors import BadInput
 from sfda.problems.pose.loss import joints_mse
 from sfda.problems.pose.prior import PosePrior, tree
@@ -38,13 +38,6 @@ class PoseOutput(NamedTuple):
     def logits(self) -> Float[Tensor, "B K H W"]:
         """The heatmaps, by the name that every output has."""
         return self.heatmaps
-
-
-class PoseTargets(NamedTuple):
-    """Joints (x, y) in pixels of the network's frame, and how visible each is, in [0, 1]."""
-
-    joints: Float[Tensor, "B K 2"]
-    visible: Float[Tensor, "B K"]
 
 
 class PoseNet(nn.Module):

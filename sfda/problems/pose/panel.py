@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sfda.problems.segmentation.panel import COLOURS, ending, small
-from sfda.report.pictures import png
+from sfda.problems.panel_frame import COLOURS, ending, png, small
 
 Edges = Sequence[tuple[int, int]]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sfda.errors import BadInput
-from sfda.problems.classification.weights import Weights, load_exactly, try_input
 from sfda.problems.pose.network import PoseNet, build_from_spec, make_spec
 from sfda.refs import InputSpec, ModelSpec, Skeleton, Views
+from sfda.weights.load import Weights, load_exactly, try_input
 
 CLASSIFIERS = ("fc.", "classifier.", "head.", "last_linear.", "avgpool.")
 WRAPPED = re.compile(

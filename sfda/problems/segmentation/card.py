@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sfda.problems.classification.card import Card, make_card
+from sfda.problems.classification.card import make_card
 from sfda.problems.segmentation.network import SegOutput
 from sfda.refs import Metrics
 from sfda.types import UNSURE
+from sfda.weights.source_card import Card
 
 PIXELS = 256  # of one image that statistics are taken from
 

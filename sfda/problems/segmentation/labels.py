@@ -11,12 +11,11 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.masks import Mask
 from sfda.images.decode import sweep
 from sfda.images.preprocess import refuse_cut
 from sfda.images.store import Pictures, Ragged, RaggedWriter
-from sfda.manifests.labels import listed
 from sfda.refs import InputSpec
 
 

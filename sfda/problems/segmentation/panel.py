@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
@@ -14,18 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sfda.report.pictures import png
-
-LARGEST = 480  # pixels of a side that are drawn
-# Of Sasha Trubetskoy's list of distinct colours; before them one for what is mostly background
-COLOURS = (
-    "#4a4a4a", "#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#46f0f0",
-    "#f032e6", "#bcf60c", "#fabebe", "#008080", "#e6beff", "#9a6324", "#fffac8", "#800000",
-    "#aaffc3", "#808000", "#ffd8b1", "#000075",
-)  # fmt: skip
-IGNORED = (200, 200, 200)
-LEGEND = 24  # classes that are named
-NAME = 28  # letters of a class's name
+from sfda.problems.panel_frame import LEGEND, ending, palette, png, shortened, small
 
 Mask = UInt8[np.ndarray, "H W"]
 
@@ -96,39 +83,6 @@ def coloured(mask: Mask) -> UInt8[np.ndarray, "H W 3"]:
     return found
 
 
-@cache
-def palette() -> UInt8[np.ndarray, "256 3"]:
-    """The colour of every class, and at 255 of what does not count.
-
-    After the first 20 each is the colour, of a grid, that differs most from all before (in Lab).
-    """
-    steps = np.linspace(0, 255, 7).round()
-    grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
-    first = [[int(hexed[i : i + 2], 16) for i in (1, 3, 5)] for hexed in COLOURS]
-    every = np.concatenate([np.array([*first, IGNORED]), grid])
-    lab = cv2.cvtColor((every[None] / 255).astype(np.float32), cv2.COLOR_RGB2Lab)[0]
-    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
-    taken = list(range(len(first) + 1))
-    nearest = apart[taken].min(0)
-    while len(taken) < 256:
-        taken.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, apart[taken[-1]])
-    taken.append(taken.pop(len(first)))  # what does not count comes last
-    found: UInt8[np.ndarray, "256 3"] = every[taken].astype(np.uint8)
-    return found
-
-
-def small(image: np.ndarray) -> np.ndarray:
-    """An image or a mask of at most 480 pixels a side; masks keep their values."""
-    height, width = image.shape[:2]
-    ratio = LARGEST / max(height, width)
-    if ratio >= 1:
-        return image
-    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    how = cv2.INTER_NEAREST if image.ndim == 2 else cv2.INTER_AREA
-    return cv2.resize(image, size, interpolation=how)
-
-
 def _hexed(colour: UInt8[np.ndarray, " 3"]) -> str:
     return "#" + bytes(colour).hex()
 
@@ -139,13 +93,3 @@ def _shown(samples: Sequence[Sample], classes: int) -> list[int]:
     for mask in masks:
         seen |= np.bincount(mask.ravel(), minlength=256) > 0
     return [int(c) for c in np.flatnonzero(seen[:classes])]
-
-
-def ending(name: str, most: int = 34) -> str:
-    """The end of a long name: of paths it tells more than the beginning."""
-    return name if len(name) <= most else "…" + name[-most + 1 :]
-
-
-def shortened(name: str, most: int = NAME) -> str:
-    """The beginning of a long name."""
-    return name if len(name) <= most else name[: most - 1] + "…"

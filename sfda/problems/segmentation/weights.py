@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from sfda.networks import segmenters as seg_networks
-from sfda.problems.classification.weights import Weights, load_exactly, try_input
 from sfda.problems.segmentation.network import (
     Segmenter,
     build_from_spec,
@@ -16,6 +15,7 @@ from sfda.problems.segmentation.network import (
     make_spec,
 )
 from sfda.refs import InputSpec, ModelSpec, Views
+from sfda.weights.load import Weights, load_exactly, try_input
 
 OURS = ("backbone.", "decoder.", "head.")
 AUXILIARY = ("aux_classifier.", "classification_head.")  # they serve training alone

@@ -32,7 +32,7 @@ if "sfda.sandbox.process" in sys.orig_argv:
         found = load(name, *given, **more)
         if name == "sfda.adaptation.worker":
             builtins.__import__ = load
-            from sfda.data import loaders
+            from sfda.loading import batches as loaders
 
             make = loaders._Batches.__getitem__
 

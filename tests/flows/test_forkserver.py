@@ -13,13 +13,13 @@ import small
 from conftest import World, sfda
 from test_kill_and_resume import Jobs, migrated_database
 
-from sfda.sandbox import forkserver as nursery
+from sfda.sandbox import forkserver
 from sfda.sandbox.landlock import abi
 from tasks import tracking
 
 SCRIPT = """
 import json, os, signal, sys, time
-from tasks import nursery
+from sfda.sandbox import forkserver
 
 def main(order, words):
     with os.fdopen(order) as file:
@@ -35,8 +35,8 @@ def main(order, words):
     }
     os.write(words, json.dumps(found).encode())
 
-nursery.prepare(main)
-made = nursery.found()
+forkserver.prepare(main, "sfda.adaptation.worker")
+made = forkserver.current()
 secret = open("/dev/null")  # opened later: no child has it
 
 def ask(what):
@@ -92,14 +92,16 @@ def test_each_order_is_a_new_process_with_torch_and_nothing_else() -> None:
 
 
 def test_it_is_not_made_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    nursery.prepare(lambda *_: None)  # torch is here already
-    assert nursery.found() is None
-    assert "Nursery" in run(
-        "from tasks import nursery; nursery.prepare(print); print(nursery.found())"
+    forkserver.prepare(lambda *_: None, "sfda.adaptation.worker")  # torch is here already
+    assert forkserver.current() is None
+    assert "Forkserver" in run(
+        "from sfda.sandbox import forkserver; forkserver.prepare(print, 'sfda.adaptation.worker'); print(forkserver.current())"
     )
-    early = "from tasks import nursery; import threading, time\n"
+    early = "from sfda.sandbox import forkserver; import threading, time\n"
     early += "threading.Thread(target=time.sleep, args=(3,), daemon=True).start()\n"
-    assert "None" in run(early + "nursery.prepare(print); print(nursery.found())")
+    assert "None" in run(
+        early + "forkserver.prepare(print, 'sfda.adaptation.worker'); print(forkserver.current())"
+    )
 
 
 SPY = """
@@ -118,9 +120,9 @@ def test_a_command_adapts_in_such_a_process(
     words = ["adapt", "--source", world.bundle, "--target", world.target, "--method", "shot",
              "--name", "toy", "--epochs", 2, "--json"]  # fmt: skip
     words += [w for k, v in small.FAST.items() for w in ("--set", f"schedule.{k}={v}")]
-    with world.home("nursery-here").entered():
+    with world.home("forkserver-here").entered():
         expected = sfda(*words).json
-    home = world.home("nursery")
+    home = world.home("forkserver")
     migrated_database(home)
     (tmp_path / "sitecustomize.py").write_text(SPY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -1,0 +1,151 @@
+"""A new manifest and its row file on disk, never half-written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sfda.authoring.listing import Listing
+from sfda.errors import BadInput
+from sfda.manifests.digests import bytes_digest, file_digest
+from sfda.manifests.schema import Manifest, is_ours, validated
+from sfda.manifests.write import put
+from sfda.refs import Problem
+
+ALIASES = {"adapt": "train", "test": "val"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns of a row file, all of one length; '' where a cell is empty."""
+
+    keys: tuple[str, ...]  # paths or indices
+    classes: tuple[str, ...]
+    splits: tuple[str, ...]
+    masks: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    spacings: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every row has a class or a mask."""
+        return all(self.classes) or (bool(self.masks) and all(self.masks))
+
+
+def write_manifest(
+    rows: Rows,
+    listing: Listing,
+    problem: Problem,
+    classes: tuple[str, ...] | int | None,
+    out: Path,
+    official: Manifest | None,
+    data_root: Path | None,
+    more: dict[str, Any] | None = None,
+) -> Path:
+    """Write `out`, with further keys `more`, and the row file beside it.
+
+    Raises BadInput if the place cannot be written to, or if keys do not go together.
+    """
+    if out.suffix not in (".yaml", ".yml"):
+        raise BadInput(f"a manifest is a .yaml file, {out} is not named like one")
+    table = _table(rows, listing, numbered=isinstance(classes, int))
+    row_file = out.with_suffix(".rows.csv")
+    splits = _splits(rows, row_file.name, bytes_digest(table))
+    files = {row_file: table}
+    return put_manifest(files, splits, listing, problem, classes, out, official, data_root, more)
+
+
+def put_manifest(
+    files: dict[Path, bytes],
+    splits: dict[str, dict[str, Any]],
+    listing: Listing,
+    problem: Problem,
+    classes: tuple[str, ...] | int | None,
+    out: Path,
+    official: Manifest | None,
+    data_root: Path | None,
+    more: dict[str, Any] | None = None,
+) -> Path:
+    """Write row files and the manifest that names them. Raises BadInput as `write_manifest`."""
+    document: dict[str, Any] = {
+        "name": official.name if official else listing.path.resolve().stem,
+        "problem": problem,
+        "version": 1,
+        "origin": official.origin if official else f"{listing.path.name}, as the user has it",
+    }
+    if official and official.licence:
+        document["licence"] = official.licence
+    document["root"] = _root(listing.root, out, data_root)
+    if classes is not None:
+        document["classes"] = classes if isinstance(classes, int) else list(classes)
+    document |= more or {}
+    if listing.path.is_file() and not listing.in_list:
+        document["archive"] = {"file": listing.path.name, "sha256": file_digest(listing.path)}
+    if listing.image:
+        document["arrays"] = {"image": listing.image}
+        if listing.mask:
+            document["arrays"]["mask"] = listing.mask
+        if listing.group:
+            document["arrays"]["group"] = listing.group
+    document["splits"] = splits
+    validated(document, out)
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        put({**files, out: text.encode()})
+    except OSError as error:
+        raise BadInput(f"cannot write {out}: {error}") from None
+    return out
+
+
+def _table(rows: Rows, listing: Listing, *, numbered: bool) -> bytes:
+    columns: dict[str, Sequence[str]] = {listing.column: rows.keys}
+    if any(rows.classes):
+        columns["label" if numbered else "class"] = rows.classes
+    if any(rows.masks) and not listing.image:
+        columns["mask"] = rows.masks
+    if any(rows.groups):
+        columns["group"] = rows.groups
+    if any(rows.spacings):
+        columns["spacing"] = rows.spacings
+    if any(rows.splits):
+        columns["split"] = rows.splits
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue().encode()
+
+
+def _splits(rows: Rows, row_file: str, sha256: str) -> dict[str, dict[str, Any]]:
+    entry = {"rows": row_file, "sha256": sha256}
+    if not any(rows.splits):
+        return {"adapt": entry | {"count": len(rows.keys)}}
+    splits: dict[str, dict[str, Any]] = {}
+    for name, alias in ALIASES.items():
+        count = sum(split == name for split in rows.splits)
+        for split in (name, alias) if rows.labelled else (name,):
+            if count:
+                splits[split] = entry | {"where": name, "count": count}
+    return splits
+
+
+def _root(root: Path, out: Path, data_root: Path | None) -> str:
+    """Below the data folder if one is named and holds it, else relative to the manifest."""
+    root = root.resolve()
+    named = data_root or (Path(os.environ["SFDA_DATA"]) if os.environ.get("SFDA_DATA") else None)
+    if named and root.is_relative_to(named.resolve()) and root != named.resolve():
+        below = root.relative_to(named.resolve()).as_posix()
+        if not below.startswith("."):
+            return below
+    if is_ours(out):  # kept on this machine for this folder: the folder may not move with it
+        return root.as_posix()
+    relative = Path(os.path.relpath(root, out.resolve().parent)).as_posix()
+    return relative if relative.startswith(".") else f"./{relative}"

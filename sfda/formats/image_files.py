@@ -1,0 +1,80 @@
+"""Which files of a folder, a list or an archive hold images, by their names alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+from sfda.errors import BadInput
+from sfda.formats.volumes import VOLUMES
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def image_files(path: Path) -> dict[str, Path]:
+    """The files that the images in `path` lie in, by name: those below a folder or in a list, or
+    the one zip or npz. Nothing is opened.
+
+    Raises BadInput as `list_images`, but an empty folder is no fault.
+    """
+    if path.is_dir():
+        return {key: path / key for key in sorted(_folder(path, SUFFIXES + VOLUMES))}
+    if path.suffix.lower() == ".txt" and path.is_file():
+        return {key: path.parent / key for key in sorted(_list(path, SUFFIXES + VOLUMES))}
+    if path.is_file() and path.suffix.lower() in (".zip", ".npz"):
+        return {path.name: path}
+    raise BadInput(f"{path} is no folder, zip, npz, or .txt list of images; or it is missing")
+
+
+def _is_pipe(path: Path) -> bool:
+    """Whether reading it could wait for ever; a link to nothing is told of as a missing image."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _folder(root: Path, suffixes: tuple[str, ...]) -> list[str]:
+    keys: list[str] = []
+    visited: set[Path] = set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        here = Path(folder)
+        if here.resolve() in visited:  # a link back up
+            below.clear()
+            continue
+        visited.add(here.resolve())
+        below[:] = [name for name in below if not name.startswith(".")]
+        inside = PurePosixPath(here.relative_to(root).as_posix())
+        keys += [
+            str(inside / name)
+            for name in files
+            if _is_image(name, suffixes) and not _is_pipe(here / name)
+        ]
+    return keys
+
+
+def _list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """One path a line, relative to the list's folder. Raises BadInput naming all that is amiss."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is no text with one image a line: {error}") from None
+    keys = [line.replace("\\", "/").removeprefix("./") for line in lines if line]
+    odd = [k for k in keys if PurePosixPath(k).is_absolute() or ".." in PurePosixPath(k).parts]
+    other = [key for key in keys if not key.lower().endswith(suffixes)]
+    absent = [
+        key for key in keys if key not in {*odd, *other} and not (path.parent / key).is_file()
+    ]
+    kinds = {"outside of its folder": odd, "no images": other, "missing": absent}
+    faults = [f"{kind}: {', '.join(names[:5])}" for kind, names in kinds.items() if names]
+    if len(set(keys)) < len(keys):
+        faults.append("some images are named twice")
+    if faults:
+        raise BadInput(f"{path} names files that cannot be taken; " + "; ".join(faults))
+    return keys
+
+
+def _is_image(path: str, suffixes: tuple[str, ...]) -> bool:
+    parts = PurePosixPath(path).parts
+    return path.lower().endswith(suffixes) and not any(part.startswith(".") for part in parts)
