@@ -12,31 +12,21 @@ from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
-from flows.adapt import adapt
-from flows.form import (
-    AdaptResult,
-    Duration,
-    Epochs,
-    MethodName,
-    QueryName,
-    Seed,
-    ValidatorName,
-    name_of,
-    seconds_of,
-    short,
-)
+from flows.adapt import AdaptResult, adapt
+from flows.addresses import registered_name, short_address
+from flows.form import Duration, Epochs, MethodName, QueryName, Seed, ValidatorName, seconds_of
 from flows.query_labels import ask_people
-from sfda.annotation import carry_over as known_answers
-from sfda.annotation.request import FILE, read_request
-from sfda.annotation.take import take_answers
+from sfda.adaptation import target as adaptation_target
+from sfda.annotation import carry_over
+from sfda.annotation.request import REQUEST_FILE, read_request
+from sfda.annotation.take import take_annotations
 from sfda.annotation.waiting import forget
 from sfda.building_blocks.device import DeviceName, resolve
 from sfda.errors import BadInput
 from sfda.loading import opened as manifests
-from sfda.state_folder import data_folder
+from sfda.state_folder import data_folder, home
 from tasks.prefect_runtime.attempts import refuse_endless
-from tasks.prefect_runtime.home import home
-from tasks.tracking.models import refer
+from tasks.tracking.models import model_ref
 
 WEEK = "7d"
 MANIFESTS = (".yaml", ".yml")
@@ -53,8 +43,8 @@ class Labels(RunInput):
 
 
 def _title() -> str:
-    given = flow_run.parameters
-    return f"ask about {short(given['target'])} by {given['by']}"
+    parameters = flow_run.parameters
+    return f"ask about {short_address(parameters['target'])} by {parameters['by']}"
 
 
 @flow(name="ask-and-adapt", flow_run_name=_title, persist_result=True)
@@ -88,50 +78,58 @@ def ask_and_adapt(
             "only a deployed run can wait for people; here call `sfda query`, `sfda answer` and "
             "`sfda adapt`, or start this one from `sfda serve`"
         )
-    target = manifests.as_manifest(target, lambda: refer(model).problem)
+    target = adaptation_target.as_manifest(target, lambda: model_ref(model).problem)
     folder = home() / "requests" / str(flow_run.id)
-    if not (folder / FILE).is_file():
-        ask_people(
-            refer(model), target, by, budget, folder, split, query_settings or {}, seed,
-            resolve(device), waits=str(flow_run.id),
-        )  # fmt: skip
-    answered = _answered(folder, target, seconds_of(patience) or 0.0)
+    if not (folder / REQUEST_FILE).is_file():
+        ref, own, where = model_ref(model), query_settings or {}, resolve(device)
+        run = str(flow_run.id)
+        ask_people(ref, target, by, budget, folder, split, own, seed, where, waits=run)
+    annotated = _annotated(folder, target, seconds_of(patience) or 0.0)
     return adapt(
-        model, answered, method=method, settings=settings, select_by=select_by, epochs=epochs,
-        seed=seed, name=name or name_of(model), split=split, promote=promote, device=device,
+        model,
+        annotated,
+        method=method,
+        settings=settings,
+        select_by=select_by,
+        epochs=epochs,
+        seed=seed,
+        name=name or registered_name(model),
+        split=split,
+        promote=promote,
+        device=device,
         budget=time_budget,
-    )  # fmt: skip
+    )
 
 
-def _answered(folder: Path, target: str, patience: float) -> str:
+def _annotated(folder: Path, target: str, patience: float) -> str:
     """The manifest with the answers; suspends until there is one, as often as it takes.
 
-    The flow's body runs anew after each suspension, and gets at once what was given before.
+    The flow's body runs anew after each suspension, and gets at once what was answered before.
     """
-    kept, said, turn = folder / "answered.yaml", "", 0
-    while not kept.is_file():
+    out, refusal, turn = folder / "answered.yaml", "", 0
+    while not out.is_file():
         turn += 1
         request = read_request(folder)
-        text = f"{len(request.wanted)} labels are wanted: {folder}"
-        given = suspend_flow_run(
+        text = f"{len(request.requested)} labels are wanted: {folder}"
+        labels = suspend_flow_run(
             wait_for_input=Labels.with_initial_data(
-                description=f"{said}\n\n{text}" if said else text
+                description=f"{refusal}\n\n{text}" if refusal else text
             ),
             timeout=int(patience),
             key=f"labels-{turn}",
         )
         try:
-            path = Path(given.answers)
+            path = Path(labels.answers)
             if path.suffix.lower() in MANIFESTS:
-                manifests.refer(str(path))  # says what is wrong with it
+                manifests.manifest_ref(str(path))  # says what is wrong with it
                 forget(folder)
                 return str(path)
-            take_answers(
-                folder, path, Path(target), out=kept, data_root=data_folder(), empty=given.empty
+            take_annotations(
+                folder, path, Path(target), out=out, data_root=data_folder(), empty=labels.empty
             )
-            known_answers.note(kept)
+            carry_over.note_annotations(out)
         except BadInput as error:
-            said = f"Not taken: {error}"
-            create_markdown_artifact(f"### Answers\n\n{said}\n\n{text}", key="labels-wanted")
+            refusal = f"Not taken: {error}"
+            create_markdown_artifact(f"### Answers\n\n{refusal}\n\n{text}", key="labels-wanted")
     forget(folder)
-    return str(kept)
+    return str(out)

@@ -12,8 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from flows import presets
-from flows.adapt import adapt
-from flows.form import AdaptResult
+from flows.adapt import AdaptResult, adapt
 from flows.train_prior import train_prior
 from flows.train_source import train_source
 from sfda.config import Config
@@ -21,10 +20,10 @@ from sfda.demo.digits import write_demo as write_digits
 from sfda.demo.figures import write_demo as write_figures
 from sfda.demo.scenes import write_demo as write_scenes
 from sfda.demo.trays import write_demo as write_shapes
-from sfda.networks import own_detector as det_own
+from sfda.networks.input_defaults import detector_input
 from sfda.problems.detection.network import views_for
 from sfda.problems.pose.network import VIEWS
-from tasks.prefect_runtime.home import home
+from sfda.state_folder import home
 
 
 class DemoResult(Config):
@@ -46,7 +45,7 @@ def classification(device: Any = "auto") -> DemoResult:
     trained = train_source(
         str(source), "sfda:lenet", "digits", settings={"lr_scale": {"backbone": 1.0}}, device=device
     )
-    found = adapt(
+    adapted = adapt(
         trained.version.uri,
         str(target),
         method="shot",
@@ -55,7 +54,7 @@ def classification(device: Any = "auto") -> DemoResult:
         promote=True,
         device=device,
     )
-    return _result(found, started)
+    return _result(adapted, started)
 
 
 def segmentation(device: Any = "auto") -> DemoResult:
@@ -63,10 +62,10 @@ def segmentation(device: Any = "auto") -> DemoResult:
     started = time.monotonic()
     source, target = write_scenes(home() / "demo")
     trained = train_source(str(source), "sfda:unet", "scenes", epochs=15, device=device)
-    found = adapt(
+    adapted = adapt(
         trained.version.uri, str(target), name="scenes", epochs=10, promote=True, device=device
     )
-    return _result(found, started)
+    return _result(adapted, started)
 
 
 def detection(device: Any = "auto") -> DemoResult:
@@ -74,15 +73,18 @@ def detection(device: Any = "auto") -> DemoResult:
     started = time.monotonic()
     source, target = write_shapes(home() / "demo")
     trained = train_source(
-        str(source), "sfda:tinyrcnn", "parts", epochs=20,
+        str(source),
+        "sfda:tinyrcnn",
+        "parts",
+        epochs=20,
         settings={"schedule": {"lr": 2e-3}},
-        views=views_for(det_own.usual_input("tinyrcnn")).model_copy(update={"flip": True}),
+        views=views_for(detector_input("sfda:tinyrcnn")).model_copy(update={"flip": True}),
         device=device,
-    )  # fmt: skip
-    found = adapt(
+    )
+    adapted = adapt(
         trained.version.uri, str(target), name="parts", epochs=5, promote=True, device=device
     )
-    return _result(found, started)
+    return _result(adapted, started)
 
 
 def pose(device: Any = "auto") -> DemoResult:
@@ -96,11 +98,16 @@ def pose(device: Any = "auto") -> DemoResult:
     with_prior = train_prior(
         trained.version.uri, str(source), split="train", settings={"steps": (200, 300, 600)}
     )
-    found = adapt(
-        with_prior.version.uri, str(target), name="figures", epochs=8, promote=True, device=device,
+    adapted = adapt(
+        with_prior.version.uri,
+        str(target),
+        name="figures",
+        epochs=8,
+        promote=True,
+        device=device,
         settings={"prior_from": 2, "schedule": {"batch_size": 16}},
-    )  # fmt: skip
-    return _result(found, started)
+    )
+    return _result(adapted, started)
 
 
 DEMOS: Mapping[str, Callable[[Any], DemoResult]] = MappingProxyType(
@@ -113,40 +120,42 @@ DEMOS: Mapping[str, Callable[[Any], DemoResult]] = MappingProxyType(
 )
 
 
-def _result(found: AdaptResult, started: float) -> DemoResult:
+def _result(adapted: AdaptResult, started: float) -> DemoResult:
     """The table, and copies of the pictures beside the demo's data."""
-    assert found.sides.source is not None
-    assert found.sides.adapted is not None
-    pictures = []
-    for name, kept in (("report", found.sides.picture), ("panel", found.sides.panel)):
-        if kept:
-            pictures.append(str(shutil.copyfile(kept, home() / "demo" / f"{name}.png")))
+    sides = adapted.sides
+    assert sides.source is not None
+    assert sides.adapted is not None
+    pictures = [
+        str(shutil.copyfile(file, home() / "demo" / f"{name}.png"))
+        for name, file in (("report", sides.picture), ("panel", sides.panel))
+        if file
+    ]
     rows = [("metric", "source", "adapted")] + [
-        (name.replace("_", " "), f"{value:.4f}", f"{found.sides.adapted.metrics[name]:.4f}")
-        for name, value in found.sides.source.metrics.items()
+        (name.replace("_", " "), f"{value:.4f}", f"{sides.adapted.metrics[name]:.4f}")
+        for name, value in sides.source.metrics.items()
     ]
     return DemoResult(
         table="\n".join(f"{a:<30}{b:>10}{c:>10}" for a, b, c in rows),
         pictures=tuple(pictures),
-        uri=found.version.uri,
-        promoted=found.promoted,
-        selected_epoch=found.selected_epoch,
-        selected_by=found.selected_by,
+        uri=adapted.version.uri,
+        promoted=adapted.promoted,
+        selected_epoch=adapted.selected_epoch,
+        selected_by=adapted.selected_by,
         seconds=time.monotonic() - started,
     )
 
 
-def text(found: DemoResult) -> str:
+def demo_text(result: DemoResult) -> str:
     """The table, the pictures and the one command that shows it all."""
     return "\n".join(
         [
             "",
-            found.table,
+            result.table,
             "",
-            f"epoch {found.selected_epoch + 1} was chosen without labels, by {found.selected_by}",
-            f"registered as {found.uri}" + (", promoted to champion" if found.promoted else ""),
-            *(f"picture: {picture}" for picture in found.pictures),
-            f"{found.seconds:.0f} seconds; look at this very run in MLflow and Prefect with:",
+            f"epoch {result.selected_epoch + 1} was chosen without labels, by {result.selected_by}",
+            f"registered as {result.uri}" + (", promoted to champion" if result.promoted else ""),
+            *(f"picture: {picture}" for picture in result.pictures),
+            f"{result.seconds:.0f} seconds; look at this very run in MLflow and Prefect with:",
             f"  {_command()} ui",
         ]
     )

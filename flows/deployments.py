@@ -17,9 +17,10 @@ from flows.adapt import adapt
 from flows.ask_and_adapt import ask_and_adapt
 from flows.compare import compare
 from flows.form import Duration, seconds_of
-from flows.promote import promote, rollback
+from flows.promote import promote
 from flows.query_labels import query
 from flows.refresh_target import refresh_target
+from flows.rollback import rollback
 from sfda.config import Config, read_yaml, say_faults
 from sfda.errors import BadInput
 
@@ -73,7 +74,7 @@ def read_jobs(file: Path) -> tuple[Job, ...]:
     Keys of a job beyond its name, schedule, target and source are parameters of `refresh_target`.
     Relative targets and bundles are relative to the file.
     """
-    raw = read_yaml(file, "it should list jobs, see README")
+    raw = read_yaml(file, "it should list jobs, see docs/operations.md")
     if not isinstance(raw, dict) or not isinstance(raw.get("jobs"), list):
         raise BadInput(f"{file} should have a key `jobs`, a list")
     own = set(Job.model_fields) - {"parameters"}
@@ -84,23 +85,23 @@ def read_jobs(file: Path) -> tuple[Job, ...]:
         more = {k: v for k, v in entry.items() if k not in own}
         entries.append({k: v for k, v in entry.items() if k in own} | {"parameters": more})
     try:
-        found = Jobs.model_validate({**raw, "jobs": entries}).jobs
+        stated = Jobs.model_validate({**raw, "jobs": entries}).jobs
     except ValidationError as error:
         raise BadInput(f"{file}: {say_faults(error, Jobs, 'jobs')}") from None
     jobs = tuple(
         job.model_copy(
             update={"target": _beside(file, job.target), "source": _beside(file, job.source)}
         )
-        for job in found
+        for job in stated
     )
     for job in jobs:
         _check(job, file)
     return jobs
 
 
-def _beside(file: Path, given: str) -> str:
+def _beside(file: Path, address: str) -> str:
     """An address as it is, a path as one from the file's folder."""
-    return given if ":/" in given else str((file.parent / given).absolute())
+    return address if ":/" in address else str((file.parent / address).absolute())
 
 
 def _check(job: Job, file: Path) -> None:
@@ -123,8 +124,10 @@ def _first_line(error: Exception) -> str:
 
 def _parameters(job: Job) -> dict[str, Any]:
     called = job.parameters.get("target_name") or job.name
-    given = {"target": job.target, "source": job.source, **job.parameters, "target_name": called}
-    return given | ({"name": job.register_as} if job.register_as else {})
+    parameters = {**job.parameters, "target_name": called}
+    if job.register_as:
+        parameters["name"] = job.register_as
+    return {"target": job.target, "source": job.source, **parameters}
 
 
 def deployments(jobs: tuple[Job, ...]) -> list[RunnerDeployment]:
@@ -137,19 +140,19 @@ def deployments(jobs: tuple[Job, ...]) -> list[RunnerDeployment]:
 
 def deploy_jobs(jobs: tuple[Job, ...], pool: str) -> list[str]:
     """Put the jobs on a work pool; their names. Its workers need this package installed."""
-    found = _scheduled(jobs)
-    for one in found:
-        one.work_pool_name = pool
-        one.apply()
-    return [f"{one.flow_name}/{one.name}" for one in found]
+    scheduled = _scheduled(jobs)
+    for deployment in scheduled:
+        deployment.work_pool_name = pool
+        deployment.apply()
+    return [f"{deployment.flow_name}/{deployment.name}" for deployment in scheduled]
 
 
 def _scheduled(jobs: tuple[Job, ...]) -> list[RunnerDeployment]:
-    found = []
+    scheduled = []
     alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     for job in jobs:
         seconds = seconds_of(job.every)
-        found.append(
+        scheduled.append(
             _deployment(
                 refresh_target,
                 job.name,
@@ -159,7 +162,7 @@ def _scheduled(jobs: tuple[Job, ...]) -> list[RunnerDeployment]:
                 concurrency_limit=alone,
             )
         )
-    return found
+    return scheduled
 
 
 def _deployment(flow: Flow[..., Any], name: str, **more: Any) -> RunnerDeployment:

@@ -11,7 +11,7 @@ from sfda.config import Config
 from sfda.refs import InputSpec, Problem, Skeleton, Version
 from tasks import tracking
 from tasks.import_model import import_checkpoint
-from tasks.register import crown_if_first, register
+from tasks.register import register_source
 
 
 class ImportResult(Config):
@@ -27,7 +27,7 @@ def _title() -> str:
     return f"import {flow_run.parameters['name']}"
 
 
-@flow(name="import_model", flow_run_name=_title)
+@flow(name="import-model", flow_run_name=_title)
 def import_model(
     weights: str,
     arch: str,
@@ -48,8 +48,7 @@ def import_model(
     params = {"weights": path, "arch": arch, "classes": ", ".join(classes)}
     with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:
         model = import_checkpoint(path, problem, arch, classes, input, skeleton)
-        version = register(model, name, run_id, {"source": path, "arch": arch}, "source")
-        crown_if_first(version)
+        version = register_source(model, name, run_id, {"source": path, "arch": arch})
     return ImportResult(
         flow_run_id=str(flow_run.id), mlflow_run_id=run_id, version=version, sha256=model.sha256
     )

@@ -1,34 +1,14 @@
-"""The champion's moves that a person makes: promote a version, go back to the one before."""
+"""A version of a model -> the champion: an explicit decision of a person."""
 
 from __future__ import annotations
 
-from prefect import flow, task
+from prefect import flow
 
-from sfda.config import Config
-from tasks import register
-
-
-class PromoteResult(Config):
-    """Who reigns now and who did before."""
-
-    name: str
-    version: str
-    previous: str | None
-
-
-@task(name="promotion")
-def _move(name: str, version: str | None) -> PromoteResult:
-    found, before = register.promote(name, version) if version else register.rollback(name)
-    return PromoteResult(name=name, version=found.version, previous=before)
+from flows.rollback import rollback as rollback  # deployments of 0.1.0 name it here
+from tasks.register import ChampionMove, move_champion
 
 
 @flow(name="promote", flow_run_name="promote {name} {version}")
-def promote(name: str, version: str) -> PromoteResult:
-    """Let a version reign, whatever its metrics: an explicit decision."""
-    return _move(name, version)
-
-
-@flow(name="rollback", flow_run_name="roll back {name}")
-def rollback(name: str) -> PromoteResult:
-    """Let the champion before this one reign again."""
-    return _move(name, None)
+def promote(name: str, version: str) -> ChampionMove:
+    """Make a version the champion, whatever its metrics."""
+    return move_champion(name, version)

@@ -9,28 +9,19 @@ from typing import Any, Literal
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
-from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.adapt import adapt
-from flows.form import (
-    AdaptResult,
-    Duration,
-    Epochs,
-    MethodName,
-    Seed,
-    ValidatorName,
-    name_of,
-    short,
-)
+from flows.adapt import AdaptResult, adapt
+from flows.addresses import registered_name, short_address
+from flows.form import Duration, Epochs, MethodName, Seed, ValidatorName
 from sfda.adaptation.target_versions import (
-    Kept,
-    Look,
-    Policy,
+    RefreshPolicy,
+    TargetCheck,
+    TargetRecord,
     added_images,
+    check_target,
     drift_of,
-    look_at,
     next_version,
     remember,
     rewritten,
@@ -44,11 +35,11 @@ from sfda.manifests.growing import Change
 from sfda.refs import ManifestRef, ModelRef
 from tasks import tracking
 from tasks.prefect_runtime.attempts import refuse_endless
+from tasks.prefect_runtime.events import announce_version
 from tasks.pseudo_label import pseudo_label
-from tasks.tracking.models import refer
+from tasks.tracking.models import model_ref
 
 log = logging.getLogger("sfda")
-EVENT = "sfda.manifest.updated"
 Outcome = Literal["unchanged", "waiting", "announced", "adapted", "busy"]
 
 
@@ -66,7 +57,7 @@ class RefreshResult(Config):
 
 
 def _title() -> str:
-    return f"refresh {short(str(flow_run.parameters['target']))}"
+    return f"refresh {short_address(str(flow_run.parameters['target']))}"
 
 
 @flow(name="refresh-target", flow_run_name=_title)
@@ -75,7 +66,7 @@ def refresh_target(
     source: str,
     method: MethodName | None = None,
     settings: dict[str, Any] | None = None,
-    policy: Policy | None = None,
+    policy: RefreshPolicy | None = None,
     target_name: str | None = None,
     labels: str | None = None,
     name: str | None = None,
@@ -98,148 +89,186 @@ def refresh_target(
     little has changed), Announced, Adapted, or Busy (another look is not finished).
     """
     refuse_endless(flow_run)
-    policy = policy or Policy()
+    policy, name = policy or RefreshPolicy(), name or registered_name(source)
     called = target_name or Path(target).absolute().stem
     with target_folder(called) as folder:
         if folder is None:
             return _end(_result("busy", "another look at this target is not finished", target))
-        found = look_at(folder, target, policy, split, labels)
-        kept = found.kept
-        if not kept.marks:
-            return _end(_result("waiting", _fresh("the target holds no images", found), target))
-        new = found.since_version.count > 0 or found.relabelled or found.noted
-        new = new or not kept.version or rewritten(kept)
-        if not new and not _due(found, policy, kept):
-            return _end(_unless_waiting(found, policy, target))
-        model = refer(source)
-        if new:
-            kept = next_version(found, target, model.problem, model.classes, labels)
-            log.info("%s: version %d, %s", called, kept.version, found.since_version.text())
-        champion = tracking.by_alias(name or name_of(source), "champion")
-        reigning = refer(champion.uri) if champion else model
-        drift = _drift(found, kept, target, reigning, split, resolve(device), policy)
+        check = check_target(folder, target, policy, split, labels)
+        record = check.record
+        if not record.marks:
+            return _end(
+                _result("waiting", _with_unsettled("the target holds no images", check), target)
+            )
+        changed = _has_new_version(check)
+        if not changed and not _due(check, policy, record):
+            return _end(_not_yet(check, policy, target, record))
+        model = model_ref(source)
+        if changed:
+            record = next_version(check, target, model.problem, model.classes, labels)
+            log.info("%s: version %d, %s", called, record.version, check.since_version.text())
+        champion = tracking.by_alias(name, "champion")
+        present = model_ref(champion.uri) if champion else model
+        drift = _drift(check, record, target, present, split, resolve(device), policy)
         drifted = drift is not None and policy.drift is not None and drift.exceeds(policy.drift)
-        if not drifted and not _due(found, policy, kept):
-            return _end(_unless_waiting(found, policy, target, kept, drift))
-        assert kept.manifest is not None
-        where = {"source": source, "name": name or name_of(source)}
-        _announce(called, kept, found.since_version, where, "elsewhere" if announce else "here")
+        if not drifted and not _due(check, policy, record):
+            return _end(_not_yet(check, policy, target, record, drift))
+        manifest = _manifest_of(record)
+        announce_version(
+            called,
+            manifest,
+            record.version,
+            check.since_version,
+            source=source,
+            name=name,
+            adapts="elsewhere" if announce else "here",
+        )
         if announce:
-            said = f"version {kept.version} announced ({found.since_adapted.text()})"
-            remember(
-                found.folder, kept, adapted=kept.version, adapted_marks=kept.marks,
-                adapted_answers=kept.answers,
-            )  # fmt: skip
-            return _end(_result("announced", said, target, kept, found, drift))
-        start = reigning.uri if policy.start_from == "champion" else source
-        done = adapt(
-            start, kept.manifest.path, method=method, settings=settings, select_by=select_by,
-            epochs=epochs, seed=seed, name=name or name_of(source), split=split, promote=promote,
-            device=device, budget=budget,
-        )  # fmt: skip
+            _remember_adapted(check, record)
+            text = f"version {record.version} announced ({check.since_adapted.text()})"
+            return _end(_result("announced", text, target, record, check, drift))
+        adapted = adapt(
+            present.uri if policy.start_from == "champion" else source,
+            manifest.path,
+            method=method,
+            settings=settings,
+            select_by=select_by,
+            epochs=epochs,
+            seed=seed,
+            name=name,
+            split=split,
+            promote=promote,
+            device=device,
+            budget=budget,
+        )
         # at once: what follows looks at all images, and a start after a kill would adapt again
-        kept = remember(
-            found.folder, kept, adapted=kept.version, adapted_marks=kept.marks,
-            adapted_answers=kept.answers,
-        )  # fmt: skip
-        _remember_profile(found, kept, name or name_of(source), model, split, resolve(device))
-        why = f"new images look different ({_index(drift)})" if drifted else "enough has changed"
-        if found.answered:
-            why = "people have answered"
-        if not found.kept.adapted:
-            why = "the first look"
-        what = f" ({found.since_adapted.text()})" if found.since_adapted.count else ""
-        said = f"{why}{what}: {done.version.uri}"
-        said += ", promoted" if done.promoted else ", not promoted"
-        return _end(_result("adapted", said, target, kept, found, drift, done))
+        record = _remember_adapted(check, record)
+        _remember_profile(check, record, name, model, split, resolve(device))
+        text = _adapted_text(check, drift if drifted else None, adapted)
+        return _end(_result("adapted", text, target, record, check, drift, adapted))
 
 
-def _due(found: Look, policy: Policy, kept: Kept) -> bool:
+def _manifest_of(record: TargetRecord) -> ManifestRef:
+    """The manifest of a target's newest version, which there is once one was written."""
+    assert record.manifest is not None
+    return record.manifest
+
+
+def _has_new_version(check: TargetCheck) -> bool:
+    """Whether what was seen is not what the newest version says."""
+    new = check.since_version.count > 0 or check.relabelled or check.new_annotations
+    return new or not check.record.version or rewritten(check.record)
+
+
+def _due(check: TargetCheck, policy: RefreshPolicy, record: TargetRecord) -> bool:
     """Whether the changes alone are enough."""
-    if not kept.adapted or found.answered:
+    if not record.adapted or check.annotated:
         return True
-    return policy.wants(found.since_adapted, len(kept.adapted_marks))
+    return policy.wants(check.since_adapted, len(record.adapted_marks))
 
 
-def _unless_waiting(
-    found: Look, policy: Policy, target: str, kept: Kept | None = None, drift: Drift | None = None
+def _not_yet(
+    check: TargetCheck,
+    policy: RefreshPolicy,
+    target: str,
+    record: TargetRecord,
+    drift: Drift | None = None,
 ) -> RefreshResult:
-    kept, change = kept or found.kept, found.since_adapted
+    """Nothing has changed, or too little: why no adaptation starts."""
+    change = check.since_adapted
     if change.count == 0:
-        return _result("unchanged", _fresh("nothing has changed", found), target, kept, found)
-    least = max(policy.min_files, round(policy.min_share * len(kept.adapted_marks)))
-    said = f"{change.text()} of {len(kept.adapted_marks)}; {least} changes start an adaptation"
+        return _result(
+            "unchanged", _with_unsettled("nothing has changed", check), target, record, check
+        )
+    least = max(policy.min_files, round(policy.min_share * len(record.adapted_marks)))
+    text = f"{change.text()} of {len(record.adapted_marks)}; {least} changes start an adaptation"
     if drift is not None:
-        said += f"; new images look alike ({_index(drift)})"
-    return _result("waiting", _fresh(said, found), target, kept, found, drift)
+        text += f"; new images look alike ({_index(drift)})"
+    return _result("waiting", _with_unsettled(text, check), target, record, check, drift)
 
 
-def _index(drift: Drift | None) -> str:
-    return f"stability index {drift.index:.3f}, noise {drift.noise:.3f}" if drift else ""
+def _adapted_text(check: TargetCheck, drift: Drift | None, adapted: AdaptResult) -> str:
+    """Why it was adapted, and what came of it; `drift` where that was the reason."""
+    why = f"new images look different ({_index(drift)})" if drift else "enough has changed"
+    if check.annotated:
+        why = "people have answered"
+    if not check.record.adapted:
+        why = "the first look"
+    what = f" ({check.since_adapted.text()})" if check.since_adapted.count else ""
+    promoted = "promoted" if adapted.promoted else "not promoted"
+    return f"{why}{what}: {adapted.version.uri}, {promoted}"
 
 
-def _fresh(said: str, found: Look) -> str:
-    return f"{said}; {found.fresh} files may still be written to" if found.fresh else said
+def _index(drift: Drift) -> str:
+    return f"stability index {drift.index:.3f}, noise {drift.noise:.3f}"
+
+
+def _with_unsettled(text: str, check: TargetCheck) -> str:
+    return f"{text}; {check.unsettled} files may still be written to" if check.unsettled else text
 
 
 def _drift(
-    found: Look, kept: Kept, target: str, model: ModelRef, split: str, device: DeviceName,
-    policy: Policy,
-) -> Drift | None:  # fmt: skip
+    check: TargetCheck,
+    record: TargetRecord,
+    target: str,
+    model: ModelRef,
+    split: str,
+    device: DeviceName,
+    policy: RefreshPolicy,
+) -> Drift | None:
     """How the images that came since the last adaptation look to the champion."""
-    if policy.drift is None or kept.profile is None or kept.model != model.sha256:
+    if policy.drift is None or record.profile is None or record.model != model.sha256:
         return None
-    new = added_images(found, kept, target, model.problem)
+    new = added_images(check, record, target, model.problem)
     if new is None:
         return None
     seen = pseudo_label(model, new, manifests.seen_digest(new, split), split, device)
-    return drift_of(found, seen.profile, seen.count)
+    return drift_of(check, seen.profile, seen.count)
+
+
+def _remember_adapted(check: TargetCheck, record: TargetRecord) -> TargetRecord:
+    """Keep that this version was adapted to, or announced."""
+    return remember(
+        check.folder,
+        record,
+        adapted=record.version,
+        adapted_marks=record.marks,
+        adapted_answers=record.answers,
+    )
 
 
 def _remember_profile(
-    found: Look, kept: Kept, name: str, source: ModelRef, split: str, device: DeviceName
+    check: TargetCheck,
+    record: TargetRecord,
+    name: str,
+    source: ModelRef,
+    split: str,
+    device: DeviceName,
 ) -> None:
-    """Keep that this version was adapted to, and how it looks to the model that reigns now."""
+    """Keep how this version looks to the model that is champion now."""
     champion = tracking.by_alias(name, "champion")
-    model = refer(champion.uri) if champion else source
-    assert kept.manifest is not None
-    ref: ManifestRef = kept.manifest
+    model = model_ref(champion.uri) if champion else source
+    ref = _manifest_of(record)
     seen = pseudo_label(model, ref, manifests.seen_digest(ref, split), split, device)
-    remember(
-        found.folder, kept, model=model.sha256, profile=seen.profile, images=seen.count
-    )  # fmt: skip
-
-
-def _announce(called: str, kept: Kept, change: Change, where: dict[str, str], adapts: str) -> None:
-    """Tell Prefect's server, so that automations can act on it.
-
-    The label `sfda.adapts` is "here" where this flow goes on to adapt, else "elsewhere".
-    """
-    assert kept.manifest is not None
-    emit_event(
-        event=EVENT,
-        resource={
-            "prefect.resource.id": f"sfda.manifest.{called}", "prefect.resource.name": called,
-            "sfda.adapts": adapts,
-        },
-        payload={
-            "uri": kept.manifest.path, "sha256": kept.manifest.sha256, "version": kept.version,
-            "change": change.text(), **where,
-        },
-    )  # fmt: skip
+    remember(check.folder, record, model=model.sha256, profile=seen.profile, images=seen.count)
 
 
 def _result(
-    outcome: Outcome, says: str, target: str, kept: Kept | None = None, found: Look | None = None,
-    drift: Drift | None = None, adapted: AdaptResult | None = None,
-) -> RefreshResult:  # fmt: skip
+    outcome: Outcome,
+    says: str,
+    target: str,
+    record: TargetRecord | None = None,
+    check: TargetCheck | None = None,
+    drift: Drift | None = None,
+    adapted: AdaptResult | None = None,
+) -> RefreshResult:
     return RefreshResult(
         outcome=outcome,
         says=says,
         target=target,
-        version=kept.version if kept else 0,
-        manifest=kept.manifest.path if kept and kept.manifest else None,
-        change=found.since_adapted if found else Change(),
+        version=record.version if record else 0,
+        manifest=record.manifest.path if record and record.manifest else None,
+        change=check.since_adapted if check else Change(),
         drift=drift,
         adapted=adapted,
     )

@@ -19,12 +19,12 @@ def serve(
     limit: int,
     notify: str | None,
     ports: tuple[int, int],
-    told: Callable[[dict[str, Any]], None],
+    on_ready: Callable[[dict[str, Any]], None],
 ) -> None:
     """Serve until Ctrl-C. At most `limit` runs at a time; with one GPU that is 1.
 
-    `told` is called once all is up, with addresses and names. Runs are processes of their own; a
-    killed one goes on where it stopped. Raises BadInput for a faulty file of jobs or block.
+    `on_ready` is called once all is up, with addresses and names. Runs are processes of their own;
+    a killed one goes on where it stopped. Raises BadInput for a faulty file of jobs or block.
     """
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT))
     with servers(*ports) as urls:
@@ -35,12 +35,12 @@ def serve(
         from flows.deployments import deployments, read_jobs
         from tasks.prefect_runtime.automations import install
 
-        found = deployments(read_jobs(jobs) if jobs else ())
+        offered = deployments(read_jobs(jobs) if jobs else ())
         installed = install(notify)
         runner = Runner(limit=limit)
-        for deployment in found:
+        for deployment in offered:
             runner.add_deployment(deployment)
-        names = [f"{d.flow_name}/{d.name}" for d in found]
-        told({**urls, "deployments": names, "automations": installed, "limit": limit})
+        names = [f"{d.flow_name}/{d.name}" for d in offered]
+        on_ready({**urls, "deployments": names, "automations": installed, "limit": limit})
         with suppress(KeyboardInterrupt, TerminationSignal):
             asyncio.run(runner.start())

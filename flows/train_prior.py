@@ -9,15 +9,16 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.form import Seed, name_of, short
+from flows.addresses import registered_name, short_address
+from flows.form import Seed
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.manifests.digests import file_digest
 from sfda.problems.pose.prior_training import PriorConfig, PriorReport
 from sfda.refs import Version
 from tasks import tracking
-from tasks.register import crown_if_first, register
-from tasks.tracking.models import refer
+from tasks.register import register_source
+from tasks.tracking.models import model_ref
 from tasks.train_prior import add_prior
 
 log = logging.getLogger("sfda")
@@ -34,11 +35,11 @@ class PriorResult(Config):
 
 
 def _title() -> str:
-    given = flow_run.parameters
-    return f"prior of {short(given['model'])} from {short(given['poses'])}"
+    model, poses = flow_run.parameters["model"], flow_run.parameters["poses"]
+    return f"prior of {short_address(model)} from {short_address(poses)}"
 
 
-@flow(name="train_prior", flow_run_name=_title)
+@flow(name="train-prior", flow_run_name=_title)
 def train_prior(
     model: str,
     poses: str,
@@ -52,26 +53,28 @@ def train_prior(
     No image is read, so any set of poses of the same joints will do. A prior that falls short of
     what it should be is kept, and what it lacks is said.
     """
-    found, name = refer(model), name or name_of(model)
+    source, name = model_ref(model), name or registered_name(model)
     tracking.check_name(name)
     path = Path(poses)
     if not path.is_file():
         raise BadInput(f"no poses at {poses}; give a manifest or a COCO JSON with keypoints")
     config = PriorConfig.from_settings(settings or {})
     digest = file_digest(path)
-    key = tracking.run_key("prior", found, digest, split, config, name, seed)
+    key = tracking.run_key("prior", source, digest, split, config, name, seed)
     tags = {"prefect.flow_run_id": str(flow_run.id)}
-    params = {"model": found.uri, "poses": short(poses), **config.model_dump(), "seed": seed}
-    with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:
-        fresh, report, prior = add_prior(found, str(path.absolute()), digest, split, config, seed)
+    params = {"model": source.uri, "poses": short_address(poses), **config.model_dump()}
+    with tracking.run(_title(), key=key, tags=tags, params={**params, "seed": seed}) as run_id:
+        fresh, report, prior = add_prior(source, str(path.absolute()), digest, split, config, seed)
         for fault in report.faults:
             log.warning("the prior is weak: %s", fault)
         points = [(f"prior/{k}", float(v), 0) for k, v in report.model_dump().items()]
         tracking.log_points(run_id, points)
-        more = {"source": found.uri, "prior_sha256": prior, "poses_sha256": digest}
-        version = register(fresh, name, run_id, more, "source")
-        crown_if_first(version)
+        origin = {"source": source.uri, "prior_sha256": prior, "poses_sha256": digest}
+        version = register_source(fresh, name, run_id, origin)
     return PriorResult(
-        flow_run_id=str(flow_run.id), mlflow_run_id=run_id, version=version, report=report,
+        flow_run_id=str(flow_run.id),
+        mlflow_run_id=run_id,
+        version=version,
+        report=report,
         prior_sha256=prior,
-    )  # fmt: skip
+    )

@@ -1,3 +1,3 @@
 """Source-free domain adaptation: the library, without orchestrator and without tracker."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -36,12 +36,12 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     >>> merged({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
     {'a': {'x': 1, 'y': 3}}
     """
-    found = dict(below)
+    result = dict(below)
     for name, value in above.items():
-        old = found.get(name)
+        old = result.get(name)
         both = isinstance(old, dict) and isinstance(value, dict)
-        found[name] = merged(old, value) if both else value  # type: ignore[arg-type]
-    return found
+        result[name] = merged(old, value) if both else value  # type: ignore[arg-type]
+    return result
 
 
 def say_faults(error: ValidationError, kind: type[BaseModel], what: str) -> str:

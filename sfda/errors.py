@@ -32,10 +32,10 @@ def no_manifest(path: str | Path) -> BadInput:
     )
 
 
-NAMED = 10  # so many faults are named in one message
+MOST_LISTED = 10  # so many items are named in one message
 
 
 def listed(items: Sequence[str], joint: str = ", ") -> str:
     """The first ten items, and how many more there are."""
-    more = f"{joint}and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return joint.join(items[:NAMED]) + more
+    more = f"{joint}and {len(items) - MOST_LISTED} more" if len(items) > MOST_LISTED else ""
+    return joint.join(items[:MOST_LISTED]) + more

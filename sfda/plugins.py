@@ -26,13 +26,13 @@ def names(folder: str) -> list[str]:
 
 def foreign_files() -> list[Path]:
     """Source files of methods and validators that other distributions add, in order."""
-    found = []
+    files = []
     for folder in ("methods", "validators"):
         for entry in sorted(entry_points(group=f"sfda.{folder}"), key=lambda e: e.name):
             spec = importlib.util.find_spec(entry.module)
             if spec and spec.origin:
-                found.append(Path(spec.origin))
-    return found
+                files.append(Path(spec.origin))
+    return files
 
 
 def load(folder: str, name: str) -> Any:
@@ -47,10 +47,10 @@ def load(folder: str, name: str) -> Any:
         raise BadInput(f"no '{name}' in sfda.{folder}; there are {', '.join(known)}{hint}")
     for entry in entry_points(group=f"sfda.{folder}"):
         if entry.name == name:
-            found = entry.load()
+            kind = entry.load()
             break
     else:
-        found = importlib.import_module(f"sfda.{folder}.{name}").EXPORT
-    if not isinstance(found, type):
-        raise TypeError(f"sfda.{folder}.{name} exports {found!r}, not a class")
-    return found
+        kind = importlib.import_module(f"sfda.{folder}.{name}").EXPORT
+    if not isinstance(kind, type):
+        raise TypeError(f"sfda.{folder}.{name} exports {kind!r}, not a class")
+    return kind

@@ -11,6 +11,7 @@ from sfda.config import Config
 Problem = Literal["classification", "segmentation", "detection", "pose"]
 Scores = dict[str, float]
 Metrics = dict[str, float]
+MetricPoint = tuple[str, float, int]  # name, value, step
 Pixels = Annotated[int, Field(ge=1, le=16384)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -99,7 +100,7 @@ class Skeleton(Config):
         named += [*self.sigmas, *(() if self.unit == "box" else self.unit)]
         return sorted(set(named) - set(joints))
 
-    def places(
+    def index_pairs(
         self, pairs: tuple[tuple[str, str], ...], joints: tuple[str, ...]
     ) -> list[tuple[int, int]]:
         """Pairs of names as pairs of indices."""
@@ -154,8 +155,8 @@ class ModelSpec(Config):
 
     @property
     def joint_pairs(self) -> list[tuple[int, int]]:
-        """Left and right joints of a pose network, by their places among its joints."""
-        return self.skeleton.places(self.skeleton.pairs, self.classes) if self.skeleton else []
+        """Left and right joints of a pose network, by their indices among its joints."""
+        return self.skeleton.index_pairs(self.skeleton.pairs, self.classes) if self.skeleton else []
 
 
 class ModelRef(Config):
@@ -187,7 +188,18 @@ class Candidate(Config):
     sha256: str | None
 
 
-class Confinement(Config):
+def candidate_model(candidate: Candidate, like: ModelRef | ModelSpec) -> ModelRef:
+    """A candidate's weights as a model like the one it was made from."""
+    return ModelRef(
+        uri=str(candidate.weights),
+        sha256=str(candidate.sha256),
+        problem=like.problem,
+        arch=like.arch,
+        classes=like.classes,
+    )
+
+
+class Attestation(Config):
     """What the adapting process could reach, as the kernel enforced it, or why it did not."""
 
     enforced: bool
@@ -214,7 +226,7 @@ class Adaptation(Config):
     images_per_second: float
     peak_memory_mb: float
     cut: str | None = None  # what a budget of time left out
-    confinement: Confinement | None = None
+    confinement: Attestation | None = None
 
 
 class Report(Config):
@@ -234,9 +246,9 @@ class SideBySide(Config):
     split: str | None
     source: Report | None
     adapted: Report | None
-    reject: float | None = None  # uncertainty above which both answered "unknown"
+    reject: float | None = None  # uncertainty above which both said "unknown"
     picture: str | None = None  # path of the PNG
-    panel: str | None = None  # the same for the images whose answers changed most; segmentation
+    panel: str | None = None  # path of the PNG of the images whose predictions changed most
 
 
 class Version(Config):

@@ -24,9 +24,7 @@ def data_folder() -> Path:
     return Path(os.environ.get("SFDA_DATA") or ".").expanduser().absolute()
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-
-
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 REMEDY = (
     "free some space or point SFDA_HOME to another disk, then start the same command again: "
     "it goes on where it stopped"
@@ -38,17 +36,17 @@ def home() -> Path:
 
     Raises BadInput where it cannot be written to.
     """
-    found = state_folder()
+    folder = state_folder()
     try:
-        found.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=found):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise BadInput(
-            f"cannot write to SFDA_HOME {found} ({os.strerror(error.errno or errno.EIO)}); "
+            f"cannot write to SFDA_HOME {folder} ({os.strerror(error.errno or errno.EIO)}); "
             "set SFDA_HOME to a folder you may write to"
         ) from error
-    return found
+    return folder
 
 
 def decoded_folder() -> Path:
@@ -64,7 +62,7 @@ def disk_errors(what: str, remedy: str = REMEDY) -> Iterator[None]:
     except shutil.Error as error:  # of a copied folder: it lists what it met, without a number
         raise BadInput(f"cannot write {what}: {error}; {remedy}") from error
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in NOT_WRITABLE:
             raise
         raise BadInput(f"cannot write {what}: {os.strerror(error.errno or 0)}; {remedy}") from error
 

@@ -161,7 +161,7 @@ class State:
 
 @dataclass(frozen=True)
 class EpochStart:
-    """The method has looked at the target; the epoch's batches begin."""
+    """The method has scanned the target; the epoch's batches begin."""
 
     clock: Clock
 

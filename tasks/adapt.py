@@ -12,9 +12,9 @@ from sfda.adaptation.plan import AdaptPlan
 from sfda.adaptation.sandboxed import adapt_in_sandbox
 from sfda.adaptation.worker import Order
 from sfda.building_blocks.device import DeviceName, choose
-from sfda.loading import opened as manifests
+from sfda.loading.opened import open_ref, open_split
 from sfda.manifests.digests import key_of
-from sfda.refs import Adaptation, Confinement, ManifestRef, ModelRef, PredictionsRef
+from sfda.refs import Adaptation, Attestation, ManifestRef, ModelRef, PredictionsRef
 from sfda.state_folder import home, one_at_a_time
 from tasks import tracking
 from tasks.prefect_runtime.cache import SameWork, code_digest
@@ -49,8 +49,8 @@ def adapt_to_target(
     epochs may take together.
     """
     chosen = choose(device)
-    manifests.open_split(  # decodes what is not decoded yet, before access is given up
-        manifests.open_ref(target).unlabelled(), plan.split, open_model(source)[1].input
+    open_split(  # decodes what is not decoded yet, before access is limited
+        open_ref(target).unlabelled(), plan.split, open_model(source)[1].input
     )
     work = key_of(
         source=source.sha256, plan=plan, keep=keep, device=chosen.type, code=code_digest()
@@ -72,17 +72,18 @@ def adapt_to_target(
     if chosen.type == "cuda":
         torch.cuda.empty_cache()  # the other process needs it
     with one_at_a_time(Path(order.folder)), tracking.system_metrics(run_id):
-        found, how = adapt_in_sandbox(order, RunWatch(run_id, title))
-    attested = {
-        "source_sha256": source.sha256, "manifest_sha256": target.sha256,
+        adaptation, attestation = adapt_in_sandbox(order, RunWatch(run_id, title))
+    digests = {
+        "source_sha256": source.sha256,
+        "manifest_sha256": target.sha256,
         "code_sha256": code_digest(),
-    }  # fmt: skip
-    return found.model_copy(update={"confinement": how.model_copy(update=attested)})
+    }
+    return adaptation.model_copy(update={"confinement": attestation.model_copy(update=digests)})
 
 
-def log_confinement(found: Confinement | None, run_id: str) -> None:
+def log_attestation(attestation: Attestation | None, run_id: str) -> None:
     """Attest in the run what the adapting process could reach."""
-    if found is None:
+    if attestation is None:
         return
-    tracking.log_json(run_id, "attestation.json", found.model_dump(mode="json"))
-    tracking.set_tags(run_id, {"source_free": found.says})
+    tracking.log_json(run_id, "attestation.json", attestation.model_dump(mode="json"))
+    tracking.set_tags(run_id, {"source_free": attestation.says})

@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from prefect import task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
-from sfda.building_blocks.device import DeviceName, choose, place
-from sfda.decision.evaluation import report
-from sfda.errors import BadInput
-from sfda.loading import opened as manifests
-from sfda.loading.opened import Opened
-from sfda.loading.scan import labelled_scan
+from sfda.building_blocks.device import DeviceName, choose, to_device
+from sfda.decision.evaluation import make_evaluator, threshold_reports
+from sfda.loading.opened import open_labelled
 from sfda.manifests.digests import key_of
-from sfda.problems.classification.metrics import score_of
-from sfda.refs import (
-    Candidate,
-    LabelledSplit,
-    ManifestRef,
-    ModelRef,
-    ModelSpec,
-    Report,
-    SideBySide,
-)
-from sfda.report.detection_panel import draw_box_panel
-from sfda.report.pictures import side_by_side
-from sfda.report.pose_panel import draw_pose_panel
-from sfda.report.reports import make_reporter
-from sfda.report.segmentation_panel import draw_panel
-from sfda.state_folder import disk_errors, home
+from sfda.refs import LabelledSplit, ManifestRef, ModelRef, Report, SideBySide
+from sfda.report.panels import PANELS
+from sfda.report.pictures import data_address, keep_picture, side_by_side
+from sfda.report.report_text import report_text
 from sfda.weights.bundle import read_spec
 from tasks import tracking
 from tasks.prefect_runtime.cache import SameWork
 from tasks.prefect_runtime.retry import SERVERS
-from tasks.shards import looks
+from tasks.shards import inference_over
 from tasks.tracking.models import locate, open_model
-
-PANELS: Mapping[str, Callable[..., bytes]] = MappingProxyType(
-    {"segmentation": draw_panel, "detection": draw_box_panel, "pose": draw_pose_panel}
-)
 
 
 def evaluate_model(
@@ -54,21 +33,14 @@ def evaluate_model(
 ) -> Report:
     """Metrics of one model on one labelled split. Raises BadInput where there are no labels.
 
-    `reject` is the uncertainty above which the model answers "unknown"; None is the model's own.
+    `reject` is the uncertainty above which the model says "unknown"; None is the model's own.
     """
     network, spec = open_model(model)
-    opened = _open(manifest, split, spec)
+    opened = open_labelled(manifest, split, spec)
     chosen = choose(device)
-    with looks(model, manifest, opened, split, spec, device) as look:
-        judged = make_reporter(opened, spec, chosen, look=look)
-        return judged(place(network, chosen), spec.reject if reject is None else reject)
-
-
-def _open(manifest: ManifestRef, split: str, spec: ModelSpec) -> Opened:
-    found = manifests.open_ref(manifest)
-    if found.problem != spec.problem:
-        raise BadInput(f"{manifest.path} is for {found.problem}, the model for {spec.problem}")
-    return manifests.open_split(found, split, spec.input)
+    with inference_over(model, manifest, opened, split, spec, device) as infer:
+        report_of = make_evaluator(opened, spec, chosen, infer=infer)
+        return report_of(to_device(network, chosen), spec.reject if reject is None else reject)
 
 
 def evaluate_thresholds(
@@ -78,27 +50,11 @@ def evaluate_thresholds(
     thresholds: Sequence[float],
     device: DeviceName,
 ) -> dict[float, Report]:
-    """The reports of one model at several thresholds of rejection, from one look at the split."""
+    """The reports of one model at several thresholds of rejection, from one scan of the split."""
     network, spec = open_model(model)
-    opened = _open(manifest, split, spec)
-    labels = manifests.labels_for(opened.split, model.classes, unknown=True)
+    opened = open_labelled(manifest, split, spec)
     chosen = choose(device)
-    look = labelled_scan(opened.images, labels, spec.input, device=chosen)
-    outputs = list(look(place(network, chosen)))
-    return {
-        above: report(outputs, model.classes, split=split, reject=above) for above in thresholds
-    }
-
-
-def reference(candidate: Candidate, source: ModelRef) -> ModelRef:
-    """A candidate's weights as a model."""
-    return ModelRef(
-        uri=str(candidate.weights),
-        sha256=str(candidate.sha256),
-        problem=source.problem,
-        arch=source.arch,
-        classes=source.classes,
-    )
+    return threshold_reports(to_device(network, chosen), opened, spec, thresholds, chosen)
 
 
 @task(
@@ -119,7 +75,7 @@ def evaluate(
 ) -> SideBySide:
     """Both reports and their picture; no report where there are no labels.
 
-    Where the adapted model rejects, the source is given the same threshold: what is compared is
+    Where the adapted model rejects, the source gets the same threshold: what is compared is
     the adaptation. `seen` is the split that was adapted to and the digest of its images: without
     labels the panel of what changed most shows those.
     """
@@ -128,34 +84,25 @@ def evaluate(
     )
     panel = None
     if source.problem in PANELS:
-        shown = split.name if split else seen[0]
         drawn = PANELS[source.problem](
             open_model(source)[0],
             *open_model(adapted),
             manifest,
-            shown,
+            split.name if split else seen[0],
             title,
             device,
             labelled=split is not None,
         )
-        panel = _keep_picture(f"{name[:24]}-panel", drawn)
+        panel = keep_picture(f"{name[:24]}-panel", drawn)
     if split is None:
         return SideBySide(split=None, source=None, adapted=None, panel=panel)
     above = read_spec(locate(adapted.uri)).reject
     before = evaluate_model(source, manifest, split.name, device, above)
     after = evaluate_model(adapted, manifest, split.name, device)
-    picture = _keep_picture(name[:24], side_by_side(before, after, title=title))
+    picture = keep_picture(name[:24], side_by_side(before, after, title=title))
     return SideBySide(
         split=split.name, reject=above, source=before, adapted=after, picture=picture, panel=panel
     )
-
-
-def _keep_picture(name: str, content: bytes) -> str:
-    picture = home() / "pictures" / f"{name}.png"
-    with disk_errors(str(picture)):
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes(content)
-    return str(picture)
 
 
 def log_report(sides: SideBySide, run_id: str, title: str) -> None:
@@ -165,67 +112,16 @@ def log_report(sides: SideBySide, run_id: str, title: str) -> None:
         if file:
             tracking.log_file(run_id, Path(file), "pictures")
     if shown := sides.panel or sides.picture:
-        create_image_artifact(_address(Path(shown)), key="results", description=title)
+        create_image_artifact(data_address(Path(shown)), key="results", description=title)
     if sides.source is None or sides.adapted is None:
         text = f"### {title}\n\nThe target has no labels: no metric, and no evidence for promotion."
         create_markdown_artifact(text + link, key="adaptation-report")
         return
     points = [
         (f"{side}/{name}", value, 0)
-        for side, found in (("source", sides.source), ("adapted", sides.adapted))
-        for name, value in found.metrics.items()
+        for side, report in (("source", sides.source), ("adapted", sides.adapted))
+        for name, value in report.metrics.items()
     ]
     tracking.log_points(run_id, points)
     tracking.log_json(run_id, "report.json", sides.model_dump())
     create_markdown_artifact(report_text(sides, title) + link, key="adaptation-report")
-
-
-def _address(picture: Path) -> str:
-    """The picture itself as an address: whoever opens the page need not reach this disk."""
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
-
-
-def report_text(sides: SideBySide, title: str) -> str:
-    """The comparison as markdown: overall, then by class with counts."""
-    assert sides.source is not None
-    assert sides.adapted is not None
-    rows = [
-        f"| {name.replace('_', ' ')} | {before:.4f} | {sides.adapted.metrics[name]:.4f} |"
-        for name, before in sides.source.metrics.items()
-    ]
-    after = sides.adapted.per_class
-    unit, score = score_of(sides.source.metrics)
-    classes = [
-        f"| {name} | {int(row[unit])} | {_share(row, score)} | {_share(after[name], score)} |"
-        for name, row in sides.source.per_class.items()
-    ]
-    above = (
-        ""
-        if sides.reject is None
-        else (f' Both answer "unknown" where their uncertainty is above {sides.reject:.3f}.')
-    )
-    note = f" {sides.source.note}." if sides.source.note else ""
-    counted = "persons" if score == "pck" else "images"
-    return "\n".join(
-        [
-            f"### {title}",
-            "",
-            f"Split `{sides.split}`, {sides.source.count} {counted}.{above}{note}",
-            "",
-            "| metric | source | adapted |",
-            "|---|---:|---:|",
-            *rows,
-            "",
-            f"| class | {_named(unit)} | source {_named(score)} | adapted {_named(score)} |",
-            "|---|---:|---:|---:|",
-            *classes,
-        ]
-    )
-
-
-def _named(word: str) -> str:
-    return {"count": "images", "iou": "IoU"}.get(word, word)
-
-
-def _share(found: dict[str, float], score: str) -> str:
-    return f"{found[score]:.1%}" if score in found else "none"

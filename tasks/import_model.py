@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from torch import nn
 
 from sfda.errors import BadInput
 from sfda.manifests.digests import key_of
-from sfda.problems.classification.weights import load_classifier
-from sfda.problems.detection.weights import load_detector
-from sfda.problems.pose.weights import load_pose
-from sfda.problems.segmentation.weights import load_segmenter
-from sfda.refs import InputSpec, ModelRef, ModelSpec, Problem, Skeleton
+from sfda.problems.checkpoint_loaders import NETWORK_LOADERS
+from sfda.refs import InputSpec, ModelRef, Problem, Skeleton
 from sfda.state_folder import disk_errors, home
 from sfda.weights.bundle import write_bundle
 from sfda.weights.checkpoints import read_weights
@@ -27,27 +21,19 @@ from tasks.tracking import models
 
 @task(name="import of the source model", **SERVERS)
 def import_source(uri: str) -> ModelRef:
-    """The model at an address, found, digested and verified; what its card lacks is said."""
-    found = models.refer(uri)
-    card = read_card(models.locate(found.uri))
-    lacking = missing(card, found.problem)
-    said = "complete" if not lacking else f"without {', '.join(lacking)} (`sfda card` makes them)"
+    """The model at an address, digested and verified; what its card lacks stands on the page."""
+    model = models.model_ref(uri)
+    card = read_card(models.locate(model.uri))
+    lacking = missing(card, model.problem)
+    completeness = (
+        "complete" if not lacking else f"without {', '.join(lacking)} (`sfda card` makes them)"
+    )
     text = (
-        f"### Source model {found.uri}\n\n{found.arch}, {len(found.classes)} classes, "
-        f"digest `{found.sha256[:16]}`\n\nSource card: {said}"
+        f"### Source model {model.uri}\n\n{model.arch}, {len(model.classes)} classes, "
+        f"digest `{model.sha256[:16]}`\n\nSource card: {completeness}"
     )
     create_markdown_artifact(text, key="source-model")
-    return found
-
-
-LOADERS: Mapping[str, Callable[..., tuple[nn.Module, ModelSpec]]] = MappingProxyType(
-    {
-        "classification": load_classifier,
-        "segmentation": load_segmenter,
-        "detection": load_detector,
-        "pose": load_pose,
-    }
-)
+    return model
 
 
 @task(name="import of a checkpoint", **SERVERS)
@@ -60,11 +46,11 @@ def import_checkpoint(
     skeleton: Skeleton | None = None,
 ) -> ModelRef:
     """A checkpoint as a bundle below home, its code not run and every key accounted for."""
-    if problem not in LOADERS:
-        known = ", ".join(LOADERS)
+    if problem not in NETWORK_LOADERS:
+        known = ", ".join(NETWORK_LOADERS)
         raise BadInput(f"models for {problem} cannot be imported yet; those for {known} can")
     more = {"skeleton": skeleton} if problem == "pose" else {}
-    network, spec = LOADERS[problem](
+    network, spec = NETWORK_LOADERS[problem](
         read_weights(Path(weights)), arch=arch, classes=classes, input=input_spec, **more
     )
     key = key_of(weights=str(Path(weights).absolute()), spec=spec)

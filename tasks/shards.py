@@ -1,8 +1,8 @@
-"""Looks at big targets in parts, on whatever engine a Prefect task runner brings.
+"""Inference over big targets in parts, on whatever engine a Prefect task runner brings.
 
-`SFDA_SHARDS` says how many parts; 1, the default, looks in one. `SFDA_TASK_RUNNER` is `threads`,
+`SFDA_SHARDS` says how many parts; 1, the default, keeps it whole. `SFDA_TASK_RUNNER` is `threads`,
 `ray` or `dask`, and `SFDA_TASK_RUNNER_ADDRESS` the cluster's address; all its machines must see
-`$SFDA_HOME` and the data. The answers are those of one look, so none of this is in a cache's key.
+`$SFDA_HOME` and the data. The outputs are those of one part, so none of this is in a cache's key.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from sfda.building_blocks.device import DeviceName, choose, place
+from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.errors import BadInput
-from sfda.inference.split import Look, look_at, read_parts, spans, write_part
-from sfda.loading import opened as manifests
-from sfda.loading.opened import Opened
+from sfda.inference.over_split import SplitInference, infer_split, read_parts, spans, write_part
+from sfda.loading.opened import Opened, open_ref, open_split, seen_digest
 from sfda.manifests.digests import key_of
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
 from sfda.state_folder import home, one_at_a_time
@@ -63,35 +62,39 @@ def make_runner(parts: int) -> Any:
 
 
 @contextmanager
-def looks(
+def inference_over(
     model: ModelRef,
     target: ManifestRef,
     opened: Opened,
     split: str,
     spec: ModelSpec,
     device: DeviceName,
-) -> Iterator[Look]:
-    """How to look at a split with this model; where it is to be done in parts, they are ready.
+) -> Iterator[SplitInference]:
+    """How to infer over a split with this model; where it is to be done in parts, they are ready.
 
-    What is given is called with the network, and may be called again.
+    What comes is called with the network, and may be called again.
     """
     chosen, parts = choose(device), shard_count()
-    found = spans(len(opened.images), parts, spec)
-    if parts == 1 or len(found) == 1:
-        yield lambda network: look_at(network, opened, spec, chosen)
+    ranges = spans(len(opened.images), parts, spec)
+    if parts == 1 or len(ranges) == 1:
+        yield lambda network: infer_split(network, opened, spec, chosen)
         return
     key = key_of(
-        model=model.sha256, seen=manifests.seen_digest(target, split), split=split, spans=found,
-        device=chosen.type, code=code_digest(),
-    )  # fmt: skip
+        model=model.sha256,
+        seen=seen_digest(target, split),
+        split=split,
+        spans=ranges,
+        device=chosen.type,
+        code=code_digest(),
+    )
     folder = home() / "parts" / key[:24]
     with one_at_a_time(folder):
-        files = [folder / f"{first:09d}.npz" for first, _ in found]
-        with make_runner(len(found)) as runner:
-            given = {"model": model, "target": target, "split": split, "device": device}
+        files = [folder / f"{first:09d}.npz" for first, _ in ranges]
+        with make_runner(len(ranges)) as runner:
+            same = {"model": model, "target": target, "split": split, "device": device}
             waiting = [
-                runner.submit(look_at_part, parameters={**given, "span": span, "file": str(file)})
-                for span, file in zip(found, files, strict=True)
+                runner.submit(infer_part, parameters={**same, "span": span, "file": str(file)})
+                for span, file in zip(ranges, files, strict=True)
             ]
             for one in waiting:
                 one.result()
@@ -100,12 +103,12 @@ def looks(
 
 
 @task(
-    name="a part of a look",
+    name="inference over a part",
     task_run_name="rows {span[0]} to {span[1]}",
     cache_policy=NO_CACHE,
     **SERVERS,
 )
-def look_at_part(
+def infer_part(
     model: ModelRef,
     target: ManifestRef,
     split: str,
@@ -113,12 +116,12 @@ def look_at_part(
     file: str,
     device: DeviceName,
 ) -> None:
-    """Answers for the rows of `span`, kept in `file`; one that is there already stays."""
+    """Outputs for the rows of `span`, kept in `file`; one that is there already stays."""
     if Path(file).is_file():
         return
     network, spec = open_model(model)
     chosen = choose(device)
-    opened = manifests.open_split(manifests.open_ref(target).unlabelled(), split, spec.input)
-    answers = look_at(place(network, chosen), opened, spec, chosen, (span[0], span[1]))
+    opened = open_split(open_ref(target).unlabelled(), split, spec.input)
+    outputs = infer_split(to_device(network, chosen), opened, spec, chosen, (span[0], span[1]))
     with torch.inference_mode():
-        write_part(Path(file), answers, spec.problem)
+        write_part(Path(file), outputs, spec.problem)

@@ -11,13 +11,13 @@ import numpy as np
 import small_seg
 import torch
 
-from sfda.annotation.request import Guess, Request, WantedRow
+from sfda.annotation.request import Guess, Request, RequestedRow
 from sfda.annotation.request_files import documents
 from sfda.building_blocks.boxes import Boxes
 from sfda.formats.keypoints import CropReader
 from sfda.inference.pose import Pose
+from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import Split, read_split
-from sfda.manifests.schema import open_manifest
 
 
 def request_for(target: Path, rows: list[int], folder: Path, **changes: Any) -> Request:
@@ -32,7 +32,7 @@ def request_for(target: Path, rows: list[int], folder: Path, **changes: Any) -> 
     for row in rows:
         name, key = split.row_ids[row], split.names[row].removeprefix("x:")
         shown = _shown(split, row, copied)
-        one = WantedRow(
+        one = RequestedRow(
             row=name, key=key, confidence=0.5,
             file=f"images/{name}.png" if copied else key.partition("@")[0],
             label=classes[row % 3] if manifest.problem == "classification" else None, **shown,
@@ -68,15 +68,15 @@ def _shown(split: Split, row: int, copied: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _true(split: Split, row: int, wanted: WantedRow) -> Guess:
+def _true(split: Split, row: int, wanted: RequestedRow) -> Guess:
     if split.boxes is not None:
         found = split.boxes[row]
         labels = torch.from_numpy(found.labels)
         return Guess(
             boxes=Boxes(torch.from_numpy(found.boxes), labels, torch.full((len(labels),), 0.5))
         )
-    if split.people is not None:
-        joints = split.people[row].joints - np.array(wanted.corner, np.float32)
+    if split.persons is not None:
+        joints = split.persons[row].joints - np.array(wanted.corner, np.float32)
         return Guess(pose=Pose(joints, np.full(len(joints), 0.5)))
     if split.masks is not None:
         _, masks = small_seg.shapes(36, seed=3)

@@ -13,8 +13,9 @@ import torch
 import yaml
 
 from sfda.adaptation.loop import adapt
-from sfda.adaptation.supervised import LabelledBatches, Supervised, SupervisedConfig
+from sfda.adaptation.supervised import Supervised, SupervisedConfig
 from sfda.loading.batches import TargetLoader
+from sfda.loading.labelled_batches import BatchesWithClasses
 from sfda.loading.scan import scan
 from sfda.problems.classification.network import Classifier, build_from_spec, make_spec
 from sfda.refs import ModelRef
@@ -127,7 +128,7 @@ def _trained() -> Classifier:
         {"schedule": FAST | {"lr": 0.05, "epochs": 6}, "lr_scale": {"backbone": 1.0}}
     )
     method = Supervised(build_from_spec(SPEC), info(len(images)), config)
-    loader = LabelledBatches(batches(images), torch.from_numpy(labels))
+    loader = BatchesWithClasses(batches(images), torch.from_numpy(labels))
     for _ in adapt(method, loader, look(images), config.schedule):
         pass
     trained: Classifier = method.student.eval()

@@ -17,7 +17,7 @@ from PIL import Image
 from sfda.adaptation.loop import adapt
 from sfda.adaptation.supervised import Supervised, SupervisedConfig
 from sfda.config import merged
-from sfda.loading.batches import LabelledLoader
+from sfda.loading.labelled_batches import LabelledLoader
 from sfda.loading.scan import scan
 from sfda.problems.segmentation import network as segmentation
 from sfda.problems.segmentation.network import Segmenter
@@ -101,7 +101,7 @@ def _trained() -> Segmenter:
     images, masks = shapes(SOURCE["train"], seed=1)
     torch.manual_seed(0)
     config = SupervisedConfig.from_settings(
-        merged(Supervised.usual["segmentation"], {"schedule": FAST | {"epochs": 12}})
+        merged(Supervised.defaults_by_problem["segmentation"], {"schedule": FAST | {"epochs": 12}})
     )
     method = Supervised(segmentation.build_from_spec(SPEC), small.info(len(images)), config)
     loader = LabelledLoader(

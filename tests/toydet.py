@@ -14,10 +14,10 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 
 from sfda.building_blocks.boxes import Boxes
+from sfda.networks.detector import Detector
 from sfda.networks.torchvision_detection import TorchvisionDetector
-from sfda.problems.detection import network as detection
+from sfda.problems.detection import loss as detection_loss
 from sfda.problems.detection.metrics import BoxesOf, DetectionMetric
-from sfda.problems.detection.network import Detector
 from sfda.settings import Schedule
 from sfda.types import TargetBatch, TargetInfo
 
@@ -38,6 +38,12 @@ class Batches(toy.Batches):
 
     def __init__(self, x: Tensor) -> None:
         super().__init__(x, 4)
+
+
+def no_boxes() -> Boxes:
+    """None at all, as tensors: a box of zeros would give infinite regression targets."""
+    labels = torch.zeros(0, dtype=torch.long)
+    return Boxes(torch.zeros(0, 4), labels, torch.zeros(0))
 
 
 def images(shift: float = 0.0, *, seed: int = 0, size: int = SIZE) -> tuple[Tensor, list[Boxes]]:
@@ -105,7 +111,7 @@ def trained(model: Detector, steps: int = 250) -> Detector:
     for step in range(steps):
         rows = [(8 * step + i) % len(x) for i in range(8)]
         optimizer.zero_grad()
-        losses = detection.loss(model, x[rows], [y[i] for i in rows], append=True)
+        losses = detection_loss.loss(model, x[rows], [y[i] for i in rows], append=True)
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
     return model.eval()
@@ -144,7 +150,7 @@ def accuracy(model: nn.Module, x: Tensor, y: list[Boxes]) -> float:
     model.eval()
     metric = DetectionMetric(NAMES)
     with torch.no_grad():
-        for found, truth in zip(model(x).found, y, strict=True):
+        for found, truth in zip(model(x).boxes, y, strict=True):
             answer = BoxesOf(*(np.asarray(part) for part in found))
             metric.update(answer, BoxesOf(truth.boxes.numpy(), truth.labels.numpy()))
     return metric.compute()["coco_ap50"]

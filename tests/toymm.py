@@ -23,8 +23,8 @@ from toydet import (
     trained,
 )  # fmt: skip
 
-from sfda.networks import mmdet as det_mmdet
-from sfda.problems.detection.network import Detector
+from sfda.networks.detector import Detector
+from sfda.networks.mmdet import mmdet_detector
 
 __all__ = [
     "FAST", "MILD", "NAMES", "PROBLEM", "SIDE", "SIZE", "Batches", "accuracy", "batch", "images",
@@ -103,7 +103,7 @@ def config() -> dict[str, Any]:
 def network() -> Detector:
     """A detector with all parts that a real one has."""
     torch.manual_seed(0)
-    return det_mmdet.build(config(), len(NAMES))
+    return mmdet_detector(config(), len(NAMES))
 
 
 @cache

@@ -8,9 +8,10 @@ import torch
 import toy
 from torch import Tensor, nn
 
-from sfda.building_blocks.heatmaps import peaks
+from sfda.building_blocks.heatmaps import PoseTargets, peaks
+from sfda.problems.pose import loss as pose_loss
 from sfda.problems.pose import network as pose
-from sfda.problems.pose.network import PoseNet, PoseTargets
+from sfda.problems.pose.network import PoseNet
 from sfda.problems.pose.prior import PosePrior, tree
 from sfda.settings import Schedule
 from sfda.types import TargetBatch, TargetInfo, Warp
@@ -71,7 +72,7 @@ def _trained() -> PoseNet:
     for step in range(250):
         rows = torch.arange(16) + 16 * (step % 6)
         optimizer.zero_grad()
-        loss = pose.loss(model, x[rows], PoseTargets(*(part[rows] for part in y)))
+        loss = pose_loss.loss(model, x[rows], PoseTargets(*(part[rows] for part in y)))
         loss["heatmap"].backward()
         optimizer.step()
     return model.eval()

@@ -1,50 +1,64 @@
-"""The application `sfda` and the options that its commands share."""
+"""The options and arguments that two commands or more take: their types and what help says."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(
-    name="sfda",
-    help="Fit a vision model somebody else trained to new, unlabelled data.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option()]
+WorkersOption = Annotated[int, typer.Option(min=0, help="processes that load images")]
+SeedOption = Annotated[int, typer.Option(min=0)]
+UnsetSeedOption = Annotated[int | None, typer.Option(min=0)]  # a preset may state it
+PortOption = Annotated[int, typer.Option(min=1, max=65535)]
 
-Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option()]
-Problem = Literal["classification", "segmentation", "detection", "pose"]
-Workers = Annotated[int, typer.Option(min=0, help="processes that load images")]
-Set = Annotated[
+SourceOption = Annotated[str, typer.Option(help="models:/NAME@source, models:/NAME/3, a bundle")]
+ModelOption = Annotated[str, typer.Option(help="models:/NAME@champion, models:/NAME/3, a bundle")]
+TargetOption = Annotated[str, typer.Option(help="a manifest, or a folder of images")]
+LabelledOption = Annotated[Path, typer.Option(help="a manifest with labels")]
+SplitOption = Annotated[str, typer.Option(help="a split of the manifest")]
+UnsetSplitOption = Annotated[str | None, typer.Option(help="a split of the manifest")]
+TestSplitOption = Annotated[str | None, typer.Option(help="the labelled split for the report")]
+GrowingTargetArgument = Annotated[
+    Path, typer.Argument(help="a folder, zip, npz, .txt list, or a manifest")
+]
+TargetNameOption = Annotated[str | None, typer.Option(help="default: the folder's name")]
+TestLabelsOption = Annotated[
+    Path | None, typer.Option(help="CSV with file,class: these images test")
+]
+
+MethodOption = Annotated[str | None, typer.Option(help="see `sfda methods`; default shot")]
+SettingsOption = Annotated[
     list[str] | None, typer.Option("--set", help="a setting, k=v; dots nest: schedule.lr=0.01")
 ]
-Epochs = Annotated[int | None, typer.Option(min=1)]
-Regime = Literal["closed", "partial", "open", "open-partial"]
-Preset = Annotated[str | None, typer.Option(help="a shipped preset's name, or a file")]
-Input = Annotated[Path | None, typer.Option(help="YAML: size, resize, mean, std, tiled ...")]
-Size = Annotated[str | None, typer.Option(help="pixels: 224, or 120x160 (height x width)")]
-Mean = Annotated[str | None, typer.Option(help="0.485,0.456,0.406")]
-Std = Annotated[str | None, typer.Option(help="0.229,0.224,0.225")]
-Channels = Annotated[str | None, typer.Option(help="rgb, bgr or gray")]
-Port = Annotated[int, typer.Option(min=1, max=65535)]
-Budget = Annotated[str | None, typer.Option(help="time for the epochs, e.g. 30m: then the best")]
-Skeleton = Annotated[
+PolicyOption = Annotated[
+    list[str] | None,
+    typer.Option("--policy", help="min_files, min_share, drift, settle, start_from: k=v"),
+]
+PresetOption = Annotated[str | None, typer.Option(help="a shipped preset's name, or a file")]
+SelectByOption = Annotated[str | None, typer.Option(help="a validator, or last")]
+EpochsOption = Annotated[int | None, typer.Option(min=1)]
+TimeBudgetOption = Annotated[
+    str | None, typer.Option(help="time for the epochs, e.g. 30m: then the best")
+]
+NameOption = Annotated[str, typer.Option(help="register under this name")]
+UnsetNameOption = Annotated[str | None, typer.Option(help="register under this name")]
+RegisteredNameArgument = Annotated[str, typer.Argument(help="a registered name")]
+PromoteOption = Annotated[bool, typer.Option("--promote", help="if labels show it better")]
+
+ManifestArgument = Annotated[Path, typer.Argument(help="a manifest")]
+ProblemOption = Annotated[
+    Literal["classification", "segmentation", "detection", "pose"], typer.Option()
+]
+SkeletonOption = Annotated[
     Path | None, typer.Option(help="pose: YAML with edges, pairs, groups, unit, sigmas")
 ]
-
-
-def skeleton_of(path: Path | None, problem: str) -> Any:
-    """The skeleton that a file holds, or None. Raises BadInput, also where it has no meaning."""
-    if path is None:
-        return None
-    from sfda.authoring.from_keypoints import read_skeleton
-    from sfda.errors import BadInput
-
-    if problem != "pose":
-        raise BadInput(f"--skeleton is for pose, not for {problem}")
-    return read_skeleton(path)
+ArchOption = Annotated[str, typer.Option(help="torchvision:resnet50, timm:..., sfda:lenet")]
+InputOption = Annotated[Path | None, typer.Option(help="YAML: size, resize, mean, std, tiled ...")]
+SizeOption = Annotated[str | None, typer.Option(help="pixels: 224, or 120x160 (height x width)")]
+ResizeOption = Annotated[str | None, typer.Option(help="pixels before the crop to --size")]
+MeanOption = Annotated[str | None, typer.Option(help="0.485,0.456,0.406")]
+StdOption = Annotated[str | None, typer.Option(help="0.229,0.224,0.225")]
+ChannelsOption = Annotated[str | None, typer.Option(help="rgb, bgr or gray")]

@@ -1,55 +1,104 @@
-"""What commands take apart and what they answer: settings of views, results as JSON and text."""
+"""What commands print: one JSON object, or text for a person."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-USUAL = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-
-
-def show_source(out: Any, found: Any) -> None:
-    """A trained or carded source model."""
-    result = {
-        **version_of(found), "metrics": found.report.metrics, "flow_run_id": found.flow_run_id,
-        "mlflow_run_id": found.mlflow_run_id,
-    }  # fmt: skip
-    metrics = ", ".join(f"{n.replace('_', ' ')} {v:.4f}" for n, v in found.report.metrics.items())
-    out.show(result, f"{found.version.uri} registered; on {found.report.split}: {metrics}")
+import json
+import os
+import sys
+from typing import Any, NoReturn
 
 
-def show_move(out: Any, found: Any) -> None:
-    """Who reigns now."""
-    before = f", version {found.previous} before" if found.previous else ""
-    out.show(found.model_dump(), f"{found.name}: champion is version {found.version}{before}")
+class Output:
+    """What a command has to say; with `--json` stdout is kept free for one object."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.printed = False
+        if as_json:  # whatever libraries print goes to stderr, down to the file descriptor
+            sys.stdout.flush()
+            self.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+            os.dup2(2, 1)
+
+    def show(self, result: dict[str, Any], text: str) -> None:
+        """The result: the object with `--json`, else the text."""
+        if self.as_json:
+            self.stdout.write(json.dumps(result) + "\n")
+            self.stdout.flush()
+            self.printed = True
+        else:
+            print(text, flush=True)
+
+    def fail(self, message: str, code: int = 2) -> NoReturn:
+        """One message on stderr and an exit code; with `--json` also an object that holds it."""
+        print(f"sfda: {message}", file=sys.stderr)
+        if self.as_json and not self.printed:
+            self.show({"error": message}, "")
+        sys.exit(code)
+
+    def close(self) -> None:
+        """Give stdout back, for callers that live on."""
+        if self.as_json:
+            os.dup2(self.stdout.fileno(), 1)
+            self.stdout.close()
 
 
-def version_of(found: Any) -> dict[str, Any]:
+def registered_fields(result: Any) -> dict[str, Any]:
     """Name, version and address of what was registered."""
-    return {"name": found.version.name, "version": found.version.version, "uri": found.version.uri}
+    version = result.version
+    return {"name": version.name, "version": version.version, "uri": version.uri}
 
 
-def adapt_result(found: Any, seconds: float) -> dict[str, Any]:
+def show_source(out: Output, trained: Any) -> None:
+    """A source model that was trained or given a card."""
+    report = trained.report
+    result = {
+        **registered_fields(trained),
+        "metrics": report.metrics,
+        "flow_run_id": trained.flow_run_id,
+        "mlflow_run_id": trained.mlflow_run_id,
+    }
+    metrics = ", ".join(f"{n.replace('_', ' ')} {v:.4f}" for n, v in report.metrics.items())
+    out.show(result, f"{trained.version.uri} registered; on {report.split}: {metrics}")
+
+
+def show_prior(out: Output, trained: Any) -> None:
+    """A source model that was given a prior of poses."""
+    report = trained.report
+    text = (
+        f"{trained.version.uri} registered with prior {trained.prior_sha256[:16]}; on "
+        f"{report.poses} held-out poses: rank correlation {report.spearman:.3f}, real "
+        f"{report.clean:.3f}, far {report.far:.3f}"
+    )
+    out.show({**registered_fields(trained), **trained.model_dump()}, text)
+
+
+def show_champion(out: Output, moved: Any) -> None:
+    """Which version is champion now, and which was."""
+    before = f", version {moved.previous} before" if moved.previous else ""
+    out.show(moved.model_dump(), f"{moved.name}: champion is version {moved.version}{before}")
+
+
+def adapt_result(adapted: Any, seconds: float) -> dict[str, Any]:
     """The JSON of `sfda adapt`. Epochs count from 1."""
-    sides = found.sides
+    sides = adapted.sides
     return {
-        "flow_run_id": found.flow_run_id,
-        "mlflow_run_id": found.mlflow_run_id,
-        **version_of(found),
-        "selected_epoch": found.selected_epoch + 1,
-        "selected_by": found.selected_by,
-        "scores": found.scores,
+        "flow_run_id": adapted.flow_run_id,
+        "mlflow_run_id": adapted.mlflow_run_id,
+        **registered_fields(adapted),
+        "selected_epoch": adapted.selected_epoch + 1,
+        "selected_by": adapted.selected_by,
+        "scores": adapted.scores,
         "metrics": {
             "source": sides.source.metrics if sides.source else None,
             "adapted": sides.adapted.metrics if sides.adapted else None,
         },
         "picture": sides.picture,
         "panel": sides.panel,
-        "promoted": found.promoted,
-        "cut": found.cut,
+        "promoted": adapted.promoted,
+        "cut": adapted.cut,
         "seconds": seconds,
-        "images_per_second": found.images_per_second,
-        "peak_memory_mb": found.peak_memory_mb,
+        "images_per_second": adapted.images_per_second,
+        "peak_memory_mb": adapted.peak_memory_mb,
     }
 
 
@@ -66,76 +115,71 @@ def adapt_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def taken(given: dict[str, Any], name: str) -> dict[str, Any]:
-    """A group of settings, taken out of the others. Raises BadInput for a value in its place."""
-    from sfda.errors import BadInput
-
-    found = given.pop(name, {})
-    if not isinstance(found, dict):
-        raise BadInput(f"{name} is a group of settings: give one of them, e.g. {name}.NAME=VALUE")
-    return found
-
-
-def usual_views(arch: str, problem: str, given: dict[str, Any]) -> dict[str, Any]:
-    """An architecture's views with some of them given."""
-    from flows.form import problem_module
-
-    return {**problem_module(problem).defaults(arch)[1].model_dump(), **given}
-
-
-def problem_of_manifest(path: Path) -> str:
-    """The problem that a manifest is for. Raises BadInput."""
-    from sfda.manifests.schema import parse_manifest
-
-    return parse_manifest(path).problem
-
-
-def problem_of_model(uri: str) -> str:
-    """The problem that a model is for. Raises BadInput."""
-    from sfda.weights.bundle import read_spec
-    from tasks.tracking.models import locate
-    from tasks.tracking.registry import canonical
-
-    return read_spec(locate(canonical(uri))).problem
-
-
-def model_views(source: str, given: dict[str, Any]) -> Any:
-    """A model's own views with some of them given; None if none is."""
-    if not given:
-        return None
-    from sfda.refs import Views
-    from sfda.weights.bundle import read_spec
-    from tasks.tracking.models import locate
-    from tasks.tracking.registry import canonical
-
-    own = read_spec(locate(canonical(source))).views
-    return Views.from_settings({**own.model_dump(), **given}, "views")
-
-
-def stated_input(
-    arch: str, problem: str, *, file: Path | None = None, new: bool = False, **given: Any
-) -> Any:
-    """What is stated of a network's input, over what its architecture states, or None.
-
-    Of a `new` network mean and std need not be stated: there is nothing that they must fit.
-    """
-    from flows.form import read_input
-
-    given = {k: v for k, v in given.items() if v is not None}
-    return read_input(arch, file, given, problem, usual=USUAL if new else {})
-
-
-def evaluate_text(found: Any) -> str:
+def evaluate_text(report: Any) -> str:
     """The metrics of a report, and one score by class."""
     from sfda.problems.classification.metrics import score_of
 
-    unit, score = score_of(found.metrics)
-    lines = [f"{name.replace('_', ' '):<30}{value:.4f}" for name, value in found.metrics.items()]
-    lines += [found.note] if found.note else []
+    unit, score = score_of(report.metrics)
+    lines = [f"{name.replace('_', ' '):<30}{value:.4f}" for name, value in report.metrics.items()]
+    lines += [report.note] if report.note else []
     lines += [
         f"{name:<30}{row[score]:.4f}  of {int(row[unit])}"
         if score in row
         else f"{name:<30}{'none':<6}  of {int(row[unit])}"
-        for name, row in found.per_class.items()
+        for name, row in report.per_class.items()
     ]
     return "\n".join(lines)
+
+
+def status_text(status: Any, now: float) -> str:
+    """Where everything stands: a paragraph for each kind of thing that there is."""
+    parts = [
+        _paragraph("runs", [_run_line(run, now) for run in status.runs]),
+        _paragraph("models", [_model_line(model) for model in status.models]),
+        _paragraph("targets", [_target_line(target) for target in status.targets]),
+        _paragraph(
+            "labels wanted",
+            [
+                f"{waiting.count} by {waiting.by}, {_ago(now - waiting.asked)}: {waiting.folder}"
+                for waiting in status.labels_wanted
+            ],
+        ),
+    ]
+    if status.jobs:
+        counts = ", ".join(f"{n} {state.lower()}" for state, n in status.jobs.states.items())
+        parts.append(_paragraph("jobs", [counts or "none", *status.jobs.failed]))
+    return "\n".join(part for part in parts if part) or "nothing has run here yet"
+
+
+def _paragraph(title: str, lines: list[str]) -> str:
+    return "\n".join([title, *(f"  {line}" for line in lines)]) if lines else ""
+
+
+def _run_line(run: Any, now: float) -> str:
+    took = f", {run.seconds:.0f} s" if run.seconds is not None else ""
+    verdict = f": {run.verdict}" if run.verdict else ""
+    return f"{_ago(now - run.started):>8}  {run.status}{took}  {run.name}{verdict}"
+
+
+def _model_line(model: Any) -> str:
+    line = f"{model.name}: champion {model.champion or 'none'} of {model.versions}"
+    if model.candidate and model.candidate != model.champion:
+        verdict = f" ({model.verdict})" if model.verdict else ""
+        line += f", candidate {model.candidate}{verdict}"
+    return line
+
+
+def _target_line(target: Any) -> str:
+    done = f"adapted to version {target.adapted}" if target.adapted else "not adapted to"
+    return f"{target.name}: version {target.version}, {target.images} files, {done} ({target.path})"
+
+
+def _ago(seconds: float) -> str:
+    """
+    >>> _ago(30), _ago(7300), _ago(200000)
+    ('30 s ago', '2 h ago', '2 d ago')
+    """
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return f"{int(seconds)} s ago"

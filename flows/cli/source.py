@@ -7,161 +7,182 @@ from typing import Annotated, Literal
 
 import typer
 
+from flows.cli.model_input import new_views, problem_of_manifest, skeleton_of, stated_input
 from flows.cli.options import (
-    Channels,
-    Device,
-    Epochs,
-    Input,
-    Json,
-    Mean,
-    Preset,
-    Problem,
-    Set,
-    Size,
-    Skeleton,
-    Std,
-    Workers,
-    app,
-    skeleton_of,
+    ArchOption,
+    ChannelsOption,
+    DeviceOption,
+    EpochsOption,
+    InputOption,
+    JsonOption,
+    LabelledOption,
+    MeanOption,
+    NameOption,
+    PresetOption,
+    ProblemOption,
+    ResizeOption,
+    SeedOption,
+    SettingsOption,
+    SizeOption,
+    SkeletonOption,
+    SourceOption,
+    SplitOption,
+    StdOption,
+    UnsetNameOption,
+    UnsetSeedOption,
+    UnsetSplitOption,
+    WorkersOption,
 )
-from flows.cli.output import (
-    problem_of_manifest,
-    show_source,
-    stated_input,
-    taken,
-    usual_views,
-    version_of,
-)
-from flows.cli.session import read_settings, session, words
+from flows.cli.output import registered_fields, show_prior, show_source
+from flows.cli.parsing import class_names, pop_group, read_settings, stated
+from flows.cli.session import session
 
 
-@app.command("train-source")
 def train_source(
-    data: Annotated[Path, typer.Option(help="a manifest with labels")],
-    arch: Annotated[str, typer.Option(help="torchvision:resnet50, timm:..., sfda:lenet")],
-    name: str = typer.Option(...),
+    data: LabelledOption,
+    arch: ArchOption,
+    name: NameOption,
     init: Annotated[Path | None, typer.Option(help="backbone weights to start from")] = None,
-    settings: Set = None,
-    preset: Preset = None,
-    input: Input = None,
-    size: Size = None,
-    resize: Annotated[str | None, typer.Option(help="pixels before the crop to --size")] = None,
-    mean: Mean = None,
-    std: Std = None,
-    channels: Channels = None,
+    settings: SettingsOption = None,
+    preset: PresetOption = None,
+    input: InputOption = None,
+    size: SizeOption = None,
+    resize: ResizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
     head: Annotated[
         Literal["bottleneck", "plain"] | None, typer.Option(help="default bottleneck")
     ] = None,
     split: Annotated[str | None, typer.Option(help="default train")] = None,
     val_split: Annotated[str | None, typer.Option(help="default val")] = None,
     checkpoint: Annotated[Literal["best", "last"] | None, typer.Option(help="default best")] = None,
-    epochs: Epochs = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
-    device: Device = "auto",
-    workers: Workers = 0,
-    json: Json = False,
+    epochs: EpochsOption = None,
+    seed: UnsetSeedOption = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = 0,
+    json: JsonOption = False,
 ) -> None:
     """Train and register a source model, where the source data are."""
     with session(json, flow=True, data=[data]) as out:
         from flows import presets
         from flows import train_source as flow
-        from flows.form import flow_parameters
         from sfda.config import merged
-        from sfda.refs import Views
 
         problem = problem_of_manifest(data)
-        allowed = flow_parameters(flow.train_source) - {"data", "arch", "name"}
-        given = presets.read(preset, allowed=allowed) if preset else {}
-        more = read_settings(settings or [])
-        views = merged(taken(given, "views"), taken(more, "views"))
-        explicit = {
-            "init": str(init) if init else None, "head": head, "epochs": epochs, "seed": seed,
-            "split": split, "val_split": val_split, "checkpoint": checkpoint,
-            "input": stated_input(
-                arch, problem, file=input, new=True, size=size, resize=resize, mean=mean, std=std,
-                channels=channels,
-            ),
-            "views": Views.from_settings(usual_views(arch, problem, views)) if views else None,
-        }  # fmt: skip
-        given |= {key: value for key, value in explicit.items() if value is not None}
-        given["settings"] = merged(taken(given, "settings"), more)
-        given = {"device": device, "workers": workers, **given}
-        show_source(out, flow.train_source(str(data), arch, name, **given))
+        allowed = presets.allowed_for(flow.train_source) - {"data", "arch", "name"}
+        shipped = presets.read(preset, allowed=allowed) if preset else {}
+        overrides = read_settings(settings)
+        views = merged(pop_group(shipped, "views"), pop_group(overrides, "views"))
+        trained_with = merged(pop_group(shipped, "settings"), overrides)
+        spec = stated_input(
+            arch,
+            problem,
+            new=True,
+            file=input,
+            size=size,
+            resize=resize,
+            mean=mean,
+            std=std,
+            channels=channels,
+        )
+        options = stated(
+            init=str(init) if init else None,
+            head=head,
+            epochs=epochs,
+            seed=seed,
+            split=split,
+            val_split=val_split,
+            checkpoint=checkpoint,
+            input=spec,
+            views=new_views(arch, problem, views),
+        )
+        parameters = {"device": device, "workers": workers, **shipped, **options}
+        show_source(
+            out, flow.train_source(str(data), arch, name, settings=trained_with, **parameters)
+        )
 
 
-@app.command()
 def card(
-    model: Annotated[str, typer.Option(help="models:/NAME@source")],
+    model: SourceOption,
     data: Annotated[Path, typer.Option(help="a labelled manifest of the source")],
-    split: str = "val",
-    name: str | None = None,
-    device: Device = "auto",
-    json: Json = False,
+    split: SplitOption = "val",
+    name: UnsetNameOption = None,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
 ) -> None:
     """At the source site: give a model the card that travels instead of its data."""
     with session(json, flow=True, models=[model], data=[data]) as out:
-        from flows.train_source import make_card
+        from flows.card import make_card
 
         show_source(out, make_card(model, str(data), split=split, name=name, device=device))
 
 
-@app.command("train-prior")
 def train_prior(
     model: Annotated[str, typer.Option(help="models:/NAME@source, a pose model")],
     poses: Annotated[Path, typer.Option(help="a manifest, or a COCO JSON with keypoints")],
-    split: str | None = None,
-    name: str | None = None,
-    settings: Set = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    json: Json = False,
+    split: UnsetSplitOption = None,
+    name: UnsetNameOption = None,
+    settings: SettingsOption = None,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
 ) -> None:
     """At the source site: give a pose model a prior of poses; no image is read."""
     with session(json, flow=True) as out:
         from flows.train_prior import train_prior as flow
 
-        found = flow(
-            model, str(poses), split=split, name=name, settings=read_settings(settings or []),
-            seed=seed,
-        )  # fmt: skip
-        report = found.report
-        said = (
-            f"{found.version.uri} registered with prior {found.prior_sha256[:16]}; on "
-            f"{report.poses} held-out poses: rank correlation {report.spearman:.3f}, real "
-            f"{report.clean:.3f}, far {report.far:.3f}"
+        trained = flow(
+            model, str(poses), split=split, name=name, settings=read_settings(settings), seed=seed
         )
-        out.show({**version_of(found), **found.model_dump()}, said)
+        show_prior(out, trained)
 
 
-@app.command("import-model")
 def import_model(
     weights: Annotated[Path, typer.Argument(help="a checkpoint, or a folder with SHOT's three")],
-    arch: Annotated[str, typer.Option(help="torchvision:resnet50, timm:..., sfda:lenet")],
-    name: str = typer.Option(...),
-    problem: Problem = "classification",
+    arch: ArchOption,
+    name: NameOption,
+    problem: ProblemOption = "classification",
     classes: Annotated[str | None, typer.Option(help="a,b,c in the order of the outputs")] = None,
     classes_file: Annotated[Path | None, typer.Option(help="one class a line")] = None,
-    input: Input = None,
-    size: Size = None,
-    resize: Annotated[str | None, typer.Option(help="pixels before the crop to --size")] = None,
-    mean: Mean = None,
-    std: Std = None,
-    channels: Channels = None,
-    skeleton: Skeleton = None,
-    json: Json = False,
+    input: InputOption = None,
+    size: SizeOption = None,
+    resize: ResizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    skeleton: SkeletonOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Register a model that was trained elsewhere."""
     with session(json, flow=True) as out:
         from flows.import_model import import_model as flow
 
         bones = skeleton_of(skeleton, problem)
-
         spec = stated_input(
-            arch, problem, file=input, size=size, resize=resize, mean=mean, std=std,
+            arch,
+            problem,
+            file=input,
+            size=size,
+            resize=resize,
+            mean=mean,
+            std=std,
             channels=channels,
-        )  # fmt: skip
-        found = flow(
-            str(weights), arch, words(classes, classes_file), name, problem=problem, input=spec,
-            skeleton=bones,
-        )  # fmt: skip
-        result = {**version_of(found), "sha256": found.sha256, "mlflow_run_id": found.mlflow_run_id}
-        out.show(result, f"{found.version.uri} registered, digest {found.sha256[:16]}")
+        )
+        names = class_names(classes, classes_file)
+        imported = flow(
+            str(weights), arch, names, name, problem=problem, input=spec, skeleton=bones
+        )
+        result = {
+            **registered_fields(imported),
+            "sha256": imported.sha256,
+            "mlflow_run_id": imported.mlflow_run_id,
+        }
+        out.show(result, f"{imported.version.uri} registered, digest {imported.sha256[:16]}")
+
+
+def register(app: typer.Typer) -> None:
+    """Put these commands on the command line."""
+    app.command("train-source")(train_source)
+    app.command("import-model")(import_model)
+    app.command("card")(card)
+    app.command("train-prior")(train_prior)

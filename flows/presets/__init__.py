@@ -26,11 +26,16 @@ def read(preset: str, *, allowed: set[str] | None = None) -> dict[str, Any]:
         near = difflib.get_close_matches(preset, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
         raise BadInput(f"no preset and no file '{preset}'; {hint}")
-    found = read_yaml(file, "a preset holds parameters")
-    if not isinstance(found, dict):
+    parameters = read_yaml(file, "a preset holds parameters")
+    if not isinstance(parameters, dict):
         raise BadInput(f"{file} holds no parameters: write `name: value` lines")
-    if allowed is not None and (unknown := sorted(set(found) - allowed)):
+    if allowed is not None and (unknown := sorted(set(parameters) - allowed)):
         raise BadInput(
             f"{file} names {', '.join(unknown)}; the flow takes {', '.join(sorted(allowed))}"
         )
-    return found
+    return parameters
+
+
+def allowed_for(flow: Any) -> set[str]:
+    """Names that a preset of this flow may give."""
+    return set(flow.parameters.properties) - {"source", "target"}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn, optim
 
+from sfda.adaptation.schedule import learning_rate, make_optimizer
 from sfda.building_blocks.precision import network_precision
 from sfda.errors import BadInput
 from sfda.methods._base import Method
@@ -46,15 +47,15 @@ def adapt(
         yield EpochStart(clock)
         for n, batch in enumerate(batches.epoch(epoch, method.sample(epoch))):
             clock = Clock(epoch * per_epoch + n, per_epoch, schedule.epochs)
-            rate = schedule.rate(clock)
+            rate = learning_rate(schedule, clock)
             with network_precision(batch.weak.device):
                 losses = method.losses(batch, clock) | method.labelled_losses(batch, clock)
             _minimise(losses, method, optimizer, rate, schedule.clip_norm)
             method.after_step(clock)
-            found = {name: term.detach() for name, term in losses.items()}
-            yield StepEnd(clock, found, rate, len(batch.index))
+            terms = {name: term.detach() for name, term in losses.items()}
+            yield StepEnd(clock, terms, rate, len(batch.index))
         for losses in method.end_epoch(clock):
-            _minimise(losses, method, optimizer, schedule.rate(clock), schedule.clip_norm)
+            _minimise(losses, method, optimizer, learning_rate(schedule, clock), schedule.clip_norm)
         yield EpochEnd(clock, method.adapted, _state(epoch + 1, method, optimizer))
 
 
@@ -84,7 +85,7 @@ def _minimise(
 
 def _optimizer(method: Method, schedule: Schedule, epoch: int) -> optim.Optimizer | None:
     method.enter_phase(method.phase(epoch))
-    return schedule.make_optimizer(method.parameter_groups(schedule))
+    return make_optimizer(schedule, method.parameter_groups(schedule))
 
 
 def _state(next_epoch: int, method: Method, optimizer: optim.Optimizer | None) -> State:

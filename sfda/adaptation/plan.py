@@ -9,7 +9,8 @@ from typing import Any
 from sfda import plugins
 from sfda.config import Config, merged
 from sfda.errors import BadInput
-from sfda.loading import opened as manifests
+from sfda.loading.opened import open_ref, seen_digest
+from sfda.manifests.class_matching import class_shift
 from sfda.manifests.rows import read_split
 from sfda.manifests.schema import Manifest
 from sfda.methods._base import Method, MethodConfig
@@ -42,7 +43,7 @@ def settings_for(
             m for m in plugins.names("methods") if problem in plugins.load("methods", m).problems
         ]
         raise BadInput(f"{method} is not for {problem}; for that there are {', '.join(fit)}")
-    config = kind.Config.from_settings(merged(kind.usual.get(problem, {}), settings))
+    config = kind.Config.from_settings(merged(kind.defaults_by_problem.get(problem, {}), settings))
     if epochs is None:
         return config
     schedule = config.schedule.model_copy(update={"epochs": epochs})
@@ -79,7 +80,7 @@ class AdaptPlan(Config):
     views: Views | None
     select_by: str
     regime: Regime | None
-    answers: str | None = None  # digest of what people answered to rows of the split
+    answers: str | None = None  # digest of the annotations of single rows of the split
     source_ratios: tuple[float, ...] | None = None  # of the card, which no model's digest covers
     seed: int
 
@@ -103,21 +104,21 @@ def make_plan(
     """
     method = method or DEFAULT_METHODS[source.problem]
     config = settings_for(method, source.problem, settings, epochs)
-    manifest = manifests.open_ref(target)
+    manifest = open_ref(target)
     if manifest.problem != source.problem:
         raise BadInput(f"{target.path} is for {manifest.problem}, the model for {source.problem}")
-    shift = manifests.class_shift(manifest.classes, source.classes, manifest.name)
+    shift = class_shift(manifest.classes, source.classes, manifest.name)
     by = select_by or default_choice(method, source.problem, shift.regime)
     validators_for(by, source.problem)
     return AdaptPlan(
-        seen=manifests.seen_digest(target, split),
+        seen=seen_digest(target, split),
         split=split,
         method=method,
         config=config.model_dump(mode="json"),
         views=views,
         select_by=by,
         regime=shift.regime,
-        answers=_answers(manifest, split, kind_of(method).told),
+        answers=_annotations_digest(manifest, split, kind_of(method).labelled_rows),
         source_ratios=_class_ratios(bundle) if source.problem == "segmentation" else None,
         seed=seed,
     )
@@ -128,12 +129,16 @@ def kind_of(method: str) -> Any:
     return plugins.load("methods", method)
 
 
-def _answers(manifest: Manifest, split: str, told: str) -> str | None:
-    """Digest of the answers that a method will learn from."""
-    found = read_split(manifest.unlabelled(), split).answers
-    if found and told == "none":
-        log.warning("this method trains nothing: the answers to %s rows go unused", len(found.rows))
-    return found.sha256 if found and told != "none" else None
+def _annotations_digest(manifest: Manifest, split: str, labelled_rows: str) -> str | None:
+    """Digest of the annotated rows that a method will learn from."""
+    annotations = read_split(manifest.unlabelled(), split).annotations
+    if annotations is None:
+        return None
+    if labelled_rows == "none":
+        count = len(annotations.rows)
+        log.warning("this method trains nothing: the annotations of %s rows go unused", count)
+        return None
+    return annotations.sha256
 
 
 def _class_ratios(bundle: Path) -> tuple[float, ...] | None:

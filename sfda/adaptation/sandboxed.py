@@ -1,6 +1,6 @@
 """The adaptation in a sandbox: it can reach the target, its source model and its own state alone.
 
-Both ends are here: what the parent orders and hears, and what the process does with an order.
+Both ends are here: what the parent orders and reads, and what the process does with an order.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ from sfda.sandbox import process
 from sfda.sandbox.landlock import NETWORK_ABI
 
 if TYPE_CHECKING:
-    from sfda.adaptation.run_folder import Point, Watch
+    from sfda.adaptation.training import Watch
     from sfda.adaptation.worker import Order
-    from sfda.refs import Adaptation, Confinement
+    from sfda.refs import Adaptation, Attestation, MetricPoint
 
 log = logging.getLogger("sfda")
 
 
-def prepare() -> None:
+def preload_worker() -> None:
     """Make adaptations of this process begin at once. To be called before anything is loaded."""
-    process.prepare("sfda.adaptation.worker")
+    process.start_forkserver("sfda.adaptation.worker")
 
 
-def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Confinement]:
+def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestation]:
     """The result, and what the process could reach that made it.
 
     Where the kernel cannot enforce anything the work is done here, and the second part says so.
     Raises BadInput as the work does, ProcessDied where the process is killed.
     """
     from sfda.adaptation.worker import work
-    from sfda.refs import Adaptation, Confinement
+    from sfda.refs import Adaptation, Attestation
 
     kernel = os.uname().release
     if reason := process.unenforceable():
         log.warning("access to files is not restricted: %s", reason)
-        return work(order, watch), Confinement(
+        return work(order, watch), Attestation(
             enforced=False, says=f"not enforced: {reason}", kernel=kernel
         )
     read, images, location = _readable(order)
     own, folder = _system(), Path(order.folder)
-    job = process.Job(
+    job = process.SandboxJob(
         work=f"{__name__}:work_in_sandbox",
         order={"order": order.model_dump(mode="json"), "shown": watch.shown()},
         folder=folder,
         read=[*own, *read, *images],
         listed=[Path(sfda.__file__).parents[1], location],  # modules are looked for in the first
     )
-    result, level = process.run(job, lambda message: _hear(message, watch))
-    return Adaptation.model_validate(result), Confinement(
+    result, level = process.run_job(job, lambda message: _hear(message, watch))
+    return Adaptation.model_validate(result), Attestation(
         enforced=True,
         says=f"enforced (Landlock, ABI {level})",
         abi=level,
@@ -98,7 +98,7 @@ def _hear(message: dict[str, Any], watch: Watch) -> None:
 
 
 class _Relay:
-    """The watch of the process: what it is told goes to the parent."""
+    """The watch of the process: what it gets goes to the parent."""
 
     def __init__(self, send: process.Send, shown: int) -> None:
         self.send = send
@@ -107,7 +107,7 @@ class _Relay:
     def shown(self) -> int:
         return self._shown
 
-    def points(self, points: list[Point]) -> None:
+    def points(self, points: list[MetricPoint]) -> None:
         self.send(points=points)
 
     def share(self, done: float) -> None:

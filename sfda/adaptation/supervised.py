@@ -1,7 +1,7 @@
 """Supervised training, of a source model and of the bound that target labels would allow.
 
 It is the same loop as adaptation: labels travel in `TargetBatch.labelled`, which no method for
-unlabelled targets is ever given.
+unlabelled targets ever gets.
 """
 
 from __future__ import annotations
@@ -32,24 +32,33 @@ class Supervised(Method):
     """Cross-entropy on labelled images; of detectors their own losses on labelled boxes."""
 
     Config = SupervisedConfig
-    told: ClassVar[Literal["added", "own", "none"]] = "own"
+    labelled_rows: ClassVar[Literal["added", "own", "none"]] = "own"
     problems: ClassVar[frozenset[str]] = frozenset(
         {"classification", "segmentation", "detection", "pose"}
     )
-    usual: ClassVar[Mapping[str, dict[str, Any]]] = {
+    defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = {
         # all of the network is new: plain cross-entropy, as for AdaEnt's source model
         "segmentation": {
             "schedule": {
-                "optimizer": "adam", "lr": 1e-3, "weight_decay": 1e-4, "decay": "poly",
-                "batch_size": 8, "epochs": 40,
+                "optimizer": "adam",
+                "lr": 1e-3,
+                "weight_decay": 1e-4,
+                "decay": "poly",
+                "batch_size": 8,
+                "epochs": 40,
             },
             "lr_scale": {"backbone": 1.0},
             "smoothing": 0.0,
         },
         "detection": {
             "schedule": {
-                "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-4, "decay": "poly",
-                "batch_size": 4, "epochs": 30, "clip_norm": 10.0,
+                "optimizer": "adamw",
+                "lr": 1e-3,
+                "weight_decay": 1e-4,
+                "decay": "poly",
+                "batch_size": 4,
+                "epochs": 30,
+                "clip_norm": 10.0,
             },
             "lr_scale": {"backbone": 1.0},
             "smoothing": 0.0,
@@ -57,24 +66,28 @@ class Supervised(Method):
         },
         "pose": {  # optimiser and batch of POST's source model; the rate and its decay are ours
             "schedule": {
-                "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0, "decay": "poly",
-                "batch_size": 32, "epochs": 40,
+                "optimizer": "adam",
+                "lr": 1e-3,
+                "weight_decay": 0.0,
+                "decay": "poly",
+                "batch_size": 32,
+                "epochs": 40,
             },
             "lr_scale": {"backbone": 1.0},
             "smoothing": 0.0,
         },
-    }  # fmt: skip
+    }
     config: SupervisedConfig
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
         """The problem's supervised loss."""
         if batch.labelled is None:
             raise ValueError("supervised training needs labelled batches")
-        found: Losses = problem_of(self.student).loss(
+        losses: Losses = problem_of(self.student).loss(
             self.student,
             batch.labelled.images,
             batch.labelled.targets,
             smoothing=self.config.smoothing,
             **({"append": True} if self.config.append else {}),
         )
-        return found
+        return losses

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from sfda.annotation.carry_over import carry, newest_version
+from sfda.annotation.carry_over import carry_annotations, newest_version
 from sfda.authoring.from_folder import build_manifest
 from sfda.manifests.digests import file_digest
 from sfda.state_folder import disk_errors, home, one_at_a_time
@@ -18,17 +18,17 @@ from sfda.state_folder import disk_errors, home, one_at_a_time
 
 def as_manifest(target: str, problem: Callable[[], str]) -> str:
     """A manifest's path; for a folder of images one without labels is made below home, with the
-    answers that people have given about it.
+    annotations that people have made of it.
 
     It lies under the digest of what it says: a job that runs keeps the one that it began with,
-    whatever comes into the folder meanwhile. `problem` tells what it is for, which takes a look at
-    the model. Raises BadInput.
+    whatever comes into the folder meanwhile. `problem` opens the model and tells what it is for.
+    Raises BadInput.
     """
     if not Path(target).is_dir():
         return target
     folder = Path(target).absolute()
-    place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    above, name, kind = home() / "manifests", f"{folder.name}-{place}", cast("Any", problem())
+    address = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    above, name, kind = home() / "manifests", f"{folder.name}-{address}", cast("Any", problem())
     with disk_errors(f"the manifest of {folder} in {above}"):
         above.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=above, prefix=".making.") as scratch:
@@ -37,16 +37,16 @@ def as_manifest(target: str, problem: Callable[[], str]) -> str:
             made = build_manifest(folder, problem=kind, out=part / f"{name}.yaml")
             if (version := newest_version(made)) > 1:
                 build_manifest(folder, problem=kind, out=made, version=version)
-            carry(made)
-            kept = above / f"{name}-{file_digest(made)[:12]}"
-            with one_at_a_time(kept):
-                if not _is_there(part, kept):
-                    shutil.rmtree(kept, ignore_errors=True)
-                    part.rename(kept)
-    return str(kept / made.name)
+            carry_annotations(made)
+            whole = above / f"{name}-{file_digest(made)[:12]}"
+            with one_at_a_time(whole):
+                if not _is_there(part, whole):
+                    shutil.rmtree(whole, ignore_errors=True)
+                    part.rename(whole)
+    return str(whole / made.name)
 
 
-def _is_there(part: Path, kept: Path) -> bool:
-    """Whether all files of `part` lie in `kept` as they are."""
+def _is_there(part: Path, whole: Path) -> bool:
+    """Whether all files of `part` lie in `whole` as they are."""
     files = [path.relative_to(part) for path in part.rglob("*") if path.is_file()]
-    return all((kept / f).is_file() and filecmp.cmp(part / f, kept / f, False) for f in files)
+    return all((whole / f).is_file() and filecmp.cmp(part / f, whole / f, False) for f in files)

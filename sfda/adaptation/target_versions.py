@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from sfda.annotation import carry_over as known_answers
+from sfda.annotation import carry_over
 from sfda.authoring.from_folder import build_manifest
 from sfda.config import Config
 from sfda.decision.drift import Drift, drift_between
@@ -21,17 +21,17 @@ from sfda.errors import BadInput
 from sfda.formats.image_files import image_files
 from sfda.formats.keypoints import file_of
 from sfda.formats.volumes import slice_of
-from sfda.loading import opened as manifests
+from sfda.loading.opened import manifest_ref
 from sfda.manifests.digests import file_digest
-from sfda.manifests.growing import Change, FileMark, Marks, difference, survey
+from sfda.manifests.growing import Change, FileMark, Marks, compare_marks, survey
+from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
-from sfda.manifests.schema import open_manifest
 from sfda.manifests.write import put
 from sfda.refs import ManifestRef, Problem
 from sfda.state_folder import data_folder, disk_errors, home
 
 
-class Policy(Config):
+class RefreshPolicy(Config):
     """When a changed target is worth an adaptation, and what it starts from.
 
     Files count that came, went or changed since the last adaptation. The first adaptation needs
@@ -51,15 +51,15 @@ class Policy(Config):
         return change.count >= self.min_files and change.count >= self.min_share * size
 
 
-class Kept(Config):
-    """What is remembered of a target between two looks."""
+class TargetRecord(Config):
+    """What is remembered of a target between two checks: `state.json` in its folder."""
 
     target: str
     version: int = 0
     manifest: ManifestRef | None = None
     marks: Marks = {}  # of the newest version
     labels: str | None = None  # digest of the file of labels that it was made with
-    answers: str | None = None  # digest of all that people had answered about it then
+    answers: str | None = None  # digest of all annotations of it then
     adapted: int = 0  # the version that was last adapted to
     adapted_marks: Marks = {}
     adapted_answers: str | None = None
@@ -68,17 +68,17 @@ class Kept(Config):
     images: int = 0  # that the profile is of
 
 
-class Look(Config):
-    """What one look at a target found."""
+class TargetCheck(Config):
+    """What one check of a target came to."""
 
     folder: str
-    kept: Kept
+    record: TargetRecord
     since_version: Change  # since the newest version
     since_adapted: Change  # since the last adaptation
     relabelled: bool = False  # the file of labels is another than that of the newest version
-    noted: bool = False  # people have answered since the newest version
-    answered: bool = False  # people have answered since the last adaptation
-    fresh: int = 0  # files that may still be written to, left for the next look
+    new_annotations: bool = False  # some have come since the newest version
+    annotated: bool = False  # some have come since the last adaptation
+    unsettled: int = 0  # files that may still be written to, left for the next check
 
 
 @contextmanager
@@ -97,35 +97,38 @@ def target_folder(name: str) -> Iterator[Path | None]:
         yield folder
 
 
-def look_at(folder: Path, target: str, policy: Policy, split: str, labels: str | None) -> Look:
+def check_target(
+    folder: Path, target: str, policy: RefreshPolicy, split: str, labels: str | None
+) -> TargetCheck:
     """Compare a target with what is remembered of it. Raises BadInput where it cannot be read."""
     if labels and not Path(labels).is_file():
         raise BadInput(f"no labels at {labels}; give a CSV with the columns file,class")
     path = Path(target).absolute()
-    kept = _read(folder, str(path))
+    record = _read(folder, str(path))
     if path.suffix.lower() in (".yaml", ".yml"):
-        marks, fresh = _survey_manifest(path, split, kept.marks), frozenset[str]()
+        marks, unsettled = _survey_manifest(path, split, record.marks), frozenset[str]()
     else:
-        marks, fresh = survey(path, kept.marks, settle=policy.settle, now=time.time())
-    given = file_digest(Path(labels)) if labels else None
-    told = _answers(path, kept)
-    return Look(
+        marks, unsettled = survey(path, record.marks, settle=policy.settle, now=time.time())
+    labels_digest = file_digest(Path(labels)) if labels else None
+    annotations = _annotations_digest(path, record)
+    seen = {"marks": marks, "labels": labels_digest, "answers": annotations}
+    return TargetCheck(
         folder=str(folder),
-        kept=kept.model_copy(update={"marks": marks, "labels": given, "answers": told}),
-        since_version=difference(kept.marks, marks),
-        since_adapted=difference(kept.adapted_marks, marks),
-        relabelled=given != kept.labels,
-        noted=told != kept.answers,
-        answered=bool(kept.adapted) and told != kept.adapted_answers,
-        fresh=len(fresh),
+        record=record.model_copy(update=seen),
+        since_version=compare_marks(record.marks, marks),
+        since_adapted=compare_marks(record.adapted_marks, marks),
+        relabelled=labels_digest != record.labels,
+        new_annotations=annotations != record.answers,
+        annotated=bool(record.adapted) and annotations != record.adapted_answers,
+        unsettled=len(unsettled),
     )
 
 
-def _answers(path: Path, kept: Kept) -> str | None:
-    """Digest of what people have answered about the images of a folder, list or archive."""
-    if kept.manifest is None or path.suffix.lower() in (".yaml", ".yml"):
+def _annotations_digest(path: Path, record: TargetRecord) -> str | None:
+    """Digest of the annotations of the images of a folder, list or archive."""
+    if record.manifest is None or path.suffix.lower() in (".yaml", ".yml"):
         return None
-    return known_answers.digest(Path(kept.manifest.path))
+    return carry_over.known_digest(Path(record.manifest.path))
 
 
 def _survey_manifest(path: Path, split: str, before: Marks) -> Marks:
@@ -153,18 +156,18 @@ def _survey_manifest(path: Path, split: str, before: Marks) -> Marks:
 
 
 def next_version(
-    look: Look,
+    check: TargetCheck,
     target: str,
     problem: Problem,
     classes: tuple[str, ...],
     labels: str | None = None,
-) -> Kept:
+) -> TargetRecord:
     """Write the next version of the target's manifest and remember it; all of it or nothing.
 
     A target that is a manifest itself stays the user's: it is referred to as it is now.
     """
-    folder, path = Path(look.folder), Path(target).absolute()
-    number = look.kept.version + 1
+    folder, path = Path(check.folder), Path(target).absolute()
+    number = check.record.version + 1
     with disk_errors(f"version {number} of {target} in {folder}"):
         if path.suffix.lower() in (".yaml", ".yml"):
             made = path
@@ -175,86 +178,89 @@ def next_version(
                 out=folder / f"v{number:04d}.yaml",
                 classes=classes if labels else None,
                 labels_csv=Path(labels) if labels else None,
-                skip=_left_out(path, look.kept.marks),
+                skip=_left_out(path, check.record.marks),
                 version=number,
             )
-            known_answers.carry(made)
-        told = _answers(path, look.kept.model_copy(update={"manifest": manifests.refer(made)}))
-        ref = manifests.refer(made)
-        record = {
+            carry_over.carry_annotations(made)
+        ref = manifest_ref(made)
+        record = check.record.model_copy(update={"version": number, "manifest": ref})
+        record = record.model_copy(update={"answers": _annotations_digest(path, record)})
+        document = {
             "version": number,
             "manifest": ref.model_dump(),
             "target": str(path),
-            **look.since_version.model_dump(),
-            "files": {name: mark.sha256 for name, mark in look.kept.marks.items()},
+            **check.since_version.model_dump(),
+            "files": {name: mark.sha256 for name, mark in check.record.marks.items()},
         }
-        kept = look.kept.model_copy(update={"version": number, "manifest": ref, "answers": told})
-        text = json.dumps(record, indent=1).encode()
-        put({folder / f"v{number:04d}.json": text, **_state(folder, kept)})
-    return kept
+        text = json.dumps(document, indent=1).encode()
+        put({folder / f"v{number:04d}.json": text, **_state(folder, record)})
+    return record
 
 
 def _left_out(path: Path, marks: Marks) -> frozenset[str]:
-    """Files of a folder that this look did not take: they may still be written to."""
+    """Files of a folder that this check did not take: they may still be written to."""
     if path.suffix.lower() in (".zip", ".npz"):
         return frozenset()
     return frozenset(image_files(path).keys() - marks.keys())
 
 
-def rewritten(kept: Kept) -> bool:
+def rewritten(record: TargetRecord) -> bool:
     """Whether the newest version's manifest is not as it was: its user may have corrected it."""
-    if kept.manifest is None:
+    if record.manifest is None:
         return False
-    path = Path(kept.manifest.path)
-    return not path.is_file() or file_digest(path) != kept.manifest.sha256
+    path = Path(record.manifest.path)
+    return not path.is_file() or file_digest(path) != record.manifest.sha256
 
 
-def added_images(look: Look, kept: Kept, target: str, problem: Problem) -> ManifestRef | None:
+def added_images(
+    check: TargetCheck, record: TargetRecord, target: str, problem: Problem
+) -> ManifestRef | None:
     """A manifest of the images alone that came since the last adaptation; None if there are none.
 
     For a folder or a list; what is new inside of an archive cannot be told.
     """
     path = Path(target).absolute()
-    new = {*look.since_adapted.added, *look.since_adapted.altered}
+    new = {*check.since_adapted.added, *check.since_adapted.altered}
     if not new or path.suffix.lower() in (".yaml", ".yml", ".zip", ".npz"):
         return None
     others = frozenset(image_files(path).keys() - new)
-    out = Path(look.folder, f"v{kept.version:04d}-new.yaml")
+    out = Path(check.folder, f"v{record.version:04d}-new.yaml")
     with disk_errors(str(out)):
-        return manifests.refer(build_manifest(path, problem=problem, out=out, skip=others))
+        return manifest_ref(build_manifest(path, problem=problem, out=out, skip=others))
 
 
-def remember(folder: str, kept: Kept, **changes: Any) -> Kept:
+def remember(folder: str, record: TargetRecord, **changes: Any) -> TargetRecord:
     """Keep what has changed, in one step."""
-    now = kept.model_copy(update=changes)
+    now = record.model_copy(update=changes)
     with disk_errors(folder):
         put(_state(Path(folder), now))
     return now
 
 
-def _state(folder: Path, kept: Kept) -> dict[Path, bytes]:
-    return {folder / "state.json": kept.model_dump_json(indent=1).encode()}
+def _state(folder: Path, record: TargetRecord) -> dict[Path, bytes]:
+    return {folder / "state.json": record.model_dump_json(indent=1).encode()}
 
 
-def _read(folder: Path, target: str) -> Kept:
+def _read(folder: Path, target: str) -> TargetRecord:
     file = folder / "state.json"
     if not file.is_file():
-        return Kept(target=target)
+        return TargetRecord(target=target)
     try:
-        kept = Kept.model_validate_json(file.read_bytes())
+        record = TargetRecord.model_validate_json(file.read_bytes())
     except ValidationError:
         raise BadInput(
             f"{file} is damaged; delete the folder {folder} to begin with version 1 again"
         ) from None
-    if os.path.realpath(kept.target) != os.path.realpath(target):
+    if os.path.realpath(record.target) != os.path.realpath(target):
         raise BadInput(
-            f"the target '{folder.name}' is {kept.target}, not {target}; give another --target-name"
+            f"the target '{folder.name}' is {record.target}, not {target}; give another "
+            "--target-name"
         )
-    return kept
+    return record
 
 
-def drift_of(look: Look, now: dict[str, Any], images: int) -> Drift | None:
+def drift_of(check: TargetCheck, now: dict[str, Any], images: int) -> Drift | None:
     """Drift of new images from the champion's profile; None where nothing can be told."""
-    if look.kept.profile is None:
+    if check.record.profile is None:
         return None
-    return drift_between(look.kept.profile, now, (look.kept.images, images))
+    return drift_between(check.record.profile, now, (check.record.images, images))

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import nn
 
 from sfda import plugins
-from sfda.adaptation.plan import AdaptPlan, settings_for, validators_for
-from sfda.adaptation.run_folder import Training, Watch
-from sfda.building_blocks.device import DeviceName, choose, place
+from sfda.adaptation.plan import AdaptPlan, settings_for
+from sfda.adaptation.scoring import make_scorer
+from sfda.adaptation.training import Training, Watch
+from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
-from sfda.decision.evaluation import Judged, judge
 from sfda.inference.predictions import replaying, verify_predictions
-from sfda.loading import opened as manifests
+from sfda.loading.annotated_rows import annotated_rows, with_annotated
 from sfda.loading.batches import TargetLoader
-from sfda.loading.labelled_batches import beside
-from sfda.loading.labelled_rows import answered_rows
-from sfda.loading.scan import scan, scan_views
+from sfda.loading.opened import open_ref, open_split
+from sfda.loading.scan import scan
 from sfda.methods._base import Method
 from sfda.problems.registry import read_bundle
-from sfda.refs import Adaptation, ManifestRef, ModelRef, PredictionsRef, Views
-from sfda.types import SeenViews
+from sfda.refs import Adaptation, ManifestRef, ModelRef, PredictionsRef
 
 
 class Order(Config):
@@ -53,27 +49,27 @@ def work(order: Order, watch: Watch) -> Adaptation:
     settings = settings_for(plan.method, problem, plan.config)
     network, spec = read_bundle(Path(order.bundle), sha256=order.source.sha256)
     verify_predictions(order.predictions)
-    manifest = manifests.open_ref(order.target).unlabelled()
-    opened = manifests.open_split(manifest, plan.split, spec.input)
+    manifest = open_ref(order.target).unlabelled()
+    opened = open_split(manifest, plan.split, spec.input)
     views = plan.views or spec.views
     kind: type[Method] = plugins.load("methods", plan.method)
     torch.manual_seed(plan.seed)
     info = opened.info(plan.regime, order.source, plan.source_ratios, whole=not spec.input.tiled)
-    given = None
+    annotated = None
     if plan.answers:
-        given = answered_rows(
+        annotated = annotated_rows(
             opened, spec, views, folder / "answers", seed=plan.seed, device=chosen
         )
-    if given is not None:
-        info = replace(info, labelled=torch.from_numpy(given.rows).to(chosen))
+    if annotated is not None:
+        info = replace(info, labelled=torch.from_numpy(annotated.rows).to(chosen))
     algorithm = kind(network, info, settings)
-    place(algorithm, chosen)
-    look = scan(opened.images, spec.input, device=chosen)
+    to_device(algorithm, chosen)
+    scan_target = scan(opened.images, spec.input, device=chosen)
     training = Training(
         folder=folder,
         method=algorithm,
         spec=spec,
-        batches=beside(
+        batches=with_annotated(
             TargetLoader(
                 opened.images,
                 spec.input,
@@ -88,14 +84,18 @@ def work(order: Order, watch: Watch) -> Adaptation:
                 geometric=problem == "pose" and kind.views != "none",
                 shown=problem == "segmentation",
             ),
-            given,
+            annotated,
             algorithm,
             settings.schedule.batch_size,
         ),
-        scan=replaying(look, order.predictions, spec) if problem == "classification" else look,
+        scan=(
+            replaying(scan_target, order.predictions, spec)
+            if problem == "classification"
+            else scan_target
+        ),
         schedule=settings.schedule,
         seed=plan.seed,
-        judge=_judge(
+        scorer=make_scorer(
             opened,
             spec.input,
             views,
@@ -112,31 +112,3 @@ def work(order: Order, watch: Watch) -> Adaptation:
         budget=order.budget,
     )
     return training.run()
-
-
-def _judge(
-    opened: manifests.Opened,
-    spec: Any,
-    views: Views,
-    select_by: str,
-    method: Method,
-    problem: str,
-    device: torch.device,
-    profile: dict[str, Any],
-) -> Callable[[nn.Module], Judged]:
-    names = validators_for(select_by, problem)
-    look = scan(opened.images, spec, device=device)
-    look_views = scan_views(opened.images, spec, views, seed=0, device=device)
-
-    def judged(network: nn.Module) -> Judged:
-        kinds = {name: plugins.load("validators", name) for name in names}
-        prior = getattr(network, "prior", None)
-        validators = {n: k() for n, k in kinds.items() if prior is not None or not k.needs_prior}
-        for validator in validators.values():
-            if validator.needs_source:
-                validator.refer(profile)
-        if any(v.needs_views for v in validators.values()):
-            return judge(look_views(network), validators, method.rejection)
-        return judge((SeenViews(*seen) for seen in look(network)), validators, method.rejection)
-
-    return judged

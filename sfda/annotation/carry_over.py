@@ -16,21 +16,28 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from sfda.annotation.next_version import Filed, Kept, kept_answers, put_answers
+from sfda.annotation.next_version import (
+    FiledAnnotations,
+    FiledBySplit,
+    filed_annotations,
+    put_annotations,
+)
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.formats.keypoints import file_of
 from sfda.formats.readers import NpzReader, npz_count
 from sfda.formats.volumes import slice_of
 from sfda.manifests.digests import bytes_digest, file_digest
-from sfda.manifests.rows import files_of, read_split
-from sfda.manifests.schema import Manifest, open_manifest
+from sfda.manifests.opening import open_manifest
+from sfda.manifests.readers import files_of
+from sfda.manifests.rows import read_split
+from sfda.manifests.schema import Manifest
 from sfda.state_folder import data_folder, disk_errors, home
 
 log = logging.getLogger("sfda")
 
 
-class Source(Config):
+class AnnotatedManifest(Config):
     """A manifest with answers: which rows, and digests of the images that hold them, by file."""
 
     manifest: str
@@ -38,17 +45,17 @@ class Source(Config):
     rows: tuple[str, ...] = ()
 
 
-class Known(Config):
+class KnownAnnotations(Config):
     """All manifests with answers about the same images, the newest last."""
 
-    sources: tuple[Source, ...] = ()
+    sources: tuple[AnnotatedManifest, ...] = ()
 
 
-def note(path: Path) -> None:
+def note_annotations(path: Path) -> None:
     """Remember the answers in the manifest at `path`, and forget manifests that had no others."""
     manifest = open_manifest(path, data_root=data_folder())
-    keys = {name: list(kept_answers(manifest, name)) for name in manifest.splits}
-    found = Source(
+    keys = {name: list(filed_annotations(manifest, name)) for name in manifest.splits}
+    source = AnnotatedManifest(
         manifest=str(path.absolute()),
         files=_digests(manifest, [key for own in keys.values() for key in own]),
         rows=tuple(f"{name} {key}" for name, own in keys.items() for key in own),
@@ -57,69 +64,69 @@ def note(path: Path) -> None:
     others = tuple(
         one
         for one in known.sources
-        if one.manifest != found.manifest
+        if one.manifest != source.manifest
         and not (
             one.rows
-            and set(one.rows) <= set(found.rows)
-            and one.files.items() <= found.files.items()
+            and set(one.rows) <= set(source.rows)
+            and one.files.items() <= source.files.items()
         )
     )
     file = _file(manifest)
     with disk_errors(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(Known(sources=(*others, found)).model_dump_json(indent=1))
+        part.write_text(KnownAnnotations(sources=(*others, source)).model_dump_json(indent=1))
         part.replace(file)
 
 
-def carry(path: Path) -> int:
+def carry_annotations(path: Path) -> int:
     """Put all that is known into the manifest at `path`, which has no answers; how many they are.
 
     Left out are rows that it has not, and images that are not those any more that were answered
     about. Where two answers differ the later one holds.
     """
     manifest = open_manifest(path, data_root=data_folder())
-    sources, filed = _sources(manifest), Filed()
+    sources, filed = _sources(manifest), FiledBySplit()
     for split in manifest.splits if sources else ():
         keys = set(read_split(manifest.unlabelled(), split).names)
-        kept: Kept = {}
+        annotations: FiledAnnotations = {}
         classes: tuple[str, ...] | None = None
         for source, old in sources:
             spec = old.splits[split].answers if split in old.splits else None
             if spec is None:
                 continue
             if spec.classes != classes:
-                kept, classes = {}, spec.classes  # a new list of classes begins anew
+                annotations, classes = {}, spec.classes  # a new list of classes begins anew
             try:
-                found = kept_answers(old, split)
+                own = filed_annotations(old, split)
             except BadInput as error:
                 log.warning("answers that %s named are left out: %s", source.manifest, error)
                 continue
-            now = _digests(manifest, list(found))
-            for key, answer in found.items():
-                name, file = _name(manifest, key), _file_name(manifest, key)
+            now = _digests(manifest, list(own))
+            for key, annotation in own.items():
+                name, file = manifest.row_name(key), _file_name(manifest, key)
                 if name in keys and file in now and now[file] == source.files.get(file):
-                    kept[key] = answer
-        if kept and classes:
-            filed[split] = (classes, kept)
+                    annotations[key] = annotation
+        if annotations and classes:
+            filed[split] = (classes, annotations)
     if filed:
-        put_answers(manifest, filed)
-    return sum(len(kept) for _, kept in filed.values())
+        put_annotations(manifest, filed)
+    return sum(len(annotations) for _, annotations in filed.values())
 
 
-def digest(path: Path) -> str | None:
+def known_digest(path: Path) -> str | None:
     """Of all answers that are known about the images of the manifest at `path`; None for none."""
     try:
         manifest = open_manifest(path, data_root=data_folder())
     except BadInput:  # it is made anew anyway
         return None
-    found = [
+    digests = [
         spec.answers.sha256
         for _, old in _sources(manifest)
         for spec in old.splits.values()
         if spec.answers
     ]
-    return hashlib.sha256(" ".join(found).encode()).hexdigest() if found else None
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest() if digests else None
 
 
 def newest_version(path: Path) -> int:
@@ -130,15 +137,15 @@ def newest_version(path: Path) -> int:
     return max([1, *(old.version for _, old in _sources(manifest))])
 
 
-def _sources(manifest: Manifest) -> list[tuple[Source, Manifest]]:
+def _sources(manifest: Manifest) -> list[tuple[AnnotatedManifest, Manifest]]:
     """What is known of the manifest's images; what cannot be read any more is told of."""
-    found = []
+    sources = []
     for source in _read(manifest).sources:
         try:
-            found.append((source, open_manifest(source.manifest, data_root=data_folder())))
+            sources.append((source, open_manifest(source.manifest, data_root=data_folder())))
         except BadInput as error:
             log.warning("answers are left out: %s", error)
-    return found
+    return sources
 
 
 def _digests(manifest: Manifest, keys: list[str]) -> dict[str, str]:
@@ -149,18 +156,22 @@ def _digests(manifest: Manifest, keys: list[str]) -> dict[str, str]:
         reader = NpzReader(manifest.archive_path, manifest.arrays.image, rows)
         count = npz_count(manifest.archive_path, manifest.arrays.image)
         return {
-            name: bytes_digest(np.ascontiguousarray(reader.raw(place)).tobytes())
-            for place, name in enumerate(names)
-            if rows[place] < count
+            name: bytes_digest(np.ascontiguousarray(reader.raw(position)).tobytes())
+            for position, name in enumerate(names)
+            if rows[position] < count
         }
     if not manifest.archive_path:
-        places = {name: manifest.location / name for name in names}
-        return {name: file_digest(place) for name, place in places.items() if place.is_file()}
-    files, found = files_of(manifest), {}
+        file_of_name = {name: manifest.location / name for name in names}
+        return {
+            name: file_digest(position)
+            for name, position in file_of_name.items()
+            if position.is_file()
+        }
+    files, digests = files_of(manifest), {}
     for name in names:
         with suppress(KeyError):
-            found[name] = bytes_digest(files.read(name))
-    return found
+            digests[name] = bytes_digest(files.read(name))
+    return digests
 
 
 def _file_name(manifest: Manifest, key: str) -> str:
@@ -170,18 +181,14 @@ def _file_name(manifest: Manifest, key: str) -> str:
     return part.file if part else key
 
 
-def _name(manifest: Manifest, key: str) -> str:
-    return f"{manifest.arrays.image}:{key}" if manifest.arrays else key
-
-
 def _file(manifest: Manifest) -> Path:
-    place: Any = manifest.archive_path or manifest.location
-    key = hashlib.sha256(f"{manifest.problem} {os.path.realpath(place)}".encode()).hexdigest()
+    location: Any = manifest.archive_path or manifest.location
+    key = hashlib.sha256(f"{manifest.problem} {os.path.realpath(location)}".encode()).hexdigest()
     return home() / "answers" / f"{key[:24]}.json"
 
 
-def _read(manifest: Manifest) -> Known:
+def _read(manifest: Manifest) -> KnownAnnotations:
     try:
-        return Known.model_validate_json(_file(manifest).read_bytes())
+        return KnownAnnotations.model_validate_json(_file(manifest).read_bytes())
     except (FileNotFoundError, ValidationError):
-        return Known()
+        return KnownAnnotations()

@@ -6,10 +6,7 @@ rows, by their keys.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
@@ -19,32 +16,34 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from sfda.annotation.problems._base import Answer
-from sfda.annotation.request import Request, WantedRow
+from sfda.annotation.problems._base import Annotation
+from sfda.annotation.request import Request, RequestedRow
 from sfda.building_blocks.boxes import BoxLabels
 from sfda.errors import BadInput, listed
 from sfda.formats.keypoints import Person
 from sfda.formats.masks import Mask
+from sfda.formats.table import csv_bytes, read_csv
 from sfda.manifests.digests import bytes_digest, file_digest, row_id
 from sfda.manifests.schema import Manifest
-from sfda.manifests.table import read_csv
-from sfda.manifests.write import put
+from sfda.manifests.write import put, refuse_other_suffix, relative_root
 
-Found = dict[str, tuple[WantedRow, Answer]]
+RowAnnotations = dict[str, tuple[RequestedRow, Annotation]]
+"""What people say of requested rows, by their ids."""
 Part = dict[str, Any]
-Kept = dict[str, str | Mask | Path | list[Part]]
-"""Answers as they are filed, by key: a class, a mask or its file, COCO's annotations."""
-Filed = dict[str, tuple[tuple[str, ...], Kept]]
-"""Answers and what they may be, by split."""
+FiledAnnotations = dict[str, str | Mask | Path | list[Part]]
+"""Annotations as they are filed, by key: a class, a mask or its file, COCO's annotations."""
+FiledBySplit = dict[str, tuple[tuple[str, ...], FiledAnnotations]]
+"""Annotations and the classes they may name, by split."""
 
 
-def put_version(manifest: Manifest, request: Request, found: Found, out: Path) -> int:
+def put_version(
+    manifest: Manifest, request: Request, row_annotations: RowAnnotations, out: Path
+) -> int:
     """Write the manifest with these answers beside its earlier ones; how many there are then.
 
     Raises BadInput where `out` exists, or holds answers in other classes.
     """
-    if out.suffix not in (".yaml", ".yml"):
-        raise BadInput(f"a manifest is a .yaml file, {out} is not named like one")
+    refuse_other_suffix(out)
     if out.exists():
         raise BadInput(f"{out} exists already; name another file with --out")
     old = manifest.splits[request.split].answers
@@ -53,79 +52,83 @@ def put_version(manifest: Manifest, request: Request, found: Found, out: Path) -
             f"{manifest.path} has answers in the classes {listed(old.classes)}, the request in "
             f"{listed(request.classes)}; ask again with the same model's classes"
         )
-    kept = kept_answers(manifest, request.split)
-    kept |= {wanted.key: _filed(answer) for wanted, answer in found.values()}
-    filed: Filed = {}
+    filed_here = filed_annotations(manifest, request.split)
+    filed_here |= {sample.key: _filed(own) for sample, own in row_annotations.values()}
+    filed: FiledBySplit = {}
     if not _beside(manifest, out):  # those of other splits come along
         filed = {
-            name: (spec.answers.classes, kept_answers(manifest, name))
+            name: (spec.answers.classes, filed_annotations(manifest, name))
             for name, spec in manifest.splits.items()
             if spec.answers
         }
-    filed[request.split] = (request.classes, kept)
+    filed[request.split] = (request.classes, filed_here)
     _put(manifest, filed, out, version=manifest.version + 1)
-    return len(kept)
+    return len(filed_here)
 
 
-def put_answers(manifest: Manifest, filed: Filed) -> None:
+def put_annotations(manifest: Manifest, filed: FiledBySplit) -> None:
     """Write answers into a manifest that has none, in its place. Raises BadInput."""
     _put(manifest, filed, manifest.path, version=manifest.version)
 
 
-def kept_answers(manifest: Manifest, split: str) -> Kept:
+def filed_annotations(manifest: Manifest, split: str) -> FiledAnnotations:
     """The answers of a split as they are filed. Raises BadInput where they are not as they were."""
     spec = manifest.splits[split].answers
     if spec is None:
         return {}
-    place = manifest.path.parent / spec.rows
-    if not place.is_file() or file_digest(place) != spec.sha256:
-        raise BadInput(f"file of answers {place} is missing, or not the one that was written")
-    if place.suffix == ".json":
-        document = json.loads(place.read_bytes())
+    table = manifest.path.parent / spec.rows
+    if not table.is_file() or file_digest(table) != spec.sha256:
+        raise BadInput(f"file of answers {table} is missing, or not the one that was written")
+    if table.suffix == ".json":
+        document = json.loads(table.read_bytes())
         parts: dict[Any, list[Part]] = {image["id"]: [] for image in document["images"]}
         for one in document["annotations"]:
             own = {k: v for k, v in one.items() if k not in ("id", "image_id")}
             parts[one["image_id"]].append(own)
         return {image["file_name"]: parts[image["id"]] for image in document["images"]}
-    key = "index" if manifest.arrays else "file"
-    rows, _ = read_csv(place)
+    key = manifest.key_column
+    rows, _ = read_csv(table)
     if manifest.problem == "segmentation":
-        masks: Kept = {row[key]: place.parent / row["mask"] for row in rows}
+        masks: FiledAnnotations = {row[key]: table.parent / row["mask"] for row in rows}
         if gone := [str(mask) for mask in masks.values() if not Path(str(mask)).is_file()]:
             raise BadInput(f"masks that were answered are missing: {listed(gone)}")
         return masks
     return {row[key]: row["class"] for row in rows}
 
 
-def _filed(answer: Answer) -> str | Mask | list[Part]:
-    if isinstance(answer, Person):
-        table = np.column_stack([answer.joints, 2 * answer.visible])
+def _filed(annotation: Annotation) -> str | Mask | list[Part]:
+    if isinstance(annotation, Person):
+        table = np.column_stack([annotation.joints, 2 * annotation.visible])
         return [{"category_id": 0, "keypoints": table.ravel().tolist()}]
-    if isinstance(answer, BoxLabels):
+    if isinstance(annotation, BoxLabels):
         return [
             {"category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1]}
-            for (x1, y1, x2, y2), label in zip(answer.boxes.tolist(), answer.labels, strict=True)
+            for (x1, y1, x2, y2), label in zip(
+                annotation.boxes.tolist(), annotation.labels, strict=True
+            )
         ]
-    return answer
+    return annotation
 
 
-def _put(manifest: Manifest, filed: Filed, out: Path, *, version: int) -> None:
+def _put(manifest: Manifest, filed: FiledBySplit, out: Path, *, version: int) -> None:
     pictures: dict[Path, dict[str, Mask | Path]] = {}
     files: dict[Path, bytes] = {}
     entries: dict[str, Part] = {}
-    for split, (classes, kept) in filed.items():
+    for split, (classes, filed_here) in filed.items():
         own = "" if split == "adapt" else f".{split}"
         if manifest.problem in ("detection", "pose"):
             table = out.with_suffix(f"{own}.answers.json")
-            content = _document_of(manifest, classes, kept)
+            content = _document_of(manifest, classes, filed_here)
         else:
             table, masks = (out.with_suffix(f"{own}{end}") for end in (".answers.csv", ".masks"))
-            content = _table_of(manifest, kept, masks.name, pictures.setdefault(masks, {}))
+            content = _table_of(manifest, filed_here, masks.name, pictures.setdefault(masks, {}))
         files[table] = content
         entries[split] = {
-            "rows": table.name, "sha256": bytes_digest(content), "count": len(kept),
+            "rows": table.name,
+            "sha256": bytes_digest(content),
+            "count": len(filed_here),
             "classes": list(classes),
-        }  # fmt: skip
+        }
     document = _manifest(manifest, entries, out, files) | {"version": version}
     files[out] = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100).encode()
     try:
@@ -138,31 +141,29 @@ def _put(manifest: Manifest, filed: Filed, out: Path, *, version: int) -> None:
         raise BadInput(f"cannot write {out}: {error}") from None
 
 
-def _table_of(manifest: Manifest, kept: Kept, masks: str, images: dict[str, Mask | Path]) -> bytes:
+def _table_of(
+    manifest: Manifest, filed_here: FiledAnnotations, masks: str, images: dict[str, Mask | Path]
+) -> bytes:
     """The CSV, and, into `images`, the masks that it names, each after its row."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    key, what = ("index" if manifest.arrays else "file"), "class"
-    if manifest.problem == "segmentation":
-        what = "mask"
-    writer.writerow([key, what])
-    for name, answer in kept.items():
-        if not isinstance(answer, str):
-            assert not isinstance(answer, list)
-            file = f"{row_id(f'{manifest.arrays.image}:{name}' if manifest.arrays else name)}.png"
-            images[file] = answer
-            answer = f"{masks}/{file}"
-        writer.writerow([name, answer])
-    return text.getvalue().encode()
+    what = "mask" if manifest.problem == "segmentation" else "class"
+    lines = [(manifest.key_column, what)]
+    for key, annotation in filed_here.items():
+        if not isinstance(annotation, str):
+            assert not isinstance(annotation, list)
+            file = f"{row_id(manifest.row_name(key))}.png"
+            images[file] = annotation
+            annotation = f"{masks}/{file}"
+        lines.append((key, annotation))
+    return csv_bytes(lines)
 
 
-def _document_of(manifest: Manifest, classes: tuple[str, ...], kept: Kept) -> bytes:
+def _document_of(manifest: Manifest, classes: tuple[str, ...], filed: FiledAnnotations) -> bytes:
     """The COCO JSON."""
     categories: list[Part] = [{"id": i, "name": name} for i, name in enumerate(classes)]
     if manifest.problem == "pose":
         categories = [{"id": 0, "name": "person", "keypoints": list(classes)}]
     images, annotations = [], []
-    for number, (name, parts) in enumerate(kept.items()):
+    for number, (name, parts) in enumerate(filed.items()):
         assert isinstance(parts, list)
         images.append({"id": number, "file_name": name})
         annotations += [{"image_id": number} | part for part in parts]
@@ -197,26 +198,25 @@ def _manifest(
     document: dict[str, Any] = yaml.safe_load(manifest.path.read_text(encoding="utf-8"))
     here, there = manifest.path.parent.resolve(), out.parent.resolve()
     for name, spec in manifest.splits.items():
-        given = dict(document["splits"][name])
+        entry = dict(document["splits"][name])
         row_file = manifest.rows_path(spec)
         if row_file and here != there and row_file.parent.resolve() == here:
             content = row_file.read_bytes()
-            place = _room_for(content, out, row_file.name)
-            files[place] = content
-            given["rows"] = place.name
+            copy = _room_for(content, out, row_file.name)
+            files[copy] = content
+            entry["rows"] = copy.name
         if name in entries:
-            given["answers"] = entries[name]
-        document["splits"][name] = given
+            entry["answers"] = entries[name]
+        document["splits"][name] = entry
     root = str(document["root"])
     if here != there and (root.startswith(".") or PurePosixPath(root).is_absolute()):
-        relative = Path(os.path.relpath(manifest.location.resolve(), there)).as_posix()
-        document["root"] = relative if relative.startswith(".") else f"./{relative}"
+        document["root"] = relative_root(manifest.location.resolve(), there)
     return document
 
 
 def _room_for(content: bytes, out: Path, name: str) -> Path:
     """Where a copy of a row file may lie beside `out`: another manifest's is never replaced."""
-    for place in (out.parent / name, out.parent / f"{out.stem}.{name}"):
-        if not place.exists() or place.read_bytes() == content:
-            return place
+    for path in (out.parent / name, out.parent / f"{out.stem}.{name}"):
+        if not path.exists() or path.read_bytes() == content:
+            return path
     raise BadInput(f"{out.parent} holds another {name} already; name another folder with --out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from sfda.building_blocks.boxes import Boxes
 from sfda.config import Config
@@ -14,10 +14,10 @@ from sfda.formats.masks import Mask
 from sfda.inference.pose import Pose
 from sfda.refs import Problem
 
-FILE = "request.json"
+REQUEST_FILE = "request.json"
 
 
-class WantedRow(Config):
+class RequestedRow(Config):
     """One row that a person is asked about. `file`, the picture to look at, is below the
     manifest's folder of images, or below the request. Of poses the picture is the whole image with
     several persons in it, or, copied, the person's crop.
@@ -37,6 +37,8 @@ class WantedRow(Config):
 class Request(Config):
     """`request.json`: what was asked, of which target, and in whose eyes."""
 
+    model_config = ConfigDict(populate_by_name=True)
+
     format: int = 1
     problem: Problem
     manifest: str  # its name
@@ -50,7 +52,7 @@ class Request(Config):
     model: str
     model_sha256: str
     copied: bool  # whether the images lie below the request
-    wanted: tuple[WantedRow, ...]
+    requested: tuple[RequestedRow, ...] = Field(alias="wanted")  # as the file calls them
 
 
 class Guess(NamedTuple):
@@ -64,13 +66,15 @@ class Guess(NamedTuple):
 def read_request(folder: Path) -> Request:
     """The request in a folder. Raises BadInput."""
     try:
-        return Request.model_validate_json((folder / FILE).read_bytes())
+        return Request.model_validate_json((folder / REQUEST_FILE).read_bytes())
     except OSError:
         raise BadInput(
-            f"{folder} holds no request ({FILE}); `sfda query ... --out DIR` writes one"
+            f"{folder} holds no request ({REQUEST_FILE}); `sfda query ... --out DIR` writes one"
         ) from None
     except ValidationError as error:
-        raise BadInput(f"{folder / FILE} is no request: {error.error_count()} faults") from None
+        raise BadInput(
+            f"{folder / REQUEST_FILE} is no request: {error.error_count()} faults"
+        ) from None
 
 
 def image_name(row: str) -> str:

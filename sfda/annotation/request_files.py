@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from sfda.annotation.problems import LABELLING
-from sfda.annotation.request import FILE, Guess, Request
+from sfda.annotation.request import REQUEST_FILE, Guess, Request
+from sfda.formats.table import csv_bytes
 
 LOCAL = "/data/local-files/?d="  # how Label Studio addresses files below its document root
 Guesses = Mapping[str, Guess]  # by row
@@ -19,7 +18,7 @@ Guesses = Mapping[str, Guess]  # by row
 def documents(request: Request, guesses: Guesses) -> dict[str, bytes]:
     """All files of a request by name."""
     return {
-        FILE: (request.model_dump_json(indent=1) + "\n").encode(),
+        REQUEST_FILE: (request.model_dump_json(indent=1, by_alias=True) + "\n").encode(),
         "label_studio.json": _json(label_studio(request, guesses)),
         "label_studio.xml": label_config(request).encode(),
         "cvat_coco.json": _json(coco(request, guesses)),
@@ -38,16 +37,16 @@ def label_studio(request: Request, guesses: Guesses) -> list[dict[str, Any]]:
     kind = LABELLING[request.problem]
     return [
         {
-            "data": {"image": LOCAL + quote(wanted.file), "row": wanted.row, "file": wanted.key},
+            "data": {"image": LOCAL + quote(sample.file), "row": sample.row, "file": sample.key},
             "predictions": [
                 {
                     "model_version": request.model_sha256[:12],
-                    "score": wanted.confidence,
-                    "result": kind.results(request, wanted, guesses.get(wanted.row, Guess())),
+                    "score": sample.confidence,
+                    "result": kind.results(request, sample, guesses.get(sample.row, Guess())),
                 }
             ],
         }
-        for wanted in request.wanted
+        for sample in request.requested
     ]
 
 
@@ -56,17 +55,20 @@ def coco(request: Request, guesses: Guesses) -> dict[str, Any]:
     kind = LABELLING[request.problem]
     images: dict[str, dict[str, Any]] = {}
     annotations: list[dict[str, Any]] = []
-    for wanted in request.wanted:
+    for sample in request.requested:
         image = images.setdefault(
-            wanted.file,
+            sample.file,
             {
-                "id": len(images) + 1, "file_name": wanted.file, "height": wanted.height,
-                "width": wanted.width, "row": wanted.row,
+                "id": len(images) + 1,
+                "file_name": sample.file,
+                "height": sample.height,
+                "width": sample.width,
+                "row": sample.row,
             },
-        )  # fmt: skip
-        if image.get("row") != wanted.row:
+        )
+        if image.get("row") != sample.row:
             image.pop("row", None)
-        for entry in kind.annotations(request, wanted, guesses.get(wanted.row, Guess())):
+        for entry in kind.coco_entries(request, sample, guesses.get(sample.row, Guess())):
             annotations.append({"id": len(annotations) + 1, "image_id": image["id"], **entry})
     return {
         "images": list(images.values()),
@@ -77,13 +79,11 @@ def coco(request: Request, guesses: Guesses) -> dict[str, Any]:
 
 def _csv(request: Request, guesses: Guesses) -> bytes:
     kind = LABELLING[request.problem]
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", request.column, "image", *kind.header])
-    for wanted in request.wanted:
-        for line in kind.lines(request, wanted, guesses.get(wanted.row, Guess())):
-            writer.writerow([wanted.row, wanted.key, wanted.file, *line])
-    return text.getvalue().encode()
+    lines: list[Sequence[Any]] = [("row", request.column, "image", *kind.header)]
+    for sample in request.requested:
+        own = kind.lines(request, sample, guesses.get(sample.row, Guess()))
+        lines += [(sample.row, sample.key, sample.file, *line) for line in own]
+    return csv_bytes(lines)
 
 
 def _json(value: Sequence[Any] | Mapping[str, Any]) -> bytes:

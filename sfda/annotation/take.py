@@ -9,39 +9,38 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sfda.annotation.exports import read_export
-from sfda.annotation.next_version import put_version
-from sfda.annotation.picture_names import AskedNames
+from sfda.annotation.next_version import RowAnnotations, put_version
+from sfda.annotation.picture_names import RequestedNames
 from sfda.annotation.problems import LABELLING
-from sfda.annotation.problems._base import Answer, Unfit
-from sfda.annotation.request import Request, WantedRow, read_request
+from sfda.annotation.problems._base import Unfit
+from sfda.annotation.request import Request, read_request
 from sfda.errors import BadInput, listed
-from sfda.formats.annotations import Given
+from sfda.formats.annotations import PictureAnnotations
 from sfda.formats.keypoints import file_of
+from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import Split, read_split
-from sfda.manifests.schema import Manifest, open_manifest
-
-Found = dict[str, tuple[WantedRow, Answer]]
+from sfda.manifests.schema import Manifest
 
 
-class Taken(NamedTuple):
+class TakeResult(NamedTuple):
     """What `sfda answer` wrote."""
 
     manifest: Path
-    answered: int  # of this request
-    asked: int
-    total: int  # answers that the manifest has now
-    bare: int = 0  # pictures of the export without a box, which were left out
+    annotated: int  # of this request
+    requested: int
+    total: int  # annotations that the manifest has now
+    unmarked: int = 0  # pictures of the export without a box, which were left out
 
 
-def take_answers(
+def take_annotations(
     folder: Path,
-    answers: Path,
+    export: Path,
     target: Path,
     *,
     out: Path | None = None,
     data_root: Path | None = None,
     empty: bool = False,
-) -> Taken:
+) -> TakeResult:
     """Check every answer to the request in `folder` and write the next version of `target`.
 
     It lies beside `target` (`usps.yaml`, then `usps.v2.yaml`) unless `out` says otherwise, with
@@ -56,30 +55,33 @@ def take_answers(
         raise BadInput(f"{folder} asks about {request.manifest}, not about {manifest.name}")
     if empty and not LABELLING[request.problem].empty:
         raise BadInput(f"--empty is for boxes; an answer for {request.problem} is never empty")
-    place = dict(zip(split.row_ids, split.names, strict=True))
-    gone = [w.key for w in request.wanted if w.row not in place]
+    name_of = dict(zip(split.row_ids, split.names, strict=True))
+    gone = [w.key for w in request.requested if w.row not in name_of]
     if gone:
         faults.append(f"images that {target} lacks: {listed(gone)}")
-    known = {split.row_ids[int(r)] for r in split.answers.rows} if split.answers else set()
-    if again := [w.key for w in request.wanted if w.row in known]:
+    known = {split.row_ids[int(r)] for r in split.annotations.rows} if split.annotations else set()
+    if again := [w.key for w in request.requested if w.row in known]:
         faults.append(f"answered already in {target}: {listed(again)}")
-    given = read_export(answers)
+    pictures = read_export(export)
     if empty:
-        given = [one._replace(done=True) for one in given]
-    found, more = match(request, given, _pictures(manifest, split))
+        pictures = [one._replace(done=True) for one in pictures]
+    annotations, more = match(request, pictures, _pictures(manifest, split))
     faults += more
-    bare = sum(one.bare and not one.done and not one.fault for one in given)
-    bare = bare if LABELLING[request.problem].empty else 0
-    if not faults and not found:
-        faults.append("not one sample has an answer" + (f" ({told_bare(bare)})" if bare else ""))
+    unmarked = sum(one.empty and not one.done and not one.fault for one in pictures)
+    unmarked = unmarked if LABELLING[request.problem].empty else 0
+    if not faults and not annotations:
+        faults.append(
+            "not one sample has an answer"
+            + (f" ({unmarked_message(unmarked)})" if unmarked else "")
+        )
     if faults:
-        raise BadInput(f"{answers}: " + "; ".join(faults) + "; nothing was taken")
+        raise BadInput(f"{export}: " + "; ".join(faults) + "; nothing was taken")
     path = out or next_path(target, manifest)
-    total = put_version(manifest, request, found, path)
-    return Taken(path, len(found), len(request.wanted), total, bare)
+    total = put_version(manifest, request, annotations, path)
+    return TakeResult(path, len(annotations), len(request.requested), total, unmarked)
 
 
-def told_bare(count: int) -> str:
+def unmarked_message(count: int) -> str:
     """What to say of pictures that were left out since nothing is in them."""
     return f"{count} images have no box; if they hold none, say --empty"
 
@@ -92,44 +94,47 @@ def _pictures(manifest: Manifest, split: Split) -> set[str]:
 
 
 def match(
-    request: Request, given: list[Given], pictures: Iterable[str] = ()
-) -> tuple[Found, list[str]]:
-    """The answer to each row, and every fault. `pictures` are names of all that the split has."""
+    request: Request, pictures: list[PictureAnnotations], known: Iterable[str] = ()
+) -> tuple[RowAnnotations, list[str]]:
+    """The annotation of each row, and every fault. `known` are the names of all pictures of the
+    split."""
     labelling = LABELLING[request.problem]
-    by_row = {w.row: w for w in request.wanted}
-    names = AskedNames(request.wanted, pictures)
-    found: Found = {}
+    by_row = {w.row: w for w in request.requested}
+    names = RequestedNames(request.requested, known)
+    row_annotations: RowAnnotations = {}
     kinds: dict[str, list[str]] = {}
     seen: Counter[str] = Counter()
-    for one in labelling.apportion(request, names, given):
-        wanted = by_row.get(one.row or "")
-        told = one.file or one.row or one.where
-        if wanted is None and not one.row:
+    for one in labelling.apportion(request, names, pictures):
+        sample = by_row.get(one.row or "")
+        name = one.file or one.row or one.where
+        if sample is None and not one.row:
             near = names.rows(one.file)
             if len(near) > 1:
-                said = f"{told} ({listed([w.key for w in near])})"
-                kinds.setdefault("names that several pictures end in", []).append(said)
+                which = f"{name} ({listed([w.key for w in near])})"
+                kinds.setdefault("names that several pictures end in", []).append(which)
                 continue
-            wanted = near[0] if near else None
-        if wanted is None:
-            kinds.setdefault("never asked for", []).append(told)
+            sample = near[0] if near else None
+        if sample is None:
+            kinds.setdefault("never asked for", []).append(name)
             continue
-        seen[wanted.row] += 1
-        if seen[wanted.row] > 1:
-            kinds.setdefault("answered twice", []).append(wanted.key)
+        seen[sample.row] += 1
+        if seen[sample.row] > 1:
+            kinds.setdefault("answered twice", []).append(sample.key)
             continue
         if one.fault:
-            kinds.setdefault("unusable", []).append(f"{wanted.key}: {one.fault}")
+            kinds.setdefault("unusable", []).append(f"{sample.key}: {one.fault}")
             continue
         try:
-            labelling.refuse_resized(wanted, one)
-            answer = labelling.answer(request, wanted, one)
+            labelling.refuse_resized(sample, one)
+            annotation = labelling.check(request, sample, one)
         except Unfit as error:
-            kinds.setdefault(error.kind, []).append(error.told)
+            kinds.setdefault(error.kind, []).append(error.which)
             continue
-        if answer is not None:
-            found[wanted.row] = (wanted, answer)
-    return found, [f"{kind}: {listed(list(dict.fromkeys(said)))}" for kind, said in kinds.items()]
+        if annotation is not None:
+            row_annotations[sample.row] = (sample, annotation)
+    return row_annotations, [
+        f"{kind}: {listed(list(dict.fromkeys(which)))}" for kind, which in kinds.items()
+    ]
 
 
 def next_path(path: Path, manifest: Manifest) -> Path:

@@ -24,35 +24,41 @@ class Waiting(Config):
     flow_run_id: str | None = None  # of the run that goes on from the answers
 
 
-def note(folder: Path, request: Request, target: str, by: str, flow_run_id: str | None) -> None:
+def note_request(
+    folder: Path, request: Request, target: str, by: str, flow_run_id: str | None
+) -> None:
     """Keep that this request waits, until `forget`."""
-    found = Waiting(
-        folder=str(folder.absolute()), target=target, count=len(request.wanted), by=by,
-        asked=time.time(), flow_run_id=flow_run_id,
-    )  # fmt: skip
+    one = Waiting(
+        folder=str(folder.absolute()),
+        target=target,
+        count=len(request.requested),
+        by=by,
+        asked=time.time(),
+        flow_run_id=flow_run_id,
+    )
     file = _file(folder)
     with disk_errors(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(found.model_dump_json(indent=1))
+        file.write_text(one.model_dump_json(indent=1))
 
 
 def forget(folder: Path) -> Waiting | None:
     """The request has its answers; what was kept of it."""
-    found = _read(_file(folder))
+    one = _read(_file(folder))
     _file(folder).unlink(missing_ok=True)
-    return found
+    return one
 
 
 def waiting() -> list[Waiting]:
     """All that wait, the oldest first; those whose folder is gone are forgotten."""
-    found = []
+    requests = []
     for file in (home() / "requests").glob("*.json"):
         one = _read(file)
         if one is None or not Path(one.folder).is_dir():
             file.unlink(missing_ok=True)
         else:
-            found.append(one)
-    return sorted(found, key=lambda one: one.asked)
+            requests.append(one)
+    return sorted(requests, key=lambda one: one.asked)
 
 
 def _file(folder: Path) -> Path:

@@ -11,7 +11,7 @@ import torch
 from sfda.augment.photometric import STRONG, WEAK, ViewMaker, seeds
 from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.building_blocks.warps import Pairs, linear, swapped
-from sfda.images.preprocess import Rows, Stack
+from sfda.images.preprocess import BatchRows, Stack
 from sfda.refs import InputSpec, Views
 from sfda.types import Warp
 
@@ -40,12 +40,12 @@ class WarpMaker:
         still = views.model_copy(update={"rotate": 0.0, "flip": False, "crop": False})
         self._colours = ViewMaker(spec, still, seed=seed)
 
-    def pair(self, images: Stack, epoch: int, rows: Rows) -> tuple[Moved, Moved]:
+    def pair(self, images: Stack, epoch: int, rows: BatchRows) -> tuple[Moved, Moved]:
         """Two views of each image."""
         one, other = (self.moved(images, epoch, rows, stream) for stream in (WEAK, STRONG))
         return one, other
 
-    def moved(self, images: Stack, epoch: int, rows: Rows, stream: int) -> Moved:
+    def moved(self, images: Stack, epoch: int, rows: BatchRows, stream: int) -> Moved:
         """One view of each image."""
         out = np.empty((len(images), *self.spec.size, self.spec.depth), np.uint8)
         matrices = np.empty((len(images), 2, 3), np.float32)
@@ -76,8 +76,8 @@ class WarpMaker:
         scaled = np.diag(half) @ forward[:, :2] @ np.diag(1 / half)
         shift = half * forward[:, 2] + half - 0.5 - scaled @ (half - 0.5)
         matrix = np.column_stack([scaled, shift])
-        found = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
-        return np.asarray(found.reshape(image.shape), np.uint8)
+        warped = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+        return np.asarray(warped.reshape(image.shape), np.uint8)
 
 
 def targets_in_view(
@@ -93,8 +93,8 @@ def joints_in_view(joints: np.ndarray, moved: Moved, size: tuple[int, int]) -> n
     """Joints [B, K, 2] in pixels (x, y) of the images as they lie in their views."""
     half = np.array([size[1] / 2, size[0] / 2])
     unit = (joints + 0.5) / half - 1
-    found = np.empty_like(joints)
+    placed = np.empty_like(joints)
     for i, back in enumerate(moved.matrices):
         forward = np.linalg.inv(np.vstack([back, [0, 0, 1]]))[:2]
-        found[i] = unit[i] @ forward[:, :2].T + forward[:, 2]
-    return np.asarray((found + 1) * half - 0.5)
+        placed[i] = unit[i] @ forward[:, :2].T + forward[:, 2]
+    return np.asarray((placed + 1) * half - 0.5)

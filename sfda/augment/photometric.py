@@ -14,21 +14,21 @@ import torch
 from sfda.building_blocks.boxes import Boxes
 from sfda.formats.masks import IGNORE
 from sfda.images.intensity_window import Picture
-from sfda.images.preprocess import Rows, Stack, centre_crop
+from sfda.images.preprocess import BatchRows, Stack, centre_crop
 from sfda.refs import InputSpec, Views
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network at import
 import albumentations as A
 
 Several = Stack | Sequence[Picture]
-Masks = np.ndarray[Any, np.dtype[np.uint8]]  # [B, h, w]
+MaskBatch = np.ndarray[Any, np.dtype[np.uint8]]  # [B, h, w]
 WEAK, STRONG = 0, 1  # streams of random numbers
 ERASED = (  # area and height by width of three rectangles, as in LPLD's release (and others before)
     ((0.05, 0.2), (0.3, 3.3)),
     ((0.02, 0.2), (0.1, 6.0)),
     ((0.02, 0.2), (0.05, 8.0)),
 )
-BLUR = 2.0 / 224  # largest sigma by image side, as SimCLR at 224 pixels
+LARGEST_BLUR = 2.0 / 224  # largest sigma by image side, as SimCLR at 224 pixels
 
 
 class ViewMaker:
@@ -51,7 +51,7 @@ class ViewMaker:
         )
         self._photometry = A.Compose(_photometry(spec, views))
 
-    def weak(self, images: Several, epoch: int, rows: Rows) -> Stack:
+    def weak(self, images: Several, epoch: int, rows: BatchRows) -> Stack:
         """Geometry only: uint8 [B, H, W, C] of stored size, or a list of [H, W, C] of any size, to
         [B, h, w, C] of the model's size.
         """
@@ -59,7 +59,7 @@ class ViewMaker:
             return centre_crop(np.asarray(images), self.spec.size)
         return self._each(self._geometry, images, seeds(self.seed, epoch, rows, WEAK))
 
-    def shown(self, images: Several, epoch: int, rows: Rows) -> Masks | None:
+    def shown(self, images: Several, epoch: int, rows: BatchRows) -> MaskBatch | None:
         """Where the weak view shows the image: 1, and 0 where it was padded; None: everywhere."""
         smaller = any(np.less(image.shape[:2], self.spec.size).any() for image in images)
         if not (self._padded or smaller):
@@ -69,8 +69,8 @@ class ViewMaker:
         return np.asarray(moved != IGNORE, np.uint8)
 
     def weak_with_masks(
-        self, images: Several, masks: Several, epoch: int, rows: Rows
-    ) -> tuple[Stack, Masks]:
+        self, images: Several, masks: Several, epoch: int, rows: BatchRows
+    ) -> tuple[Stack, MaskBatch]:
         """The weak view, and each mask [H, W] or [H, W, 1] moved exactly as its image was.
 
         Masks keep their values; where a view shows nothing of the image, 255: it does not count.
@@ -84,7 +84,7 @@ class ViewMaker:
         return views, moved
 
     def weak_with_boxes(
-        self, images: Several, boxes: Sequence[Boxes], epoch: int, rows: Rows
+        self, images: Several, boxes: Sequence[Boxes], epoch: int, rows: BatchRows
     ) -> tuple[Stack, list[Boxes]]:
         """The weak view, and the boxes of each image moved with it, clipped to what is shown.
 
@@ -94,25 +94,28 @@ class ViewMaker:
         moved = []
         for i, number in enumerate(seeds(self.seed, epoch, rows, WEAK)):
             made = self._made(
-                self._boxed, images[i], number,
-                bboxes=boxes[i].boxes.numpy(), labels=boxes[i].labels.numpy(),
-            )  # fmt: skip
+                self._boxed,
+                images[i],
+                number,
+                bboxes=boxes[i].boxes.numpy(),
+                labels=boxes[i].labels.numpy(),
+            )
             views[i] = made["image"]
             corners = torch.as_tensor(np.array(made["bboxes"], np.float32)).reshape(-1, 4)
             labels = torch.as_tensor(np.array(made["labels"], np.int64)).reshape(-1)
             moved.append(Boxes(corners, labels, torch.ones(len(labels))))
         return views, moved
 
-    def pair(self, images: Several, epoch: int, rows: Rows) -> tuple[Stack, Stack]:
+    def pair(self, images: Several, epoch: int, rows: BatchRows) -> tuple[Stack, Stack]:
         """The weak view, and the strong one: the weak view with its colours changed."""
         weak = self.weak(images, epoch, rows)
         return weak, self.coloured(weak, epoch, rows, STRONG)
 
-    def coloured(self, images: Stack, epoch: int, rows: Rows, stream: int) -> Stack:
+    def coloured(self, images: Stack, epoch: int, rows: BatchRows, stream: int) -> Stack:
         """Images of the model's size with their colours changed."""
         return self._each(self._photometry, images, seeds(self.seed, epoch, rows, stream))
 
-    def _each(self, compose: A.Compose, images: Several, numbers: Rows) -> Stack:
+    def _each(self, compose: A.Compose, images: Several, numbers: BatchRows) -> Stack:
         out = np.empty((len(images), *self.spec.size, self.spec.depth), np.uint8)
         for i, number in enumerate(numbers):
             out[i] = self._made(compose, images[i], number)["image"]
@@ -131,7 +134,7 @@ class ViewMaker:
         return made | {"image": made["image"][..., ::-1]} if swap else made
 
 
-def seeds(seed: int, epoch: int, rows: Rows, stream: int) -> Rows:
+def seeds(seed: int, epoch: int, rows: BatchRows, stream: int) -> BatchRows:
     """One number below 2**32 for each row, by splitmix64 (Steele et al., OOPSLA 2014).
 
     >>> seeds(0, 0, np.array([0, 1]), 0).tolist() == seeds(0, 0, np.array([1, 0]), 0).tolist()[::-1]
@@ -207,7 +210,7 @@ def _photometry(spec: InputSpec, views: Views) -> list[A.BasicTransform]:
     if views.grayscale and colour:
         steps.append(A.ToGray(p=views.grayscale))
     if views.blur:
-        most = views.blur_sigma or max(0.5, BLUR * min(spec.size))
+        most = views.blur_sigma or max(0.5, LARGEST_BLUR * min(spec.size))
         sigma = (0.1, most)
         steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=sigma, p=views.blur))
     if isinstance(views.erase, tuple):

@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sfda.authoring.from_coco import write_coco_manifest
+from sfda.authoring.from_csv import labels_from_csv
 from sfda.authoring.from_keypoints import write_pose_manifest
 from sfda.authoring.from_masks import MaskOptions, mask_rows
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.splits import stratify
-from sfda.authoring.write import Rows, write_manifest
+from sfda.authoring.write import Draft, RowTable, write_manifest
 from sfda.errors import BadInput, listed
-from sfda.manifests.schema import Manifest, parse_manifest
-from sfda.manifests.table import read_csv
+from sfda.manifests.opening import parse_manifest
+from sfda.manifests.schema import Manifest
 from sfda.refs import Problem, Skeleton
 
-Classes = Sequence[str] | int | None
+ClassNames = Sequence[str] | int | None
 
 
 def build_manifest(
@@ -25,7 +26,7 @@ def build_manifest(
     *,
     problem: Problem,
     out: Path | str,
-    classes: Classes = None,
+    classes: ClassNames = None,
     labels_csv: Path | None = None,
     template: Path | None = None,
     masks: MaskOptions | None = None,
@@ -64,7 +65,8 @@ def build_manifest(
         if official:
             _compare_count(official, rows.keys)
         more = options.keys(names) | {"version": version}
-        return write_manifest(rows, listing, problem, names, Path(out), official, data_root, more)
+        draft = Draft(listing, problem, names, Path(out), official, data_root)
+        return write_manifest(rows, draft, more)
     if annotations:
         if problem not in ("detection", "pose") or labels_csv:
             raise BadInput(
@@ -73,9 +75,15 @@ def build_manifest(
             )
         if problem == "pose":
             return write_pose_manifest(
-                path, Path(annotations), names, skeleton, Path(out), official, test_fraction,
+                path,
+                Path(annotations),
+                names,
+                skeleton,
+                Path(out),
+                official,
+                test_fraction,
                 data_root,
-            )  # fmt: skip
+            )
         return write_coco_manifest(
             path, Path(annotations), names, Path(out), official, test_fraction, data_root
         )
@@ -84,21 +92,21 @@ def build_manifest(
             f"masks are for segmentation; this is {problem}: leave out what says of them"
         )
     listing = list_images(path, skip=skip)
-    given = _labels(listing, names, labels_csv)
-    if given:
+    class_of = _labels(listing, names, labels_csv)
+    if class_of:
         _refuse_labels_for(problem)
     if labels_csv and names is None:
-        names = tuple(sorted(set(given.values())))
-    keys = tuple(given) if official and labels_csv else listing.keys
+        names = tuple(sorted(set(class_of.values())))
+    keys = tuple(class_of) if official and labels_csv else listing.keys
     if official:
-        _compare(official, names, keys, given)
-    rows = Rows(
+        _compare(official, names, keys, class_of)
+    rows = RowTable(
         keys,
-        tuple(given.get(key, "") for key in keys),
-        _assign(listing, keys, given, test_fraction),
+        tuple(class_of.get(key, "") for key in keys),
+        _assign(listing, keys, class_of, test_fraction),
     )
-    more = {"version": version}
-    return write_manifest(rows, listing, problem, names, Path(out), official, data_root, more)
+    draft = Draft(listing, problem, names, Path(out), official, data_root)
+    return write_manifest(rows, draft, {"version": version})
 
 
 def _refuse_labels_for(problem: Problem) -> None:
@@ -118,7 +126,7 @@ def _template(path: Path | None, problem: Problem) -> Manifest | None:
     return official
 
 
-def _class_names(classes: Classes, official: Manifest | None) -> tuple[str, ...] | int | None:
+def _class_names(classes: ClassNames, official: Manifest | None) -> tuple[str, ...] | int | None:
     if isinstance(classes, int):
         if official and official.num_classes != classes:
             raise BadInput(f"{official.name} has {official.num_classes} classes, not {classes}")
@@ -138,43 +146,27 @@ def _labels(
 ) -> dict[str, str]:
     """Class of each labelled key; for classes without names the number as text."""
     if labels_csv:
-        given = _from_csv(listing, Path(labels_csv))
+        class_of = labels_from_csv(listing, Path(labels_csv))
     elif listing.labels is not None and names is not None:
-        given = _from_array(listing, names)
+        class_of = _from_array(listing, names)
     elif isinstance(names, tuple):
-        given = _from_folders(listing, names)
+        class_of = _from_folders(listing, names)
     else:
-        given = {}
-    _known(given, names)
-    return given
+        class_of = {}
+    _known(class_of, names)
+    return class_of
 
 
-def _known(given: Mapping[str, str], names: tuple[str, ...] | int | None) -> None:
+def _known(class_of: Mapping[str, str], names: tuple[str, ...] | int | None) -> None:
     if names is None:
         return
     known = set(names) if isinstance(names, tuple) else {str(i) for i in range(names)}
-    odd = sorted(set(given.values()) - known)
+    odd = sorted(set(class_of.values()) - known)
     if odd:
         raise BadInput(
             f"labels name classes that are not in the list of classes: {listed(odd)}; "
             "add them to --classes, or correct the labels"
         )
-
-
-def _from_csv(listing: Listing, path: Path) -> dict[str, str]:
-    rows, header = read_csv(path)
-    missing = [name for name in (listing.column, "class") if name not in header]
-    if missing:
-        raise BadInput(f"{path} has no column '{missing[0]}'; it needs {listing.column},class")
-    named = [row[listing.column].replace("\\", "/").removeprefix("./") for row in rows]
-    there = set(listing.keys)
-    absent = [key for key in named if key not in there]
-    if absent:
-        raise BadInput(f"{path} names images that are not in {listing.path}: {listed(absent)}")
-    twice = [key for key, times in Counter(named).items() if times > 1]
-    if twice:
-        raise BadInput(f"{path} names images twice: {listed(twice)}")
-    return {key: row["class"] for key, row in zip(named, rows, strict=True) if row["class"]}
 
 
 def _from_array(listing: Listing, names: tuple[str, ...] | int | None) -> dict[str, str]:
@@ -191,7 +183,7 @@ def _from_array(listing: Listing, names: tuple[str, ...] | int | None) -> dict[s
 def _from_folders(listing: Listing, names: tuple[str, ...]) -> dict[str, str]:
     """The first folder on an image's path that is named like a class; none at all: no labels."""
     known = set(names)
-    given: dict[str, str] = {}
+    class_of: dict[str, str] = {}
     stray: Counter[str] = Counter()
     for key in listing.keys:
         folders = key.split("/")[:-1]
@@ -199,26 +191,28 @@ def _from_folders(listing: Listing, names: tuple[str, ...]) -> dict[str, str]:
         if name is None:
             stray["/".join(folders) or "the top folder"] += 1
         else:
-            given[key] = name
-    if given and stray:
-        places = [f"{place} ({count} images)" for place, count in sorted(stray.items())]
+            class_of[key] = name
+    if class_of and stray:
+        without = [
+            f"{folder_name} ({count} images)" for folder_name, count in sorted(stray.items())
+        ]
         raise BadInput(
-            f"images of {listing.path} lie in no folder named like a class: {listed(places)}; "
+            f"images of {listing.path} lie in no folder named like a class: {listed(without)}; "
             "add their classes to --classes, move them away, or give --labels"
         )
-    return given
+    return class_of
 
 
 def _compare(
     official: Manifest,
     names: tuple[str, ...] | int | None,
     keys: Sequence[str],
-    given: Mapping[str, str],
+    class_of: Mapping[str, str],
 ) -> None:
     """Raise BadInput naming every way in which the data are not what the template says."""
-    counts = Counter(given.values())
+    counts = Counter(class_of.values())
     faults = []
-    if isinstance(official.classes, tuple) and not given:
+    if isinstance(official.classes, tuple) and not class_of:
         faults.append(f"no folder is named like one of its classes ({listed(official.classes)})")
     elif isinstance(names, tuple):
         faults += [f"class {name}: no images" for name in names if not counts[name]]
@@ -243,12 +237,12 @@ def _compare_count(official: Manifest, keys: Sequence[str]) -> None:
 
 
 def _assign(
-    listing: Listing, keys: Sequence[str], given: Mapping[str, str], fraction: float
+    listing: Listing, keys: Sequence[str], class_of: Mapping[str, str], fraction: float
 ) -> tuple[str, ...]:
     """The split of each row; all '' where there is one split only."""
-    if not given:
+    if not class_of:
         return ("",) * len(keys)
-    if len(given) < len(keys):
-        return tuple("test" if key in given else "adapt" for key in keys)
-    held = stratify([listing.name(key) for key in keys], [given[key] for key in keys], fraction)
+    if len(class_of) < len(keys):
+        return tuple("test" if key in class_of else "adapt" for key in keys)
+    held = stratify([listing.name(key) for key in keys], [class_of[key] for key in keys], fraction)
     return tuple("test" if out else "adapt" for out in held)

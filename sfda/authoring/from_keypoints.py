@@ -9,16 +9,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sfda.authoring.from_coco import KEPT, absent, splits_of
+from sfda.authoring.from_coco import IMAGE_KEYS, absent, splits_of
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.splits import stratify
-from sfda.authoring.write import put_manifest
+from sfda.authoring.write import Draft, put_manifest
 from sfda.config import read_yaml, say_faults
 from sfda.errors import BadInput, listed
 from sfda.formats.coco import Document, document_faults, read_coco
-from sfda.formats.keypoints import edges_of, joints_of, people_of
+from sfda.formats.keypoints import edges_of, joints_of, persons_of
 from sfda.manifests.digests import bytes_digest
 from sfda.manifests.schema import Manifest
+from sfda.manifests.write import refuse_other_suffix
 from sfda.refs import Skeleton
 
 SIDES = ("left", "right")
@@ -29,11 +30,11 @@ def read_skeleton(path: Path) -> Skeleton:
 
     A manifest's own entry `skeleton` is taken too. Raises BadInput.
     """
-    found = read_yaml(path, "a skeleton is a YAML file with edges, pairs ...")
-    if isinstance(found, dict) and "skeleton" in found:
-        found = found["skeleton"]
+    document = read_yaml(path, "a skeleton is a YAML file with edges, pairs ...")
+    if isinstance(document, dict) and "skeleton" in document:
+        document = document["skeleton"]
     try:
-        return Skeleton.model_validate(found)
+        return Skeleton.model_validate(document)
     except ValidationError as error:
         raise BadInput(f"{path}: {say_faults(error, Skeleton, 'skeleton')}") from None
 
@@ -70,17 +71,16 @@ def write_pose_manifest(
 
     Raises BadInput naming everything in the document that does not fit.
     """
-    if out.suffix not in (".yaml", ".yml"):
-        raise BadInput(f"a manifest is a .yaml file, {out} is not named like one")
+    refuse_other_suffix(out)
     listing = list_images(path)
     if listing.image:
         raise BadInput(f"{path}: poses go with image files in a folder or a zip, not with an npz")
     document = read_coco(annotations)
     names = joints if isinstance(joints, tuple) else _joints(document, annotations)
     images = [dict(image) for image in document["images"]]
-    _, boxes, entries, faults = people_of(document, images)
-    told = [(e, b) for e, b in zip(entries, boxes, strict=True) if "keypoints" in e]
-    faults += joints_of(document, [e for e, _ in told], [b for _, b in told], names)[1]
+    _, boxes, entries, faults = persons_of(document, images)
+    posed = [(e, b) for e, b in zip(entries, boxes, strict=True) if "keypoints" in e]
+    faults += joints_of(document, [e for e, _ in posed], [b for _, b in posed], names)[1]
     faults += document_faults(document) + absent(images, listing)
     if not entries:
         faults.append("it lists no person")
@@ -88,27 +88,26 @@ def write_pose_manifest(
         raise BadInput(f"{annotations}: " + listed(faults, "; "))
     alias = not all("split" in image for image in images)
     placed = _placed(images, entries, listing, fraction)
-    people = [*document["annotations"], *(_whole(placed, document) if alias else ())]
+    persons = [*document["annotations"], *(_whole(placed, document) if alias else ())]
     table = json.dumps(
         {
-            "images": [{k: image[k] for k in KEPT if k in image} for image in placed],
-            "annotations": people,
+            "images": [{k: image[k] for k in IMAGE_KEYS if k in image} for image in placed],
+            "annotations": persons,
             "categories": document["categories"],
         }
     ).encode()
     split = {image["id"]: str(image["split"]) for image in placed}
     rows = [
-        (split[one["image_id"]], "keypoints" in one) for one in people if not one.get("iscrowd")
+        (split[one["image_id"]], "keypoints" in one) for one in persons if not one.get("iscrowd")
     ]
     row_file = out.with_suffix(".rows.json")
-    bones = skeleton or _told_by(document, names)
+    bones = skeleton or _skeleton_of(document, names)
     if odd := bones.faults(names):
         raise BadInput(f"the skeleton names what is no joint: {listed(odd)}")
-    return put_manifest(
-        {row_file: table}, splits_of(rows, row_file.name, bytes_digest(table), alias=alias),
-        listing, "pose", names, out, official, data_root,
-        {"skeleton": bones.model_dump(mode="json", exclude_defaults=True)},
-    )  # fmt: skip
+    splits = splits_of(rows, row_file.name, bytes_digest(table), alias=alias)
+    draft = Draft(listing, "pose", names, out, official, data_root)
+    more = {"skeleton": bones.model_dump(mode="json", exclude_defaults=True)}
+    return put_manifest({row_file: table}, splits, draft, more)
 
 
 def _joints(document: Document, annotations: Path) -> tuple[str, ...]:
@@ -122,22 +121,24 @@ def _joints(document: Document, annotations: Path) -> tuple[str, ...]:
     return names
 
 
-def _told_by(document: Document, joints: tuple[str, ...]) -> Skeleton:
+def _skeleton_of(document: Document, joints: tuple[str, ...]) -> Skeleton:
     """Edges of the document between these joints, and pairs by their names."""
     edges = tuple(edge for edge in edges_of(document) if set(edge) <= set(joints))
     return Skeleton(edges=edges, pairs=pairs_by_name(joints))
 
 
 def _placed(
-    images: list[dict[str, Any]], entries: Sequence[Mapping[str, Any]], listing: Listing,
+    images: list[dict[str, Any]],
+    entries: Sequence[Mapping[str, Any]],
+    listing: Listing,
     fraction: float,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Every image with its split; those count as labelled whose persons all have keypoints."""
     if all("split" in image for image in images):
         return images
-    bare = {entry["image_id"] for entry in entries if "keypoints" not in entry}
+    unposed = {entry["image_id"] for entry in entries if "keypoints" not in entry}
     some = {entry["image_id"] for entry in entries}
-    whole = [str(image["file_name"]) for image in images if image["id"] in some - bare]
+    whole = [str(image["file_name"]) for image in images if image["id"] in some - unposed]
     if len(whole) == len(listing.keys):
         held = stratify(whole, [""] * len(whole), fraction)
         test = {name for name, out in zip(whole, held, strict=True) if out}
@@ -146,9 +147,9 @@ def _placed(
     own = {str(image["file_name"]): image for image in images}
     free = max((image["id"] for image in images if isinstance(image["id"], int)), default=0) + 1
     return [
-        own.get(name, {"id": free + place, "file_name": name})
+        own.get(name, {"id": free + position, "file_name": name})
         | {"split": "test" if name in test else "adapt"}
-        for place, name in enumerate(listing.keys)
+        for position, name in enumerate(listing.keys)
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.pairing import pair_masks
 from sfda.authoring.splits import stratify
-from sfda.authoring.write import Rows
+from sfda.authoring.write import RowTable
 from sfda.errors import BadInput, listed
 from sfda.formats.readers import Folder, Zip, npz_array
 from sfda.formats.volumes import grid, slice_of
@@ -58,8 +58,8 @@ class MaskOptions:
 
     def keys(self, classes: tuple[str, ...] | int | None) -> dict[str, Any]:
         """What the manifest says of its masks."""
-        found: dict[str, Any] = {} if classes is None else {"ignore": self.ignore}
-        return found | ({"values": list(self.values)} if self.values else {})
+        entries: dict[str, Any] = {} if classes is None else {"ignore": self.ignore}
+        return entries | ({"values": list(self.values)} if self.values else {})
 
 
 def mask_rows(
@@ -69,7 +69,7 @@ def mask_rows(
     named: bool,
     fraction: float,
     skip: frozenset[str] = frozenset(),
-) -> tuple[Rows, Listing]:
+) -> tuple[RowTable, Listing]:
     """Images in `path` with their masks, if `options` say where those are and classes are `named`.
 
     With masks everywhere `fraction` of the images, or of the volumes and videos, is held out for
@@ -94,7 +94,7 @@ def mask_rows(
             "--classes a,b,c or --model; leave out --masks to make a manifest without masks"
         )
     groups = _groups(listing, options)
-    rows = Rows(
+    rows = RowTable(
         listing.keys,
         ("",) * len(listing.keys),
         _assign(listing, masks, groups, fraction),
@@ -137,13 +137,13 @@ def _spacings(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
     parts = [None if listing.image else slice_of(key) for key in listing.keys]
     loose = listing.path.is_dir() or listing.in_list
     files = Folder(listing.root) if loose else Zip(listing.path)
-    found = []
+    texts = []
     for part in parts:
         if part is None:
             return ()  # pictures do not say
-        sizes = grid(files.place(part.file)).spacing
-        found.append("x".join(f"{size:.6g}" for size in sizes))
-    return tuple(found)
+        sizes = grid(files.address(part.file)).spacing
+        texts.append("x".join(f"{size:.6g}" for size in sizes))
+    return tuple(texts)
 
 
 def _assign(

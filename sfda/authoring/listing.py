@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sfda.errors import BadInput, listed
-from sfda.formats.image_files import SUFFIXES, _folder, _is_image, _list
+from sfda.formats.image_files import SUFFIXES, images_below, images_in_list, is_image_name
 from sfda.formats.readers import (
     BROKEN,
     FileReader,
@@ -22,7 +22,7 @@ from sfda.formats.readers import (
     npz_header,
     open_zip,
 )
-from sfda.formats.volumes import VOLUMES, Place, grid, is_volume
+from sfda.formats.volumes import VOLUMES, FileAddress, grid, is_volume
 
 IMAGE_ARRAYS = ("x", "images", "image", "data")
 LABEL_ARRAYS = ("y", "labels", "label", "targets", "target")
@@ -78,26 +78,26 @@ def list_images(
         raise BadInput(f"{path} does not exist; give a folder of images, a zip of them, or an npz")
     if path.suffix.lower() == ".npz" and path.is_file():
         return _npz(path, masks=volumes)
+    suffixes = SUFFIXES + VOLUMES if volumes else SUFFIXES
     if path.is_dir():
-        keys = _folder(path, SUFFIXES + VOLUMES if volumes else SUFFIXES)
+        keys = images_below(path, suffixes)
     elif path.suffix.lower() == ".txt":
-        keys = _list(path, SUFFIXES + VOLUMES if volumes else SUFFIXES)
+        keys = images_in_list(path, suffixes)
     elif path.suffix.lower() == ".zip":
         with open_zip(path) as archive:
-            keys = _zip(path, archive, SUFFIXES + VOLUMES if volumes else SUFFIXES)
+            keys = _zip(path, archive, suffixes)
     else:
         raise BadInput(f"{path} is neither a folder, nor a .zip, a .npz, nor a .txt list of files")
     if not keys:
-        looked = ", ".join(SUFFIXES + VOLUMES if volumes else SUFFIXES)
-        raise BadInput(f"{path} holds no images; looked for {looked}")
-    kept = [key for key in sorted(keys) if key not in skip]
-    if odd := [repr(key) for key in kept if "\r" in key or not _is_text(key)]:
+        raise BadInput(f"{path} holds no images; looked for {', '.join(suffixes)}")
+    own = [key for key in sorted(keys) if key not in skip]
+    if odd := [repr(key) for key in own if "\r" in key or not _is_text(key)]:
         raise BadInput(
             f"{path} holds files whose names are no UTF-8 text of one line: {listed(odd)}; rename "
             "them"
         )
-    found = tuple(each for key in kept for each in _slices(path, key))
-    return Listing(path, found, in_list=path.suffix.lower() == ".txt")
+    rows = tuple(each for key in own for each in _slices(path, key))
+    return Listing(path, rows, in_list=path.suffix.lower() == ".txt")
 
 
 def _slices(path: Path, key: str) -> list[str]:
@@ -105,13 +105,15 @@ def _slices(path: Path, key: str) -> list[str]:
     if not is_volume(key):
         return [key]
     listed = path.suffix.lower() == ".txt"
-    place = Place((path.parent if listed else path) / key)
+    address = FileAddress((path.parent if listed else path) / key)
     if not listed and not path.is_dir():
-        place = Place(path, key)
+        address = FileAddress(path, key)
     try:
-        return [f"{key}#{i}" for i in range(grid(place).shape[0])]
+        return [f"{key}#{i}" for i in range(grid(address).shape[0])]
     except BROKEN as error:
-        raise BadInput(f"volume {place} cannot be read: {error}; mend it or move it away") from None
+        raise BadInput(
+            f"volume {address} cannot be read: {error}; mend it or move it away"
+        ) from None
 
 
 def _is_text(name: str) -> bool:
@@ -128,7 +130,7 @@ def _zip(path: Path, archive: zipfile.ZipFile, suffixes: tuple[str, ...]) -> lis
     keys = [
         info.filename
         for info in infos
-        if _is_image(info.filename, suffixes) and not info.filename.startswith("__MACOSX/")
+        if is_image_name(info.filename, suffixes) and not info.filename.startswith("__MACOSX/")
     ]
     if any(info.flag_bits & 1 for info in infos):
         raise BadInput(f"{path} is encrypted; unpack it, or make a zip without a password")
@@ -158,9 +160,9 @@ def _npz(path: Path, *, masks: bool) -> Listing:
         raise BadInput(f"{path} holds no images: array '{image}' is empty")
     indices = tuple(str(i) for i in range(count))
     if masks:
-        found = (n for n in MASK_ARRAYS if n in names and len(npz_header(path, n)[0]) == 3)
+        mask_arrays = (n for n in MASK_ARRAYS if n in names and len(npz_header(path, n)[0]) == 3)
         group = next((name for name in GROUP_ARRAYS if name in names), None)
-        return Listing(path, indices, image, mask=next(found, None), group=group)
+        return Listing(path, indices, image, mask=next(mask_arrays, None), group=group)
     label = next((name for name in LABEL_ARRAYS if name in names), None)
     labels = npz_array(path, label) if label else None
     if labels is not None and (

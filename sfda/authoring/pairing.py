@@ -44,11 +44,11 @@ def pair_masks(listing: Listing, masks: Path | str | None) -> tuple[Listing, dic
     top = _shared_top(images)
     names = {key: _plain(key.removeprefix(top)) for key in images}
     below = f"{inside}/" if inside else ""
-    given = {key: _plain(key.removeprefix(below)) for key in own}
+    mask_names = {key: _plain(key.removeprefix(below)) for key in own}
     taken = dataclasses.replace(listing, keys=tuple(images))
-    if not set(names.values()) & {_bare(name, ()) for name in given.values()}:
+    if not set(names.values()) & {_without_ending(name, ()) for name in mask_names.values()}:
         names = {key: _plain(key) for key in images}
-    return taken, _match(names, given, str(masks))
+    return taken, _match(names, mask_names, str(masks))
 
 
 def _beside(listing: Listing, folder: Path) -> tuple[Listing, dict[str, str]]:
@@ -58,17 +58,17 @@ def _beside(listing: Listing, folder: Path) -> tuple[Listing, dict[str, str]]:
             f"there are no masks at '{folder}' in {listing.path}; masks of images in one file must "
             "lie in the same file"
         )
-    found = list_images(folder, volumes=True)
-    here, there = listing.path.resolve(), found.path.resolve()
+    mask_listing = list_images(folder, volumes=True)
+    here, there = listing.path.resolve(), mask_listing.path.resolve()
     above = Path(os.path.commonpath([here, there]))
     if above == Path(above.anchor):
         raise BadInput(f"{here} and {there} share no folder that could be the manifest's root")
     prefixes = (here.relative_to(above).as_posix(), there.relative_to(above).as_posix())
     image, mask = (PurePosixPath(prefix) for prefix in prefixes)
     names = {str(image / key): _plain(key) for key in listing.keys}
-    given = {str(mask / key): _plain(key) for key in found.keys}
+    mask_names = {str(mask / key): _plain(key) for key in mask_listing.keys}
     moved = dataclasses.replace(listing, path=above, keys=tuple(names))
-    return moved, _match(names, given, str(folder))
+    return moved, _match(names, mask_names, str(folder))
 
 
 def _without_masks(listing: Listing) -> Listing:
@@ -87,7 +87,7 @@ def _without_masks(listing: Listing) -> Listing:
             key
             for key in images
             if not key.startswith(f"{top}/")
-            or _bare(_plain(key.removeprefix(f"{top}/")), names) not in names
+            or _without_ending(_plain(key.removeprefix(f"{top}/")), names) not in names
         ]
     return dataclasses.replace(listing, keys=tuple(images))
 
@@ -107,23 +107,23 @@ def _inside(listing: Listing, masks: Path | str) -> str | None:
 def _by_ending(keys: Sequence[str]) -> tuple[list[str], list[str]]:
     """Images, and what is named like one of them and ends as masks do."""
     there = {_plain(key) for key in keys}
-    bare = {key: _bare(_plain(key), ()) for key in keys}
-    own = {key for key in keys if bare[key] != _plain(key) and bare[key] in there}
+    stem_of = {key: _without_ending(_plain(key), ()) for key in keys}
+    own = {key for key in keys if stem_of[key] != _plain(key) and stem_of[key] in there}
     return [key for key in keys if key not in own], [key for key in keys if key in own]
 
 
-def _match(names: Mapping[str, str], given: Mapping[str, str], where: str) -> dict[str, str]:
+def _match(names: Mapping[str, str], mask_names: Mapping[str, str], where: str) -> dict[str, str]:
     """The mask of each image, from both sides' plain names."""
     there = Counter(names.values())
     masks: dict[str, list[str]] = {}
-    for mask, name in given.items():
-        masks.setdefault(_bare(name, there), []).append(mask)
+    for mask, name in mask_names.items():
+        masks.setdefault(_without_ending(name, there), []).append(mask)
     stray = [mask for name, own in masks.items() if name not in there for mask in own]
     twice = [mask for name, own in masks.items() if len(own) > 1 for mask in own]
     unsure = [key for key, name in names.items() if name in masks and there[name] > 1]
     faults = [
-        f"{said}: {listed(keys)}"
-        for said, keys in (
+        f"{what}: {listed(keys)}"
+        for what, keys in (
             ("masks without an image", stray),
             ("several masks for one image", twice),
             ("several images for one mask", unsure),
@@ -157,7 +157,7 @@ def _plain(key: str) -> str:
     return f"{path.with_name(stem)}{mark}{index}"
 
 
-def _bare(name: str, images: Collection[str]) -> str:
+def _without_ending(name: str, images: Collection[str]) -> str:
     """A mask's plain name as its image has it: without `_mask` and the like.
 
     Unless an image is called just so.

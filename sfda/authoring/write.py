@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +11,18 @@ from typing import Any
 import yaml
 
 from sfda.authoring.listing import Listing
-from sfda.errors import BadInput
+from sfda.formats.table import csv_bytes
 from sfda.manifests.digests import bytes_digest, file_digest
-from sfda.manifests.schema import Manifest, is_ours, validated
-from sfda.manifests.write import put
+from sfda.manifests.opening import is_ours, validated
+from sfda.manifests.schema import Manifest
+from sfda.manifests.write import refuse_other_suffix, relative_root, write_files
 from sfda.refs import Problem
 
 ALIASES = {"adapt": "train", "test": "val"}
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowTable:
     """Columns of a row file, all of one length; '' where a cell is empty."""
 
     keys: tuple[str, ...]  # paths or indices
@@ -39,50 +38,51 @@ class Rows:
         return all(self.classes) or (bool(self.masks) and all(self.masks))
 
 
+@dataclass(frozen=True)
+class Draft:
+    """What a new manifest is about, and where it goes."""
+
+    listing: Listing
+    problem: Problem
+    classes: tuple[str, ...] | int | None
+    out: Path
+    official: Manifest | None  # the template that the data are held against
+    data_root: Path | None
+
+
 def write_manifest(
-    rows: Rows,
-    listing: Listing,
-    problem: Problem,
-    classes: tuple[str, ...] | int | None,
-    out: Path,
-    official: Manifest | None,
-    data_root: Path | None,
+    rows: RowTable,
+    draft: Draft,
     more: dict[str, Any] | None = None,
 ) -> Path:
-    """Write `out`, with further keys `more`, and the row file beside it.
+    """Write the draft, with further keys `more`, and the row file beside it.
 
     Raises BadInput if the place cannot be written to, or if keys do not go together.
     """
-    if out.suffix not in (".yaml", ".yml"):
-        raise BadInput(f"a manifest is a .yaml file, {out} is not named like one")
-    table = _table(rows, listing, numbered=isinstance(classes, int))
-    row_file = out.with_suffix(".rows.csv")
+    refuse_other_suffix(draft.out)
+    table = _table(rows, draft.listing, numbered=isinstance(draft.classes, int))
+    row_file = draft.out.with_suffix(".rows.csv")
     splits = _splits(rows, row_file.name, bytes_digest(table))
-    files = {row_file: table}
-    return put_manifest(files, splits, listing, problem, classes, out, official, data_root, more)
+    return put_manifest({row_file: table}, splits, draft, more)
 
 
 def put_manifest(
     files: dict[Path, bytes],
     splits: dict[str, dict[str, Any]],
-    listing: Listing,
-    problem: Problem,
-    classes: tuple[str, ...] | int | None,
-    out: Path,
-    official: Manifest | None,
-    data_root: Path | None,
+    draft: Draft,
     more: dict[str, Any] | None = None,
 ) -> Path:
     """Write row files and the manifest that names them. Raises BadInput as `write_manifest`."""
+    listing, official, classes, out = draft.listing, draft.official, draft.classes, draft.out
     document: dict[str, Any] = {
         "name": official.name if official else listing.path.resolve().stem,
-        "problem": problem,
+        "problem": draft.problem,
         "version": 1,
         "origin": official.origin if official else f"{listing.path.name}, as the user has it",
     }
     if official and official.licence:
         document["licence"] = official.licence
-    document["root"] = _root(listing.root, out, data_root)
+    document["root"] = _root(listing.root, out, draft.data_root)
     if classes is not None:
         document["classes"] = classes if isinstance(classes, int) else list(classes)
     document |= more or {}
@@ -97,15 +97,11 @@ def put_manifest(
     document["splits"] = splits
     validated(document, out)
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        put({**files, out: text.encode()})
-    except OSError as error:
-        raise BadInput(f"cannot write {out}: {error}") from None
+    write_files({**files, out: text.encode()}, out)
     return out
 
 
-def _table(rows: Rows, listing: Listing, *, numbered: bool) -> bytes:
+def _table(rows: RowTable, listing: Listing, *, numbered: bool) -> bytes:
     columns: dict[str, Sequence[str]] = {listing.column: rows.keys}
     if any(rows.classes):
         columns["label" if numbered else "class"] = rows.classes
@@ -117,14 +113,10 @@ def _table(rows: Rows, listing: Listing, *, numbered: bool) -> bytes:
         columns["spacing"] = rows.spacings
     if any(rows.splits):
         columns["split"] = rows.splits
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return text.getvalue().encode()
+    return csv_bytes([tuple(columns), *zip(*columns.values(), strict=True)])
 
 
-def _splits(rows: Rows, row_file: str, sha256: str) -> dict[str, dict[str, Any]]:
+def _splits(rows: RowTable, row_file: str, sha256: str) -> dict[str, dict[str, Any]]:
     entry = {"rows": row_file, "sha256": sha256}
     if not any(rows.splits):
         return {"adapt": entry | {"count": len(rows.keys)}}
@@ -147,5 +139,4 @@ def _root(root: Path, out: Path, data_root: Path | None) -> str:
             return below
     if is_ours(out):  # kept on this machine for this folder: the folder may not move with it
         return root.as_posix()
-    relative = Path(os.path.relpath(root, out.resolve().parent)).as_posix()
-    return relative if relative.startswith(".") else f"./{relative}"
+    return relative_root(root, out.resolve().parent)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from sfda.building_blocks.precision import full_precision
 from sfda.errors import BadInput, NotFinite
 
-TILE = 4 * 2**20  # numbers in one tile of similarities: 16 MB in float32
+SIMILARITY_TILE = 4 * 2**20  # numbers in one tile of similarities: 16 MB in float32
 GROUP = 64  # bank rows of a tile that stand or fall by their largest similarity
-FEW = 64**2  # below it an index saves nothing, and its cells would be too few to train
+FEWEST_INDEXED = 64**2  # below it an index saves nothing, and its cells would be too few to train
 
 
 class MemoryBank(nn.Module):
@@ -64,7 +64,7 @@ class MemoryBank(nn.Module):
         index as they were: they are found by their old place and ranked by their new one.
         """
         if self.approximate:
-            self._index = Index(self.features) if len(self.features) >= FEW else None
+            self._index = Index(self.features) if len(self.features) >= FEWEST_INDEXED else None
 
     @torch.no_grad()
     @full_precision
@@ -89,30 +89,32 @@ class MemoryBank(nn.Module):
             raise ValueError(f"asked for {k} neighbours among {len(self.features)} samples")
         if self._index is None:
             return self._exact(unit, k)
-        found = self._index.candidates(unit, 8 * k)
-        rows = self._rank(unit, found.to(unit.device), k)
-        if lacking := ((found >= 0).sum(1) < k).nonzero().flatten().tolist():
+        candidates = self._index.candidates(unit, 8 * k)
+        rows = self._rank(unit, candidates.to(unit.device), k)
+        if lacking := ((candidates >= 0).sum(1) < k).nonzero().flatten().tolist():
             rows[lacking] = self._exact(unit[lacking], k)
         return rows
 
     def _exact(self, unit: Float[Tensor, "B D"], k: int) -> Int[Tensor, "B K"]:
-        tile = max(k, TILE // max(1, len(unit)))
+        tile = max(k, SIMILARITY_TILE // max(1, len(unit)))
         best, rows = unit.new_empty(len(unit), 0), unit.new_empty(len(unit), 0, dtype=torch.long)
         for start in range(0, len(self.features), tile):
             # this way round the product is faster, and so are the maxima of its groups; it has no
             # name here, so that one tile is gone before the next is made
-            values, found = largest(self.features[start : start + tile] @ unit.T, k)
-            best, rows = torch.cat([best, values], 1), torch.cat([rows, found + start], 1)
-            best, kept = best.topk(min(k, best.shape[1]), dim=1)
-            rows = rows.gather(1, kept)
+            values, near = largest(self.features[start : start + tile] @ unit.T, k)
+            best, rows = torch.cat([best, values], 1), torch.cat([rows, near + start], 1)
+            best, columns = best.topk(min(k, best.shape[1]), dim=1)
+            rows = rows.gather(1, columns)
         return rows
 
     def _rank(
-        self, unit: Float[Tensor, "B D"], found: Int[Tensor, "B M"], k: int
+        self, unit: Float[Tensor, "B D"], candidates: Int[Tensor, "B M"], k: int
     ) -> Int[Tensor, "B K"]:
         """The k best of these rows as the bank has them now; a row of -1 comes last."""
-        near = torch.bmm(self.features[found.clamp_min(0)], unit[:, :, None])[:, :, 0]
-        return found.gather(1, near.masked_fill(found < 0, -torch.inf).topk(k, dim=1).indices)
+        near = torch.bmm(self.features[candidates.clamp_min(0)], unit[:, :, None])[:, :, 0]
+        return candidates.gather(
+            1, near.masked_fill(candidates < 0, -torch.inf).topk(k, dim=1).indices
+        )
 
 
 def largest(near: Float[Tensor, "T B"], k: int) -> tuple[Float[Tensor, "B K"], Int[Tensor, "B K"]]:
@@ -130,8 +132,8 @@ def largest(near: Float[Tensor, "T B"], k: int) -> tuple[Float[Tensor, "B K"], I
     rows = (peaks.topk(k, dim=1).indices[:, :, None] * GROUP + inside).flatten(1)
     rest = torch.arange(groups * GROUP, len(near), device=near.device)
     rows = torch.cat([rows, rest.expand(len(rows), -1)], 1)
-    values, kept = near.T.gather(1, rows).topk(k, dim=1)
-    return values, rows.gather(1, kept)
+    values, columns = near.T.gather(1, rows).topk(k, dim=1)
+    return values, rows.gather(1, columns)
 
 
 class Index:

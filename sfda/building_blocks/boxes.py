@@ -41,12 +41,6 @@ class BoxLabels(NamedTuple):
     crowd: np.ndarray[Any, np.dtype[np.bool_]]  # [n]
 
 
-def no_boxes(device: torch.device | str = "cpu") -> Boxes:
-    """None at all, as tensors: a box of zeros would give infinite regression targets."""
-    labels = torch.zeros(0, dtype=torch.long, device=device)
-    return Boxes(torch.zeros(0, 4, device=device), labels, torch.zeros(0, device=device))
-
-
 def usable(boxes: Float[Tensor, "n 4"], side: float = SIDE) -> Bool[Tensor, " n"]:
     """Which boxes are finite and wider and higher than `side` pixels.
 
@@ -60,15 +54,15 @@ def usable(boxes: Float[Tensor, "n 4"], side: float = SIDE) -> Bool[Tensor, " n"
     return boxes.isfinite().all(1) & (sides > side).all(1)
 
 
-def sure_boxes(found: Boxes, threshold: float, side: float = SIDE) -> Boxes:
+def sure_boxes(boxes: Boxes, threshold: float, side: float = SIDE) -> Boxes:
     """Boxes whose score is strictly above `threshold` and that are usable, in order."""
-    return found.where((found.scores > threshold) & usable(found.boxes, side))
+    return boxes.where((boxes.scores > threshold) & usable(boxes.boxes, side))
 
 
-def mirrored(found: Boxes, width: int) -> Boxes:
+def mirrored(boxes: Boxes, width: int) -> Boxes:
     """The boxes of the image mirrored left to right."""
-    x1, y1, x2, y2 = found.boxes.unbind(1)
-    return found._replace(boxes=torch.stack([width - x2, y1, width - x1, y2], 1))
+    x1, y1, x2, y2 = boxes.boxes.unbind(1)
+    return boxes._replace(boxes=torch.stack([width - x2, y1, width - x1, y2], 1))
 
 
 def spared(

@@ -16,15 +16,15 @@ from sfda.building_blocks.precision import full_precision
 from sfda.errors import BadInput
 from sfda.types import TargetInfo
 
-EPS = 1e-10  # inside logarithms and denominators, as in the authors' code
-FLOOR = 1e-3  # least share of a class that may be there
+RATIO_EPS = 1e-10  # inside logarithms and denominators, as in the authors' code
+LEAST_SHARE = 1e-3  # least share of a class that may be there
 GONE = 1e-4  # share below which a class is no longer predicted
 THERE = 5e-4  # share in a batch from which on a class is predicted
 GROWTH = 0.3  # by which the largest class may exceed what is known of it
-BACKGROUND = "background"
+BACKGROUND = "background"  # a class of this name is what the others leave
 
-Ratios = Float[Tensor, "B C"]
-Shown = Bool[Tensor, "B H W"]
+ClassRatios = Float[Tensor, "B C"]
+ShownPixels = Bool[Tensor, "B H W"]
 
 
 @full_precision
@@ -33,8 +33,8 @@ def class_ratios(
     *,
     estimator: Literal["code", "mean"],
     power: float = 1.0,
-    shown: Shown | None = None,
-) -> Ratios:
+    shown: ShownPixels | None = None,
+) -> ClassRatios:
     """Share of each class in each image.
 
     "mean" is the paper's: the mean probability. "code" is what the released code computes: each
@@ -46,33 +46,35 @@ def class_ratios(
             return probs.mean((2, 3))
         sizes = (probs * shown.unsqueeze(1)).sum((2, 3))
         return sizes / shown.sum((1, 2)).clamp_min(1).unsqueeze(1)
-    relative = probs / (probs.amax(1, keepdim=True) + EPS)
+    relative = probs / (probs.amax(1, keepdim=True) + RATIO_EPS)
     relative = relative if power == 1 else relative.pow(power)
     if shown is not None:
         relative = relative * shown.unsqueeze(1)
     sizes = relative.sum((2, 3))
-    return sizes / (sizes.sum(1, keepdim=True) + EPS)
+    return sizes / (sizes.sum(1, keepdim=True) + RATIO_EPS)
 
 
 @full_precision
 def weighted_entropy(
-    probs: Float[Tensor, "B C H W"], weights: Float[Tensor, " C"], shown: Shown | None = None
+    probs: Float[Tensor, "B C H W"], weights: Float[Tensor, " C"], shown: ShownPixels | None = None
 ) -> Float[Tensor, ""]:
     """Mean Shannon entropy of the pixels (those `shown`) in nats, each class's term weighted."""
     if shown is not None:
         probs = probs * shown.unsqueeze(1)  # 0 log(0 + eps) = 0
-    terms = (probs * (probs + EPS).log()).sum((0, 2, 3))
-    return -(weights * terms).sum() / (probs.sum() + EPS)
+    terms = (probs * (probs + RATIO_EPS).log()).sum((0, 2, 3))
+    return -(weights * terms).sum() / (probs.sum() + RATIO_EPS)
 
 
 @full_precision
-def ratio_divergence(predicted: Ratios, prior: Ratios, *, reverse: bool) -> Float[Tensor, ""]:
+def ratio_divergence(
+    predicted: ClassRatios, prior: ClassRatios, *, reverse: bool
+) -> Float[Tensor, ""]:
     """KL between class ratios in nats, averaged over images.
 
     AdaMI's KL(predicted || prior), or, in `reverse`, AdaEnt's KL(prior || predicted).
     """
     first, second = (prior, predicted) if reverse else (predicted, prior)
-    return (first * ((first + EPS).log() - (second + EPS).log())).sum(1).mean()
+    return (first * ((first + RATIO_EPS).log() - (second + RATIO_EPS).log())).sum(1).mean()
 
 
 def inverse_sizes(ratios: Float[Tensor, " C"]) -> Float[Tensor, " C"]:
@@ -86,13 +88,13 @@ def inverse_sizes(ratios: Float[Tensor, " C"]) -> Float[Tensor, " C"]:
 
 
 def weights_by_name(
-    given: dict[str, float], target: TargetInfo, classes: int
+    shares: dict[str, float], target: TargetInfo, classes: int
 ) -> Float[Tensor, " C"]:
     """Class weights in the model's order, with sum 1. Raises BadInput unless each class has one."""
     names = target.classes or tuple(str(c) for c in range(classes))
-    if set(given) != set(names):
+    if set(shares) != set(names):
         raise BadInput(f"class_weights: give one for each of {', '.join(names)}, and for no other")
-    weights = torch.tensor([given[name] for name in names], dtype=torch.float32)
+    weights = torch.tensor([shares[name] for name in names], dtype=torch.float32)
     if (weights < 0).any() or not weights.any():
         raise BadInput("class_weights must not be negative, nor all be 0")
     return weights / weights.sum()
@@ -104,8 +106,8 @@ def floored(ratios: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
     >>> floored(torch.tensor([3.0, 1.0]))
     tensor([0.7500, 0.2500])
     """
-    share = ratios / ratios.sum(-1, keepdim=True).clamp_min(EPS)
-    share = share.clamp_min(FLOOR)
+    share = ratios / ratios.sum(-1, keepdim=True).clamp_min(RATIO_EPS)
+    share = share.clamp_min(LEAST_SHARE)
     return share / share.sum(-1, keepdim=True)
 
 
@@ -118,13 +120,13 @@ class RatioPrior(nn.Module):
 
     ratios: Float[Tensor, "R C"]  # one row for all images, or one an image
 
-    def __init__(self, target: TargetInfo, given: dict[str, float] | None, classes: int) -> None:
+    def __init__(self, target: TargetInfo, shares: dict[str, float] | None, classes: int) -> None:
         super().__init__()
         self.origin = "estimated from the target's confident images"
         ratios = torch.full((1, classes), 1 / classes)
-        if given is not None:
+        if shares is not None:
             self.origin = "from the settings"
-            ratios = floored(_by_name(given, target, classes))[None]
+            ratios = floored(_by_name(shares, target, classes))[None]
         elif target.priors is not None:
             self.origin = "by image, from the manifest's priors"
             ratios = target.priors.float()
@@ -142,16 +144,16 @@ class RatioPrior(nn.Module):
 
         `seen` are (rows, output with logits [B, C, H, W]); parts of one image count as images.
         """
-        found, sure = [], []
+        predicted, sure = [], []
         for _, output in seen:
             probs = output.logits.float().softmax(1)
-            found.append(probs.mean((2, 3)))
+            predicted.append(probs.mean((2, 3)))
             sure.append(probs.amax(1).mean((1, 2)))
-        ratios, confidence = torch.cat(found), torch.cat(sure)
+        ratios, confidence = torch.cat(predicted), torch.cat(sure)
         best = confidence.topk(max(1, len(confidence) // 2)).indices
         self.ratios.copy_(floored(ratios[best].mean(0))[None])
 
-    def of(self, index: Int[Tensor, " B"]) -> Ratios:
+    def of(self, index: Int[Tensor, " B"]) -> ClassRatios:
         """The prior of these rows."""
         return self.ratios[index] if len(self.ratios) > 1 else self.ratios.expand(len(index), -1)
 
@@ -159,7 +161,7 @@ class RatioPrior(nn.Module):
         """The prior of the whole target."""
         return self.ratios.mean(0)
 
-    def said(self, classes: tuple[str, ...] | None) -> str:
+    def status(self, classes: tuple[str, ...] | None) -> str:
         """The prior in words."""
         names = classes or tuple(str(c) for c in range(self.ratios.shape[1]))
         shares = ", ".join(
@@ -191,7 +193,7 @@ class CollapseGuard(nn.Module):
         self.register_buffer("collapsed", torch.tensor(False))
 
     @torch.no_grad()
-    def watch(self, predicted: Ratios) -> None:
+    def watch(self, predicted: ClassRatios) -> None:
         """Take in the predicted ratios of a batch."""
         self.total += predicted.detach().sum(0)
         self.count += len(predicted)
@@ -204,7 +206,7 @@ class CollapseGuard(nn.Module):
             return
         share = self.total / self.count
         top = int(share.argmax())
-        gone = (share < GONE) & (self.most > THERE) & (prior > FLOOR)
+        gone = (share < GONE) & (self.most > THERE) & (prior > LEAST_SHARE)
         if share[top] > prior[top] + GROWTH or gone.any():
             student.load_state_dict(self.good.state_dict())
             self.collapsed.fill_(True)
@@ -214,18 +216,18 @@ class CollapseGuard(nn.Module):
         self.count.zero_()
 
 
-def _by_name(given: dict[str, float], target: TargetInfo, classes: int) -> Float[Tensor, " C"]:
+def _by_name(shares: dict[str, float], target: TargetInfo, classes: int) -> Float[Tensor, " C"]:
     """Ratios in the model's order. A background that was not given is the rest."""
     names = target.classes or tuple(str(c) for c in range(classes))
-    if unknown := sorted(set(given) - set(names)):
+    if unknown := sorted(set(shares) - set(names)):
         raise BadInput(f"ratios: no class {', '.join(unknown)}; there are {', '.join(names)}")
-    if bad := [n for n, v in given.items() if not 0 <= v <= 1]:
+    if bad := [n for n, v in shares.items() if not 0 <= v <= 1]:
         raise BadInput(f"ratios: the share of {', '.join(bad)} must lie between 0 and 1")
-    missing = [name for name in names if name not in given]
-    rest = 1 - sum(given.values())
+    missing = [name for name in names if name not in shares]
+    rest = 1 - sum(shares.values())
     if missing != [] and (len(missing) > 1 or rest < 0):
         raise BadInput(f"ratios: give a share of {', '.join(missing)} too")
-    return torch.tensor([given.get(name, rest) for name in names], dtype=torch.float32)
+    return torch.tensor([shares.get(name, rest) for name in names], dtype=torch.float32)
 
 
 def _with_background(ratios: Float[Tensor, " C"], target: TargetInfo) -> Float[Tensor, " C"]:
@@ -233,8 +235,8 @@ def _with_background(ratios: Float[Tensor, " C"], target: TargetInfo) -> Float[T
     names = target.classes or ()
     if BACKGROUND not in names:
         return ratios
-    place = names.index(BACKGROUND)
+    background = names.index(BACKGROUND)
     others = ratios.clone()
-    others[place] = 0
-    others[place] = (1 - others.sum()).clamp_min(FLOOR)
+    others[background] = 0
+    others[background] = (1 - others.sum()).clamp_min(LEAST_SHARE)
     return others

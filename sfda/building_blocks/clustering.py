@@ -15,7 +15,7 @@ from torch import Tensor
 from sfda.building_blocks.precision import full_precision
 from sfda.types import UNKNOWN
 
-TILE = 16 * 2**20  # numbers in one tile of row-to-centroid products: 64 MB in float32
+PRODUCT_TILE = 16 * 2**20  # numbers in one tile of row-to-centroid products: 64 MB in float32
 
 
 @torch.no_grad()
@@ -122,7 +122,7 @@ def _tiles(
 ) -> Iterator[tuple[slice, Float[Tensor, "n K"]]]:
     """<x, c> - |c|^2 / 2, largest for the nearest centroid, for some rows at a time."""
     half = centroids.square().sum(1) / 2
-    step = max(1, TILE // len(centroids))
+    step = max(1, PRODUCT_TILE // len(centroids))
     for start in range(0, len(features), step):
         rows = slice(start, start + step)
         yield rows, torch.addmm(-half, features[rows], centroids.T)
@@ -201,19 +201,24 @@ def silhouettes(
     from sklearn.metrics import silhouette_score
     from threadpoolctl import threadpool_limits
 
-    found, plane = torch.zeros(len(counts)), points.cpu().numpy()
+    scores, plane = torch.zeros(len(counts)), points.cpu().numpy()
     distinct = len(np.unique(plane, axis=0))
-    for place, count in enumerate(counts):
+    for row, count in enumerate(counts):
         if not 1 < count < len(plane) or distinct < count:
             continue
         fit = KMeans(
-            count, init="k-means++", n_init=10, max_iter=300, tol=1e-4, random_state=seed,
+            count,
+            init="k-means++",
+            n_init=10,
+            max_iter=300,
+            tol=1e-4,
+            random_state=seed,
             algorithm="lloyd",
-        )  # fmt: skip
+        )
         with threadpool_limits(1), config_context(working_memory=256):
             labels = fit.fit_predict(plane)
-            found[place] = float(silhouette_score(plane, labels))
-    return found
+            scores[row] = float(silhouette_score(plane, labels))
+    return scores
 
 
 class Positives(NamedTuple):

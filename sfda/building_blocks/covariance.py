@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sfda.building_blocks.precision import full_precision
 
-CHUNK = 2**21  # numbers in one [b, C, C] tensor of `augmented_loss`: 8 MB in float32
+LOSS_CHUNK = 2**21  # numbers in one [b, C, C] tensor of `augmented_loss`: 8 MB in float32
 TINY = 1e-12  # keeps the cosine of a zero covariance at 0
 
 
@@ -27,7 +27,7 @@ class Present(NamedTuple):
     """
 
     classes: Int[Tensor, " P"]
-    place: Int[Tensor, " B"]  # where each sample's class stands in `classes`
+    class_row: Int[Tensor, " B"]  # where each sample's class stands in `classes`
     covariances: Float[Tensor, "P D D"]
     products: Float[Tensor, "P C"]  # with all classes' covariances, which are held fixed
 
@@ -98,8 +98,8 @@ class ClassCovariances(nn.Module):
         left = present.products / (own[:, None] * norms + TINY)
         pull = (affinity[present.classes] * left).sum()
         value = (affinity * (cosines - 1)).sum() / 2
-        found: Tensor = value + pull - pull.detach()
-        return found
+        loss: Tensor = value + pull - pull.detach()
+        return loss
 
 
 @full_precision
@@ -118,21 +118,21 @@ def augmented_loss(
     """
     # only differences of rows matter: centred ones lose fewer digits to cancellation
     weight = (weight - weight.mean(0)).to(present.covariances.dtype)
-    size = max(1, CHUNK // logits.shape[1] ** 2)
+    size = max(1, LOSS_CHUNK // logits.shape[1] ** 2)
     if len(logits) <= size:
-        return _augmented(logits, weight, present.covariances, present.place, strength)
+        return _augmented(logits, weight, present.covariances, present.class_row, strength)
     chunks = [
         checkpoint(
             _augmented,
             part,
             weight,
             present.covariances,
-            place,
+            class_row,
             strength,
             use_reentrant=False,
             preserve_rng_state=False,
         )
-        for part, place in zip(logits.split(size), present.place.split(size), strict=True)
+        for part, class_row in zip(logits.split(size), present.class_row.split(size), strict=True)
     ]
     return torch.cat(chunks)
 
@@ -141,12 +141,15 @@ def _augmented(
     logits: Float[Tensor, "B C"],
     weight: Float[Tensor, "C D"],
     covariances: Float[Tensor, "P D D"],
-    place: Int[Tensor, " B"],
+    class_row: Int[Tensor, " B"],
     strength: float,
 ) -> Float[Tensor, " B"]:
     if len(covariances) > len(logits):  # fewer samples than classes: one form a sample is cheaper
-        covariances, place = covariances[place], torch.arange(len(place), device=place.device)
+        covariances, class_row = (
+            covariances[class_row],
+            torch.arange(len(class_row), device=class_row.device),
+        )
     forms = strength * weight @ (covariances @ weight.T)  # of w_c and w_j, for every class
-    halves = forms.diagonal(dim1=1, dim2=2)[place] / 2
-    exponents = (logits + halves)[:, None, :] - forms[place]
+    halves = forms.diagonal(dim1=1, dim2=2)[class_row] / 2
+    exponents = (logits + halves)[:, None, :] - forms[class_row]
     return 2 * (exponents.logsumexp(2) + halves - logits).sum(1)

@@ -32,7 +32,7 @@ def resolve(name: DeviceName) -> DeviceName:
     return "cuda" if choose(name).type == "cuda" else "cpu"
 
 
-def place(network: nn.Module, device: torch.device) -> nn.Module:
+def to_device(network: nn.Module, device: torch.device) -> nn.Module:
     """The network on its device, with channels last, which convolutions prefer."""
     network.to(memory_format=torch.channels_last)
     return network.to(device)

@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-SIGMA = 2.0  # pixels of the map
+GAUSSIAN_SIGMA = 2.0  # pixels of the map
 
 
-def targets(
+def target_maps(
     joints: Float[Tensor, "B K 2"],
     visible: Float[Tensor, "B K"],
     *,
     image: tuple[int, int],
     size: tuple[int, int],
-    sigma: float = SIGMA,
+    sigma: float = GAUSSIAN_SIGMA,
 ) -> tuple[Float[Tensor, "B K h w"], Float[Tensor, "B K"]]:
     """Maps with a Gaussian of peak 1 at each joint, and the weight of each.
 
@@ -42,7 +42,7 @@ def targets(
 
 
 def render(
-    centre: Int[Tensor, "B K 2"], *, size: tuple[int, int], sigma: float = SIGMA
+    centre: Int[Tensor, "B K 2"], *, size: tuple[int, int], sigma: float = GAUSSIAN_SIGMA
 ) -> Float[Tensor, "B K h w"]:
     """Gaussians of peak 1 around pixels (x, y), cut off at 3 sigma."""
     rows = torch.arange(size[0], device=centre.device)
@@ -63,13 +63,13 @@ def peaks(
     (0, 0) where nothing is above 0.
     """
     flat = maps.flatten(2)
-    value, place = flat.max(-1)
+    value, position = flat.max(-1)
     width = maps.shape[-1]
-    found = torch.stack([place % width, place // width], -1)
-    return found * (value > 0)[..., None], value
+    points = torch.stack([position % width, position // width], -1)
+    return points * (value > 0)[..., None], value
 
 
-def decode(
+def joints_from_maps(
     maps: Float[Tensor, "B K h w"], *, image: tuple[int, int]
 ) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
     """Joints (x, y) in pixels of an image of (height, width) = `image`, and their peaks.
@@ -77,18 +77,18 @@ def decode(
     The peak's pixel, moved by a quarter towards its larger neighbour on each axis (SimpleBaseline,
     Xiao et al., ECCV 2018, arXiv:1804.06208).
     """
-    place, value = peaks(maps)
+    position, value = peaks(maps)
     height, width = maps.shape[-2:]
     padded = F.pad(maps, (1, 1, 1, 1), mode="replicate").flatten(2)
     wide = width + 2
-    middle = (place[..., 1] + 1) * wide + place[..., 0] + 1
+    middle = (position[..., 1] + 1) * wide + position[..., 0] + 1
 
     def at(shift: int) -> Tensor:
         return padded.gather(2, (middle + shift)[..., None])[..., 0]
 
     shift = torch.stack([at(1) - at(-1), at(wide) - at(-wide)], -1).sign() / 4
     limit = maps.new_tensor([width - 1, height - 1])
-    refined = torch.minimum((place + shift).clamp(min=0), limit) * (value > 0)[..., None]
+    refined = torch.minimum((position + shift).clamp(min=0), limit) * (value > 0)[..., None]
     stride = maps.new_tensor([image[1] / width, image[0] / height])
     return refined * stride, value
 

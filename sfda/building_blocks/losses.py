@@ -10,7 +10,9 @@ from torch import Tensor
 from sfda.building_blocks.precision import full_precision
 from sfda.types import UNSURE, Clock
 
-EPS = 1e-5  # inside the logarithm of entropies, as in the released code of SHOT and its successors
+ENTROPY_EPS = (
+    1e-5  # inside the logarithm of entropies, as in the released code of SHOT and its successors
+)
 
 
 @full_precision
@@ -63,12 +65,12 @@ def soft_cross_entropy(
 def entropy(probs: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
     """Shannon entropy of every row in nats, with 1e-5 inside the logarithm.
 
-    A one-hot row gives -1e-5, not 0 (classification specification, section 9.5).
+    A one-hot row gives -1e-5, not 0 (docs/methods/classification.md, section 9, point 5).
 
     >>> entropy(torch.full((1, 4), 0.25))
     tensor([1.3863])
     """
-    return -(probs * (probs + EPS).log()).sum(1)
+    return -(probs * (probs + ENTROPY_EPS).log()).sum(1)
 
 
 @full_precision
@@ -78,7 +80,7 @@ def diversity(probs: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
     SHOT, arXiv:2002.08546, eq. 3.
     """
     mean = probs.mean(0)
-    return (mean * (mean + EPS).log()).sum()
+    return (mean * (mean + ENTROPY_EPS).log()).sum()
 
 
 @full_precision

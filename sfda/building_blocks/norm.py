@@ -26,12 +26,12 @@ def norms(network: nn.Module) -> list[Norm]:
 
 
 @contextmanager
-def batch_statistics(network: nn.Module, wanted: bool = True) -> Iterator[None]:
+def batch_statistics(network: nn.Module, enabled: bool = True) -> Iterator[None]:
     """Inside, batch norm normalises with the batch and moves its running statistics.
 
     All else stays in the mode it is in, dropout among it. Nothing changes unless `wanted`.
     """
-    layers = [layer for layer in norms(network) if wanted and not layer.training]
+    layers = [layer for layer in norms(network) if enabled and not layer.training]
     for layer in layers:
         layer.train()
     try:
@@ -181,12 +181,12 @@ class Moments:
 
 def mix_norms_(network: nn.Module, **settings: Any) -> list[AlphaBN]:
     """Put an `AlphaBN` in the place of every batch norm; the new layers."""
-    found = []
+    mixed_layers = []
     for name, layer in list(network.named_modules()):
         if isinstance(layer, Norm) and layer.running_mean is not None:
             network.set_submodule(name, mixed := AlphaBN(layer, **settings))
-            found.append(mixed)
-    return found
+            mixed_layers.append(mixed)
+    return mixed_layers
 
 
 def plain_norms_(network: nn.Module) -> None:

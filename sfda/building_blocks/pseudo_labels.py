@@ -25,8 +25,8 @@ def averaged(model: nn.Module, images: Images, scales: Sequence[float]) -> Float
         for scale in scales:
             view = images
             if scale != 1:
-                wanted = [max(1, round(side * scale)) for side in size]
-                view = F.interpolate(images, wanted, mode="bilinear", align_corners=False)
+                scaled = [max(1, round(side * scale)) for side in size]
+                view = F.interpolate(images, scaled, mode="bilinear", align_corners=False)
             for mirrored in (False, True):
                 out: Any = model(view.flip(-1) if mirrored else view)
                 probs = out.logits.softmax(1)
@@ -76,7 +76,7 @@ def cut_and_mix(images: Images, labels: Tensor, share: float) -> tuple[Images, T
     left = int(torch.randint(width - wide + 1, ()))
     other = torch.randperm(len(images), device=images.device)
     mixed, mixed_labels = images.clone(), labels.clone()
-    place = (slice(top, top + tall), slice(left, left + wide))
-    mixed[..., *place] = images[other][..., *place]
-    mixed_labels[..., *place] = labels[other][..., *place]
+    rectangle = (slice(top, top + tall), slice(left, left + wide))
+    mixed[..., *rectangle] = images[other][..., *rectangle]
+    mixed_labels[..., *rectangle] = labels[other][..., *rectangle]
     return mixed, mixed_labels

@@ -1,4 +1,4 @@
-"""When an answer is "unknown": normalised entropy against a threshold."""
+"""When a prediction is "unknown": normalised entropy against a threshold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sfda.building_blocks.clustering import split_in_two
 from sfda.building_blocks.losses import entropy
 from sfda.types import UNKNOWN
 
-NAME = "unknown"  # what a rejected sample is called
+UNKNOWN_NAME = "unknown"  # what a rejected sample is called
 
 
 def uncertainty(probs: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
@@ -25,7 +25,7 @@ def uncertainty(probs: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
     return (entropy(probs) / math.log(probs.shape[1])).clamp(0, 1)
 
 
-def answers(probs: Float[Tensor, "B C"], threshold: float | None) -> Int[Tensor, " B"]:
+def predicted_labels(probs: Float[Tensor, "B C"], threshold: float | None) -> Int[Tensor, " B"]:
     """The likeliest class, or UNKNOWN where the uncertainty exceeds `threshold`; None: never."""
     likeliest = probs.argmax(1)
     if threshold is None:
@@ -41,12 +41,12 @@ class TwoClusters:
     """
 
     def __init__(self) -> None:
-        self.found: list[Tensor] = []
+        self.uncertainties: list[Tensor] = []
 
     def update(self, output: Any) -> None:
         """Take in outputs with logits [B, C]."""
-        self.found.append(uncertainty(output.logits.float().softmax(1)).cpu())
+        self.uncertainties.append(uncertainty(output.logits.float().softmax(1)).cpu())
 
     def compute(self) -> float:
         """The threshold, midway between the clusters' means."""
-        return float(split_in_two(torch.cat(self.found))[1])
+        return float(split_in_two(torch.cat(self.uncertainties))[1])

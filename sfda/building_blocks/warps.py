@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.transforms import functional as TF
 
 from sfda.building_blocks.precision import full_precision
 from sfda.types import Warp
 
-Maps = Float[Tensor, "B C h w"]
+FrameMaps = Float[Tensor, "B C h w"]
 Pairs = Sequence[tuple[int, int]]
 
 
@@ -53,7 +52,9 @@ def points_back(
 
 
 @full_precision
-def maps_back(maps: Maps, warp: Warp | None, *, image: tuple[int, int], pairs: Pairs = ()) -> Maps:
+def maps_back(
+    maps: FrameMaps, warp: Warp | None, *, image: tuple[int, int], pairs: Pairs = ()
+) -> FrameMaps:
     """Heatmaps of a view in the frame of the image, bilinear, 0 where the view showed nothing.
 
     The pixel i of a map stands for the image's pixel i times the stride. Joints of mirrored views
@@ -71,12 +72,12 @@ def maps_back(maps: Maps, warp: Warp | None, *, image: tuple[int, int], pairs: P
     stride = maps.new_tensor([image[1] / width, image[0] / height])
     size = maps.new_tensor([width - 1, height - 1]).clamp(min=1)
     grid = (2 * there / stride / size - 1).view(len(maps), height, width, 2)
-    found = F.grid_sample(maps, grid, mode="bilinear", align_corners=True)
-    return swapped(found, warp, pairs)
+    moved_back = F.grid_sample(maps, grid, mode="bilinear", align_corners=True)
+    return swapped(moved_back, warp, pairs)
 
 
 @full_precision
-def features_back(maps: Maps, warp: Warp | None) -> Maps:
+def features_back(maps: FrameMaps, warp: Warp | None) -> FrameMaps:
     """Feature maps of a view in the frame of the image; a pixel stands for its cell's middle."""
     if warp is None:
         return maps
@@ -96,17 +97,3 @@ def swapped(maps: Tensor, warp: Warp, pairs: Pairs) -> Tensor:
         order[left], order[right] = right, left
     mirrored = warp.flipped.view(-1, *[1] * (maps.ndim - 1))
     return torch.where(mirrored, maps[:, order], maps)
-
-
-def three_steps_back(maps: Maps, params: Sequence[Sequence[float]], *, stride: float) -> Maps:
-    """POST's own inverse, for conformance: three warps by the nearest pixel, one after the other.
-
-    `params` are, by image, (angle, tx, ty, shear x, shear y, scale) of the inverse, the
-    translation in pixels of the image. What an intermediate step pushes out is lost.
-    """
-    found = []
-    for image, (angle, tx, ty, sx, sy, scale) in zip(maps, params, strict=True):
-        moved = TF.affine(image, 0.0, [tx / stride, ty / stride], 1.0, [0.0, 0.0])
-        moved = TF.affine(moved, angle, [0, 0], scale, [0.0, 0.0])
-        found.append(TF.affine(moved, 0.0, [0, 0], 1.0, [sx, sy]))
-    return torch.stack(found)

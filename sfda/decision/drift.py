@@ -68,14 +68,14 @@ def drift_between(
         ([before["classes"].get(n, 0) for n in names], [now["classes"].get(n, 0) for n in names]),
         (before["confidence_histogram"], now["confidence_histogram"]),
     )
-    found = [
+    indices = [
         stability_index(_scaled(a, images[0]), _scaled(b, images[1]))
         for a, b in pairs
         if sum(a) and sum(b)
     ]
-    if not found:
+    if not indices:
         return None
-    index, noise = max(found, key=lambda pair: pair[0] - pair[1])
+    index, noise = max(indices, key=lambda pair: pair[0] - pair[1])
     return Drift(index=index, noise=noise)
 
 

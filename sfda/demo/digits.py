@@ -17,9 +17,8 @@ import yaml
 from sklearn.datasets import load_digits
 
 from sfda.authoring.splits import stratify
-from sfda.errors import BadInput
+from sfda.demo.drawn import put_demo
 from sfda.manifests.digests import bytes_digest
-from sfda.manifests.write import put
 
 SIZE = 28  # pixels, height and width
 TURN = -15.0  # degrees, on average
@@ -58,11 +57,7 @@ def write_demo(folder: Path) -> tuple[Path, Path]:
     """
     source = _files(folder, "digits_source", digits_source(), ("train", "val"))
     target = _files(folder, "digits_target", digits_target(), ("adapt", "test"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        put(source | target)
-    except OSError as error:
-        raise BadInput(f"cannot write the demo's data to {folder}: {error}") from None
+    put_demo(folder, source | target)
     return folder / "digits_source.yaml", folder / "digits_target.yaml"
 
 

@@ -23,8 +23,8 @@ Drawn = tuple[np.ndarray, list[dict[str, Any]]]  # a picture, and what is annota
 
 def as_bytes(image: np.ndarray) -> np.ndarray:
     """Numbers from 0 to 255 as uint8."""
-    found: np.ndarray = image.clip(0, 255).round().astype(np.uint8)
-    return found
+    rounded: np.ndarray = image.clip(0, 255).round().astype(np.uint8)
+    return rounded
 
 
 def put_demo(folder: Path, files: Mapping[Path, bytes]) -> None:
@@ -53,7 +53,7 @@ def coco_files(
     packed = io.BytesIO()
     splits = [split for split, count in sizes.items() for _ in range(count)]
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        for number, (split, (picture, found)) in enumerate(zip(splits, drawn, strict=True), 1):
+        for number, (split, (picture, entries)) in enumerate(zip(splits, drawn, strict=True), 1):
             file = f"{number:04d}.png"
             done, png = cv2.imencode(".png", picture[..., ::-1])
             assert done
@@ -62,7 +62,7 @@ def coco_files(
             images.append(
                 {"id": number, "file_name": file, "width": width, "height": height, "split": split}
             )
-            for entry in found:
+            for entry in entries:
                 own = {"id": len(annotations) + 1, "image_id": number, "iscrowd": 0}
                 annotations.append(own | entry)
     document = {"images": images, "annotations": annotations, "categories": categories}

@@ -18,14 +18,30 @@ from sfda.demo.drawn import Drawn, as_bytes, coco_files, put_demo
 
 SIZE = 64  # pixels, height and width
 JOINTS = (
-    "head", "neck", "left_elbow", "right_elbow", "left_hand", "right_hand", "hip", "left_knee",
-    "right_knee", "left_foot", "right_foot",
-)  # fmt: skip
+    "head",
+    "neck",
+    "left_elbow",
+    "right_elbow",
+    "left_hand",
+    "right_hand",
+    "hip",
+    "left_knee",
+    "right_knee",
+    "left_foot",
+    "right_foot",
+)
 EDGES = (
-    ("head", "neck"), ("neck", "left_elbow"), ("neck", "right_elbow"), ("left_elbow", "left_hand"),
-    ("right_elbow", "right_hand"), ("neck", "hip"), ("hip", "left_knee"), ("hip", "right_knee"),
-    ("left_knee", "left_foot"), ("right_knee", "right_foot"),
-)  # fmt: skip
+    ("head", "neck"),
+    ("neck", "left_elbow"),
+    ("neck", "right_elbow"),
+    ("left_elbow", "left_hand"),
+    ("right_elbow", "right_hand"),
+    ("neck", "hip"),
+    ("hip", "left_knee"),
+    ("hip", "right_knee"),
+    ("left_knee", "left_foot"),
+    ("right_knee", "right_foot"),
+)
 PAIRS = tuple((f"left_{p}", f"right_{p}") for p in ("elbow", "hand", "knee", "foot"))
 GROUPS = {
     "arms": ("left_elbow", "right_elbow", "left_hand", "right_hand"),
@@ -93,23 +109,25 @@ def _posed(rng: np.random.Generator) -> np.ndarray:
         leg, turn = sign * rng.uniform(0.08, 0.55), sign * rng.uniform(-0.5, 0.15)
         knee = away(hip, leg, 1.15)
         joints |= {
-            f"{side}_elbow": elbow, f"{side}_hand": away(elbow, arm + bend, 0.95),
-            f"{side}_knee": knee, f"{side}_foot": away(knee, leg + turn, 1.1),
-        }  # fmt: skip
-    found = np.stack([joints[name] for name in JOINTS])
-    return found.clip(1, SIZE - 2)
+            f"{side}_elbow": elbow,
+            f"{side}_hand": away(elbow, arm + bend, 0.95),
+            f"{side}_knee": knee,
+            f"{side}_foot": away(knee, leg + turn, 1.1),
+        }
+    stacked = np.stack([joints[name] for name in JOINTS])
+    return stacked.clip(1, SIZE - 2)
 
 
 def _drawn(rng: np.random.Generator, wall: np.ndarray) -> Figure:
     joints, image = _posed(rng), wall.copy()
     pixels = np.round(joints).astype(int).tolist()
-    place = {name: tuple(at) for name, at in zip(JOINTS, pixels, strict=True)}
+    pixel_of = {name: tuple(at) for name, at in zip(JOINTS, pixels, strict=True)}
     for a, b in EDGES:
         side = LEFT if "left" in b else RIGHT if "right" in b else (90.0, 90.0, 95.0)
         tone = np.array(side) * rng.uniform(0.85, 1.15)
-        cv2.line(image, place[a], place[b], tone.tolist(), 3, cv2.LINE_AA)
+        cv2.line(image, pixel_of[a], pixel_of[b], tone.tolist(), 3, cv2.LINE_AA)
     skin = np.array([205, 160, 130]) * rng.uniform(0.8, 1.1)
-    cv2.circle(image, place["head"], 5, skin.tolist(), -1)
+    cv2.circle(image, pixel_of["head"], 5, skin.tolist(), -1)
     return Figure(image, joints)
 
 
@@ -121,20 +139,25 @@ def _files(folder: Path, name: str, sizes: dict[str, int]) -> dict[Path, bytes]:
             figure = draw(number)
             marked = [v for x, y in figure.joints for v in (round(x, 2), round(y, 2), 2)]
             entry = {
-                "category_id": 1, "keypoints": marked, "num_keypoints": len(JOINTS),
-                "bbox": [0, 0, SIZE, SIZE], "area": SIZE * SIZE / 4,
-            }  # fmt: skip
+                "category_id": 1,
+                "keypoints": marked,
+                "num_keypoints": len(JOINTS),
+                "bbox": [0, 0, SIZE, SIZE],
+                "area": SIZE * SIZE / 4,
+            }
             yield figure.image, [entry]
 
     edges = [[JOINTS.index(a) + 1, JOINTS.index(b) + 1] for a, b in EDGES]
     category = {"id": 1, "name": "figure", "keypoints": list(JOINTS), "skeleton": edges}
     more = {
-        "problem": "pose", "classes": list(JOINTS), "padding": 1.0,
+        "problem": "pose",
+        "classes": list(JOINTS),
+        "padding": 1.0,
         "skeleton": {
             "edges": [list(e) for e in EDGES],
             "pairs": [list(p) for p in PAIRS],
             "groups": {k: list(v) for k, v in GROUPS.items()},
             "unit": ["neck", "hip"],
         },
-    }  # fmt: skip
+    }
     return coco_files(folder, name, sizes, drawn(), [category], more)

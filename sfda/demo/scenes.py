@@ -7,7 +7,6 @@ it costs a small network trained on the source.
 
 from __future__ import annotations
 
-import csv
 import io
 import zipfile
 from pathlib import Path
@@ -17,9 +16,9 @@ import cv2
 import numpy as np
 import yaml
 
-from sfda.errors import BadInput
+from sfda.demo.drawn import EPOCH, as_bytes, put_demo
+from sfda.formats.table import csv_bytes
 from sfda.manifests.digests import bytes_digest
-from sfda.manifests.write import put
 
 SIZE = 64  # pixels, height and width
 CLASSES = ("sky", "building", "road", "tree", "car")
@@ -30,7 +29,6 @@ LIGHT = 0.62  # of the day's, that is left at dusk
 CAST = (1.0, 0.82, 0.95)  # of red, green and blue
 HAZE = 16.0  # grey that lies over everything at dusk
 GRAIN = 9.0  # standard deviation of the noise at dusk, in levels of 255
-EPOCH = (1980, 1, 1, 0, 0, 0)  # in the zip: the same bytes whenever they are made
 
 
 class Scene(NamedTuple):
@@ -44,7 +42,7 @@ def by_day(number: int) -> Scene:
     """One scene of the source domain."""
     rng = np.random.default_rng([2026, 0, number])
     scene = _drawn(rng)
-    return Scene(_bytes(scene.image + rng.normal(0, 4, scene.image.shape)), scene.mask)
+    return Scene(as_bytes(scene.image + rng.normal(0, 4, scene.image.shape)), scene.mask)
 
 
 def at_dusk(number: int) -> Scene:
@@ -53,7 +51,7 @@ def at_dusk(number: int) -> Scene:
     scene = _drawn(rng)
     dark = scene.image * LIGHT * np.array(CAST) * rng.uniform(0.85, 1.15) + HAZE
     blurred = cv2.GaussianBlur(dark, (0, 0), 0.8)
-    return Scene(_bytes(blurred + rng.normal(0, GRAIN, dark.shape)), scene.mask)
+    return Scene(as_bytes(blurred + rng.normal(0, GRAIN, dark.shape)), scene.mask)
 
 
 def write_demo(folder: Path) -> tuple[Path, Path]:
@@ -62,11 +60,7 @@ def write_demo(folder: Path) -> tuple[Path, Path]:
     The same bytes every time; what is there is replaced. Raises BadInput if it cannot be written.
     """
     files = _files(folder, "scenes_day", SOURCE) | _files(folder, "scenes_dusk", TARGET)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        put(files)
-    except OSError as error:
-        raise BadInput(f"cannot write the demo's data to {folder}: {error}") from None
+    put_demo(folder, files)
     return folder / "scenes_day.yaml", folder / "scenes_dusk.yaml"
 
 
@@ -109,10 +103,10 @@ def _tree(
 ) -> None:
     radius = float(rng.uniform(4, 8))
     y, x = np.mgrid[:SIZE, :SIZE]
-    crown = (y - (horizon - radius)) ** 2 + (x - column) ** 2 <= radius**2
-    crown |= (np.abs(x - column) <= 1) & (y >= horizon - radius) & (y <= horizon + 3)
-    _paint(image, mask, crown, TREE, _tone(rng, (60, 120, 55)))
-    image[crown] += rng.normal(0, 14, (int(crown.sum()), 1))  # leaves
+    foliage = (y - (horizon - radius)) ** 2 + (x - column) ** 2 <= radius**2
+    foliage |= (np.abs(x - column) <= 1) & (y >= horizon - radius) & (y <= horizon + 3)
+    _paint(image, mask, foliage, TREE, _tone(rng, (60, 120, 55)))
+    image[foliage] += rng.normal(0, 14, (int(foliage.sum()), 1))  # leaves
 
 
 def _car(
@@ -144,25 +138,21 @@ def _tone(rng: np.random.Generator, colour: tuple[int, int, int]) -> np.ndarray:
     return np.array(colour, np.float64) * rng.uniform(0.85, 1.15)
 
 
-def _bytes(image: np.ndarray) -> np.ndarray:
-    return image.round().clip(0, 255).astype(np.uint8)
-
-
 def _files(folder: Path, name: str, sizes: dict[str, int]) -> dict[Path, bytes]:
     """A zip, its row file and its manifest, in this order."""
     draw = by_day if name == "scenes_day" else at_dusk
-    archive, table = io.BytesIO(), io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("file", "mask", "split"))
+    archive, lines = io.BytesIO(), [("file", "mask", "split")]
     splits = [split for split, size in sizes.items() for _ in range(size)]
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
         for number, split in enumerate(splits):
             scene = draw(number)
             row = (f"images/{number:04d}.png", f"masks/{number:04d}.png", split)
-            for place, picture in zip(row, (scene.image[..., ::-1], scene.mask), strict=False):
-                packed.writestr(zipfile.ZipInfo(place, EPOCH), _png(picture))
-            writer.writerow(row)
-    rows = table.getvalue().encode()
+            for name_in_zip, picture in zip(
+                row, (scene.image[..., ::-1], scene.mask), strict=False
+            ):
+                packed.writestr(zipfile.ZipInfo(name_in_zip, EPOCH), _png(picture))
+            lines.append(row)
+    rows = csv_bytes(lines)
     document = {
         "name": name.replace("_", "/"),
         "problem": "segmentation",

@@ -73,12 +73,12 @@ def _drawn(rng: np.random.Generator) -> Tray:
         x, y = (int(v) for v in rng.integers(half + 1, SIZE - half - 1, 2))
         mask = np.zeros((SIZE, SIZE), np.uint8)
         (_gear, _bolt, _washer)[label](mask, x, y, half, rng)
-        found = _around(mask)
-        if any(_overlap(found, other) > 0.15 for other in boxes):
+        box = _around(mask)
+        if any(_overlap(box, other) > 0.15 for other in boxes):
             continue
         tone = np.array(((70, 75, 85), (95, 90, 80), (60, 60, 60))[label]) + rng.normal(0, 10)
         image[mask > 0] = tone
-        boxes.append(found)
+        boxes.append(box)
         labels.append(label)
     return Tray(image, np.array(boxes, float).reshape(-1, 4), np.array(labels, int))
 

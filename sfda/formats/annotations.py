@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
-from sfda.formats.masks import Mask
+from sfda.formats.coco_rle import refuse_far
+from sfda.formats.masks import Bits, Mask
+
+PART_ERRORS = (KeyError, ValueError, TypeError, IndexError)  # of a part that lacks something
 
 
-class Region(NamedTuple):
+class PaintedRegion(NamedTuple):
     """A painted part of a picture: its class, and where."""
 
     label: str
-    bits: np.ndarray[Any, np.dtype[np.bool_]]  # [H, W]
+    bits: Bits
 
 
-class Drawn(NamedTuple):
+class DrawnBox(NamedTuple):
     """A box that a person drew, x1, y1, x2, y2 in pixels of the picture."""
 
     label: str
     corners: tuple[float, float, float, float]
 
 
-class Dot(NamedTuple):
+class PlacedJoint(NamedTuple):
     """A joint that a person placed, in pixels of the picture."""
 
     label: str
@@ -31,7 +35,7 @@ class Dot(NamedTuple):
     y: float
 
 
-class Given(NamedTuple):
+class PictureAnnotations(NamedTuple):
     """What an export says of one picture. Nothing in it: it was left out, skipped, or, if `done`,
     handed in with nothing in it.
     """
@@ -40,9 +44,9 @@ class Given(NamedTuple):
     row: str | None
     file: str | None
     labels: tuple[str, ...] = ()
-    regions: tuple[Region, ...] = ()
-    boxes: tuple[Drawn, ...] = ()
-    people: tuple[tuple[Dot, ...], ...] = ()
+    regions: tuple[PaintedRegion, ...] = ()
+    boxes: tuple[DrawnBox, ...] = ()
+    persons: tuple[tuple[PlacedJoint, ...], ...] = ()
     mask: Mask | None = None  # indices of the request's classes
     done: bool = False
     empties: int = 0  # further persons who handed it in with nothing in it
@@ -50,16 +54,27 @@ class Given(NamedTuple):
     fault: str | None = None
 
     @property
-    def bare(self) -> bool:
+    def empty(self) -> bool:
         """Whether nothing is in it."""
-        return not (self.labels or self.regions or self.boxes or self.people) and self.mask is None
+        return not (self.labels or self.regions or self.boxes or self.persons) and self.mask is None
 
 
-def alike(one: Given, other: Given) -> bool:
+def alike(one: PictureAnnotations, other: PictureAnnotations) -> bool:
     """Whether two persons said the same."""
-    if (one.labels, one.boxes, one.people) != (other.labels, other.boxes, other.people):
+    if (one.labels, one.boxes, one.persons) != (other.labels, other.boxes, other.persons):
         return False
     return len(one.regions) == len(other.regions) and all(
         a.label == b.label and np.array_equal(a.bits, b.bits)
         for a, b in zip(one.regions, other.regions, strict=True)
     )
+
+
+def outlined(corners: np.ndarray[Any, Any], size: tuple[int, int]) -> Bits:
+    """The inside of one polygon [N, 2] of x, y in a picture of `size` (height, width).
+
+    Raises ValueError for corners that are no numbers, or far out of the picture.
+    """
+    refuse_far(corners, size)
+    out = np.zeros(size, np.uint8)
+    cv2.fillPoly(out, [np.floor(corners).astype(np.int32)], 1)
+    return out.astype(bool)

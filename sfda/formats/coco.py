@@ -78,9 +78,11 @@ def _odd_values(document: Document) -> list[str]:
     """Values of a kind that no id, size or flag may be."""
     faults = []
     for part, key in (
-        ("images", "id"), ("annotations", "image_id"), ("annotations", "category_id"),
+        ("images", "id"),
+        ("annotations", "image_id"),
+        ("annotations", "category_id"),
         ("categories", "id"),
-    ):  # fmt: skip
+    ):
         kinds = {type(entry[key]) for entry in document[part]}
         if kinds - {int, str}:
             faults.append(f"{key} of {part} is to be a whole number or a text")
@@ -113,8 +115,8 @@ def size_faults(images: Sequence[Mapping[str, Any]], sizes: Reader) -> list[str]
             continue
         have = sizes.size(row)
         if have != (height, width):
-            said = f"{image['file_name']} (is {have[1]} x {have[0]}, not {width:g} x {height:g})"
-            odd.append(said)
+            text = f"{image['file_name']} (is {have[1]} x {have[0]}, not {width:g} x {height:g})"
+            odd.append(text)
     return [f"images of another size than the annotations state: {listed(odd)}"] if odd else []
 
 
@@ -151,29 +153,29 @@ def document_faults(document: Document) -> list[str]:
         hint = ""
         if set(map(str, stray)) & set(map(str, known)):
             hint = "; an id is a number or a text in both places"
-        told = sorted(map(repr, stray))
-        faults.append(f"annotations of images that are not listed: {listed(told)}{hint}")
+        names_of_stray = sorted(map(repr, stray))
+        faults.append(f"annotations of images that are not listed: {listed(names_of_stray)}{hint}")
     return faults
 
 
-def class_places(
+def class_indices(
     document: Document, classes: tuple[str, ...] | int | None
 ) -> tuple[dict[Any, int], list[str]]:
     """The index in `classes` of every category id, by name, and every mismatch."""
     names = {category["id"]: str(category["name"]) for category in document["categories"]}
     if not isinstance(classes, tuple):
         return {}, ["boxes need the names of their classes: give `classes` a list of names"]
-    place = {name: i for i, name in enumerate(classes)}
+    index_of = {name: i for i, name in enumerate(classes)}
     used = {a["category_id"] for a in document["annotations"]}
     faults = []
     if unknown := sorted(str(u) for u in used if u not in names):
         faults.append(f"annotations of categories that are not listed: {listed(unknown)}")
-    if foreign := sorted(names[u] for u in used if u in names and names[u] not in place):
+    if foreign := sorted(names[u] for u in used if u in names and names[u] not in index_of):
         faults.append(
             f"categories that are not among the manifest's `classes`: {listed(foreign)} "
             f"(classes are {listed(classes)})"
         )
-    return {i: place[name] for i, name in names.items() if name in place}, faults
+    return {i: index_of[name] for i, name in names.items() if name in index_of}, faults
 
 
 def box_table(
@@ -186,13 +188,13 @@ def box_table(
     Boxes without an area, or wholly outside of an image whose size is stated, are left out and
     counted in the table's notes; those that reach beyond are clipped.
     """
-    place, faults = class_places(document, classes)
+    index_of, faults = class_indices(document, classes)
     dropped: Counter[str] = Counter()
     rows, odd = [], []
     for image, entries in zip(images, annotations_of(document, images), strict=True):
-        kept = []
+        own_boxes = []
         for entry in entries:
-            if entry["category_id"] not in place:
+            if entry["category_id"] not in index_of:
                 continue
             corners = _corners(entry.get("bbox"))
             if corners is None:
@@ -202,8 +204,10 @@ def box_table(
             if clipped[2] - clipped[0] < SMALLEST or clipped[3] - clipped[1] < SMALLEST:
                 dropped["without an area, or outside of their image"] += 1
                 continue
-            kept.append((clipped, place[entry["category_id"]], bool(entry.get("iscrowd", 0))))
-        rows.append(_labels(kept))
+            own_boxes.append(
+                (clipped, index_of[entry["category_id"]], bool(entry.get("iscrowd", 0)))
+            )
+        rows.append(_labels(own_boxes))
     if odd:
         faults.append(f"bbox is not four numbers x, y, width, height: {listed(odd)}")
     notes = [f"{count} boxes {what} are left out" for what, count in dropped.items()]
@@ -242,9 +246,9 @@ def _clipped(corners: Sequence[float], image: Mapping[str, Any]) -> tuple[float,
     )
 
 
-def _labels(kept: Sequence[tuple[tuple[float, ...], int, bool]]) -> BoxLabels:
+def _labels(boxes: Sequence[tuple[tuple[float, ...], int, bool]]) -> BoxLabels:
     return BoxLabels(
-        np.array([box for box, _, _ in kept], np.float32).reshape(-1, 4),
-        np.array([label for _, label, _ in kept], np.int64),
-        np.array([crowd for _, _, crowd in kept], np.bool_),
+        np.array([box for box, _, _ in boxes], np.float32).reshape(-1, 4),
+        np.array([label for _, label, _ in boxes], np.int64),
+        np.array([crowd for _, _, crowd in boxes], np.bool_),
     )

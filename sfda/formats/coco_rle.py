@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-Bits = np.ndarray[Any, np.dtype[np.bool_]]  # [H, W]
-AWAY = 16  # by so many times its size a corner may lie outside of a picture
+from sfda.formats.masks import Bits
+
+FARTHEST = 16  # by so many times its size a corner may lie outside of a picture
 
 
-def painted_runs(counts: Any, size: tuple[int, int]) -> Bits:
+def decode_run_lengths(counts: Any, size: tuple[int, int]) -> Bits:
     """Runs of 0 and 1 in turn, column by column: numbers, or packed as text.
 
     Raises ValueError or TypeError if they are not of `size` (height, width).
     """
-    runs = unpacked(counts) if isinstance(counts, str | bytes) else list(counts)
+    runs = unpack_run_lengths(counts) if isinstance(counts, str | bytes) else list(counts)
     if any(isinstance(run, bool) or not isinstance(run, int) or run < 0 for run in runs):
         raise ValueError("run lengths that are no whole numbers")
     if sum(runs) != size[0] * size[1]:
@@ -28,15 +29,15 @@ def painted_runs(counts: Any, size: tuple[int, int]) -> Bits:
     return bits.reshape(size, order="F")
 
 
-def unpacked(text: str | bytes) -> list[int]:
+def unpack_run_lengths(text: str | bytes) -> list[int]:
     """Run lengths out of COCO's text: characters from "0" on carry five bits and a sixth that says
     whether more follow, the lowest first, the highest bit the sign; from the fourth number on each
     is the difference from the one two places before.
 
-    >>> unpacked("52203")
+    >>> unpack_run_lengths("52203")
     [5, 2, 2, 2, 5]
     """
-    found: list[int] = []
+    runs: list[int] = []
     number, shift = 0, 0
     for code in text.encode("ascii") if isinstance(text, str) else text:
         bits = code - 48
@@ -48,20 +49,20 @@ def unpacked(text: str | bytes) -> list[int]:
             continue
         if bits & 16:
             number -= 1 << shift
-        found.append(number + found[-2] if len(found) > 2 else number)
+        runs.append(number + runs[-2] if len(runs) > 2 else number)
         number, shift = 0, 0
     if shift:
         raise ValueError("run lengths that end too early")
-    return found
+    return runs
 
 
 def refuse_far(corners: np.ndarray[Any, Any], size: tuple[int, int]) -> None:
     """ValueError for corners of a polygon that are no numbers, or far out of the picture."""
-    if not (np.abs(corners) <= AWAY * max(size)).all():
+    if not (np.abs(corners) <= FARTHEST * max(size)).all():
         raise ValueError("a polygon with corners that are no numbers, or far away")
 
 
-def filled(polygons: Any, size: tuple[int, int]) -> Bits:
+def fill_polygons(polygons: Any, size: tuple[int, int]) -> Bits:
     """The inside of polygons [x1, y1, x2, y2, ...] together.
 
     Raises ValueError or TypeError for corners that are too few, no numbers, or far away.

@@ -1,22 +1,28 @@
-"""CVAT's own XML, "CVAT for images 1.1"."""
+"""What CVAT exports: its own XML, "CVAT for images 1.1", and COCO JSON."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from sfda.errors import BadInput
-from sfda.formats.annotations import Dot, Drawn, Given, Region
-from sfda.formats.coco_rle import refuse_far
+from sfda.formats.annotations import (
+    PART_ERRORS,
+    DrawnBox,
+    PaintedRegion,
+    PictureAnnotations,
+    PlacedJoint,
+    outlined,
+)
+from sfda.formats.coco_rle import decode_run_lengths, fill_polygons
+from sfda.formats.masks import Bits
 
-ODD = (KeyError, ValueError, TypeError, IndexError)
 
-
-def from_xml(content: bytes, path: Path) -> list[Given]:
+def from_xml(content: bytes, path: Path) -> list[PictureAnnotations]:
     """Every image of the document. Raises BadInput if it is none of CVAT's for images."""
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise BadInput(f"{path} defines entities, which no export of CVAT does")
@@ -33,12 +39,12 @@ def from_xml(content: bytes, path: Path) -> list[Given]:
     return [_image(element, path) for element in root.iter("image")]
 
 
-def _image(element: ET.Element, path: Path) -> Given:
+def _image(element: ET.Element, path: Path) -> PictureAnnotations:
     """What was drawn in one image. Shapes with a higher z_order lie above."""
     file = element.get("name")
     if not file:
         raise BadInput(f"{path}: image {element.get('id', '?')} has no name")
-    labels, regions, boxes, people, loose = [], [], [], [], []
+    labels, regions, boxes, persons, loose = [], [], [], [], []
     try:
         size = (int(element.attrib["height"]), int(element.attrib["width"]))
         for shape in sorted(element, key=lambda s: int(s.get("z_order", 0))):
@@ -46,26 +52,32 @@ def _image(element: ET.Element, path: Path) -> Given:
             if shape.tag == "tag":
                 labels.append(label)
             elif shape.tag == "box":
-                boxes.append(Drawn(label, _corners(shape)))
+                boxes.append(DrawnBox(label, _corners(shape)))
             elif shape.tag == "skeleton":
                 seen = [p for p in shape.iter("points") if p.get("outside", "0") != "1"]
-                people.append(tuple(dot for p in seen for dot in _dots(p)))
+                persons.append(tuple(dot for p in seen for dot in _placed(p)))
             elif shape.tag == "points":
-                loose += _dots(shape)
+                loose += _placed(shape)
             elif shape.tag in ("mask", "polygon"):
                 draw = _mask if shape.tag == "mask" else _polygon
-                regions.append(Region(label, draw(shape, size)))
+                regions.append(PaintedRegion(label, draw(shape, size)))
             else:
                 raise ValueError(f"a {shape.tag} is no answer to any request")
-    except ODD as error:
-        said = f"no attribute {error}" if isinstance(error, KeyError) else str(error)
-        return Given(file, None, file, fault=f"it cannot be read ({said})")
+    except PART_ERRORS as error:
+        message = f"no attribute {error}" if isinstance(error, KeyError) else str(error)
+        return PictureAnnotations(file, None, file, fault=f"it cannot be read ({message})")
     if loose:
-        people.append(tuple(loose))
-    return Given(
-        file, None, file, tuple(dict.fromkeys(labels)), tuple(regions), tuple(boxes),
-        tuple(person for person in people if person), size=size,
-    )  # fmt: skip
+        persons.append(tuple(loose))
+    return PictureAnnotations(
+        file,
+        None,
+        file,
+        tuple(dict.fromkeys(labels)),
+        tuple(regions),
+        tuple(boxes),
+        tuple(person for person in persons if person),
+        size=size,
+    )
 
 
 def _corners(box: ET.Element) -> tuple[float, float, float, float]:
@@ -81,24 +93,20 @@ def _corners(box: ET.Element) -> tuple[float, float, float, float]:
     return float(x - wide), float(y - high), float(x + wide), float(y + high)
 
 
-def _places(text: str) -> list[tuple[float, float]]:
+def _pairs(text: str) -> list[tuple[float, float]]:
     pairs = (pair.split(",") for pair in text.split(";"))
     return [(float(x), float(y)) for x, y in pairs]
 
 
-def _dots(points: ET.Element) -> list[Dot]:
-    return [Dot(points.attrib["label"], x, y) for x, y in _places(points.attrib["points"])]
+def _placed(points: ET.Element) -> list[PlacedJoint]:
+    return [PlacedJoint(points.attrib["label"], x, y) for x, y in _pairs(points.attrib["points"])]
 
 
-def _polygon(shape: ET.Element, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    out = np.zeros(size, np.uint8)
-    corners = np.array(_places(shape.attrib["points"]))
-    refuse_far(corners, size)
-    cv2.fillPoly(out, [np.floor(corners).astype(np.int32)], 1)
-    return out.astype(bool)
+def _polygon(shape: ET.Element, size: tuple[int, int]) -> Bits:
+    return outlined(np.array(_pairs(shape.attrib["points"])), size)
 
 
-def _mask(shape: ET.Element, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _mask(shape: ET.Element, size: tuple[int, int]) -> Bits:
     """Run lengths of 0 and 1 in turn, row by row, in a window of the image."""
     left, top, width, height = (int(shape.attrib[n]) for n in ("left", "top", "width", "height"))
     runs = [int(run) for run in shape.attrib["rle"].split(",")]
@@ -110,3 +118,75 @@ def _mask(shape: ET.Element, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[
     out = np.zeros(size, bool)
     out[top : top + height, left : left + width] = bits
     return out
+
+
+def from_coco(document: Mapping[str, Any]) -> Iterator[PictureAnnotations]:
+    """Every image of a COCO JSON: its boxes, painted regions and joints."""
+    names = {c["id"]: str(c["name"]) for c in document["categories"]}
+    joints = {c["id"]: [str(n) for n in c.get("keypoints", ())] for c in document["categories"]}
+    parts: dict[Any, list[Mapping[str, Any]]] = {}
+    for annotation in document["annotations"]:
+        parts.setdefault(annotation["image_id"], []).append(annotation)
+    known = {image["id"] for image in document["images"]}
+    for stray in sorted(set(parts) - known, key=str):
+        yield PictureAnnotations(
+            f"image {stray}", None, None, fault="annotations of an image not in the file"
+        )
+    for image in document["images"]:
+        file, row = str(image["file_name"]), image.get("row")
+        size = (int(image["height"]), int(image["width"]))
+        labels, regions, boxes, persons, fault = [], [], [], [], None
+        for annotation in parts.get(image["id"], []):
+            label = names.get(annotation["category_id"])
+            if label is None:
+                fault = f"category {annotation['category_id']} has no name"
+                continue
+            try:
+                if annotation.get("keypoints"):
+                    if own := _joints(annotation, joints[annotation["category_id"]]):
+                        persons.append(own)
+                    continue
+                if annotation.get("bbox"):
+                    x, y, width, height = map(float, annotation["bbox"])
+                    boxes.append(DrawnBox(label, (x, y, x + width, y + height)))
+                bits = _bits(annotation.get("segmentation"), size)
+            except PART_ERRORS as error:
+                fault = f"its annotation cannot be read ({error})"
+                continue
+            if bits is None or float(bits.mean()) > 0.98:  # a box around all, as a polygon
+                labels.append(label)
+            if bits is not None:
+                regions.append(PaintedRegion(label, bits))
+        yield PictureAnnotations(
+            file,
+            None if row is None else str(row),
+            file,
+            tuple(dict.fromkeys(labels)),
+            tuple(regions),
+            tuple(boxes),
+            tuple(persons),
+            size=size,
+            fault=fault,
+        )
+
+
+def _joints(annotation: Mapping[str, Any], names: list[str]) -> tuple[PlacedJoint, ...]:
+    table = np.array(annotation["keypoints"], float).reshape(-1, 3)
+    if len(table) != len(names):
+        raise ValueError(f"{len(table)} key points of {len(names)}")
+    return tuple(
+        PlacedJoint(name, float(x), float(y))
+        for name, (x, y, v) in zip(names, table, strict=True)
+        if v > 0
+    )
+
+
+def _bits(where: Any, size: tuple[int, int]) -> Bits | None:
+    """COCO's polygons, or its run lengths, as pixels."""
+    if not where:
+        return None
+    if not isinstance(where, dict):
+        return fill_polygons(where, size)
+    if tuple(where.get("size", size)) != size:
+        raise ValueError(f"run lengths of {where['size']} pixels, the picture has {list(size)}")
+    return decode_run_lengths(where["counts"], size)

@@ -19,9 +19,9 @@ def image_files(path: Path) -> dict[str, Path]:
     Raises BadInput as `list_images`, but an empty folder is no fault.
     """
     if path.is_dir():
-        return {key: path / key for key in sorted(_folder(path, SUFFIXES + VOLUMES))}
+        return {key: path / key for key in sorted(images_below(path, SUFFIXES + VOLUMES))}
     if path.suffix.lower() == ".txt" and path.is_file():
-        return {key: path.parent / key for key in sorted(_list(path, SUFFIXES + VOLUMES))}
+        return {key: path.parent / key for key in sorted(images_in_list(path, SUFFIXES + VOLUMES))}
     if path.is_file() and path.suffix.lower() in (".zip", ".npz"):
         return {path.name: path}
     raise BadInput(f"{path} is no folder, zip, npz, or .txt list of images; or it is missing")
@@ -35,7 +35,7 @@ def _is_pipe(path: Path) -> bool:
         return False
 
 
-def _folder(root: Path, suffixes: tuple[str, ...]) -> list[str]:
+def images_below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     keys: list[str] = []
     visited: set[Path] = set()
     for folder, below, files in os.walk(root, followlinks=True):
@@ -49,12 +49,12 @@ def _folder(root: Path, suffixes: tuple[str, ...]) -> list[str]:
         keys += [
             str(inside / name)
             for name in files
-            if _is_image(name, suffixes) and not _is_pipe(here / name)
+            if is_image_name(name, suffixes) and not _is_pipe(here / name)
         ]
     return keys
 
 
-def _list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+def images_in_list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
     """One path a line, relative to the list's folder. Raises BadInput naming all that is amiss."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -75,6 +75,6 @@ def _list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
     return keys
 
 
-def _is_image(path: str, suffixes: tuple[str, ...]) -> bool:
+def is_image_name(path: str, suffixes: tuple[str, ...]) -> bool:
     parts = PurePosixPath(path).parts
     return path.lower().endswith(suffixes) and not any(part.startswith(".") for part in parts)

@@ -59,9 +59,9 @@ class CropReader:
         side = self.crop(row).side
         return side, side
 
-    def told(self, row: int) -> str:
+    def name_of(self, row: int) -> str:
         """What to call one row in a message."""
-        return self.images.told(row)
+        return self.images.name_of(row)
 
 
 def file_of(key: str) -> str:
@@ -69,7 +69,7 @@ def file_of(key: str) -> str:
     return key.rpartition(AT)[0] if AT in key else key
 
 
-def people_of(
+def persons_of(
     document: Document, images: Sequence[Mapping[str, Any]]
 ) -> tuple[list[str], list[Box | None], list[Mapping[str, Any]], list[str]]:
     """Keys, boxes and annotations of all persons of `images` in order, and every fault.
@@ -78,8 +78,8 @@ def people_of(
     key is that of the person in its image, from 1.
     """
     keys, boxes, entries, faults = [], [], [], []
-    for image, found in zip(images, annotations_of(document, images), strict=True):
-        single = [entry for entry in found if not entry.get("iscrowd")]
+    for image, own in zip(images, annotations_of(document, images), strict=True):
+        single = [entry for entry in own if not entry.get("iscrowd")]
         for number, entry in enumerate(single, start=1):
             key = f"{image['file_name']}{AT}{number}"
             box = entry.get("bbox")
@@ -101,30 +101,30 @@ def joints_of(
     """The joints of persons in the order of the manifest's `joints`, by name, and every fault."""
     named, faults = _names(document, joints)
     assert not faults or not named
-    people: list[Person] = []
+    persons: list[Person] = []
     odd = []
     for entry, box in zip(entries, boxes, strict=True):
         order = named.get(entry["category_id"])
-        given = entry.get("keypoints")
-        if order is None or not isinstance(given, list) or len(given) % 3:
+        marked = entry.get("keypoints")
+        if order is None or not isinstance(marked, list) or len(marked) % 3:
             odd.append(str(entry.get("id")))
             continue
         area = entry.get("area") or 0.0
-        if not all(map(is_number, (*given, area))):
+        if not all(map(is_number, (*marked, area))):
             odd.append(str(entry.get("id")))
             continue
-        table = np.array(given, np.float32).reshape(-1, 3)
+        table = np.array(marked, np.float32).reshape(-1, 3)
         if max(order) >= len(table) or not np.isfinite(table).all():
             odd.append(str(entry.get("id")))
             continue
-        found = table[order]
-        wide, high = (float(v) for v in np.ptp(found[:, :2], axis=0))
+        own = table[order]
+        wide, high = (float(v) for v in np.ptp(own[:, :2], axis=0))
         size = box or (0.0, 0.0, wide, high)
         area = float(area) or size[2] * size[3]
-        people.append(Person(found[:, :2], (found[:, 2] > 0).astype(np.float32), size, area))
+        persons.append(Person(own[:, :2], (own[:, 2] > 0).astype(np.float32), size, area))
     if odd:
         faults.append(f"annotations whose keypoints are not x, y, v of each joint: {listed(odd)}")
-    return people, faults
+    return persons, faults
 
 
 def _names(
@@ -133,7 +133,7 @@ def _names(
     """For each category the place in its keypoints of every joint of the manifest."""
     if not isinstance(joints, tuple):
         return {}, ["poses need the names of their joints: give `classes` a list of names"]
-    found: dict[Any, list[int]] = {}
+    positions: dict[Any, list[int]] = {}
     faults = []
     for category in document["categories"]:
         names = [str(name) for name in category.get("keypoints", ())]
@@ -144,8 +144,8 @@ def _names(
                 f"{listed(names) or 'none'}"
             )
         else:
-            found[category["id"]] = [names.index(name) for name in joints]
-    return ({}, faults) if faults else (found, [])
+            positions[category["id"]] = [names.index(name) for name in joints]
+    return ({}, faults) if faults else (positions, [])
 
 
 def _is_box(box: Any) -> bool:

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-SIZES = (3, 5, 9, 16)  # bits of a run's length; a run takes the first that holds it
-Bits = np.ndarray[Any, np.dtype[np.bool_]]  # [H, W]
+from sfda.formats.masks import Bits
+
+RUN_BITS = (3, 5, 9, 16)  # bits of a run's length; a run takes the first that holds it
 
 
-def encode_brush(mask: Bits) -> list[int]:
+def encode_mask(mask: Bits) -> list[int]:
     """A mask [H, W] as bytes: 32 bits of count, 5 of word size less 1, four sizes less 1, runs."""
     flat = np.repeat(mask.ravel().astype(np.uint8) * 255, 4)
     cuts = np.flatnonzero(np.diff(flat)) + 1
     starts = np.concatenate([[0], cuts])
     lengths = np.diff(np.concatenate([starts, [len(flat)]]))
-    bits = [f"{len(flat):032b}", f"{7:05b}", *(f"{size - 1:04b}" for size in SIZES)]
+    bits = [f"{len(flat):032b}", f"{7:05b}", *(f"{size - 1:04b}" for size in RUN_BITS)]
     for start, whole in zip(starts.tolist(), lengths.tolist(), strict=True):
         left = whole
         while left:
-            run = min(left, 1 << SIZES[-1])
-            which = next(i for i, size in enumerate(SIZES) if run <= 1 << size)
-            bits.append(f"1{which:02b}{run - 1:0{SIZES[which]}b}{int(flat[start]):08b}")
+            run = min(left, 1 << RUN_BITS[-1])
+            which = next(i for i, size in enumerate(RUN_BITS) if run <= 1 << size)
+            bits.append(f"1{which:02b}{run - 1:0{RUN_BITS[which]}b}{int(flat[start]):08b}")
             left -= run
     text = "".join(bits)
     text += "0" * (-len(text) % 8)
     return [int(text[i : i + 8], 2) for i in range(0, len(text), 8)]
 
 
-def decode_brush(code: Sequence[int], height: int, width: int) -> Bits:
+def decode_mask(code: Sequence[int], height: int, width: int) -> Bits:
     """The mask of such bytes. ValueError if they are not one of this size."""
     text = "".join(f"{byte:08b}" for byte in code)
     at = 0
@@ -53,8 +53,8 @@ def decode_brush(code: Sequence[int], height: int, width: int) -> Bits:
         if same:
             out[i:end] = read(word) & 255
         else:
-            for place in range(i, min(end, total)):
-                out[place] = read(word) & 255
+            for position in range(i, min(end, total)):
+                out[position] = read(word) & 255
         i = end
-    found: Bits = out.reshape(height, width, 4)[..., 3] > 0
-    return found
+    mask: Bits = out.reshape(height, width, 4)[..., 3] > 0
+    return mask

@@ -11,11 +11,13 @@ import numpy as np
 from sfda.errors import BadInput
 from sfda.formats.readers import Reader
 from sfda.images.intensity_window import Raw
+from sfda.types import UNKNOWN
 
-Mask = np.ndarray[Any, np.dtype[np.uint8]]  # [H, W]
+Mask = np.ndarray[Any, np.dtype[np.uint8]]  # [H, W], indices of classes
+Bits = np.ndarray[Any, np.dtype[np.bool_]]  # [H, W], the pixels of one thing
 IGNORE = 255  # of a mask in memory: a pixel that does not count
 VALUES = 2**16  # more values than this no mask may hold
-NAMED = 10  # so many values are named in one message
+VALUES_NAMED = 10  # so many values are named in one message
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class MaskReader:
         Raises BadInput naming the file if it is missing or corrupt, holds colours or values that
         are none of the manifest's, has another size than its image, or no pixel that counts.
         """
-        stored, name = self.stored.values(row), self.stored.told(row)
+        stored, name = self.stored.values(row), self.stored.name_of(row)
         if stored.ndim != 2:
             raise BadInput(
                 f"mask {name} is a colour image; masks hold one class index a pixel, not colours: "
@@ -43,20 +45,20 @@ class MaskReader:
         if stored.shape != (height, width):
             raise BadInput(
                 f"mask {name} has {stored.shape[0]} x {stored.shape[1]} pixels, but its image "
-                f"{self.images.told(row)} has {height} x {width} (height x width); a mask must "
+                f"{self.images.name_of(row)} has {height} x {width} (height x width); a mask must "
                 "have the size of its image"
             )
         known, table = self._tables
         whole = _whole(stored)
         if whole is None or not known[whole].all():
             raise BadInput(f"mask {name} {self._odd(stored)}")
-        found: Mask = table[whole]
-        if (found == IGNORE).all():
+        classes: Mask = table[whole]
+        if (classes == IGNORE).all():
             raise BadInput(
                 f"mask {name} has no pixel that counts: all have the value of `ignore`, "
                 f"{self.ignore}; leave its row out, or mend the mask"
             )
-        return found
+        return classes
 
     @functools.cached_property
     def _tables(self) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Mask]:
@@ -71,11 +73,11 @@ class MaskReader:
     def _odd(self, stored: Raw) -> str:
         meant = {*self.values, self.ignore}
         odd = [f"{value:g}" for value in np.unique(stored).tolist() if value not in meant]
-        more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
+        more = f" and {len(odd) - VALUES_NAMED} more" if len(odd) > VALUES_NAMED else ""
         ignored = "there is no `ignore`" if self.ignore is None else f"`ignore` is {self.ignore}"
         few = "the value" if len(odd) == 1 else "values"
         return (
-            f"holds {few} {', '.join(odd[:NAMED])}{more} of no class "
+            f"holds {few} {', '.join(odd[:VALUES_NAMED])}{more} of no class "
             f"({_ranged(self.values)} are classes) and not ignored ({ignored}); "
             "mend the mask, or say in the manifest's `values` which value each class has"
         )
@@ -95,5 +97,18 @@ def _ranged(values: tuple[int, ...]) -> str:
     """The values in words: "0 to 10", or one by one."""
     if len(values) > 2 and values == tuple(range(values[0], values[0] + len(values))):
         return f"{values[0]} to {values[-1]}"
-    more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
-    return ", ".join(str(value) for value in values[:NAMED]) + more
+    more = f" and {len(values) - VALUES_NAMED} more" if len(values) > VALUES_NAMED else ""
+    return ", ".join(str(value) for value in values[:VALUES_NAMED]) + more
+
+
+def class_table(index_of: np.ndarray[Any, np.dtype[np.int64]]) -> Mask:
+    """[256]: for every value of a mask in memory the class `index_of` [C] names, or 255.
+
+    What is UNKNOWN there does not count.
+
+    >>> class_table(np.array([2, UNKNOWN, 0]))[[0, 1, 2, 3, 255]].tolist()
+    [2, 255, 0, 255, 255]
+    """
+    table = np.full(256, IGNORE, dtype=np.uint8)
+    table[: len(index_of)] = np.where(index_of == UNKNOWN, IGNORE, index_of)
+    return table

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sfda.errors import BadInput
 from sfda.formats.images import decode_bytes, raw_bytes, size_of_bytes, value_bytes
-from sfda.formats.volumes import Place, grid, slice_of, volume
+from sfda.formats.volumes import FileAddress, grid, slice_of, volume
 from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
 
 BROKEN = (
@@ -32,7 +32,7 @@ BROKEN = (
     zipfile.BadZipFile,
     Image.DecompressionBombError,
 )  # all that PIL, nibabel and zipfile raise on files that are not what they claim
-Kept = TypeVar("Kept")
+Out = TypeVar("Out")
 
 
 class Reader(Protocol):
@@ -54,7 +54,7 @@ class Reader(Protocol):
         """(height, width) of one row, by its header alone."""
         ...
 
-    def told(self, row: int) -> str:
+    def name_of(self, row: int) -> str:
         """What to call one row in a message."""
         ...
 
@@ -66,7 +66,7 @@ class Files(Protocol):
         """The bytes of one. Raises KeyError or FileNotFoundError if it is not there."""
         ...
 
-    def place(self, name: str) -> Place:
+    def address(self, name: str) -> FileAddress:
         """Its address."""
         ...
 
@@ -81,9 +81,9 @@ class Folder:
         """The bytes of one. Raises FileNotFoundError."""
         return (self.root / name).read_bytes()
 
-    def place(self, name: str) -> Place:
+    def address(self, name: str) -> FileAddress:
         """Its address."""
-        return Place(self.root / name)
+        return FileAddress(self.root / name)
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ class Zip:
         opened: zipfile.ZipFile = self._local.zip
         return opened.read(name)
 
-    def place(self, name: str) -> Place:
+    def address(self, name: str) -> FileAddress:
         """Its address."""
-        return Place(self.path, name)
+        return FileAddress(self.path, name)
 
 
 @dataclass(frozen=True)
@@ -118,41 +118,41 @@ class FileReader:
         return self._read(
             row,
             lambda data: decode_bytes(data, window),
-            lambda place, index: volume(place).image(index, window),
+            lambda address, index: volume(address).image(index, window),
         )
 
     def raw(self, row: int) -> Raw:
         """The intensities of one row as they are."""
-        return self._read(row, raw_bytes, lambda place, index: volume(place).raw(index))
+        return self._read(row, raw_bytes, lambda address, index: volume(address).raw(index))
 
     def values(self, row: int) -> Raw:
         """Pixel values of one row: of a palette the indices, not the colours."""
-        return self._read(row, value_bytes, lambda place, index: volume(place).raw(index))
+        return self._read(row, value_bytes, lambda address, index: volume(address).raw(index))
 
     def size(self, row: int) -> tuple[int, int]:
         """(height, width) of one row."""
-        return self._read(row, size_of_bytes, lambda place, _: grid(place).shape[1:])
+        return self._read(row, size_of_bytes, lambda address, _: grid(address).shape[1:])
 
-    def told(self, row: int) -> str:
+    def name_of(self, row: int) -> str:
         """Its path, and the zip it lies in."""
-        return str(self.files.place(self.names[row]))
+        return str(self.files.address(self.names[row]))
 
     def _read(
-        self, row: int, whole: Callable[[bytes], Kept], cut: Callable[[Place, int], Kept]
-    ) -> Kept:
+        self, row: int, whole: Callable[[bytes], Out], cut: Callable[[FileAddress, int], Out]
+    ) -> Out:
         """What `whole` makes of a file's bytes, or `cut` of a slice."""
         name = self.names[row]
         try:
             part = slice_of(name)
             if part is None:
                 return whole(self.files.read(name))
-            return cut(self.files.place(part.file), part.at)
+            return cut(self.files.address(part.file), part.at)
         except (FileNotFoundError, KeyError):
-            place = self.files.place(part.file if part else name)
-            raise BadInput(f"{self.what} {place.missing}") from None
+            address = self.files.address(part.file if part else name)
+            raise BadInput(f"{self.what} {address.missing}") from None
         except BROKEN as error:
-            told = f"{self.what} {self.told(row)} cannot be read: {_first_line(error)}"
-            raise BadInput(told) from None
+            message = f"{self.what} {self.name_of(row)} cannot be read: {_first_line(error)}"
+            raise BadInput(message) from None
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ class NpzReader:
 
     def raw(self, row: int) -> Raw:
         """The image of one row, uint8 [H, W] or [H, W, 3]."""
-        found: Picture = self._images[self.indices[row]]
-        return found[..., 0] if found.ndim == 3 and found.shape[2] == 1 else found
+        picture: Picture = self._images[self.indices[row]]
+        return picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
 
     def values(self, row: int) -> Raw:
         """The mask of one row."""
@@ -181,7 +181,7 @@ class NpzReader:
         height, width = npz_header(self.path, self.array)[0][1:3]
         return height, width
 
-    def told(self, row: int) -> str:
+    def name_of(self, row: int) -> str:
         """Array, index and file."""
         return f"{self.array}:{self.indices[row]} in {self.path}"
 
@@ -247,8 +247,8 @@ def npz_header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
             read = reads.get(version, np.lib.format.read_array_header_2_0)
             shape, _, dtype = read(handle)
     except (KeyError, *BROKEN):
-        found = npz_array(path, name)  # names what is wrong
-        shape, dtype = found.shape, found.dtype
+        array = npz_array(path, name)  # names what is wrong
+        shape, dtype = array.shape, array.dtype
     return shape, dtype
 
 

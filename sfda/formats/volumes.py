@@ -24,12 +24,12 @@ from sfda.errors import BadInput
 from sfda.images.intensity_window import Picture, Raw, Window, percentiles, to_bytes
 
 VOLUMES = (".nii", ".nii.gz")
-KEPT = 2  # whole volumes in memory: that of the images and that of the masks
+VOLUMES_IN_MEMORY = 2  # whole volumes in memory: that of the images and that of the masks
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 _LOADING = threading.Lock()
 
 
-class Place(NamedTuple):
+class FileAddress(NamedTuple):
     """A file, or a member of a zip."""
 
     path: Path
@@ -91,8 +91,8 @@ class Volume:
         """One slice as intensities [H, W]. Raises BadInput if there is no such slice."""
         if index >= self.grid.shape[0]:
             raise BadInput(f"there is no slice {index}, only 0..{self.grid.shape[0] - 1}")
-        found = self.array[:, :, index] if len(self.array.shape) > 2 else self.array[:, :]
-        return np.asarray(found).reshape(self.grid.shape[:0:-1]).T
+        plane = self.array[:, :, index] if len(self.array.shape) > 2 else self.array[:, :]
+        return np.asarray(plane).reshape(self.grid.shape[:0:-1]).T
 
     def image(self, index: int, window: Window) -> Picture:
         """One slice as uint8 [H, W]; percentiles are those of the whole volume."""
@@ -110,45 +110,45 @@ class Volume:
         return percentiles(np.asanyarray(self.array))
 
 
-def volume(place: Place) -> Volume:
+def volume(address: FileAddress) -> Volume:
     """The volume at `place`; the last ones stay in memory, so that slices in order cost one load.
 
     Raises OSError, or ValueError for what is no volume of three axes.
     """
-    stat = place.path.stat()
+    stat = address.path.stat()
     with _LOADING:  # else every thread would load it
-        return _volume(place, stat.st_size, stat.st_mtime_ns)
+        return _volume(address, stat.st_size, stat.st_mtime_ns)
 
 
-def grid(place: Place) -> Grid:
+def grid(address: FileAddress) -> Grid:
     """Shape and spacing of the volume at `place`, by its header. Raises as `volume`."""
-    stat = place.path.stat()
-    return _grid(place, stat.st_size, stat.st_mtime_ns)
+    stat = address.path.stat()
+    return _grid(address, stat.st_size, stat.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=KEPT)
-def _volume(place: Place, size: int, time: int) -> Volume:
-    image = _open(place)
+@functools.lru_cache(maxsize=VOLUMES_IN_MEMORY)
+def _volume(address: FileAddress, size: int, time: int) -> Volume:
+    image = _open(address)
     sizes = _grid_of(image)
-    if place.member is None and place.path.suffix.lower() == ".nii":
+    if address.member is None and address.path.suffix.lower() == ".nii":
         return Volume(image.dataobj, sizes)  # read from the disk as it is sliced
     array = np.asanyarray(image.dataobj)
     return Volume(array.astype(np.float32) if array.dtype == np.float64 else array, sizes)
 
 
 @functools.lru_cache(maxsize=100_000)
-def _grid(place: Place, size: int, time: int) -> Grid:
-    return _grid_of(_open(place))
+def _grid(address: FileAddress, size: int, time: int) -> Grid:
+    return _grid_of(_open(address))
 
 
-def _open(place: Place) -> Any:
+def _open(address: FileAddress) -> Any:
     try:
-        if place.member is None:
-            image: Any = nibabel.load(place.path)
+        if address.member is None:
+            image: Any = nibabel.load(address.path)
         else:
-            with zipfile.ZipFile(place.path) as archive:
-                data = archive.read(place.member)
-            data = gzip.decompress(data) if place.member.lower().endswith(".gz") else data
+            with zipfile.ZipFile(address.path) as archive:
+                data = archive.read(address.member)
+            data = gzip.decompress(data) if address.member.lower().endswith(".gz") else data
             second = 540 in (int.from_bytes(data[:4], order) for order in ("little", "big"))
             kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
             image = kind.from_bytes(data)

@@ -38,13 +38,13 @@ def cut(image: Picture, crop: Crop) -> Picture:
     return out
 
 
-def to_frame(joints: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
+def to_crop_frame(joints: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
     """Pixels (x, y) of the image in those of a network's frame that the crop fills."""
     ratio = np.array([size[1], size[0]]) / crop.side
     return np.asarray((joints - (crop.left, crop.top) + 0.5) * ratio - 0.5)
 
 
-def from_frame(joints: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
+def from_crop_frame(joints: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
     """The way back."""
     ratio = np.array([size[1], size[0]]) / crop.side
     return np.asarray((joints + 0.5) / ratio - 0.5 + (crop.left, crop.top))

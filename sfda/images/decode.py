@@ -16,17 +16,17 @@ import numpy as np
 
 from sfda.errors import BadInput, listed
 from sfda.images.intensity_window import Picture, Window
-from sfda.images.preprocess import prepare
+from sfda.images.preprocess import prepare_image
 from sfda.images.store import Pictures, RaggedWriter, open_ragged
 from sfda.refs import InputSpec
 
-CHUNK = 256  # images that are decoded before they are written
+DECODED_AHEAD = 256  # images that are decoded before they are written
 SPARE = 16 * 2**20  # bytes that are left free on the disk
 ABANDONED = 3600.0  # seconds after which a temporary file has no writer any more
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
-class Images(Protocol):
+class ImageSet(Protocol):
     """Something with images in it, such as a Split."""
 
     def __len__(self) -> int: ...
@@ -36,13 +36,13 @@ class Images(Protocol):
         ...
 
 
-def decode(
-    split: Images,
+def decode_images(
+    split: ImageSet,
     spec: InputSpec,
     folder: Path,
     *,
     key: str,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     workers: int | None = None,
     free: Callable[[Path], int] | None = None,
 ) -> Pictures:
@@ -58,9 +58,9 @@ def decode(
     """
     shape = (len(split), *spec.stored, spec.depth)
     path = folder / f"{key}.{'ragged' if spec.tiled else 'npy'}"
-    kept = open_ragged(path, len(split)) if spec.tiled else _kept(path, shape)
-    if kept is not None:
-        return kept
+    pictures = open_ragged(path, len(split)) if spec.tiled else _stored(path, shape)
+    if pictures is not None:
+        return pictures
     # how large images of their own sizes are shows as they are decoded
     needed = SPARE + (0 if spec.tiled else int(np.prod(shape)))
     try:
@@ -74,18 +74,18 @@ def decode(
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _full(folder, needed, _free_bytes(folder)) from None
         raise BadInput(f"cannot keep decoded images in {folder}: {error}") from None
-    kept = open_ragged(path, len(split)) if spec.tiled else _kept(path, shape)
-    if kept is None:
+    pictures = open_ragged(path, len(split)) if spec.tiled else _stored(path, shape)
+    if pictures is None:
         raise BadInput(f"{path} was changed by another program while it was made; run again")
-    return kept
+    return pictures
 
 
 def write_images(
     handle: BinaryIO,
-    split: Images,
+    split: ImageSet,
     spec: InputSpec,
     *,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     workers: int = 1,
 ) -> None:
     """Decode all images and write their bytes in order. Raises OSError, and BadInput at the end.
@@ -112,7 +112,7 @@ def write_images(
 
 
 def _decoded(
-    pool: ThreadPoolExecutor, split: Images, spec: InputSpec
+    pool: ThreadPoolExecutor, split: ImageSet, spec: InputSpec
 ) -> Iterator[tuple[Picture, str]]:
     """Each image and '', or an empty one and what is wrong; at most a chunk in memory."""
 
@@ -120,7 +120,7 @@ def _decoded(
         try:
             # a window is named only where there is one: other sets of images need not know of it
             image = split.image(row, spec.window) if spec.window else split.image(row)
-            return prepare(image, spec), ""
+            return prepare_image(image, spec), ""
         except BadInput as error:
             return np.empty(0, np.uint8), str(error)
 
@@ -131,15 +131,15 @@ def _decoded(
 
 def _chunk(spec: InputSpec) -> int:
     """Images that are decoded before they are written; whole ones may be large."""
-    return 8 if spec.tiled else CHUNK
+    return 8 if spec.tiled else DECODED_AHEAD
 
 
 def _write_beside(
     path: Path,
     shape: tuple[int, ...],
-    split: Images,
+    split: ImageSet,
     spec: InputSpec,
-    progress: Progress | None,
+    progress: OnProgress | None,
     workers: int,
 ) -> None:
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp")
@@ -157,13 +157,13 @@ def _write_beside(
         Path(name).unlink(missing_ok=True)
 
 
-def _kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+def _stored(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The array at `path` if it is whole and fits."""
     try:
-        kept: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return kept if kept.shape == shape and kept.dtype == np.uint8 else None
+    return array if array.shape == shape and array.dtype == np.uint8 else None
 
 
 def sweep(folder: Path, key: str) -> None:

@@ -9,7 +9,10 @@ import numpy as np
 Raw = np.ndarray[Any, Any]  # [H, W] or [H, W, 3], of any type of number
 Picture = np.ndarray[Any, np.dtype[np.uint8]]  # [H, W, 3] or [H, W]
 Window = tuple[float, float] | Literal["percentile"] | None
-ENDS = (0.5, 99.5)  # per cent of the intensities that a percentile window leaves below its ends
+PERCENTILES = (
+    0.5,
+    99.5,
+)  # per cent of the intensities that a percentile window leaves below its ends
 
 
 def to_bytes(raw: Raw, window: Window, ends: tuple[float, float] | None = None) -> Picture:
@@ -44,5 +47,5 @@ def percentiles(raw: Raw) -> tuple[float, float]:
     known = raw if np.issubdtype(raw.dtype, np.integer) else raw[np.isfinite(raw)]
     if not known.size:
         return 0.0, 0.0
-    low, high = np.percentile(known, ENDS)
+    low, high = np.percentile(known, PERCENTILES)
     return float(low), float(high)

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from sfda.building_blocks.precision import network_precision
 from sfda.errors import BadInput
 from sfda.images.intensity_window import Picture
 from sfda.refs import InputSpec
-from sfda.types import Images
 
 Stack = np.ndarray[Any, np.dtype[np.uint8]]  # [B, H, W, C]
-Rows = np.ndarray[Any, np.dtype[np.int64]]  # [B]
+BatchRows = np.ndarray[Any, np.dtype[np.int64]]  # [B]
 CACHE = 2**18  # pixels that are standardised at once on a CPU
 
 
-def prepare(image: Picture, spec: InputSpec) -> Picture:
+def prepare_image(image: Picture, spec: InputSpec) -> Picture:
     """One image, uint8 [H, W, 3] RGB or [H, W], as [h, w, C] of `spec.stored` size, not cropped.
 
     For a tiled input it keeps its size.
@@ -120,41 +115,3 @@ def refuse_cut(spec: InputSpec) -> None:
             "every pixel of an image needs an answer, but this input keeps the ratio and cuts the "
             "sides off; set keep_ratio to false"
         )
-
-
-@torch.no_grad()
-def answer(network: nn.Module, images: Images, device: torch.device) -> Any:
-    """What `network` makes of a batch in eval mode; bfloat16 inside on CUDA, float32 outside."""
-    with (
-        evaluating(network),
-        network_precision(device),
-    ):
-        return as_float(network(images))
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule is in the mode it was in."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def as_float(output: Any) -> Any:
-    """The same structure with its floating-point tensors in float32."""
-    if isinstance(output, Tensor):
-        return output.float() if output.is_floating_point() else output
-    if isinstance(output, dict):
-        return {name: as_float(part) for name, part in output.items()}
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*map(as_float, output))
-    if isinstance(output, list | tuple):
-        return type(output)(map(as_float, output))
-    if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        parts = {f.name: as_float(getattr(output, f.name)) for f in dataclasses.fields(output)}
-        return dataclasses.replace(output, **parts)
-    return output

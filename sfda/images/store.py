@@ -36,9 +36,9 @@ class Ragged:
 
     def part(self, first: int, end: int) -> Ragged:
         """The images from one place to before another."""
-        found = Ragged(self.path)
-        found.shapes, found.starts = self.shapes[first:end], self.starts[first:end]
-        return found
+        images = Ragged(self.path)
+        images.shapes, images.starts = self.shapes[first:end], self.starts[first:end]
+        return images
 
     def __reduce__(self) -> Any:
         return Ragged, (self.path,)  # a worker process maps the file itself
@@ -69,10 +69,10 @@ class RaggedWriter:
 def open_ragged(path: Path, count: int) -> Ragged | None:
     """The images at `path` if it is whole and holds so many."""
     try:
-        found = Ragged(path)
+        images = Ragged(path)
     except (OSError, ValueError):
         return None
-    return found if len(found) == count else None
+    return images if len(images) == count else None
 
 
 def _shapes(path: Path) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -1,4 +1,4 @@
-"""Answers of a model for every image of a set: a table, and masks where masks are the answer."""
+"""Predictions of a model for every image of a set: a table, and masks where masks are predicted."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sfda.building_blocks.device import DeviceName, choose, place
-from sfda.building_blocks.rejection import NAME as UNKNOWN_NAME
-from sfda.building_blocks.rejection import answers
-from sfda.errors import BadInput, NotFinite
+from sfda.building_blocks.device import DeviceName, choose, to_device
+from sfda.building_blocks.rejection import UNKNOWN_NAME as UNKNOWN_NAME
+from sfda.building_blocks.rejection import predicted_labels
+from sfda.errors import BadInput
 from sfda.inference.detection import detect_all
+from sfda.inference.forward import refuse_not_finite
 from sfda.inference.pose import pose_all
 from sfda.inference.segmentation import segment_all
-from sfda.loading import opened as manifests
-from sfda.loading.opened import Opened
+from sfda.loading.labels import ImageSizes, crops_of
+from sfda.loading.opened import Opened, manifest_ref, open_ref, open_split
 from sfda.loading.scan import scan
 from sfda.refs import ModelSpec
 from sfda.state_folder import disk_errors
 
-Row = tuple[Any, ...]
+TableRow = tuple[Any, ...]
 
 
-def predict(
+def write_predictions(
     network: nn.Module, spec: ModelSpec, target: str, split: str, out: Path, device: DeviceName
 ) -> tuple[int, Path]:
     """Write `predictions.csv` to a folder; the count and the file. Raises BadInput.
@@ -46,11 +47,11 @@ def predict(
     Of a pose network: file, and x, y and score of every joint.
     """
     chosen = choose(device)
-    manifest = manifests.open_ref(manifests.refer(target)).unlabelled()
+    manifest = open_ref(manifest_ref(target)).unlabelled()
     if manifest.problem != spec.problem:
         raise BadInput(f"{target} is for {manifest.problem}, the model for {spec.problem}")
-    opened = manifests.open_split(manifest, split, spec.input)
-    place(network, chosen)
+    opened = open_split(manifest, split, spec.input)
+    to_device(network, chosen)
     file = out / "predictions.csv"
     with disk_errors(str(file), "free some space or name another folder"), _whole_in(out) as part:
         if spec.problem == "segmentation":
@@ -84,7 +85,7 @@ def _whole_in(out: Path) -> Iterator[Path]:
         for made in sorted(part.iterdir(), key=lambda path: (path.suffix == ".csv", path.name)):
             there = out / made.name
             if there.is_dir():
-                shutil.rmtree(there)  # of an earlier answer
+                shutil.rmtree(there)  # of an earlier call
             os.replace(made, there)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -92,40 +93,39 @@ def _whole_in(out: Path) -> Iterator[Path]:
 
 def _labels(
     network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device
-) -> Iterator[Row]:
+) -> Iterator[TableRow]:
     names = (*spec.classes, UNKNOWN_NAME)  # UNKNOWN is -1, the last
     for index, output in scan(opened.images, spec.input, device=device)(network):
-        if not output.logits.isfinite().all():
-            raise NotFinite("the network's answers are not finite numbers")
+        refuse_not_finite(output.logits)
         probs = output.logits.softmax(1)
-        given = answers(probs, spec.reject)
+        labels = predicted_labels(probs, spec.reject)
         for row, label, sure in zip(
-            index.tolist(), given.tolist(), probs.amax(1).tolist(), strict=True
+            index.tolist(), labels.tolist(), probs.amax(1).tolist(), strict=True
         ):
             yield opened.split.names[row], names[label], f"{sure:.6f}"
 
 
 def _masks(
     network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device, out: Path
-) -> Iterator[Row]:
+) -> Iterator[TableRow]:
     split = opened.split
-    sizes = manifests.AnswerSizes(split)
-    places = mask_names(split.names, split.row_ids)
+    sizes = ImageSizes(split)
+    names = mask_names(split.names, split.row_ids)
     for row, mask, sure in segment_all(
         network, opened.images, spec.input, device=device, sizes=sizes
     ):
-        place = PurePosixPath("masks", places[row])
-        (out / place).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(out / place)
+        path = PurePosixPath("masks", names[row])
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(out / path)
         shares = np.bincount(mask.ravel(), minlength=len(spec.classes)) / mask.size
         mean = float(sure.mean()) / 255
-        yield split.names[row], place, f"{mean:.6f}", *(f"{share:.6f}" for share in shares)
+        yield split.names[row], path, f"{mean:.6f}", *(f"{share:.6f}" for share in shares)
 
 
 def _poses(
     network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device
-) -> Iterator[Row]:
-    crops = manifests.crops_of(opened.split)
+) -> Iterator[TableRow]:
+    crops = crops_of(opened.split)
     for row, pose in pose_all(network, opened.images, spec.input, crops, device=device):
         table = np.column_stack([pose.joints, pose.scores]).ravel()
         yield opened.split.names[row], *(f"{value:.4f}" for value in table)
@@ -133,29 +133,33 @@ def _poses(
 
 def _boxes(
     network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device, out: Path
-) -> Iterator[Row]:
+) -> Iterator[TableRow]:
     """One row a box; the same as COCO JSON in `predictions.json`, where images without any stand
     too.
     """
     split = opened.split
-    sizes = manifests.AnswerSizes(split)
+    sizes = ImageSizes(split)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    look = detect_all(network, opened.images, spec.input, device=device, sizes=sizes)
-    for row, found in look:
+    detections = detect_all(network, opened.images, spec.input, device=device, sizes=sizes)
+    for row, boxes in detections:
         height, width = sizes[row]
         name = split.names[row]
         images.append({"id": row + 1, "file_name": name, "width": width, "height": height})
-        for box, label, score in zip(*(part.tolist() for part in found), strict=True):
+        for box, label, score in zip(*(part.tolist() for part in boxes), strict=True):
             corners = [round(v, 2) for v in box]
             x1, y1, x2, y2 = corners
             annotations.append(
                 {
-                    "id": len(annotations) + 1, "image_id": row + 1, "category_id": label + 1,
+                    "id": len(annotations) + 1,
+                    "image_id": row + 1,
+                    "category_id": label + 1,
                     "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
-                    "area": round((x2 - x1) * (y2 - y1), 2), "iscrowd": 0, "score": round(score, 6),
+                    "area": round((x2 - x1) * (y2 - y1), 2),
+                    "iscrowd": 0,
+                    "score": round(score, 6),
                 }
-            )  # fmt: skip
+            )
             yield name, spec.classes[label], f"{score:.6f}", *(f"{v:.2f}" for v in corners)
     categories = [{"id": i, "name": name} for i, name in enumerate(spec.classes, start=1)]
     document = {"images": images, "annotations": annotations, "categories": categories}

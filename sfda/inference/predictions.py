@@ -41,8 +41,8 @@ def keep_predictions(
     `confidences` [n]. Memory does not grow with the target. The folder appears when it is complete.
     """
     part = start_predictions(folder)
-    profile = Profile(spec.classes)
-    writer = _Writer(part, size)
+    profile = ClassProfile(spec.classes)
+    writer = ShardWriter(part, size)
     for index, out in scan(network):
         probs = out.logits.float().softmax(1)
         top = probs.max(1)
@@ -90,7 +90,7 @@ def put_predictions(
     )
 
 
-class Profile:
+class ClassProfile:
     """Class and confidence histograms of predictions; what may be shown of a target."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
@@ -115,7 +115,7 @@ class Profile:
         }
 
 
-class _Writer:
+class ShardWriter:
     """Arrays of all rows, written shard by shard through memory maps."""
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -170,7 +170,7 @@ def replaying(scan: Scan, ref: PredictionsRef, spec: ModelSpec) -> Scan:
     The network's digest decides, so a network that has learnt anything is truly scanned.
     """
 
-    def look(network: nn.Module, rows: Int[Tensor, " R"] | None = None) -> Iterator[Seen]:
+    def replay_or_scan(network: nn.Module, rows: Int[Tensor, " R"] | None = None) -> Iterator[Seen]:
         if rows is not None:
             return scan(network, rows)
         if measures(network) or network_digest(network, spec) != ref.source_sha256:
@@ -178,7 +178,7 @@ def replaying(scan: Scan, ref: PredictionsRef, spec: ModelSpec) -> Scan:
         device = next(network.parameters()).device
         return _replay(ref, device)
 
-    return look
+    return replay_or_scan
 
 
 def _replay(ref: PredictionsRef, device: torch.device, batch: int = 1024) -> Iterator[Seen]:

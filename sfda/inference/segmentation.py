@@ -1,27 +1,29 @@
-"""Whole images to masks: one image of any size, or all of a set. All that serving needs."""
+"""Whole images to masks: one image of any size, or all of a set; and the masks of a scan, kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
 from torch import Tensor, nn
 
-from sfda.images.preprocess import Stack, answer, padded, refuse_cut, standardise
+from sfda.images.preprocess import Stack, padded, refuse_cut, standardise
 from sfda.images.store import Pictures, Ragged
+from sfda.inference.forward import Size, images_at_once, infer, refuse_not_finite
+from sfda.inference.predictions import HISTOGRAM_BINS, put_predictions, start_predictions
 from sfda.loading.tiles import blending, positions
-from sfda.refs import InputSpec
+from sfda.refs import InputSpec, ModelSpec, PredictionsRef
 
-PIXELS = 2**19  # of one batch
 ENLARGED = 2**24  # logits that are enlarged at once
-Size = tuple[int, int]
 
 
-class Answer(NamedTuple):
+class PredictedMask(NamedTuple):
     """A mask of class indices, and the probability of each times 255."""
 
     mask: UInt8[np.ndarray, "H W"]
@@ -35,24 +37,24 @@ def segment(
     *,
     device: torch.device | str,
     out_size: Size,
-) -> Answer:
+) -> PredictedMask:
     """The mask of one prepared image, `out_size` (height, width) large.
 
     Of a tiled input tiles overlap by a quarter and are blended by their probabilities: memory is
     that of one row of tiles, whatever the image's height. Else the network sees the whole frame and
     its logits are resized (bilinear) before the choice of a class, some rows at a time.
 
-    Raises BadInput for an input that cuts the image's sides off: they would have no answer.
+    Raises BadInput for an input that cuts the image's sides off: they would have no prediction.
     """
     device = torch.device(device)
     refuse_cut(spec)
     if not spec.tiled:
         return next(iter(_resized(network, image[None], spec, device, [out_size])))
-    found = _tiled(network, image, spec, device)
-    if found.mask.shape == out_size:
-        return found
-    parts = (torch.from_numpy(part)[None, None] for part in found)
-    return Answer(*(F.interpolate(p, out_size, mode="nearest")[0, 0].numpy() for p in parts))
+    tiled = _tiled(network, image, spec, device)
+    if tiled.mask.shape == out_size:
+        return tiled
+    parts = (torch.from_numpy(part)[None, None] for part in tiled)
+    return PredictedMask(*(F.interpolate(p, out_size, mode="nearest")[0, 0].numpy() for p in parts))
 
 
 def segment_all(
@@ -64,7 +66,7 @@ def segment_all(
     sizes: Sequence[Size],
 ) -> Iterator[tuple[int, UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]]:
     """(row, mask, confidence) of all images in order, as `segment` gives them; `sizes` are those of
-    the answers. Frames go through the network several at once.
+    the masks. Frames go through the network several at once.
     """
     device = torch.device(device)
     refuse_cut(spec)
@@ -72,31 +74,28 @@ def segment_all(
         for row in range(len(images)):
             yield row, *segment(network, images[row], spec, device=device, out_size=sizes[row])
         return
-    at_once = max(1, PIXELS // (images.shape[1] * images.shape[2]))
+    at_once = images_at_once((images.shape[1], images.shape[2]))
     for start in range(0, len(images), at_once):
         stored = images[start : start + at_once]
-        wanted = [sizes[start + n] for n in range(len(stored))]
-        for n, found in enumerate(_resized(network, stored, spec, device, wanted)):
-            yield start + n, *found
+        out_sizes = [sizes[start + n] for n in range(len(stored))]
+        for n, predicted in enumerate(_resized(network, stored, spec, device, out_sizes)):
+            yield start + n, *predicted
 
 
 def _resized(
     network: nn.Module, stored: Stack, spec: InputSpec, device: torch.device, sizes: Sequence[Size]
-) -> Iterator[Answer]:
+) -> Iterator[PredictedMask]:
     """Whole frames at once."""
     inputs = standardise(torch.from_numpy(np.array(stored)), spec, device)
-    answered = _finite(answer(network, inputs, device).logits)
-    for logits, size in zip(answered, sizes, strict=True):
-        bands = [_answer(band.softmax(0)) for band in enlarged(logits, size)]
+    output = infer(network, inputs, device)
+    refuse_not_finite(output.logits)
+    for logits, size in zip(output.logits, sizes, strict=True):
+        bands = [_predicted(band.softmax(0)) for band in enlarged(logits, size)]
         yield (
-            bands[0] if len(bands) == 1 else Answer(*map(np.concatenate, zip(*bands, strict=True)))
+            bands[0]
+            if len(bands) == 1
+            else PredictedMask(*map(np.concatenate, zip(*bands, strict=True)))
         )
-
-
-def _finite(logits: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-    if not logits.isfinite().all():
-        raise NotFinite("the network's answers are not finite numbers")
-    return logits
 
 
 def enlarged(logits: Float[Tensor, "C h w"], size: Size) -> Iterator[Float[Tensor, "C rows W"]]:
@@ -107,10 +106,10 @@ def enlarged(logits: Float[Tensor, "C h w"], size: Size) -> Iterator[Float[Tenso
         yield logits
         return
     classes, height, _ = logits.shape
-    place = (torch.arange(size[0], device=logits.device) + 0.5) * (height / size[0]) - 0.5
-    place = place.clamp(0, height - 1)
-    above = place.floor().long()
-    below, part = (above + 1).clamp(max=height - 1), (place - above)[:, None]
+    position = (torch.arange(size[0], device=logits.device) + 0.5) * (height / size[0]) - 0.5
+    position = position.clamp(0, height - 1)
+    above = position.floor().long()
+    below, part = (above + 1).clamp(max=height - 1), (position - above)[:, None]
     at_once = max(1, ENLARGED // (classes * size[1]))
     for start in range(0, size[0], at_once):
         rows = slice(start, start + at_once)
@@ -119,23 +118,25 @@ def enlarged(logits: Float[Tensor, "C h w"], size: Size) -> Iterator[Float[Tenso
         yield F.interpolate(band[None], wide, mode="bilinear", align_corners=False)[0]
 
 
-def _answer(probs: Float[Tensor, "C H W"], total: Float[Tensor, "H W"] | float = 1.0) -> Answer:
+def _predicted(
+    probs: Float[Tensor, "C H W"], total: Float[Tensor, "H W"] | float = 1.0
+) -> PredictedMask:
     """The likeliest classes; `total` is what the probabilities add up to."""
     top = probs.max(0)
     sure = (top.values / total * 255).round().to(torch.uint8)
-    return Answer(top.indices.to(torch.uint8).cpu().numpy(), sure.cpu().numpy())
+    return PredictedMask(top.indices.to(torch.uint8).cpu().numpy(), sure.cpu().numpy())
 
 
 def _tiled(
     network: nn.Module, image: UInt8[np.ndarray, "h w C"], spec: InputSpec, device: torch.device
-) -> Answer:
+) -> PredictedMask:
     height, width = image.shape[:2]
     image = padded(image, spec.size)  # what is added is cut off again
     overlap = (spec.size[0] // 4, spec.size[1] // 4)
     tops = positions(image.shape[0], spec.size[0], overlap[0])
     lefts = positions(image.shape[1], spec.size[1], overlap[1])
     weight = blending(spec.size, overlap).to(device)
-    found = Answer(*(np.empty(image.shape[:2], np.uint8) for _ in range(2)))
+    whole = PredictedMask(*(np.empty(image.shape[:2], np.uint8) for _ in range(2)))
     band: Band | None = None
     for top, following in zip(tops, [*tops[1:], image.shape[0]], strict=True):
         rows = image[top : top + spec.size[0]]
@@ -144,9 +145,9 @@ def _tiled(
             band.add(probs, weight, left)
         assert band is not None
         done = band.take(following - top)
-        for whole, part in zip(found, done, strict=True):
-            whole[top:following] = part
-    return Answer(*(part[:height, :width] for part in found))
+        for out, part in zip(whole, done, strict=True):
+            out[top:following] = part
+    return PredictedMask(*(part[:height, :width] for part in whole))
 
 
 def _row_of_tiles(
@@ -157,13 +158,13 @@ def _row_of_tiles(
     device: torch.device,
 ) -> Iterator[tuple[int, Float[Tensor, "C h w"]]]:
     """Probabilities of each tile of one row, and where it begins."""
-    height, width = spec.size
-    at_once = max(1, PIXELS // (height * width))
+    at_once, width = images_at_once(spec.size), spec.size[1]
     for start in range(0, len(lefts), at_once):
-        places = lefts[start : start + at_once]
-        cut = np.stack([rows[:, left : left + width] for left in places])
-        output = answer(network, standardise(torch.from_numpy(cut), spec, device), device)
-        yield from zip(places, _finite(output.logits).softmax(1), strict=True)
+        some = lefts[start : start + at_once]
+        cut = np.stack([rows[:, left : left + width] for left in some])
+        output = infer(network, standardise(torch.from_numpy(cut), spec, device), device)
+        refuse_not_finite(output.logits)
+        yield from zip(some, output.logits.softmax(1), strict=True)
 
 
 class Band:
@@ -176,11 +177,66 @@ class Band:
         """Add a tile. The weights need not be kept: the classes' sum gives them back."""
         self.sum[..., left : left + probs.shape[-1]] += probs * weight
 
-    def take(self, rows: int) -> Answer:
-        """The answer of the first rows, which no later tile touches; the others move up."""
+    def take(self, rows: int) -> PredictedMask:
+        """The mask of the first rows, which no later tile touches; the others move up."""
         done = self.sum[:, :rows]
-        answered = _answer(done, done.sum(0))
+        predicted = _predicted(done, done.sum(0))
         rest = self.sum[:, rows:].clone()
         self.sum[:, : rest.shape[1]] = rest
         self.sum[:, rest.shape[1] :] = 0
-        return answered
+        return predicted
+
+
+def keep_predicted_masks(
+    predictions: Iterable[tuple[int, UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]],
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    size: int,
+    source_sha256: str,
+) -> PredictionsRef:
+    """Keep what the source model says of every image: (row, mask, confidence times 255).
+
+    Below `folder` lie `masks/<row>.png` and `confidences/<row>.png`, and `ratios.npy` [N, C], the
+    share of each class in each image. Nothing but one image is in memory.
+    """
+    part = start_predictions(folder)
+    for name in ("masks", "confidences"):
+        (part / name).mkdir()
+    profile = PixelProfile(spec.classes)
+    ratios = np.zeros((size, len(spec.classes)), dtype=np.float32)
+    for row, mask, confidence in predictions:
+        counts = np.bincount(mask.ravel(), minlength=len(spec.classes))
+        ratios[row] = counts / counts.sum()
+        profile.update(counts, confidence)
+        Image.fromarray(mask).save(part / "masks" / f"{row:06d}.png")
+        Image.fromarray(confidence).save(part / "confidences" / f"{row:06d}.png")
+    np.save(part / "ratios.npy", ratios)
+    return put_predictions(part, folder, profile.compute(), size=size, source_sha256=source_sha256)
+
+
+class PixelProfile:
+    """Class and confidence histograms over the pixels of a set."""
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+        self.counts = np.zeros(len(classes), dtype=np.int64)
+        self.levels = np.zeros(256, dtype=np.int64)
+
+    def update(self, counts: Int[np.ndarray, " C"], confidence: UInt8[np.ndarray, "H W"]) -> None:
+        """Take in one image: pixels by class, and the confidence of each."""
+        self.counts += counts
+        self.levels += np.bincount(confidence.ravel(), minlength=256)
+
+    def compute(self) -> dict[str, Any]:
+        """`classes` {name: pixels}, `confidence_histogram` (20 bins), `mean_confidence`, `unit`."""
+        level = np.arange(256) / 255
+        bin_of = np.minimum((level * HISTOGRAM_BINS).astype(int), HISTOGRAM_BINS - 1)
+        bins = np.bincount(bin_of, weights=self.levels, minlength=HISTOGRAM_BINS).astype(np.int64)
+        pixels = max(1, int(self.levels.sum()))
+        return {
+            "classes": dict(zip(self.classes, self.counts.tolist(), strict=True)),
+            "confidence_histogram": bins.tolist(),
+            "mean_confidence": float((level * self.levels).sum() / pixels),
+            "unit": "pixels",
+        }

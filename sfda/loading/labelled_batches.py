@@ -1,4 +1,4 @@
-"""Batches of the target with labelled rows beside them: active adaptation alone."""
+"""A labelled split in shuffled batches, each with its labels: supervised training."""
 
 from __future__ import annotations
 
@@ -6,143 +6,37 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from sfda.augment.geometric import WarpMaker, targets_in_view
-from sfda.augment.photometric import WEAK, ViewMaker
+from sfda.augment.geometric import WarpMaker
+from sfda.augment.photometric import ViewMaker
 from sfda.building_blocks.boxes import Boxes
 from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.building_blocks.warps import Pairs
+from sfda.errors import BadInput
 from sfda.formats.masks import IGNORE
-from sfda.images.preprocess import Rows, Stack, standardise
+from sfda.images.preprocess import standardise
 from sfda.images.store import Pictures
-from sfda.refs import InputSpec, Views
+from sfda.loading.batch_making import BatchPlan, BatchSource
+from sfda.loading.batches import TargetLoader
+from sfda.loading.labels import (
+    boxes_for,
+    framed_boxes,
+    framed_poses,
+    labels_for,
+    mask_table,
+    persons_for,
+)
+from sfda.loading.opened import Opened
+from sfda.problems.segmentation.labels import keep_masks
+from sfda.refs import InputSpec, ModelSpec, Views
+from sfda.state_folder import disk_errors, home
 from sfda.types import UNSURE, Batches, Labelled, TargetBatch
 
-ROUNDS = 1_000_003  # passes over the labelled rows that one epoch may take
 
-
-class LabelledRows:
-    """Rows with answers as weak views: a view is a function of (seed, draw, row).
-
-    `targets`: classes [L], masks, boxes in the network's frame, or joints in it, of which `pairs`
-    are left and right.
-    """
-
-    def __init__(
-        self,
-        images: Pictures,
-        rows: Rows,
-        targets: Rows | Pictures | list[Boxes] | PoseTargets,
-        spec: InputSpec,
-        views: Views,
-        *,
-        seed: int,
-        device: torch.device | str,
-        pairs: Pairs = (),
-    ) -> None:
-        self.images, self.rows, self.targets, self.pairs = images, rows, targets, pairs
-        self.spec, self.seed, self.device = spec, seed, torch.device(device)
-        posed = isinstance(targets, PoseTargets)
-        self.maker = (WarpMaker if posed else ViewMaker)(spec, views, seed=seed)
-
-    def make(self, places: Rows, draws: Rows) -> Labelled:
-        """The labelled rows at these places, each in the view of its draw."""
-        rows, keys = self.rows[places], self.rows[places] + draws * len(self.images)
-        weak, found = self._seen(self.images[rows], places, keys)
-        images = standardise(torch.from_numpy(np.array(weak)), self.spec, self.device)
-        return Labelled(torch.from_numpy(rows).to(self.device), images, found)
-
-    def _seen(self, stored: Any, places: Rows, keys: Rows) -> tuple[Stack, Any]:
-        """Views, and the answers moved as the images were."""
-        targets, maker = self.targets, self.maker
-        if isinstance(maker, WarpMaker):
-            assert isinstance(targets, PoseTargets)
-            view = maker.moved(np.asarray(stored), 0, keys, WEAK)
-            own = PoseTargets(*(part[places] for part in targets))
-            placed = targets_in_view(own, view, self.spec.size, self.pairs)
-            return view.views, PoseTargets(*(part.to(self.device) for part in placed))
-        if isinstance(targets, list):
-            weak, boxes = maker.weak_with_boxes(stored, [targets[p] for p in places], 0, keys)
-            return weak, [found.to(self.device) for found in boxes]
-        if isinstance(targets, np.ndarray) and targets.ndim == 1:
-            given = torch.from_numpy(np.asarray(targets)[places])
-            return np.ascontiguousarray(maker.weak(stored, 0, keys)), given.to(self.device)
-        masks: Any = targets
-        painted = [masks[int(place)] for place in places]
-        weak, moved = maker.weak_with_masks(stored, painted, 0, keys)
-        there = torch.from_numpy(moved).to(self.device).long()
-        return weak, there.masked_fill_(there == IGNORE, UNSURE)
-
-
-class WithLabels:
-    """Batches of the target, each with a batch of labelled rows, which are gone through over and
-    over in shuffled passes. A pass's remainder of one row is filled up with another.
-    """
-
-    def __init__(self, batches: Batches, labelled: LabelledRows, *, batch_size: int) -> None:
-        self.batches, self.labelled, self.batch_size = batches, labelled, batch_size
-
-    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
-        """Batches that one epoch over `rows` (None: all) takes."""
-        return self.batches.steps(rows)
-
-    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
-        """The batches of one epoch."""
-        given = self._endless(epoch)
-        for batch in self.batches.epoch(epoch, rows):
-            yield replace(batch, labelled=next(given))
-
-    def _endless(self, epoch: int) -> Iterator[Labelled]:
-        count, size, draw = len(self.labelled.rows), self.batch_size, 0
-        generator = np.random.default_rng([self.labelled.seed % 2**32, epoch, 1])
-        while True:
-            order = generator.permutation(count)
-            for start in range(0, count, size):
-                places = order[start : start + size]
-                draws = np.full(len(places), epoch * ROUNDS + draw)
-                if len(places) == 1:  # batch norm cannot use a single image
-                    places = np.append(places, order[0])
-                    draws = np.append(draws, draws[0] + ROUNDS // 2)
-                yield self.labelled.make(places, draws)
-            draw += 1
-
-
-class LabelsAlone:
-    """Batches of labelled rows drawn with replacement, `steps` an epoch; nothing else is seen."""
-
-    def __init__(self, labelled: LabelledRows, *, batch_size: int, steps: int) -> None:
-        self.labelled, self.batch_size, self.count = labelled, batch_size, steps
-
-    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
-        """Batches of an epoch, whatever the rows."""
-        return self.count
-
-    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
-        """The batches of one epoch."""
-        generator = np.random.default_rng([self.labelled.seed % 2**32, epoch, 2])
-        for step in range(self.count):
-            places = generator.integers(len(self.labelled.rows), size=self.batch_size)
-            first = (epoch * self.count + step) * self.batch_size
-            given = self.labelled.make(places, first + np.arange(self.batch_size))
-            yield TargetBatch(given.index, given.images, labelled=given)
-
-
-def beside(
-    batches: Batches, labelled: LabelledRows | None, method: Any, batch_size: int
-) -> Batches:
-    """What a method learns from: its target, with labelled rows where there are some."""
-    if labelled is None:
-        return batches
-    if method.alone:
-        return LabelsAlone(labelled, batch_size=batch_size, steps=method.alone)
-    return WithLabels(batches, labelled, batch_size=batch_size)
-
-
-class LabelledBatches:
+class BatchesWithClasses:
     """Batches of a set, each with its labels: `targets` [N] by row."""
 
     def __init__(self, batches: Batches, targets: Int[Tensor, " N"]) -> None:
@@ -157,3 +51,112 @@ class LabelledBatches:
         for batch in self.batches.epoch(epoch, rows):
             targets = self.targets.to(batch.index.device)[batch.index]
             yield replace(batch, labelled=Labelled(batch.index, batch.weak, targets))
+
+
+def labelled_batches(
+    opened: Opened,
+    spec: ModelSpec,
+    batch_size: int,
+    *,
+    seed: int,
+    device: torch.device,
+    workers: int = 0,
+) -> Batches:
+    """A split in shuffled batches, each with its labels. Raises BadInput where some lack."""
+    how: dict[str, Any] = {
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": device,
+        "workers": workers,
+    }
+    if spec.problem == "segmentation":
+        return LabelledLoader(opened.images, _masks(opened, spec), spec.input, spec.views, **how)
+    if spec.problem == "detection":
+        table = boxes_for(opened.split, spec.classes)
+        boxes = framed_boxes(enumerate(table.rows), opened.split, spec.input)
+        return LabelledLoader(opened.images, boxes, spec.input, spec.views, **how)
+    if spec.problem == "pose":
+        persons = persons_for(opened.split, spec.classes)
+        poses = framed_poses(enumerate(persons), opened.split, spec.input)
+        return LabelledLoader(
+            opened.images, poses, spec.input, spec.views, pairs=spec.joint_pairs, **how
+        )
+    labels = torch.from_numpy(labels_for(opened.split, spec.classes))
+    loader = TargetLoader(opened.images, spec.input, spec.views, strong=False, **how)
+    return BatchesWithClasses(loader, labels.to(device))
+
+
+def _masks(opened: Opened, spec: ModelSpec) -> Pictures:
+    """The split's masks in the model's classes, prepared as its images are and kept beside them."""
+    table = mask_table(opened.split, spec.classes)
+    assert opened.split.masks is not None
+    folder = home() / "decoded"
+    with disk_errors(f"masks below {folder}"):
+        return keep_masks(opened.split.masks, len(opened.images), spec.input, folder, table=table)
+
+
+class LabelledLoader:
+    """Images with masks, or boxes, in shuffled batches, each in `TargetBatch.labelled`: for
+    training on labels alone. Pixels that do not count are unsure; boxes and joints are in the
+    network's frame; `pairs` of joints are left and right. A pure function of seed and epoch.
+    """
+
+    def __init__(
+        self,
+        images: Pictures,
+        labels: Pictures | list[Boxes] | PoseTargets,
+        spec: InputSpec,
+        views: Views,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        workers: int = 0,
+        pairs: Pairs = (),
+    ) -> None:
+        boxed, posed = isinstance(labels, list), isinstance(labels, PoseTargets)
+        count = len(labels.joints) if isinstance(labels, PoseTargets) else len(labels)
+        if count != len(images):
+            what = "lists of boxes" if boxed else "poses" if posed else "masks"
+            raise BadInput(f"{len(images)} images but {count} {what}")
+        self._spec = spec
+        self._device = torch.device(device)
+        self._plan = BatchPlan(
+            len(images),
+            batch_size=batch_size,
+            seed=seed,
+            drop_last=False,
+            smallest=1 if boxed else 2,
+        )
+        self._source = BatchSource(
+            images,
+            (WarpMaker if posed else ViewMaker)(spec, views, seed=seed),
+            self._device,
+            masks=None if isinstance(labels, list | PoseTargets) else labels,
+            boxes=labels if isinstance(labels, list) else None,
+            poses=labels if isinstance(labels, PoseTargets) else None,
+            pairs=pairs,
+            workers=workers,
+        )
+
+    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
+        """Batches that one epoch over `rows` (None: all) takes."""
+        return self._plan.steps(None if rows is None else len(rows))
+
+    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
+        """The batches of one epoch."""
+        for made in self._source.batches(self._plan.jobs(epoch, rows)):
+            index = made.rows.to(self._device, non_blocking=True)
+            weak = standardise(made.weak, self._spec, self._device)
+            if made.boxes is not None:
+                boxes = [own.to(self._device) for own in made.boxes]
+                yield TargetBatch(index, weak, labelled=Labelled(index, weak, boxes))
+                continue
+            if made.poses is not None:
+                poses = PoseTargets(*(part.to(self._device) for part in made.poses))
+                yield TargetBatch(index, weak, labelled=Labelled(index, weak, poses))
+                continue
+            assert made.masks is not None
+            masks = made.masks.to(self._device, non_blocking=True).long()
+            masks = masks.masked_fill_(masks == IGNORE, UNSURE)
+            yield TargetBatch(index, weak, labelled=Labelled(index, weak, masks))

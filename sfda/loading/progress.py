@@ -17,12 +17,12 @@ EVERY = 10.0  # seconds between lines where there is no terminal
 log = logging.getLogger("sfda")
 
 
-class Progress:
+class ProgressBar:
     """Counts steps of one piece of work, on stderr."""
 
     def __init__(self, title: str, total: int, *, done: int = 0) -> None:
         self.title, self.total, self.done = title, total, done
-        self.said = time.monotonic()
+        self.logged = time.monotonic()
         self.bar: Bar | None = None
         if sys.stderr.isatty():
             self.bar = Bar(
@@ -50,8 +50,8 @@ class Progress:
         self.done, self.total = done, total
         if self.bar:
             self.bar.update(self.task, completed=done, total=total)
-        elif time.monotonic() - self.said > EVERY:
-            self.said = time.monotonic()
+        elif time.monotonic() - self.logged > EVERY:
+            self.logged = time.monotonic()
             log.info("%s: %d of %d", self.title, done, total)
 
     def say(self, line: str) -> None:

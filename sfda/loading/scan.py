@@ -1,4 +1,4 @@
-"""Looks at a whole set: eval mode, no gradient, test transform, in order."""
+"""Scans of a whole set: eval mode, no gradient, test transform, in order."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from sfda.augment.geometric import Moved, WarpMaker
 from sfda.augment.photometric import ViewMaker
 from sfda.building_blocks.warps import maps_back
 from sfda.errors import BadInput
-from sfda.images.preprocess import Rows, Stack, answer, centre_crop, padded, standardise
+from sfda.images.preprocess import BatchRows, Stack, centre_crop, padded, standardise
 from sfda.images.store import Pictures, Ragged
+from sfda.inference.forward import images_at_once, infer
 from sfda.loading.tiles import tiles
 from sfda.networks.detector import Detector
 from sfda.problems.pose.network import PoseNet, PoseOutput
@@ -26,13 +27,10 @@ from sfda.types import Images, Scan, Seen, SeenViews, Warp
 SCAN_EPOCH = -1  # views of a scan are no epoch's views, and the same at every scan
 
 
-PIXELS = 2**19  # of one batch of a segmenter: its features are as large as the images
-
-
 def scan(
     images: Pictures, spec: InputSpec, *, device: torch.device | str, batch_size: int = 256
 ) -> Scan:
-    """A look at all of `images`, batch by batch; floating-point outputs come as float32.
+    """A scan of all of `images`, batch by batch; floating-point outputs come as float32.
 
     A segmenter's and a detector's batches are smaller: 2^19 pixels. Images of a tiled input come
     tile by tile, those of one image one after the other; the last tiles of a row or column may
@@ -40,13 +38,15 @@ def scan(
     """
     device = torch.device(device)
 
-    def look(network: nn.Module, rows: Int[Tensor, " R"] | None = None) -> Iterator[Seen]:
+    def scan_images(network: nn.Module, rows: Int[Tensor, " R"] | None = None) -> Iterator[Seen]:
         some = None if rows is None else rows.cpu().numpy()
-        for rows_, stored in _stacks(images, at_once(network, spec, batch_size), spec, some):
-            seen = answer(network, _tested(network, stored, spec, device), device)
+        for rows_, stored in _stacks(
+            images, scan_batch_size(network, spec, batch_size), spec, some
+        ):
+            seen = infer(network, _tested(network, stored, spec, device), device)
             yield Seen(_index(rows_, device), seen)
 
-    return look
+    return scan_images
 
 
 def scan_views(
@@ -66,13 +66,13 @@ def scan_views(
     maker = ViewMaker(spec, views, seed=seed)
     warper = WarpMaker(spec, views, seed=seed)
 
-    def look(network: nn.Module) -> Iterator[SeenViews]:
-        size = at_once(network, spec, batch_size)
+    def scan_pairs(network: nn.Module) -> Iterator[SeenViews]:
+        size = scan_batch_size(network, spec, batch_size)
         for start in range(0, len(images), size):
             rows = np.arange(start, min(start + size, len(images)))
             stored = images[start : start + size]
             if isinstance(network, PoseNet):
-                whole = answer(network, _tested(network, np.asarray(stored), spec, device), device)
+                whole = infer(network, _tested(network, np.asarray(stored), spec, device), device)
                 moved = warper.pair(np.asarray(stored), SCAN_EPOCH, rows)
                 brought = (_brought_back(network, view, spec, device) for view in moved)
                 yield SeenViews(_index(rows, device), whole, *brought)
@@ -81,15 +81,15 @@ def scan_views(
                 torch.from_numpy(np.ascontiguousarray(view))
                 for view in maker.pair(stored, SCAN_EPOCH, rows)
             )
-            weak, strong = (answer(network, standardise(v, spec, device), device) for v in pair)
+            weak, strong = (infer(network, standardise(v, spec, device), device) for v in pair)
             untouched = weak
             if not spec.tiled:
-                untouched = answer(
+                untouched = infer(
                     network, _tested(network, np.asarray(stored), spec, device), device
                 )
             yield SeenViews(_index(rows, device), untouched, weak, strong)
 
-    return look
+    return scan_pairs
 
 
 def _brought_back(
@@ -97,7 +97,7 @@ def _brought_back(
 ) -> PoseOutput:
     """What a pose network says of moved images, its heatmaps in the frame of the images."""
     inputs = standardise(torch.from_numpy(view.views), spec, device)
-    out: PoseOutput = answer(network, inputs, device)
+    out: PoseOutput = infer(network, inputs, device)
     warp = Warp(*(torch.from_numpy(part).to(device) for part in (view.matrices, view.flipped)))
     maps = maps_back(out.heatmaps, warp, image=spec.size, pairs=network.pairs)
     return out._replace(heatmaps=maps)
@@ -114,26 +114,26 @@ def labelled_scan(
     """Outputs and labels of all of `images`; evaluation alone has labels to give."""
     if len(labels) != len(images):
         raise BadInput(f"{len(images)} images but {len(labels)} labels")
-    given = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
-    look = scan(images, spec, device=device, batch_size=batch_size)
+    targets = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
+    scan_images = scan(images, spec, device=device, batch_size=batch_size)
 
-    def look_at_both(network: nn.Module) -> Iterator[tuple[Any, Int[Tensor, " B"]]]:
-        for index, output in look(network):
-            yield output, given[index]
+    def scan_both(network: nn.Module) -> Iterator[tuple[Any, Int[Tensor, " B"]]]:
+        for index, output in scan_images(network):
+            yield output, targets[index]
 
-    return look_at_both
+    return scan_both
 
 
-def at_once(network: nn.Module, spec: InputSpec, batch_size: int = 256) -> int:
+def scan_batch_size(network: nn.Module, spec: InputSpec, batch_size: int = 256) -> int:
     """Images of a scan's batch."""
     if not isinstance(network, Segmenter | Detector):
         return batch_size
-    return max(1, min(batch_size, PIXELS // (spec.size[0] * spec.size[1])))
+    return min(batch_size, images_at_once(spec.size))
 
 
 def _stacks(
-    images: Pictures, batch_size: int, spec: InputSpec, some: Rows | None
-) -> Iterator[tuple[Rows, Stack]]:
+    images: Pictures, batch_size: int, spec: InputSpec, some: BatchRows | None
+) -> Iterator[tuple[BatchRows, Stack]]:
     """All images in order, or those of some rows."""
     if isinstance(images, Ragged):
         yield from _tiles(images, batch_size, spec, range(len(images)) if some is None else some)
@@ -149,22 +149,22 @@ def _stacks(
 
 def _tiles(
     images: Ragged, batch_size: int, spec: InputSpec, rows: Any
-) -> Iterator[tuple[Rows, Stack]]:
+) -> Iterator[tuple[BatchRows, Stack]]:
     """Every image in tiles without overlap; a smaller image repeats its border."""
     for row in map(int, rows):
         image = padded(images[row], spec.size)
-        places = tiles(image.shape[0], image.shape[1], spec.size, overlap=(0, 0))
-        for start in range(0, len(places), batch_size):
-            cut = [image[p] for p in places[start : start + batch_size]]
+        slices = tiles(image.shape[0], image.shape[1], spec.size, overlap=(0, 0))
+        for start in range(0, len(slices), batch_size):
+            cut = [image[p] for p in slices[start : start + batch_size]]
             yield np.full(len(cut), row), np.stack(cut)
 
 
 def _tested(network: nn.Module, stored: Stack, spec: InputSpec, device: torch.device) -> Images:
-    """The middle of the images; a segmenter sees whole frames, since every pixel has an answer."""
+    """The middle of the images; a segmenter sees whole frames, as every pixel has a prediction."""
     middle = stored if isinstance(network, Segmenter) else centre_crop(stored, spec.size)
     crop = np.array(middle)  # a copy: the file is read-only
     return standardise(torch.from_numpy(crop), spec, device)
 
 
-def _index(rows: Rows, device: torch.device) -> Int[Tensor, " B"]:
+def _index(rows: BatchRows, device: torch.device) -> Int[Tensor, " B"]:
     return torch.from_numpy(rows).to(device)

@@ -1,4 +1,4 @@
-"""Tiles of images that are larger than a network's input, and how their answers are blended."""
+"""Tiles of images that are larger than a network's input, and how their predictions are blended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Place = tuple[slice, slice]  # rows, columns
+TileSlices = tuple[slice, slice]  # rows, columns
 
 
 def positions(length: int, size: int, overlap: int) -> list[int]:
@@ -25,7 +25,7 @@ def positions(length: int, size: int, overlap: int) -> list[int]:
 
 def tiles(
     height: int, width: int, size: tuple[int, int], *, overlap: tuple[int, int]
-) -> list[Place]:
+) -> list[TileSlices]:
     """All tiles of an image, row by row."""
     return [
         (slice(top, top + size[0]), slice(left, left + size[1]))
@@ -42,6 +42,6 @@ def blending(size: tuple[int, int], overlap: tuple[int, int]) -> Float[Tensor, "
     """
     sides = []
     for length, ramp in zip(size, overlap, strict=True):
-        place = torch.arange(1, length + 1, dtype=torch.float32)
-        sides.append(torch.minimum(place, place.flip(0)).clamp(max=ramp + 1) / (ramp + 1))
+        distance = torch.arange(1, length + 1, dtype=torch.float32)
+        sides.append(torch.minimum(distance, distance.flip(0)).clamp(max=ramp + 1) / (ramp + 1))
     return torch.outer(*sides)

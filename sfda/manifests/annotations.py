@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,30 +27,30 @@ from sfda.formats.keypoints import Person, joints_of
 from sfda.formats.masks import IGNORE, MaskReader
 from sfda.formats.readers import FileReader, Folder, Reader
 from sfda.manifests.digests import file_digest
-from sfda.manifests.labels import Labels
-from sfda.manifests.schema import REMAKE, AnswersSpec, Manifest
+from sfda.manifests.labels import Indices
+from sfda.manifests.schema import REMAKE, AnnotationsSpec, Manifest
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Annotations:
     """Answers to rows of a split: `rows` [L], and for each a label, a mask, boxes or joints, as
     indices of `classes`; boxes and joints in pixels of the images as they came.
     """
 
-    rows: Labels
+    rows: Indices
     classes: tuple[str, ...]
     sha256: str  # of the file, and of the masks it names
-    labels: Labels | None = field(default=None, repr=False)
+    labels: Indices | None = field(default=None, repr=False)
     masks: MaskReader | None = field(default=None, repr=False)
     boxes: BoxTable | None = field(default=None, repr=False)
-    people: tuple[Person, ...] | None = field(default=None, repr=False)
+    persons: tuple[Person, ...] | None = field(default=None, repr=False)
 
 
-def read_answers(
-    manifest: Manifest, spec: AnswersSpec, keys: Sequence[str], images: Reader
-) -> Answers:
+def read_annotations(
+    manifest: Manifest, spec: AnnotationsSpec, keys: Sequence[str], images: Reader
+) -> Annotations:
     """The answers of a split with these keys. Raises BadInput naming all that is wrong."""
-    from sfda.manifests.table import read_csv
+    from sfda.formats.table import read_csv
 
     path = manifest.path.parent / spec.rows
     if not path.is_file():
@@ -63,7 +64,7 @@ def read_answers(
     if manifest.problem in ("detection", "pose"):
         return _from_coco(manifest, spec, path, keys, digest)
     rows, header = read_csv(path)
-    key = "index" if manifest.arrays else "file"
+    key = manifest.key_column
     what = "mask" if manifest.problem == "segmentation" else "class"
     if lacking := [name for name in (key, what) if name not in header]:
         raise BadInput(f"file of answers {path} has no column '{lacking[0]}'")
@@ -71,10 +72,10 @@ def read_answers(
     odd = [f"{row[key]} ({row[what]})" for row in rows if row[what] not in spec.classes]
     if what == "class" and odd:
         faults.append(f"classes that are none of the answers': {listed(odd)}")
-    where = _places([row[key] for row in rows], keys, spec, path, faults)
+    where = _rows_named([row[key] for row in rows], keys, spec, path, faults)
     if what == "class":
         labels = np.array([spec.classes.index(row[what]) for row in rows], dtype=np.int64)
-        return Answers(where, spec.classes, digest, labels=labels)
+        return Annotations(where, spec.classes, digest, labels=labels)
     stored = FileReader(Folder(path.parent), tuple(row[what] for row in rows), "mask")
     total = hashlib.sha256(digest.encode())
     for row in rows:
@@ -82,46 +83,46 @@ def read_answers(
         total.update(file_digest(mask).encode() if mask.is_file() else b"missing")
     values = tuple(range(len(spec.classes)))
     reader = MaskReader(stored, _Some(images, where), values, IGNORE)
-    return Answers(where, spec.classes, total.hexdigest(), masks=reader)
+    return Annotations(where, spec.classes, total.hexdigest(), masks=reader)
 
 
 def _from_coco(
-    manifest: Manifest, spec: AnswersSpec, path: Path, keys: Sequence[str], digest: str
-) -> Answers:
+    manifest: Manifest, spec: AnnotationsSpec, path: Path, keys: Sequence[str], digest: str
+) -> Annotations:
     """Boxes or joints: each image of the document is a row by its key."""
     document = read_coco(path)
     images = images_of(document, None)
     faults = document_faults(document)
-    boxes, people = None, None
+    boxes, persons = None, None
     if manifest.problem == "detection":
         boxes, odd = box_table(document, images, spec.classes)
     else:
         parts = annotations_of(document, images)
-        single = [found[0] for found in parts if len(found) == 1]
+        single = [own[0] for own in parts if len(own) == 1]
         if len(single) < len(parts):
             faults.append("rows with none, or several, persons in them")
-        found, odd = joints_of(document, single, [None] * len(single), spec.classes)
-        people = tuple(found)
+        joints, odd = joints_of(document, single, [None] * len(single), spec.classes)
+        persons = tuple(joints)
     named = [str(image["file_name"]) for image in images]
-    where = _places(named, keys, spec, path, faults + odd)
-    return Answers(where, spec.classes, digest, boxes=boxes, people=people)
+    where = _rows_named(named, keys, spec, path, faults + odd)
+    return Annotations(where, spec.classes, digest, boxes=boxes, persons=persons)
 
 
-def _places(
-    named: Sequence[str], keys: Sequence[str], spec: AnswersSpec, path: Path, faults: list[str]
-) -> Labels:
+def _rows_named(
+    named: Sequence[str], keys: Sequence[str], spec: AnnotationsSpec, path: Path, faults: list[str]
+) -> Indices:
     """The rows that answers name. Raises BadInput for what is wrong with them, and for `faults`."""
-    place = {name: row for row, name in enumerate(keys)}
-    given = Counter(named)
-    if stray := [name for name in given if name not in place]:
+    row_of = {name: row for row, name in enumerate(keys)}
+    times_of = Counter(named)
+    if stray := [name for name in times_of if name not in row_of]:
         faults.append(f"answers for rows that the split lacks: {listed(stray)}")
-    if twice := [name for name, times in given.items() if times > 1]:
+    if twice := [name for name, times in times_of.items() if times > 1]:
         faults.append(f"answered twice: {listed(twice)}")
     if len(named) != spec.count:
         faults.append(f"{len(named)} answers, but the manifest counts {spec.count}")
     if faults:
         raise BadInput(f"file of answers {path}: " + "; ".join(faults))
-    return np.array([place[name] for name in named], dtype=np.int64)
+    return np.array([row_of[name] for name in named], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class _Some:
     """Some rows of a reader, as rows of their own."""
 
     whole: Reader
-    rows: Labels
+    rows: Indices
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.whole, name)

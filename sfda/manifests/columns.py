@@ -13,27 +13,29 @@ import numpy as np
 from sfda.errors import BadInput, listed
 from sfda.formats.readers import BROKEN, Folder, Zip, npz_array, npz_header
 from sfda.formats.volumes import grid, is_volume, slice_of
-from sfda.manifests.labels import Columns, Found
+from sfda.manifests.labels import Columns, SplitContent
 from sfda.manifests.schema import Manifest
 
-Rows = Sequence[Mapping[str, str]]
+CsvRows = Sequence[Mapping[str, str]]
 PRIOR = "prior:"  # prefix of a column with the share of one class
 
 
-def add_columns(manifest: Manifest, found: Found, rows: Rows | None, header: Sequence[str]) -> None:
-    """Put what the rows say besides their images into `found`; what does not fit is a fault.
+def add_columns(
+    manifest: Manifest, content: SplitContent, rows: CsvRows | None, header: Sequence[str]
+) -> None:
+    """Put what the rows say besides their images into `content`; what does not fit is a fault.
 
     `rows` are those of the row file, None where there is none. Masks are not even looked at
     unless labels may be read.
     """
     if manifest.labelled:
-        found.masks = _masks(manifest, found, rows if "mask" in header else None)
-    found.more = Columns(
-        _groups(manifest, found, rows if "group" in header else None),
-        _spacings(manifest, found, rows if "spacing" in header else None),
-        _priors(manifest, found, rows or (), header),
+        content.masks = _masks(manifest, content, rows if "mask" in header else None)
+    content.more = Columns(
+        _groups(manifest, content, rows if "group" in header else None),
+        _spacings(manifest, content, rows if "spacing" in header else None),
+        _priors(manifest, content, rows or (), header),
     )
-    _check_groups(found)
+    _check_groups(content)
 
 
 def bad_paths(names: Sequence[str]) -> list[str]:
@@ -45,48 +47,52 @@ def bad_paths(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _masks(manifest: Manifest, found: Found, rows: Rows | None) -> list[str] | None:
+def _masks(manifest: Manifest, content: SplitContent, rows: CsvRows | None) -> list[str] | None:
     if manifest.arrays:
-        return _array_masks(manifest, found)
+        return _array_masks(manifest, content)
     if rows is None or not any(row["mask"] for row in rows):
         return None
     masks = [row["mask"] for row in rows]
-    bare = [key for key, mask in zip(found.keys, masks, strict=True) if not mask]
-    if bare:
-        found.faults.append(
-            f"no mask for {listed(bare)}, though other rows have one; put the rows with masks "
+    unmasked = [key for key, mask in zip(content.keys, masks, strict=True) if not mask]
+    if unmasked:
+        content.faults.append(
+            f"no mask for {listed(unmasked)}, though other rows have one; put the rows with masks "
             "into a split of their own, such as test"
         )
         return None
     if odd := bad_paths(masks):
-        found.faults.append(f"mask is not a path below the root: {listed(odd)}")
-    found.faults += slice_faults(masks)
-    return _needing_classes(manifest, found, masks)
+        content.faults.append(f"mask is not a path below the root: {listed(odd)}")
+    content.faults += slice_faults(masks)
+    return _needing_classes(manifest, content, masks)
 
 
-def _array_masks(manifest: Manifest, found: Found) -> list[str] | None:
+def _array_masks(manifest: Manifest, content: SplitContent) -> list[str] | None:
     path, arrays = manifest.archive_path, manifest.arrays
     if path is None or arrays is None or arrays.mask is None:
         return None
     images, _ = npz_header(path, arrays.image)
     shape, dtype = npz_header(path, arrays.mask)
     if dtype != np.uint8 or shape != images[:3]:
-        found.faults.append(
+        content.faults.append(
             f"mask array is {dtype} {list(shape)}, but masks of these images must be uint8 "
             f"{list(images[:3])}"
         )
         return None
-    return _needing_classes(manifest, found, list(found.keys))
+    return _needing_classes(manifest, content, list(content.keys))
 
 
-def _needing_classes(manifest: Manifest, found: Found, masks: list[str]) -> list[str] | None:
+def _needing_classes(
+    manifest: Manifest, content: SplitContent, masks: list[str]
+) -> list[str] | None:
     if manifest.num_classes is None:
-        found.faults.append("there are masks, but the manifest says nothing of `classes`")
+        content.faults.append("there are masks, but the manifest says nothing of `classes`")
         return None
     return masks
 
 
-def _groups(manifest: Manifest, found: Found, rows: Rows | None) -> tuple[str, ...] | None:
+def _groups(
+    manifest: Manifest, content: SplitContent, rows: CsvRows | None
+) -> tuple[str, ...] | None:
     """The group of every row; a slice's is its volume, that of a row without any is itself."""
     if rows is not None:
         named = [row["group"] for row in rows]
@@ -94,15 +100,15 @@ def _groups(manifest: Manifest, found: Found, rows: Rows | None) -> tuple[str, .
         array = npz_array(manifest.archive_path, manifest.arrays.group)
         if array.ndim != 1 or array.dtype.kind not in "iuU":
             raise BadInput(f"group array is {array.dtype} {list(array.shape)}, not one name a row")
-        if any(int(key) >= len(array) for key in found.keys):
+        if any(int(key) >= len(array) for key in content.keys):
             raise BadInput(f"group array holds {len(array)} groups, too few for its rows")
-        named = [str(array[int(key)]) for key in found.keys]
+        named = [str(array[int(key)]) for key in content.keys]
     else:
-        named = [""] * len(found.keys)
-    whole = [_volume(key) for key in found.keys]
+        named = [""] * len(content.keys)
+    whole = [_volume(key) for key in content.keys]
     if not any(named) and not any(whole):
         return None
-    every = zip(named, whole, found.keys, strict=True)
+    every = zip(named, whole, content.keys, strict=True)
     return tuple(name or file or key for name, file, key in every)
 
 
@@ -113,18 +119,18 @@ def _volume(key: str) -> str:
 
 
 def _spacings(
-    manifest: Manifest, found: Found, rows: Rows | None
+    manifest: Manifest, content: SplitContent, rows: CsvRows | None
 ) -> tuple[tuple[float, ...], ...] | None:
     if rows is None or not any(row["spacing"] for row in rows):
-        return _volume_spacings(manifest, found)
+        return _volume_spacings(manifest, content)
     spacings = [parse_spacing(row["spacing"]) for row in rows]
     odd = [
         f"{key} ({row['spacing'] or 'none'})"
-        for key, row, spacing in zip(found.keys, rows, spacings, strict=True)
+        for key, row, spacing in zip(content.keys, rows, spacings, strict=True)
         if not spacing
     ]
     if odd:
-        found.faults.append(
+        content.faults.append(
             f"spacing is not millimetres such as 0.5x0.5 (row x column) or 2x0.5x0.5 "
             f"(slice x row x column): {listed(odd)}"
         )
@@ -146,9 +152,11 @@ def parse_spacing(text: str) -> tuple[float, ...]:
     return sizes if fits else ()
 
 
-def _volume_spacings(manifest: Manifest, found: Found) -> tuple[tuple[float, ...], ...] | None:
+def _volume_spacings(
+    manifest: Manifest, content: SplitContent
+) -> tuple[tuple[float, ...], ...] | None:
     """Those in the headers, where all rows are slices."""
-    files = [_volume(key) for key in found.keys]
+    files = [_volume(key) for key in content.keys]
     if not files or not all(files) or manifest.arrays:
         return None
     path = manifest.archive_path
@@ -156,34 +164,34 @@ def _volume_spacings(manifest: Manifest, found: Found) -> tuple[tuple[float, ...
     sizes: dict[str, tuple[float, ...]] = {}
     for file in dict.fromkeys(files):
         try:
-            sizes[file] = grid(where.place(file)).spacing
+            sizes[file] = grid(where.address(file)).spacing
         except (KeyError, *BROKEN):
             return None  # its images cannot be read either, which is said of them
         if not all(size > 0 and math.isfinite(size) for size in sizes[file]):
-            found.faults.append(f"{file} says its spacing is {sizes[file]}; add a column spacing")
+            content.faults.append(f"{file} says its spacing is {sizes[file]}; add a column spacing")
             return None
     return tuple(sizes[file] for file in files)
 
 
 def _priors(
-    manifest: Manifest, found: Found, rows: Rows, header: Sequence[str]
+    manifest: Manifest, content: SplitContent, rows: CsvRows, header: Sequence[str]
 ) -> np.ndarray[Any, np.dtype[np.float32]] | None:
     """The user's shares of classes [N, C], in the order of the manifest's classes."""
     single = [name for name in header if name.startswith(PRIOR)]
     if "priors" in header and any(row["priors"] for row in rows):
         texts = [row["priors"].replace(";", " ").split() for row in rows]
     elif any(row[name] for row in rows for name in single):
-        names = _prior_names(manifest, found, single)
+        names = _prior_names(manifest, content, single)
         texts = [[row[PRIOR + name] for name in names] for row in rows]
     else:
         return None
     odd = [
         f"{key} ({' '.join(text).strip() or 'none'})"
-        for key, text in zip(found.keys, texts, strict=True)
+        for key, text in zip(content.keys, texts, strict=True)
         if not _shares(text, manifest.num_classes or 0)
     ]
     if odd:
-        found.faults.append(
+        content.faults.append(
             f"priors must be {manifest.num_classes} shares, one a class, none below 0 and not all "
             f"0, for every row or for none: {listed(odd)}"
         )
@@ -191,7 +199,7 @@ def _priors(
     return np.array([_shares(text, len(text)) for text in texts], dtype=np.float32)
 
 
-def _prior_names(manifest: Manifest, found: Found, single: Sequence[str]) -> list[str]:
+def _prior_names(manifest: Manifest, content: SplitContent, single: Sequence[str]) -> list[str]:
     """The classes whose shares have columns: all, or a fault and none."""
     count = range(manifest.num_classes or 0)
     classes = manifest.classes if isinstance(manifest.classes, tuple) else [str(i) for i in count]
@@ -199,7 +207,7 @@ def _prior_names(manifest: Manifest, found: Found, single: Sequence[str]) -> lis
     lacking = [name for name in classes if name not in there]
     foreign = [name for name in there if name not in classes]
     if lacking or foreign:
-        found.faults.append(
+        content.faults.append(
             "the columns prior:<class> must name every class: missing are "
             f"{listed(lacking) or 'none'}, unknown are {listed(foreign) or 'none'}"
         )
@@ -217,9 +225,9 @@ def _shares(texts: Sequence[str], count: int) -> list[float]:
     return shares if fits and sum(shares) > 0 else []
 
 
-def _check_groups(found: Found) -> None:
+def _check_groups(content: SplitContent) -> None:
     """Slices of one volume must be as far apart everywhere."""
-    groups, spacings = found.more.groups, found.more.spacings
+    groups, spacings = content.more.groups, content.more.spacings
     if not groups or not spacings:
         return
     pairs = set(zip(groups, spacings, strict=True))
@@ -227,7 +235,7 @@ def _check_groups(found: Found) -> None:
         name for name, times in Counter(name for name, _ in pairs).items() if times > 1
     )
     if several:
-        found.faults.append(f"rows of one group differ in spacing: {listed(several)}")
+        content.faults.append(f"rows of one group differ in spacing: {listed(several)}")
 
 
 def slice_faults(keys: Sequence[str]) -> list[str]:

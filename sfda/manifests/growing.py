@@ -75,7 +75,7 @@ def survey(
     return marks, frozenset(fresh)
 
 
-def difference(before: Mapping[str, FileMark], now: Mapping[str, FileMark]) -> Change:
+def compare_marks(before: Mapping[str, FileMark], now: Mapping[str, FileMark]) -> Change:
     """What came, went or changed its bytes."""
     both = before.keys() & now.keys()
     return Change(

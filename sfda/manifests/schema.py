@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from sfda.config import Config
-from sfda.errors import BadInput, no_manifest
-from sfda.manifests.digests import file_digest
-from sfda.refs import ManifestRef, Problem, Skeleton
-from sfda.state_folder import data_folder, state_folder
+from sfda.refs import Problem, Skeleton
 
 Sha256 = str
 MASK_CLASSES = 255  # a mask is 8 bits, of which one value means "does not count"
@@ -39,7 +35,7 @@ class Arrays(Config):
     split: str | None = None
 
 
-class AnswersSpec(Config):
+class AnnotationsSpec(Config):
     """Answers that people gave for single rows of a split, as `sfda answer` writes them: a CSV
     beside the manifest with the class (of `classes`) or the mask of each row, or a COCO JSON with
     the boxes or joints of each.
@@ -64,7 +60,7 @@ class SplitSpec(Config):
     where: str | None = None
     equals: int | None = None
     count: int = Field(ge=0)
-    answers: AnswersSpec | None = None
+    answers: AnnotationsSpec | None = None
 
     @field_validator("where", mode="before")
     @classmethod
@@ -204,6 +200,15 @@ class Manifest(Config):
         return self.location / self.archive.file if self.archive else None
 
     @property
+    def key_column(self) -> str:
+        """The column of a row file that names an image."""
+        return "index" if self.arrays else "file"
+
+    def row_name(self, key: str) -> str:
+        """The name of a row, which its id is the digest of."""
+        return f"{self.arrays.image}:{key}" if self.arrays else key
+
+    @property
     def num_classes(self) -> int | None:
         """Number of classes, None where the manifest does not say."""
         return len(self.classes) if isinstance(self.classes, tuple) else self.classes
@@ -226,78 +231,3 @@ class Manifest(Config):
         copy = self.model_copy(update={"arrays": arrays})
         copy._labelled = False
         return copy
-
-
-def open_manifest(path: Path | str, *, data_root: Path | None = None) -> Manifest:
-    """Read the manifest at `path`; its root lies below `data_root` (None: $SFDA_DATA, or here).
-
-    Raises BadInput if there is no such file, if it is not a manifest, or only a template of one.
-    """
-    path = Path(path)
-    manifest = parse_manifest(path)
-    if manifest.template:
-        raise BadInput(
-            f"{path} is a template: it names no files yet; point it at your copy of the data with "
-            f"`sfda manifest FOLDER --template {path} --problem {manifest.problem} --out M.yaml`"
-        )
-    if PurePosixPath(manifest.root).is_absolute() and not is_ours(path):
-        raise BadInput(
-            f"{path}: root {manifest.root} is absolute, so it fits one machine only; "
-            "write it below $SFDA_DATA, or relative to the manifest with a leading ./"
-        )
-    manifest._data_root = data_root or data_folder()
-    return manifest
-
-
-def parse_manifest(path: Path) -> Manifest:
-    """The manifest or template at `path`, its data not looked at. Raises BadInput."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise no_manifest(path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read as a manifest: {error}") from None
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise BadInput(f"{path} is not a manifest: it needs keys such as name, root and splits")
-    return validated(raw, path)
-
-
-def validated(raw: dict[str, Any], path: Path) -> Manifest:
-    """What a manifest file at `path` says, if its keys go together. Raises BadInput."""
-    try:
-        manifest = Manifest.model_validate(raw)
-    except ValidationError as error:
-        raise BadInput(f"{path}: {_explain(error)}") from None
-    manifest._path = path.absolute()
-    return manifest
-
-
-def manifest_ref(path: Path | str) -> ManifestRef:
-    """The manifest file by address and content; its row files' digests stand in it."""
-    path = Path(path).absolute()
-    if not path.is_file():
-        raise BadInput(f"no manifest at {path}")
-    return ManifestRef(path=str(path), sha256=file_digest(path))
-
-
-def is_ours(path: Path) -> bool:
-    """Whether `path` lies where this product keeps its own files."""
-    return path.resolve().is_relative_to(state_folder().resolve())
-
-
-def _explain(error: ValidationError) -> str:
-    """All that pydantic found, one clause a fault."""
-    clauses = []
-    for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"] if part not in ("tuple[str, ...]",))
-        if fault["type"] == "extra_forbidden":
-            known = ", ".join(name for name in Manifest.model_fields)
-            clauses.append(
-                f"unknown key '{where}'" + ("" if "." in where else f" (known: {known})")
-            )
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
-            clauses.append(f"{where}: {message}" if where else message)
-    return "; ".join(clauses)

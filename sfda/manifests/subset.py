@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
-import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -15,14 +12,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from sfda.config import Config
 from sfda.errors import BadInput, listed
+from sfda.formats.table import csv_bytes, read_csv
 from sfda.manifests.digests import bytes_digest, file_digest
-from sfda.manifests.rows import inspect_split
-from sfda.manifests.schema import REMAKE, Manifest, open_manifest
-from sfda.manifests.table import read_csv
-from sfda.manifests.write import put
+from sfda.manifests.inspection import inspect_split
+from sfda.manifests.opening import open_manifest
+from sfda.manifests.schema import REMAKE, Manifest
+from sfda.manifests.write import refuse_other_suffix, relative_root, write_files
 from sfda.types import Regime
 
-Labelled = list[tuple[str, str]]  # key and class of every row of a split
+LabelledKeys = list[tuple[str, str]]  # key and class of every row of a split
 
 
 class Sides(Config):
@@ -44,7 +42,7 @@ def read_regimes(path: Path) -> dict[Regime, Sides]:
     """The regimes in a YAML file, each with both lists of classes. Raises BadInput."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found = TypeAdapter(dict[Regime, Sides]).validate_python(raw)
+        sides_of = TypeAdapter(dict[Regime, Sides]).validate_python(raw)
     except FileNotFoundError:
         raise BadInput(
             f"no file {path}; data_manifests/office31/regimes.yaml is one, and "
@@ -58,22 +56,22 @@ def read_regimes(path: Path) -> dict[Regime, Sides]:
             f"{path} is no file of regimes ({listed(faults, '; ')}); write `open: "
             "{source: [a, b], target: [a, b, c]}`, and so for partial, open-partial and closed"
         ) from None
-    wrong = [f"{name} ({sides.regime})" for name, sides in found.items() if sides.regime != name]
+    wrong = [f"{name} ({sides.regime})" for name, sides in sides_of.items() if sides.regime != name]
     if wrong:
         raise BadInput(f"{path}: regimes that are others by their lists: {', '.join(wrong)}")
-    return found
+    return sides_of
 
 
 def side_of(path: Path, regime: Regime, side: Literal["source", "target"]) -> tuple[str, ...]:
     """The classes of one side of a regime in a file. Raises BadInput if it is not there."""
-    found = read_regimes(path)
-    if regime not in found:
-        raise BadInput(f"{path} has no regime '{regime}'; there are {', '.join(found)}")
-    sides = found[regime]
+    regimes = read_regimes(path)
+    if regime not in regimes:
+        raise BadInput(f"{path} has no regime '{regime}'; there are {', '.join(regimes)}")
+    sides = regimes[regime]
     return sides.source if side == "source" else sides.target
 
 
-def subset(
+def write_subset(
     path: Path,
     *,
     classes: Sequence[str],
@@ -91,27 +89,22 @@ def subset(
     Raises BadInput naming every class that is unknown or has no images, every split that has no
     labels or is left without images, and all else that is wrong with the manifest.
     """
-    if out.suffix not in (".yaml", ".yml"):
-        raise BadInput(f"a manifest is a .yaml file, {out} is not named like one")
+    refuse_other_suffix(out)
     manifest = open_manifest(path, data_root=data_root)
     _check_names(manifest, classes)
     splits = _splits(manifest)
-    kept = {
+    chosen = {
         name: [(key, own) for key, own in rows if own in set(classes)]
         for name, rows in splits.items()
     }
-    _check_kept(manifest, classes, kept)
+    _check_chosen(manifest, classes, chosen)
     row_file = out.with_suffix(".rows.csv")
-    _check_place(manifest, out, row_file)
-    table, entries = _table(manifest, row_file.name, kept)
-    answers = _answers(manifest, classes, kept, entries, out)
+    _refuse_overwriting(manifest, out, row_file)
+    table, entries = _table(manifest, row_file.name, chosen)
+    annotation_files = _annotations(manifest, classes, chosen, entries, out)
     document = _document(manifest, classes, suffix, out) | {"splits": entries}
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        put({row_file: table, **answers, out: text.encode()})
-    except OSError as error:
-        raise BadInput(f"cannot write {out}: {error}") from None
+    write_files({row_file: table, **annotation_files, out: text.encode()}, out)
     return out
 
 
@@ -139,35 +132,37 @@ def _check_names(manifest: Manifest, classes: Sequence[str]) -> None:
         raise BadInput(f"{manifest.path}: choose at least two classes: one alone is no choice")
 
 
-def _splits(manifest: Manifest) -> dict[str, Labelled]:
+def _splits(manifest: Manifest) -> dict[str, LabelledKeys]:
     """Key and class of every row, by split. Raises BadInput naming all that is wrong."""
     names = _names(manifest)
     faults: list[str] = []
-    splits: dict[str, Labelled] = {}
+    splits: dict[str, LabelledKeys] = {}
     for split in manifest.splits:
-        found, labels = inspect_split(manifest, split)
-        faults += found.faults
+        content, labels = inspect_split(manifest, split)
+        faults += content.faults
         if labels is not None:
             own = [names[i] for i in labels]
-            splits[split] = list(zip(found.keys, own, strict=True))
-        elif not found.faults:
+            splits[split] = list(zip(content.keys, own, strict=True))
+        elif not content.faults:
             faults.append(f"split '{split}' has no labels, and classes are chosen by them")
     if faults:
         raise BadInput(f"{manifest.path}: " + listed(faults, "; "))
     return splits
 
 
-def _check_kept(manifest: Manifest, classes: Sequence[str], kept: dict[str, Labelled]) -> None:
-    there = {own for rows in kept.values() for _, own in rows}
+def _check_chosen(
+    manifest: Manifest, classes: Sequence[str], chosen: dict[str, LabelledKeys]
+) -> None:
+    there = {own for rows in chosen.values() for _, own in rows}
     faults = [f"no images of class '{name}'" for name in classes if name not in there]
     faults += [
-        f"split '{name}' has none of these classes" for name, rows in kept.items() if not rows
+        f"split '{name}' has none of these classes" for name, rows in chosen.items() if not rows
     ]
     if faults:
         raise BadInput(f"{manifest.path}: " + "; ".join(faults))
 
 
-def _check_place(manifest: Manifest, out: Path, row_file: Path) -> None:
+def _refuse_overwriting(manifest: Manifest, out: Path, row_file: Path) -> None:
     used = {manifest.path, *(manifest.rows_path(spec) for spec in manifest.splits.values())}
     own = {path.resolve() for path in used if path}
     if taken := [str(path) for path in (out, row_file) if path.resolve() in own]:
@@ -177,49 +172,50 @@ def _check_place(manifest: Manifest, out: Path, row_file: Path) -> None:
 
 
 def _table(
-    manifest: Manifest, row_file: str, kept: dict[str, Labelled]
+    manifest: Manifest, row_file: str, chosen: dict[str, LabelledKeys]
 ) -> tuple[bytes, dict[str, Any]]:
     """The row file, and the entries of the splits in it; splits of the same rows share them."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("index" if manifest.arrays else "file", "class", "split"))
+    lines: list[tuple[str, ...]] = [(manifest.key_column, "class", "split")]
     stands_for: dict[str, str] = {}
-    for name, rows in kept.items():
-        twin = next((old for old in stands_for if kept[old] == rows), name)
+    for name, rows in chosen.items():
+        twin = next((old for old in stands_for if chosen[old] == rows), name)
         stands_for[name] = twin
         if twin == name:
-            writer.writerows((*row, name) for row in rows)
-    table = text.getvalue().encode()
+            lines += [(*row, name) for row in rows]
+    table = csv_bytes(lines)
     entry = {"rows": row_file, "sha256": bytes_digest(table)}
     return table, {
-        name: entry | {"where": twin, "count": len(kept[name])} for name, twin in stands_for.items()
+        name: entry | {"where": twin, "count": len(chosen[name])}
+        for name, twin in stands_for.items()
     }
 
 
-def _answers(
-    manifest: Manifest, classes: Sequence[str], kept: dict[str, Labelled],
-    entries: dict[str, Any], out: Path,
-) -> dict[Path, bytes]:  # fmt: skip
+def _annotations(
+    manifest: Manifest,
+    classes: Sequence[str],
+    chosen: dict[str, LabelledKeys],
+    entries: dict[str, Any],
+    out: Path,
+) -> dict[Path, bytes]:
     """Files of the answers that stay, each beside `out`, and their mention in `entries`."""
-    key = "index" if manifest.arrays else "file"
+    key = manifest.key_column
     files = {}
     for name, spec in manifest.splits.items():
         if spec.answers is None:
             continue
-        there = {own for own, _ in kept[name]}
+        there = {own for own, _ in chosen[name]}
         old, _ = read_csv(manifest.path.parent / spec.answers.rows)
         rows = [(r[key], r["class"]) for r in old if r[key] in there and r["class"] in classes]
         if not rows:
             continue
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([(key, "class"), *rows])
         file = out.with_suffix(f".{name}.answers.csv")
-        files[file] = text.getvalue().encode()
+        files[file] = csv_bytes([(key, "class"), *rows])
         entries[name]["answers"] = {
-            "rows": file.name, "sha256": bytes_digest(files[file]), "count": len(rows),
+            "rows": file.name,
+            "sha256": bytes_digest(files[file]),
+            "count": len(rows),
             "classes": list(classes),
-        }  # fmt: skip
+        }
     return files
 
 
@@ -260,6 +256,4 @@ def _root(manifest: Manifest, out: Path) -> str:
     """As it was where it lies below the data folder, else relative to the new file."""
     if not manifest.root.startswith(".") and not PurePosixPath(manifest.root).is_absolute():
         return manifest.root
-    root, beside = manifest.location.resolve(), out.resolve().parent
-    relative = Path(os.path.relpath(root, beside)).as_posix()
-    return relative if relative.startswith(".") else f"./{relative}"
+    return relative_root(manifest.location.resolve(), out.resolve().parent)

@@ -12,9 +12,12 @@ from sfda.formats.coco import images_of, read_coco, size_faults
 from sfda.formats.keypoints import file_of
 from sfda.formats.readers import FileReader, Folder, Zip, npz_count, open_zip
 from sfda.manifests.digests import file_digest
-from sfda.manifests.labels import Found
-from sfda.manifests.rows import answers_of, inspect_split, make_reader, mask_reader
-from sfda.manifests.schema import REMAKE, Manifest, open_manifest
+from sfda.manifests.inspection import inspect_split
+from sfda.manifests.labels import SplitContent
+from sfda.manifests.opening import open_manifest
+from sfda.manifests.readers import make_reader, mask_reader
+from sfda.manifests.rows import split_annotations
+from sfda.manifests.schema import REMAKE, Manifest
 
 Progress = Callable[[int, int], None]
 
@@ -30,7 +33,7 @@ class CheckResult:
     notes: tuple[str, ...] = ()  # what is no fault but should be known, such as boxes left out
 
 
-def check(
+def verify_manifest(
     path: Path | str, data_root: Path | None = None, *, progress: Progress | None = None
 ) -> CheckResult:
     """Verify digests, counts, classes, every image and every mask of the manifest at `path`.
@@ -47,14 +50,16 @@ def check(
     masked: dict[tuple[str, str], None] = {}
     notes: list[str] = []
     for split in manifest.splits:
-        found, _ = inspect_split(manifest, split)
-        notes += [f"split '{split}': {note}" for note in (found.boxes.notes if found.boxes else ())]
-        faults += found.faults
+        content, _ = inspect_split(manifest, split)
+        notes += [
+            f"split '{split}': {note}" for note in (content.boxes.notes if content.boxes else ())
+        ]
+        faults += content.faults
         pose = manifest.problem == "pose"
-        keys.update(dict.fromkeys(map(file_of, found.keys) if pose else found.keys))
-        faults += _answer_faults(manifest, split, found.keys)
+        keys.update(dict.fromkeys(map(file_of, content.keys) if pose else content.keys))
+        faults += _annotation_faults(manifest, split, content.keys)
         faults += _size_faults(manifest, split) if manifest.problem == "detection" else []
-        masked.update(dict.fromkeys(zip(found.keys, found.masks or (), strict=False)))
+        masked.update(dict.fromkeys(zip(content.keys, content.masks or (), strict=False)))
     faults += _image_faults(manifest, tuple(keys), progress)
     faults += _mask_faults(manifest, tuple(masked), progress)
     faults = list(dict.fromkeys(faults))
@@ -72,17 +77,17 @@ def _size_faults(manifest: Manifest, split: str) -> list[str]:
         return []  # said of the row file, or of the image, already
 
 
-def _answer_faults(manifest: Manifest, split: str, keys: list[str]) -> list[str]:
+def _annotation_faults(manifest: Manifest, split: str, keys: list[str]) -> list[str]:
     """What is wrong with the answers to a split's rows."""
     if manifest.splits[split].answers is None:
         return []
     try:
-        answers = answers_of(manifest, split, keys, make_reader(manifest, keys))
+        annotated = split_annotations(manifest, split, keys, make_reader(manifest, keys))
     except ValueError as error:
         return [f"split '{split}': {error}"]
-    if answers is None or answers.masks is None:
+    if annotated is None or annotated.masks is None:
         return []
-    return _faults_of(answers.masks.mask, len(answers.rows), None)
+    return _faults_of(annotated.masks.mask, len(annotated.rows), None)
 
 
 def _archive_faults(manifest: Manifest) -> list[str]:
@@ -128,7 +133,9 @@ def _mask_faults(
     """Decode each mask once; what is wrong with it, or does not fit its image, is a fault."""
     keys, masks = [key for key, _ in pairs], [mask for _, mask in pairs]
     try:
-        reader = mask_reader(manifest, Found(keys=keys, masks=masks), make_reader(manifest, keys))
+        reader = mask_reader(
+            manifest, SplitContent(keys=keys, masks=masks), make_reader(manifest, keys)
+        )
     except ValueError:
         return []  # said of the images already
     return _faults_of(reader.mask, len(pairs), progress) if reader else []
@@ -146,9 +153,9 @@ def _faults_of(read: Callable[[int], object], count: int, progress: Progress | N
 
     faults = []
     with ThreadPoolExecutor() as pool:
-        for done, found in enumerate(pool.map(fault, range(count)), start=1):
-            if found:
-                faults.append(found)
+        for done, message in enumerate(pool.map(fault, range(count)), start=1):
+            if message:
+                faults.append(message)
             if progress:
                 progress(done, count)
     return faults

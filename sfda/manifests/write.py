@@ -1,10 +1,12 @@
-"""A manifest and its row file on disk, never half-written."""
+"""Manifests and their row files on disk, never half-written."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+
+from sfda.errors import BadInput
 
 
 def put(files: dict[Path, bytes]) -> None:
@@ -22,3 +24,24 @@ def put(files: dict[Path, bytes]) -> None:
     finally:
         for leftover in temporary.values():
             leftover.unlink(missing_ok=True)
+
+
+def write_files(files: dict[Path, bytes], out: Path) -> None:
+    """`put`, the folder of `out` made first. Raises BadInput that names `out`."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        put(files)
+    except OSError as error:
+        raise BadInput(f"cannot write {out}: {error}") from None
+
+
+def refuse_other_suffix(out: Path) -> None:
+    """BadInput unless `out` is named like a manifest."""
+    if out.suffix not in (".yaml", ".yml"):
+        raise BadInput(f"a manifest is a .yaml file, {out} is not named like one")
+
+
+def relative_root(root: Path, folder: Path) -> str:
+    """`root` as a manifest in `folder` names it: with a leading dot, both resolved already."""
+    relative = Path(os.path.relpath(root, folder)).as_posix()
+    return relative if relative.startswith(".") else f"./{relative}"

@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from jaxtyping import Int
-from pydantic import Field, NonNegativeFloat
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from sfda.building_blocks.norm import keep_statistics
 from sfda.config import Config
 from sfda.errors import BadInput
-from sfda.problems.registry import answered_loss
+from sfda.problems.registry import annotated_loss
+from sfda.refs import Share
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Rejection = Share | Literal["auto"]
 """Above which entropy, as a share of log C, the deployed model answers "unknown"; "auto" splits the
 target's entropies into two clusters."""
@@ -45,11 +45,13 @@ class Method(nn.Module):
     setting: ClassVar[str] = "closed set"
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "none"
     minimises: ClassVar[frozenset[str]] = frozenset()  # validators that its own loss contains
-    usual: ClassVar[Mapping[str, dict[str, Any]]] = MappingProxyType({})
+    defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = MappingProxyType({})
     """Settings by problem that stand in for the defaults, below those of the user."""
-    told: ClassVar[Literal["added", "own", "none"]] = "added"
+    labelled_rows: ClassVar[Literal["added", "own", "none"]] = "added"
     """What labelled rows are to it: their loss is added, is its own affair, or is not for it."""
-    alone: int = 0  # steps of an epoch over labelled rows alone; 0: it learns from the target
+    labelled_steps: int = (
+        0  # steps of an epoch over labelled rows alone; 0: it learns from the target
+    )
     student: Any  # nn.Module in truth; methods know which network their problem has
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: MethodConfig) -> None:
@@ -71,12 +73,16 @@ class Method(nn.Module):
 
         They are few and not drawn at random, so batch norm's running statistics stay the target's.
         """
-        if batch.labelled is None or self.told != "added" or not self.config.labelled_weight:
+        if (
+            batch.labelled is None
+            or self.labelled_rows != "added"
+            or not self.config.labelled_weight
+        ):
             return {}
-        given, weight = batch.labelled, self.config.labelled_weight
+        labelled, weight = batch.labelled, self.config.labelled_weight
         with keep_statistics(self.student):
-            found = answered_loss(self.student, given.images, given.targets)
-        return {f"labelled_{name}": weight * term for name, term in found.items()}
+            terms = annotated_loss(self.student, labelled.images, labelled.targets)
+        return {f"labelled_{name}": weight * term for name, term in terms.items()}
 
     def phase(self, epoch: int) -> int:
         """The phase of training that an epoch is in: each has an optimiser of its own."""
@@ -85,7 +91,7 @@ class Method(nn.Module):
     def enter_phase(self, phase: int) -> None:
         """Let learn what learns in this phase, before its optimiser is made."""
 
-    def remark(self) -> str:
+    def status(self) -> str:
         """What a person should know of the look that `start_epoch` took; empty for nothing."""
         return ""
 
@@ -131,8 +137,8 @@ class Method(nn.Module):
         parts[""] = list(self.student.parameters(recurse=False))
         return [
             {"params": trained, "scale": scale.get(name, 1.0), "name": name}
-            for name, found in parts.items()
-            if (trained := [p for p in found if p.requires_grad])
+            for name, parameters in parts.items()
+            if (trained := [p for p in parameters if p.requires_grad])
         ]
 
 

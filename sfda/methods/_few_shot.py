@@ -9,7 +9,7 @@ train every BatchNorm2d, theirs the first 53: all of ResNet-50, half of ResNet-1
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from torch.func import functional_call
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
 from sfda.networks.detector import Detector
-from sfda.problems.registry import answered_loss, problem_of
+from sfda.problems.registry import annotated_loss, problem_of
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo
 
@@ -43,7 +43,7 @@ class FewShot(Method):
 
     problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "pose"})
     setting: ClassVar[str] = "a few labels"
-    told: ClassVar[Literal["added", "own", "none"]] = "own"
+    labelled_rows: ClassVar[Literal["added", "own", "none"]] = "own"
     config: FewShotConfig
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: FewShotConfig) -> None:
@@ -53,7 +53,7 @@ class FewShot(Method):
                 "this method learns from labelled rows alone, and the target has none: ask for "
                 "some with `sfda query` and take them in with `sfda answer`"
             )
-        self.alone = config.steps
+        self.labelled_steps = config.steps
         if isinstance(source, Detector) and (config.sharpness or config.train != "all"):
             raise BadInput("detectors are tuned as a whole: leave out sharpness and train")
         self.mode: Mode = config.train
@@ -76,10 +76,10 @@ class FewShot(Method):
     def _modules_of(self, mode: Mode) -> list[nn.Module]:
         if mode == "features":
             return [m for name, m in self.student.named_children() if name != "head"]
-        found: list[nn.Module] = [self.student.head] if mode in ("head", "head_norm") else []
+        modules: list[nn.Module] = [self.student.head] if mode in ("head", "head_norm") else []
         if mode in ("norm", "head_norm"):
-            found += [m for m in self.student.modules() if isinstance(m, nn.BatchNorm2d)]
-        return found
+            modules += [m for m in self.student.modules() if isinstance(m, nn.BatchNorm2d)]
+        return modules
 
     def train(self, mode: bool = True) -> Self:
         """Train mode where something learns."""
@@ -98,17 +98,15 @@ class FewShot(Method):
         """
         assert batch.labelled is not None
         images, targets = batch.labelled.images, batch.labelled.targets
-        found = answered_loss(self.student, images, targets)
+        plain = annotated_loss(self.student, images, targets)
         if not self.config.sharpness:
-            return found
+            return plain
         trained = {n: p for n, p in self.student.named_parameters() if p.requires_grad}
-        grads = torch.autograd.grad(sum(found.values(), torch.zeros(())), list(trained.values()))
+        grads = torch.autograd.grad(sum(plain.values(), torch.zeros(())), list(trained.values()))
         scale = self.config.sharpness / (_norm(grads) + 1e-12)
         moved = {n: p + scale * g for (n, p), g in zip(trained.items(), grads, strict=True)}
-        there = _Moved(self.student, moved)
-        problem: Any = problem_of(self.student)
-        sharp: Losses = problem.loss(there, images, targets)
-        return sharp
+        moved_network = _Moved(self.student, moved)
+        return problem_of(self.student).loss(moved_network, images, targets)
 
 
 def _norm(grads: tuple[Tensor, ...]) -> Float[Tensor, ""]:

@@ -84,14 +84,14 @@ class RatioEntropy(Method):
         train_norms_(self.student, mode)
         return self
 
-    def remark(self) -> str:
+    def status(self) -> str:
         """Which prior is used, and whether the run was stopped."""
         if bool(self.guard.collapsed):
             return "the predicted class ratios collapsed: the last good epoch is kept, and no more"
-        said = self.prior.said(self.target.classes)
+        message = self.prior.status(self.target.classes)
         if self.config.prior_weight == 0:
-            said += "; prior_weight is 0, and entropy alone collapses: do not trust this run"
-        return said
+            message += "; prior_weight is 0, and entropy alone collapses: do not trust this run"
+        return message
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
         """Entropy of the pixels, and the divergence of class ratios from the prior."""

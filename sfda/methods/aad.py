@@ -2,7 +2,7 @@
 
 Predictions of neighbours in feature space are pulled together, those of the rest of the batch
 pushed apart; the push fades as training goes on. The bank starts from the test transform, where
-the authors use the train transform in eval mode (classification specification, section 1.2).
+the authors use the train transform in eval mode (docs/methods/classification.md, section 1.2).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 arXiv:2110.04065).
 
 No weight changes. The paper mixes the statistics of each test batch; here those of the whole target
-are folded into ordinary batch norms, w S + (1 - w) T, so that an answer depends on its image alone.
+are folded into ordinary batch norms, w S + (1 - w) T, so that a prediction depends on
+its image alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class AlphaBn(Method):
     """Mixed batch-norm statistics, for every problem."""
 
     Config = AlphaBnConfig
-    told: ClassVar[Literal["added", "own", "none"]] = "none"
+    labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"
     problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
     setting: ClassVar[str] = "any"
     config: AlphaBnConfig
@@ -89,7 +90,7 @@ class AlphaBn(Method):
         prior = RatioPrior(self.target, None, len(before)).to(before.device)
         return floored(prior.mean()) if prior.known else floored(before)
 
-    def remark(self) -> str:
+    def status(self) -> str:
         """The weight, where it was chosen."""
         if self.config.source_weight != "auto":
             return ""

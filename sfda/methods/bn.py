@@ -29,10 +29,10 @@ class Bn(Method):
     """Recomputed batch-norm statistics, for every problem."""
 
     Config = BnConfig
-    told: ClassVar[Literal["added", "own", "none"]] = "none"
+    labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"
     problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "pose"})
     setting: ClassVar[str] = "any"
-    usual: ClassVar[Mapping[str, dict[str, Any]]] = {
+    defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = {
         "segmentation": {"schedule": {"batch_size": 8}}
     }
     config: BnConfig

@@ -24,10 +24,11 @@ from sfda.building_blocks.clustering import (
     positives,
     silhouettes,
 )
-from sfda.building_blocks.losses import EPS
+from sfda.building_blocks.losses import ENTROPY_EPS
 from sfda.building_blocks.precision import full_precision
-from sfda.methods._base import Method, MethodConfig, Rejection, Share
+from sfda.methods._base import Method, MethodConfig, Rejection
 from sfda.problems.classification.network import Classifier, ClassOutput
+from sfda.refs import Share
 from sfda.settings import Schedule
 from sfda.types import UNKNOWN, Clock, Losses, Scan, TargetBatch, TargetInfo
 
@@ -92,14 +93,14 @@ class Glc(Method):
         rho = self.config.suppression
         self.labels.copy_(global_labels(features, probs, gamma=gamma, rho=rho))
 
-    def remark(self) -> str:
+    def status(self) -> str:
         """The share of unknown labels, and a warning where it leaves little to learn."""
         share = float((self.labels == UNKNOWN).float().mean())
         gamma = self.config.coefficient or float(self.gamma)
-        said = f"{share:.0%} of the target labelled unknown (gamma {gamma:g})"
+        message = f"{share:.0%} of the target labelled unknown (gamma {gamma:g})"
         if share < COLLAPSING:
-            return said
-        return f"{said}: it will end with nearly every sample rejected; try --set coefficient=1"
+            return message
+        return f"{message}: it will end with nearly every sample rejected; try --set coefficient=1"
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
         """Both terms. Neighbours are searched before the batch is written to the bank."""
@@ -107,13 +108,13 @@ class Glc(Method):
         probs = out.logits.softmax(1)
         # the first hit is dropped, as the authors do, though it need not be the sample itself
         near = self.bank.nearest(out.features, self.neighbours + 1)[:, 1:]
-        wanted = soft_targets(self.labels[batch.index], probs.shape[1])
-        found = {
-            "global": self.config.global_weight * cross_entropy(probs, wanted),
+        soft = soft_targets(self.labels[batch.index], probs.shape[1])
+        terms = {
+            "global": self.config.global_weight * cross_entropy(probs, soft),
             "local": cross_entropy(probs, self.bank.probs[near].mean(1)),
         }
         self.bank.update(batch.index, out.features, probs)
-        return found
+        return terms
 
 
 def class_count_scores(
@@ -164,13 +165,13 @@ def global_labels(
     """
     size, classes = probs.shape
     count, against = group_sizes(size, classes, gamma)
-    found = positives(features, probs, count=count, rho=rho)
+    confident = positives(features, probs, count=count, rho=rho)
 
     def negatives(chosen: int) -> Float[Tensor, "K D"]:
-        others = 1 - found.members[:, chosen]
+        others = 1 - confident.members[:, chosen]
         return F.normalize(k_means(features, against, weights=others, seed=SEED), dim=1, eps=1e-12)
 
-    return one_vs_all(features, found, negatives)
+    return one_vs_all(features, confident, negatives)
 
 
 def soft_targets(labels: Int[Tensor, " B"], classes: int) -> Float[Tensor, "B C"]:
@@ -183,7 +184,7 @@ def soft_targets(labels: Int[Tensor, " B"], classes: int) -> Float[Tensor, "B C"
 @full_precision
 def cross_entropy(probs: Float[Tensor, "B C"], targets: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
     """-(1/B) sum of targets ln(probs + 1e-5): at most 11.5 a sample, unlike with log-softmax."""
-    return -(targets * (probs + EPS).log()).sum(1).mean()
+    return -(targets * (probs + ENTROPY_EPS).log()).sum(1).mean()
 
 
 EXPORT = Glc

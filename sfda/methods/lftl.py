@@ -25,8 +25,9 @@ from torch import Tensor
 from sfda.building_blocks.losses import diversity, entropy
 from sfda.building_blocks.precision import full_precision
 from sfda.errors import BadInput
-from sfda.methods._base import Method, MethodConfig, Share
+from sfda.methods._base import Method, MethodConfig
 from sfda.problems.classification.network import Classifier, ClassOutput
+from sfda.refs import Share
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
@@ -52,11 +53,11 @@ class Lftl(Method):
     Config = LftlConfig
     problems: ClassVar[frozenset[str]] = frozenset({"classification"})
     setting: ClassVar[str] = "a few labels"
-    told: ClassVar[Literal["added", "own", "none"]] = "own"
+    labelled_rows: ClassVar[Literal["added", "own", "none"]] = "own"
     minimises: ClassVar[frozenset[str]] = frozenset({"entropy", "infomax", "nuclear_norm"})
     config: LftlConfig
     memory: Float[Tensor, "L D"]
-    place: Int[Tensor, " N"]
+    row_in_memory: Int[Tensor, " N"]
 
     def __init__(self, source: Classifier, target: TargetInfo, config: LftlConfig) -> None:
         super().__init__(source, target, config)
@@ -66,12 +67,12 @@ class Lftl(Method):
                 "`sfda query --by lftl` and take them in with `sfda answer`"
             )
         self.rows = target.labelled
-        place = torch.full((target.size,), -1)
-        place[self.rows] = torch.arange(len(self.rows))
-        self.register_buffer("place", place, persistent=False)
+        row_in_memory = torch.full((target.size,), -1)
+        row_in_memory[self.rows] = torch.arange(len(self.rows))
+        self.register_buffer("row_in_memory", row_in_memory, persistent=False)
         self.register_buffer("memory", torch.zeros(len(self.rows), source.feature_dim))
-        self.unlabelled = (place < 0).nonzero().flatten()
-        self.kept: list[tuple[Tensor, Tensor]] = []
+        self.unlabelled = (row_in_memory < 0).nonzero().flatten()
+        self.mixable: list[tuple[Tensor, Tensor]] = []
 
     def sample(self, epoch: int) -> Int[Tensor, " R"]:
         """The unlabelled rows, or so many draws from them as balance the labelled ones."""
@@ -87,48 +88,48 @@ class Lftl(Method):
 
     def start_epoch(self, scan: Scan, clock: Clock) -> None:
         """Move every anchor to what the network now makes of its sample."""
-        self.kept = []
+        self.mixable = []
         for index, out in scan(self.student, self.rows):
             self._remember(index, out.features)
 
     @torch.no_grad()
     def _remember(self, index: Int[Tensor, " B"], features: Float[Tensor, "B D"]) -> None:
         """M_j <- gamma z_j + (1 - gamma) M_j (paper, section 3.3)."""
-        places = self.place[index.to(self.place.device)]
-        self.memory[places] = torch.lerp(
-            self.memory[places], features.detach().float(), self.config.momentum
+        rows = self.row_in_memory[index.to(self.row_in_memory.device)]
+        self.memory[rows] = torch.lerp(
+            self.memory[rows], features.detach().float(), self.config.momentum
         )
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
         """Cross-entropy, information maximisation and the entropy of nearness to the anchors."""
         assert batch.labelled is not None
         out: ClassOutput = self.student(batch.weak)
-        given: ClassOutput = self.student(batch.labelled.images)
+        annotated: ClassOutput = self.student(batch.labelled.images)
         if self.config.step_memory:
-            self._remember(batch.labelled.index, given.features)
+            self._remember(batch.labelled.index, annotated.features)
         self._keep(batch.labelled.images, batch.labelled.targets)
         probs = out.logits.softmax(1)
         c = self.config
         return {
-            "class": F.cross_entropy(given.logits, batch.labelled.targets),
+            "class": F.cross_entropy(annotated.logits, batch.labelled.targets),
             "infomax": c.infomax_weight * (entropy(probs).mean() + diversity(probs)),
             "anchors": c.anchor_weight * anchor_entropy(out.features, self.memory),
         }
 
     def _keep(self, images: Tensor, targets: Tensor) -> None:
-        room = self.config.mix_images - sum(len(part) for _, part in self.kept)
+        room = self.config.mix_images - sum(len(part) for _, part in self.mixable)
         if room > 0:
-            self.kept.append((images[:room].half().cpu(), targets[:room].cpu()))
+            self.mixable.append((images[:room].half().cpu(), targets[:room].cpu()))
 
     def end_epoch(self, clock: Clock) -> Iterator[Losses]:
         """Mixup of the epoch's labelled images with a shuffled copy, each pair by
         max(m, 1 - m), m ~ Beta(alpha, alpha) (MixMatch, arXiv:1905.02249, eq. 8).
         """
-        if len(self.rows) <= 1 or not self.kept:
+        if len(self.rows) <= 1 or not self.mixable:
             return
         device, classes = self.memory.device, self.student.num_classes
-        images, labels = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
-        self.kept = []
+        images, labels = (torch.cat(parts) for parts in zip(*self.mixable, strict=True))
+        self.mixable = []
         size = self.config.schedule.batch_size
         beta = torch.distributions.Beta(self.config.mix_alpha, self.config.mix_alpha)
         order, other = torch.randperm(len(labels)), torch.randperm(len(labels))
@@ -151,9 +152,10 @@ def anchor_entropy(
     """Mean entropy of the softmax over the cosines to the anchors, at temperature 1: low where a
     sample is near to few of them (paper, section 3.3). Gradient reaches the features alone.
     """
-    cosine = F.normalize(features.float(), dim=1, eps=1e-8) @ F.normalize(
-        anchors.detach(), dim=1, eps=1e-8
-    ).T  # fmt: skip
+    cosine = (
+        F.normalize(features.float(), dim=1, eps=1e-8)
+        @ F.normalize(anchors.detach(), dim=1, eps=1e-8).T
+    )
     return entropy(cosine.softmax(1)).mean()
 
 

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from sfda.building_blocks.boxes import Boxes
 from sfda.building_blocks.ema import ema_update_, make_teacher
 from sfda.errors import BadInput
-from sfda.methods._base import Method, MethodConfig, Share
+from sfda.methods._base import Method, MethodConfig
 from sfda.networks.detector import Detector, Features, Regions
-from sfda.problems.detection import network as detection
-from sfda.problems.detection.distillation import distance, distillation, mine
+from sfda.problems.detection import loss as detection_loss
+from sfda.problems.detection.distillation import distillation, feature_distance, mine
 from sfda.problems.detection.teaching import BoxGuard, BoxTeaching, freeze_stem_, sorted_out
+from sfda.refs import Share
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo
 
@@ -36,9 +37,14 @@ class LpldConfig(MethodConfig):
     """
 
     schedule: Schedule = Schedule(
-        lr=3e-4, nesterov=False, weight_decay=1e-4, decay="none", batch_size=1, epochs=10,
+        lr=3e-4,
+        nesterov=False,
+        weight_decay=1e-4,
+        decay="none",
+        batch_size=1,
+        epochs=10,
         clip_norm=10.0,
-    )  # fmt: skip
+    )
     lr_scale: dict[str, float] = {"backbone": 0.1}  # the release's is 1
     threshold: Share = 0.7  # of sure boxes, strictly above
     decay: Share = 0.75  # the teacher's share of itself
@@ -77,12 +83,12 @@ class Lpld(Method):
         if batch.strong is None:
             raise ValueError("lpld needs the strong view")
         with torch.no_grad():
-            taught: Regions = self.teacher.regions(batch.weak)
-        sure, doubtful = sorted_out(taught.detections, c.threshold, c.boxes)
-        mined = self._mined(taught, sure)
+            regions: Regions = self.teacher.regions(batch.weak)
+        sure, doubtful = sorted_out(regions.detections, c.threshold, c.boxes)
+        mined = self._mined(regions, sure)
         self.guard.watch(sure, int(sum(rows.sum() for rows in mined)))
         features = self.student.features(batch.strong)
-        losses = detection.loss(
+        losses = detection_loss.loss(
             self.student,
             batch.strong,
             sure,
@@ -92,17 +98,17 @@ class Lpld(Method):
             empty=c.boxes.empty,
             regression=c.boxes.regression,
         )
-        return losses | {"distil": self._distilled(batch, features, taught, mined)}
+        return losses | {"distil": self._distilled(batch, features, regions, mined)}
 
-    def _mined(self, taught: Regions, sure: list[Boxes]) -> list[Bool[Tensor, " n"]]:
+    def _mined(self, regions: Regions, sure: list[Boxes]) -> list[Bool[Tensor, " n"]]:
         """Which proposals of each image the teacher half sees."""
         c = self.config
-        sizes = [len(part) for part in taught.proposals]
+        sizes = [len(part) for part in regions.proposals]
         limits = {"iou": c.iou, "confidence": c.confidence, "background": c.background}
         return [
-            mine(logits, refined, found.boxes, **limits)
-            for logits, refined, found in zip(
-                taught.logits.split(sizes), taught.refined.split(sizes), sure, strict=True
+            mine(logits, refined, boxes.boxes, **limits)
+            for logits, refined, boxes in zip(
+                regions.logits.split(sizes), regions.refined.split(sizes), sure, strict=True
             )
         ]
 
@@ -110,25 +116,25 @@ class Lpld(Method):
         self,
         batch: TargetBatch,
         features: Features,
-        taught: Regions,
+        regions: Regions,
         mined: list[Bool[Tensor, " n"]],
     ) -> Tensor:
         """The mean over images of what their mined regions teach."""
         c = self.config
         if not any(bool(rows.any()) for rows in mined):
-            return detection.nothing(self.student)
-        seen: Regions = self.student.regions(batch.strong, taught.proposals, features)
-        sizes = [len(part) for part in taught.proposals]
+            return detection_loss.nothing(self.student)
+        seen: Regions = self.student.regions(batch.strong, regions.proposals, features)
+        sizes = [len(part) for part in regions.proposals]
         total = []
         for rows, student, teacher, ours, theirs in zip(
             mined,
             seen.logits.split(sizes),
-            taught.logits.split(sizes),
+            regions.logits.split(sizes),
             seen.features.split(sizes),
-            taught.features.split(sizes),
+            regions.features.split(sizes),
             strict=True,
         ):
-            weight = distance(ours[rows], theirs[rows]) if c.by_distance else None
+            weight = feature_distance(ours[rows], theirs[rows]) if c.by_distance else None
             total.append(distillation(student[rows], teacher[rows], weight))
         return c.weight * torch.stack(total).mean()
 
@@ -139,9 +145,9 @@ class Lpld(Method):
         if clock.ends_epoch:
             self.guard.end_epoch()
 
-    def remark(self) -> str:
+    def status(self) -> str:
         """How many boxes the teacher was sure of."""
-        return self.guard.said()
+        return self.guard.status()
 
     @property
     def adapted(self) -> nn.Module:

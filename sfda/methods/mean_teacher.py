@@ -3,11 +3,12 @@
 The teacher, an average of past students, labels the weak view where it is sure; the student learns
 those labels on the strong view (FixMatch, arXiv:2001.07685, eq. 4). The teacher is deployed, so it
 needs the batch-norm statistics of images as they come: those of the student are of strong views.
-For segmentation the teacher's answer may be averaged over mirrored and scaled views, and labelled
-regions are cut and mixed between images (after CoTTA, arXiv:2203.13591, made offline). CoTTA keeps
-the source's batch-norm statistics, here `student_norms="freeze", buffers="keep"`: on the built-in
-scenes that learns next to nothing, so by default teacher and student use those of the target. Views
-are the model's own: not cropped unless it sees tiles, and each strong one has its colours changed.
+For segmentation the teacher's prediction may be averaged over mirrored and scaled views, and
+labelled regions are cut and mixed between images (after CoTTA, arXiv:2203.13591, made offline).
+CoTTA keeps the source's batch-norm statistics, here `student_norms="freeze", buffers="keep"`: on
+the built-in scenes that learns next to nothing, so by default teacher and student use those of the
+target. Views are the model's own: not cropped unless it sees tiles, and each strong one has its
+colours changed.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from sfda.building_blocks.ema import ema_update_, make_teacher
 from sfda.building_blocks.losses import soft_cross_entropy
 from sfda.building_blocks.norm import batch_statistics, norms
 from sfda.building_blocks.pseudo_labels import averaged, cut_and_mix, sure
-from sfda.methods._base import Method, MethodConfig, Share
+from sfda.methods._base import Method, MethodConfig
 from sfda.networks.detector import Detector, DetOutput
-from sfda.problems.detection import network as detection
+from sfda.problems.detection import loss as detection_loss
 from sfda.problems.detection.teaching import BoxGuard, BoxTeaching, freeze_stem_, sorted_out
-from sfda.problems.pose.loss import consistency
+from sfda.problems.pose.loss import heatmap_consistency
 from sfda.problems.pose.network import PoseNet
-from sfda.problems.pose.teaching import student_maps, taught_by
+from sfda.problems.pose.teaching import student_maps, teacher_maps
 from sfda.problems.registry import problem_of
+from sfda.refs import Share
 from sfda.settings import Schedule
 from sfda.types import UNSURE, Clock, Images, Losses, TargetBatch, TargetInfo
 
@@ -55,7 +57,7 @@ class MeanTeacherConfig(MethodConfig):
     # those, also its own probabilities against the teacher's
     labels: Literal["hard", "soft", "symmetric"] = "hard"
     by_class: bool = False  # the better half of every predicted class is labelled, at the least
-    ensemble: Scales = ()  # segmentation: the teacher's answer is averaged over these scales
+    ensemble: Scales = ()  # segmentation: the teacher's prediction is averaged over these scales
     cut: Share = 0.0  # segmentation: probability that regions of a batch are cut and mixed
     cut_share: Share = 0.25  # of the image's area
     interval: Literal["step", "epoch"] = "step"  # at whose end the teacher moves
@@ -71,11 +73,15 @@ class MeanTeacher(Method):
         {"classification", "segmentation", "detection", "pose"}
     )
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "photometric"
-    usual: ClassVar[Mapping[str, dict[str, Any]]] = {
+    defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = {
         "segmentation": {
             "schedule": {
-                "optimizer": "adamw", "lr": 1e-4, "weight_decay": 1e-2, "decay": "poly",
-                "batch_size": 8, "epochs": 20,
+                "optimizer": "adamw",
+                "lr": 1e-4,
+                "weight_decay": 1e-2,
+                "decay": "poly",
+                "batch_size": 8,
+                "epochs": 20,
             },
             "decay": 0.999,  # as CoTTA's
             "threshold": 0.9,
@@ -85,8 +91,13 @@ class MeanTeacher(Method):
         },
         "detection": {  # the loop of LPLD (arXiv:2407.13524) without its distillation
             "schedule": {
-                "lr": 3e-4, "nesterov": False, "weight_decay": 1e-4, "decay": "none",
-                "batch_size": 1, "epochs": 10, "clip_norm": 10.0,
+                "lr": 3e-4,
+                "nesterov": False,
+                "weight_decay": 1e-4,
+                "decay": "none",
+                "batch_size": 1,
+                "epochs": 10,
+                "clip_norm": 10.0,
             },
             "decay": 0.75,
             "interval": "epoch",
@@ -95,13 +106,18 @@ class MeanTeacher(Method):
         },
         "pose": {  # POST (arXiv:2308.13954) with consistency of predictions alone
             "schedule": {
-                "optimizer": "adam", "lr": 1e-4, "weight_decay": 0.0, "decay": "none",
-                "batch_size": 32, "drop_last": True, "epochs": 30,
+                "optimizer": "adam",
+                "lr": 1e-4,
+                "weight_decay": 0.0,
+                "decay": "none",
+                "batch_size": 32,
+                "drop_last": True,
+                "epochs": 30,
             },
             "lr_scale": {"backbone": 1.0, "neck": 0.0, "head": 0.0},
             "decay": 0.999,
         },
-    }  # fmt: skip
+    }
     config: MeanTeacherConfig
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: MeanTeacherConfig) -> None:
@@ -128,17 +144,16 @@ class MeanTeacher(Method):
         if self.guard:
             return self._box_losses(batch, self.guard)
         if isinstance(self.student, PoseNet):
-            taught = taught_by(self.teacher, batch, self.config.ratio)
+            teacher = teacher_maps(self.teacher, batch, self.config.ratio)
             maps = student_maps(self.student(batch.strong), batch, self.student.pairs)
-            return {"prediction": consistency(maps, taught.maps, taught.mask)}
+            return {"prediction": heatmap_consistency(maps, teacher.maps, teacher.mask)}
         with batch_statistics(self.teacher, self.config.buffers == "own"):
             labels = self._labels(batch.weak, batch.shown)
         strong = batch.strong
         if labels.ndim > 2 and float(torch.rand(())) < self.config.cut:
             strong, labels = cut_and_mix(strong, labels, self.config.cut_share)
         if self.config.labels == "hard":
-            found: Losses = self.problem.loss(self.student, strong, labels)
-            return found
+            return self.problem.loss(self.student, strong, labels)
         logits: Tensor = self.student(strong).logits
         symmetric = self.config.labels == "symmetric"
         return {"class": soft_cross_entropy(logits, labels, symmetric=symmetric)}
@@ -147,11 +162,11 @@ class MeanTeacher(Method):
         """The detector's own losses on boxes that the teacher is sure of."""
         c = self.config
         with torch.no_grad():
-            found: DetOutput = self.teacher(batch.weak)
-        sure, doubtful = sorted_out(found.found, c.threshold, c.boxes)
+            output: DetOutput = self.teacher(batch.weak)
+        sure, doubtful = sorted_out(output.boxes, c.threshold, c.boxes)
         guard.watch(sure)
         assert batch.strong is not None
-        return detection.loss(
+        return detection_loss.loss(
             self.student,
             batch.strong,
             sure,
@@ -183,9 +198,9 @@ class MeanTeacher(Method):
         if self.guard and clock.ends_epoch:
             self.guard.end_epoch()
 
-    def remark(self) -> str:
+    def status(self) -> str:
         """Of a detector: how many boxes the teacher was sure of."""
-        return self.guard.said() if self.guard else ""
+        return self.guard.status() if self.guard else ""
 
     @property
     def adapted(self) -> nn.Module:

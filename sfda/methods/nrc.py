@@ -3,7 +3,7 @@
 A sample's prediction is pulled towards those of its neighbours in feature space: fully towards a
 neighbour that counts the sample among its own, weakly towards the others and towards the
 neighbours' neighbours. All classes stay in use. The bank starts from the test transform, where the
-authors use the train transform in eval mode (classification specification, section 1.2).
+authors use the train transform in eval mode (docs/methods/classification.md, section 1.2).
 """
 
 from __future__ import annotations

@@ -53,14 +53,14 @@ class Osuda(Method):
 
     def __init__(self, source: Segmenter, target: TargetInfo, config: OsudaConfig) -> None:
         super().__init__(source, target, config)
-        found = [layer for layer in norms(self.student) if layer.affine]
-        if not found:
+        layers = [layer for layer in norms(self.student) if layer.affine]
+        if not layers:
             raise BadInput(
                 "the network has no batch norm with scale and shift, so osuda has nothing to "
                 "adapt; use mean_teacher or adami"
             )
         mix_norms_(self.student, source_weight=1.0, batch_var="biased")
-        channels = sum(layer.num_features for layer in found)
+        channels = sum(layer.num_features for layer in layers)
         self.register_buffer("gap", torch.zeros(channels))
         self.register_buffer("affine", _affine(self._layers()).detach().clone())
         if config.trained == "affine":
@@ -90,7 +90,7 @@ class Osuda(Method):
         ones = torch.ones(probs.shape[1], device=probs.device)
         weight = self.config.entropy_weight * (1 - clock.fraction)
         return {
-            "consistency": consistency(_affine(self._layers()), self.affine, self.gap),
+            "consistency": scale_consistency(_affine(self._layers()), self.affine, self.gap),
             "entropy": weight * weighted_entropy(probs, ones, batch.shown),
         }
 
@@ -100,18 +100,18 @@ class Osuda(Method):
         now = torch.cat([channel_gap(layer) for layer in self._layers()])
         self.gap.copy_(now if clock.step == 0 else SMOOTHING * self.gap + (1 - SMOOTHING) * now)
 
-    def remark(self) -> str:
+    def status(self) -> str:
         """The gap between the domains, once it is known, and a warning where all is trained."""
-        said = []
+        lines = []
         if self.config.trained == "all":
-            said.append("all parameters learn, and nothing holds those outside batch norm")
+            lines.append("all parameters learn, and nothing holds those outside batch norm")
         if bool(self.gap.any()):
             parts = torch.tensor([0.1, 0.5, 0.9], device=self.gap.device)
             low, middle, high = self.gap.quantile(parts).tolist()
-            said.append(
+            lines.append(
                 f"channel gap: median {middle:.2f}, 10 to 90 % of channels {low:.2f} to {high:.2f}"
             )
-        return "; ".join(said)
+        return "; ".join(lines)
 
     def parameter_groups(self, schedule: Schedule) -> list[dict[str, Any]]:
         """Scale and shift of every batch norm, or, if all is trained, everything, slowly."""
@@ -133,7 +133,7 @@ def transferability(gap: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
     return len(gap) * inverse / inverse.sum()
 
 
-def consistency(
+def scale_consistency(
     affine: Float[Tensor, "2 N"], source: Float[Tensor, "2 N"], gap: Float[Tensor, " N"]
 ) -> Float[Tensor, ""]:
     """L_HBS = sum (1 + alpha) (|gamma_S - gamma| + |beta_S - beta|) over all channels."""

@@ -19,10 +19,11 @@ from sfda.building_blocks.ema import ema_update_, make_teacher
 from sfda.building_blocks.heatmaps import soft_argmax
 from sfda.building_blocks.warps import features_back, points_back, swapped
 from sfda.errors import BadInput
-from sfda.methods._base import Method, MethodConfig, Share
-from sfda.problems.pose.loss import consistency, decorrelation
+from sfda.methods._base import Method, MethodConfig
+from sfda.problems.pose.loss import decorrelation, heatmap_consistency
 from sfda.problems.pose.network import PoseNet, PoseOutput
-from sfda.problems.pose.teaching import occluded, size_of, student_maps, taught_by
+from sfda.problems.pose.teaching import occluded, size_of, student_maps, teacher_maps
+from sfda.refs import Share
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo
 
@@ -31,9 +32,14 @@ class PostConfig(MethodConfig):
     """SURREAL to LSP. An epoch of the release has 500 steps, ours those of the target."""
 
     schedule: Schedule = Schedule(
-        optimizer="adam", lr=1e-4, weight_decay=0.0, decay="none", batch_size=32, drop_last=True,
+        optimizer="adam",
+        lr=1e-4,
+        weight_decay=0.0,
+        decay="none",
+        batch_size=32,
+        drop_last=True,
         epochs=30,
-    )  # fmt: skip
+    )
     lr_scale: dict[str, float] = {"neck": 0.0, "head": 0.0}
     decay: Share = 0.999
     ratio: Share = 0.5  # of the batch's joints, those with the lowest peaks, are not learnt
@@ -73,21 +79,25 @@ class Post(Method):
         c = self.config
         if batch.strong is None:
             raise ValueError("post needs the strong view")
-        taught = taught_by(self.teacher, batch, c.ratio)
+        teacher = teacher_maps(self.teacher, batch, c.ratio)
         strong = batch.strong
         if c.occlude:
             strong = occluded(
-                strong, taught, batch.strong_warp,
-                rate=c.occlude, above=c.occlude_above, half=c.occlude_half,
-            )  # fmt: skip
+                strong,
+                teacher,
+                batch.strong_warp,
+                rate=c.occlude,
+                above=c.occlude_above,
+                half=c.occlude_half,
+            )
         out: PoseOutput = self.student(strong)
         maps = student_maps(out, batch, self.student.pairs)
         pooled = features_back(out.features, batch.strong_warp).mean((2, 3))
         joined = clock.epoch >= c.prior_from
         weight = c.feature if joined else c.feature / 2
-        found = {
-            "prediction": c.prediction * consistency(maps, taught.maps, taught.mask),
-            "feature": weight * decorrelation(pooled, taught.features),
+        terms = {
+            "prediction": c.prediction * heatmap_consistency(maps, teacher.maps, teacher.mask),
+            "feature": weight * decorrelation(pooled, teacher.features),
         }
         if joined and self.student.prior is not None and c.prior:
             joints = soft_argmax(out.heatmaps, c.sharpness)
@@ -96,8 +106,8 @@ class Post(Method):
                 joints = points_back(joints * ratio, batch.strong_warp, size_of(strong))
                 if batch.strong_warp is not None:  # what a mirror shows as left is right
                     joints = swapped(joints, batch.strong_warp, self.student.pairs)
-            found["prior"] = c.prior * self.student.prior.of_joints(joints).mean()
-        return found
+            terms["prior"] = c.prior * self.student.prior.of_joints(joints).mean()
+        return terms
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher's parameters; its statistics are of the views that it sees."""

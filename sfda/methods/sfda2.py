@@ -4,8 +4,8 @@ Neighbours in feature space count as augmentations of each other, so their predi
 together and the rest of the batch is pushed apart. Two terms act as if features were augmented
 without end along their class's covariance, and drive apart covariances of classes that are taken
 for each other. The bank starts from the test transform, where the authors use the train transform
-in eval mode (classification specification, section 1.2), and with fewer than 12 classes the push is
-weaker than theirs unless it is set.
+in eval mode (docs/methods/classification.md, section 1.2), and with fewer than 12 classes the push
+is weaker than theirs unless it is set.
 """
 
 from __future__ import annotations

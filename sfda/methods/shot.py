@@ -83,19 +83,19 @@ class Shot(Method):
         """Paper eq. 7; for open targets certainty and labels concern known samples alone."""
         out: ClassOutput = self.student(batch.weak)
         probs, labels = out.logits.softmax(1), self.labels[batch.index]
-        found = {"diversity": diversity(probs)} if self.diverse else {}
+        terms = {"diversity": diversity(probs)} if self.diverse else {}
         sure, logits = probs, out.logits
         if self.regime == "open":
             known = labels != UNKNOWN
             if not known.any():
                 return {}  # no step, as in the authors' code
             sure, logits, labels = probs[known], out.logits[known], labels[known]
-        found["entropy"] = entropy(sure).mean()
+        terms["entropy"] = entropy(sure).mean()
         # the authors count steps from 1, so the last step of the first epoch has labels
         first = clock.step + 1 < clock.steps_per_epoch
         if self.config.pseudo_weight and (self.config.first_epoch_pseudo or not first):
-            found["pseudo"] = self.config.pseudo_weight * F.cross_entropy(logits, labels)
-        return found
+            terms["pseudo"] = self.config.pseudo_weight * F.cross_entropy(logits, labels)
+        return terms
 
 
 @torch.no_grad()
@@ -116,20 +116,20 @@ def centroid_labels(
     """
     unit = F.normalize(F.pad(features.float(), (0, 1), value=1.0), dim=1)
     labels, weights = probs.argmax(1), probs.float()
-    kept = _kept(labels, probs.shape[1], min_count)
+    with_centroid = _carried(labels, probs.shape[1], min_count)
     for _ in range(2):
-        if not len(kept):
+        if not len(with_centroid):
             return labels
         centroids = weights.T @ unit / (1e-8 + weights.sum(0))[:, None]
-        cosine = unit @ F.normalize(centroids[kept], dim=1).T
-        labels = kept[cosine.argmax(1)]
+        cosine = unit @ F.normalize(centroids[with_centroid], dim=1).T
+        labels = with_centroid[cosine.argmax(1)]
         weights = F.one_hot(labels, probs.shape[1]).float()
         if refresh:
-            kept = _kept(labels, probs.shape[1], min_count)
+            with_centroid = _carried(labels, probs.shape[1], min_count)
     return labels
 
 
-def _kept(labels: Int[Tensor, " N"], classes: int, min_count: int) -> Int[Tensor, " K"]:
+def _carried(labels: Int[Tensor, " N"], classes: int, min_count: int) -> Int[Tensor, " K"]:
     return (labels.bincount(minlength=classes) > min_count).nonzero().flatten()
 
 

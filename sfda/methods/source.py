@@ -15,11 +15,11 @@ class SourceConfig(MethodConfig):
     schedule: Schedule = Schedule(epochs=1)
 
 
-class Source(Method):
+class Unadapted(Method):
     """The source model as it came, for every problem."""
 
     Config = SourceConfig
-    told: ClassVar[Literal["added", "own", "none"]] = "none"
+    labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"
     problems: ClassVar[frozenset[str]] = frozenset(
         {"classification", "segmentation", "detection", "pose"}
     )
@@ -40,4 +40,4 @@ class Source(Method):
         return []
 
 
-EXPORT = Source
+EXPORT = Unadapted

@@ -17,12 +17,12 @@ Features = Any  # what a detector's backbone gives: maps by name, or a tuple of 
 
 
 class DetOutput(NamedTuple):
-    """What a detector says of a batch: boxes by image, and logits of all that it looked at.
+    """What a detector makes of a batch: boxes by image, and logits of all its proposals.
 
-    The logits tell that the answers are numbers at all: boxes that are not are never answered.
+    The logits tell that the predictions are numbers at all: boxes that are not never come out.
     """
 
-    found: list[Boxes]
+    boxes: list[Boxes]
     logits: Float[Tensor, "R C"]
 
 

@@ -1,4 +1,4 @@
-"""What an architecture states about its input: size, resize rule, normalisation, usual views."""
+"""What an architecture states about its input: size, resize rule, normalisation."""
 
 from __future__ import annotations
 
@@ -7,41 +7,89 @@ from typing import Any
 
 from torchvision import models
 
-from sfda.networks.classifiers import parse
-from sfda.refs import InputSpec, Views
+from sfda.errors import BadInput
+from sfda.networks.grammar import parse_classifier, parse_detector, parse_segmenter
+from sfda.networks.own import RCNN_SIDES
+from sfda.networks.torchvision_detection import SQUEEZE
+from sfda.refs import InputSpec
 
-# digits: mirrored or cropped they are others, and SHOT's MNIST -> USPS augments nothing
-STILL = Views(crop=False, flip=False)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its colours
+HALF = (0.5, 0.5, 0.5)  # as mean and as deviation: colours in -1 to 1
 
 
-def defaults(arch: str) -> tuple[InputSpec | None, Views]:
-    """Input and usual random views of an architecture; no input where it states none."""
-    library, name = parse(arch)
+def classifier_input(arch: str) -> InputSpec | None:
+    """Input of a classifier; None where it states none."""
+    library, name = parse_classifier(arch)
     if library == "sfda":
         side = {"lenet": 28, "tiny": 16}[name]
-        return InputSpec(size=(side, side), channels="gray", mean=(0.5,), std=(0.5,)), STILL
-    if library == "torchvision":
-        return _torchvision(name), Views()
-    return _timm(name), Views()
+        return InputSpec(size=(side, side), channels="gray", mean=(0.5,), std=(0.5,))
+    return _torchvision(name) if library == "torchvision" else _timm(name)
 
 
-def dropout(arch: str) -> float:
+def usual_dropout(arch: str) -> float:
     """Dropout after the bottleneck that the architecture is known with."""
     return 0.5 if arch == "sfda:lenet" else 0.0
 
 
+def segmenter_input(arch: str) -> InputSpec | None:
+    """Input of a segmenter; None where it states none.
+
+    torchvision's were trained on sides of 520 pixels; smp's networks take any size, and no weights
+    of theirs are for segmentation.
+    """
+    library, name = parse_segmenter(arch)
+    if library == "smp":
+        return None
+    if library == "sfda":
+        side = {"unet": 64, "tinyunet": 32}[name]
+        return InputSpec(size=(side, side), mean=HALF, std=HALF)
+    transform = next(iter(models.get_model_weights(name))).transforms()
+    side = int(transform.resize_size[0])
+    mean, std = tuple(transform.mean), tuple(transform.std)
+    return InputSpec(size=(side, side), mean=mean, std=std)
+
+
+def detector_input(arch: str) -> InputSpec | None:
+    """Input of a detector; None where mmdet's configuration states none.
+
+    torchvision's are trained with a short side of 800 pixels; the frame is fixed here, 800 by 1333
+    pixels and filled where the image leaves room. Our own see colours in -1 to 1.
+    """
+    library, name = parse_detector(arch)
+    if library == "mmdet":
+        from sfda.networks.mmdet_config import config_input  # takes seconds
+
+        return config_input(name)
+    if library == "torchvision":
+        mean, std = IMAGENET
+        size = (320, 640) if "320" in name else (800, 1333)
+        size = (320, 320) if name == SQUEEZE else size
+        return InputSpec(size=size, letterbox=True, mean=mean, std=std)
+    if name not in RCNN_SIDES:
+        raise BadInput(f"no detector sfda:{name}; there are {', '.join(RCNN_SIDES)}")
+    side = RCNN_SIDES[name]
+    return InputSpec(size=(side, side), letterbox=True, mean=HALF, std=HALF)
+
+
+def pose_input(arch: str) -> InputSpec:
+    """256 pixels and ImageNet's colours, as SimpleBaseline's; of `pose:tiny` 64."""
+    mean, std = IMAGENET
+    side = 64 if arch == "pose:tiny" else 256
+    return InputSpec(size=(side, side), mean=mean, std=std)
+
+
 def _torchvision(name: str) -> InputSpec:
     """From the transform of the first ImageNet weights, resized as in SHOT: ratio not kept."""
-    found = {str(member.name): member for member in models.get_model_weights(name)}
+    weights = {str(member.name): member for member in models.get_model_weights(name)}
     # where there are no V1 weights: those of the size that the network is built for
-    wanted = ("IMAGENET1K_V1", "IMAGENET1K_SWAG_LINEAR_V1")
-    transform = next(found[key] for key in wanted if key in found).transforms()
+    preferred = ("IMAGENET1K_V1", "IMAGENET1K_SWAG_LINEAR_V1")
+    transform = next(weights[key] for key in preferred if key in weights).transforms()
     side, resize = int(transform.crop_size[0]), int(transform.resize_size[0])
     mean, std = tuple(transform.mean), tuple(transform.std)
     if name in ("googlenet", "inception_v3"):
         # their released weights want (x - 0.5) / 0.5; torchvision's networks convert to it
         # inside if asked to (`transform_input`), ours are not asked
-        mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+        mean, std = HALF, HALF
     return InputSpec(
         size=(side, side),
         resize=(resize, resize) if resize > side else None,
@@ -56,10 +104,10 @@ def _timm(name: str) -> InputSpec | None:
     import timm
     from timm.data.config import resolve_data_config
 
-    found = timm.get_pretrained_cfg(name)
-    if found is None:
+    pretrained = timm.get_pretrained_cfg(name)
+    if pretrained is None:
         return None
-    config: dict[str, Any] = resolve_data_config(pretrained_cfg=found.to_dict())
+    config: dict[str, Any] = resolve_data_config(pretrained_cfg=pretrained.to_dict())
     depth, height, width = config["input_size"]
     if depth not in (1, 3):
         return None

@@ -18,28 +18,32 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms
 
-NAME = "mmcv._ext"
+MMCV_EXT = "mmcv._ext"
 
 
 def ensure() -> bool:
     """Make mmdet importable; True where mmcv's own compiled operations are there."""
-    found = sys.modules.get(NAME)
-    if found is None:
+    module = sys.modules.get(MMCV_EXT)
+    if module is None:
         try:
-            importlib.import_module(NAME)
+            importlib.import_module(MMCV_EXT)
         except ImportError:
-            sys.modules[NAME] = _StandIn(NAME)
+            sys.modules[MMCV_EXT] = _StandIn(MMCV_EXT)
             return False
         return True
-    return not isinstance(found, _StandIn)
+    return not isinstance(module, _StandIn)
 
 
 class _StandIn(ModuleType):
     """The module that mmcv's wrappers look operations up in."""
 
-    nms = staticmethod(lambda boxes, scores, iou_threshold, offset=0: _nms(
-        boxes, scores, iou_threshold, offset
-    ))  # fmt: skip
+    @staticmethod
+    def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
+        """Rows that stay, the surest first; `offset` 1 counts sides as x2 - x1 + 1."""
+        if offset:
+            boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], 1)
+        rows: Tensor = nms(boxes, scores, iou_threshold)
+        return rows
 
     @staticmethod
     def sigmoid_focal_loss_forward(
@@ -50,15 +54,19 @@ class _StandIn(ModuleType):
 
     @staticmethod
     def sigmoid_focal_loss_backward(
-        input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        grad_input: Tensor,
+        gamma: float,
         alpha: float,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Its gradient, into `grad_input`."""
         with torch.enable_grad():
-            given = input.detach().requires_grad_()
-            _focal(given, target, weight, gamma, alpha).sum().backward()
-        assert given.grad is not None
-        grad_input.copy_(given.grad)
+            logits = input.detach().requires_grad_()
+            _focal(logits, target, weight, gamma, alpha).sum().backward()
+        assert logits.grad is not None
+        grad_input.copy_(logits.grad)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):
@@ -73,21 +81,14 @@ class _StandIn(ModuleType):
         return lacking
 
 
-def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    if offset:  # sides counted as x2 - x1 + 1
-        boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], 1)
-    found: Tensor = nms(boxes, scores, iou_threshold)
-    return found
-
-
 def _focal(input: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
     classes = input.shape[1]
-    wanted = F.one_hot(target, classes + 1)[:, :classes].to(input.dtype)
+    one_hot = F.one_hot(target, classes + 1)[:, :classes].to(input.dtype)
     p = input.sigmoid()
-    miss = (1 - p) * wanted + p * (1 - wanted)
-    side = alpha * wanted + (1 - alpha) * (1 - wanted)
-    found = F.binary_cross_entropy_with_logits(input, wanted, reduction="none")
-    found = found * side * miss.pow(gamma)
+    miss = (1 - p) * one_hot + p * (1 - one_hot)
+    side = alpha * one_hot + (1 - alpha) * (1 - one_hot)
+    loss = F.binary_cross_entropy_with_logits(input, one_hot, reduction="none")
+    loss = loss * side * miss.pow(gamma)
     if weight is not None and weight.numel():
-        found = found * weight.to(found)[target.clamp(max=classes - 1)].unsqueeze(1)
-    return found
+        loss = loss * weight.to(loss)[target.clamp(max=classes - 1)].unsqueeze(1)
+    return loss

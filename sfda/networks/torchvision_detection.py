@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision import models
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection import faster_rcnn as builders
@@ -26,7 +26,6 @@ from sfda.building_blocks.boxes import Boxes, spared
 from sfda.building_blocks.precision import exact, full_precision
 from sfda.errors import BadInput
 from sfda.networks.detector import Detector, DetOutput, Features, Regions
-from sfda.refs import InputSpec
 from sfda.types import Images, Losses
 
 COUNTS = {  # proposals before and after their NMS, as in LPLD; torchvision's own are 1000 and 2000
@@ -35,7 +34,7 @@ COUNTS = {  # proposals before and after their NMS, as in LPLD; torchvision's ow
     "rpn_pre_nms_top_n_train": 12000,
     "rpn_post_nms_top_n_train": 2000,
 }
-NAMES = {
+TORCHVISION_LOSSES = {
     "loss_objectness": "objectness",
     "loss_rpn_box_reg": "rpn_box",
     "loss_classifier": "class",
@@ -43,7 +42,6 @@ NAMES = {
 }
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SQUEEZE = "fasterrcnn_squeezenet1_1_fpn"
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class TorchvisionDetector(Detector):
@@ -63,8 +61,8 @@ class TorchvisionDetector(Detector):
         """Maps by level, in float32 also under autocast, which acts no further: bfloat16 would
         round a box far from the origin to multiples of 4 or 8 pixels.
         """
-        found = self.backbone(images)
-        levels = OrderedDict([("0", found)]) if isinstance(found, Tensor) else found
+        maps = self.backbone(images)
+        levels = OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps
         return OrderedDict((name, level.float()) for name, level in levels.items())
 
     def forward(self, images: Images) -> DetOutput:
@@ -86,11 +84,11 @@ class TorchvisionDetector(Detector):
         """
         framed = _framed(images)
         features = self.features(images) if features is None else features
-        targets = [{"boxes": found.boxes.float(), "labels": found.labels + 1} for found in boxes]
+        targets = [{"boxes": b.boxes.float(), "labels": b.labels + 1} for b in boxes]
         with exact(), _assigning(self.rpn, self.roi_heads, append, doubtful):
             proposals, first = self.rpn(framed, features, targets)
             _, second = self.roi_heads(features, proposals, framed.image_sizes, targets)
-        return {NAMES[name]: term for name, term in {**first, **second}.items()}
+        return {TORCHVISION_LOSSES[name]: term for name, term in {**first, **second}.items()}
 
     def regions(
         self,
@@ -117,10 +115,12 @@ class TorchvisionDetector(Detector):
         pooled = heads.box_roi_pool(features, boxes, framed.image_sizes)
         embedded = heads.box_head(pooled)
         logits, deltas = heads.box_predictor(embedded)
-        found: list[Boxes] = []
+        detections: list[Boxes] = []
         if own:
             parts = heads.postprocess_detections(logits, deltas, boxes, framed.image_sizes)
-            found = [Boxes(b, labels - 1, scores) for b, scores, labels in zip(*parts, strict=True)]
+            detections = [
+                Boxes(b, labels - 1, scores) for b, scores, labels in zip(*parts, strict=True)
+            ]
         last = torch.cat([logits[:, 1:], logits[:, :1]], 1).float()
         # slot 0 of the deltas is the background's: zeroed here, it gives the proposal itself
         slots = deltas.view(len(deltas), -1, 4).clone()
@@ -129,7 +129,7 @@ class TorchvisionDetector(Detector):
         best = logits.argmax(1)
         refined = decoded.view(len(deltas), -1, 4)[torch.arange(len(best)), best]
         refined = torch.where((best == 0)[:, None], torch.cat(boxes), refined)
-        return Regions(boxes, embedded.float(), last, refined.float(), found)
+        return Regions(boxes, embedded.float(), last, refined.float(), detections)
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def _assigning(
     if not append:
         heads.add_gt_proposals = lambda proposals, _: proposals
     if doubtful is not None:
-        doubt = [found.boxes for found in doubtful]
+        doubt = [part.boxes for part in doubtful]
         to_anchors, to_proposals = rpn.assign_targets_to_anchors, heads.assign_targets_to_proposals
 
         def anchors(boxes: list[Tensor], targets: Any) -> Any:
@@ -160,8 +160,11 @@ def _assigning(
         yield
     finally:
         for module in (rpn, heads):
-            for name in ("add_gt_proposals", "assign_targets_to_anchors",
-                         "assign_targets_to_proposals"):  # fmt: skip
+            for name in (
+                "add_gt_proposals",
+                "assign_targets_to_anchors",
+                "assign_targets_to_proposals",
+            ):
                 module.__dict__.pop(name, None)
 
 
@@ -170,7 +173,7 @@ def _framed(images: Images) -> ImageList:
     return ImageList(images, [size] * len(images))
 
 
-def build(name: str, classes: int, depth: int = 3) -> TorchvisionDetector:
+def faster_rcnn(name: str, classes: int, depth: int = 3) -> TorchvisionDetector:
     """A Faster R-CNN of torchvision with random weights.
 
     Besides torchvision's builders `fasterrcnn_resnetN_fpn` for every N, and
@@ -213,19 +216,3 @@ def _squeezed(classes: int) -> FasterRCNN:
         box_batch_size_per_image=128,
         **COUNTS | {"rpn_post_nms_top_n_train": 500},
     )
-
-
-def backbone_names(network: nn.Module) -> str:
-    """Where in a detector's backbone the names of an image classifier's weights begin."""
-    return "body." if hasattr(network, "body") else ""
-
-
-def usual_input(name: str) -> InputSpec:
-    """What torchvision's detectors are trained with: a short side of 800 pixels.
-
-    The frame is fixed here, 800 by 1333 pixels and filled where the image leaves room.
-    """
-    mean, std = IMAGENET
-    size = (320, 640) if "320" in name else (800, 1333)
-    size = (320, 320) if name == SQUEEZE else size
-    return InputSpec(size=size, letterbox=True, mean=mean, std=std)

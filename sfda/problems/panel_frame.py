@@ -4,11 +4,41 @@ from __future__ import annotations
 
 import io
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+LARGEST = 480  # pixels of a side that are drawn
+# Of Sasha Trubetskoy's list of distinct colours; before them one for what is mostly background
+COLOURS = (
+    "#4a4a4a",
+    "#e6194b",
+    "#3cb44b",
+    "#4363d8",
+    "#ffe119",
+    "#f58231",
+    "#911eb4",
+    "#46f0f0",
+    "#f032e6",
+    "#bcf60c",
+    "#fabebe",
+    "#008080",
+    "#e6beff",
+    "#9a6324",
+    "#fffac8",
+    "#800000",
+    "#aaffc3",
+    "#808000",
+    "#ffd8b1",
+    "#000075",
+)
+IGNORED = (200, 200, 200)
+LEGEND = 24  # classes that are named
+NAME_LETTERS = 28  # letters of a class's name
 
 
 def png(figure: Figure) -> bytes:
@@ -18,24 +48,18 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-LARGEST = 480  # pixels of a side that are drawn
+def sheet(rows: int, columns: int, *, size: tuple[float, float], title: str) -> tuple[Figure, Any]:
+    """A titled figure of `size` inches, and its axes [rows, columns]."""
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12)
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-# Of Sasha Trubetskoy's list of distinct colours; before them one for what is mostly background
-COLOURS = (
-    "#4a4a4a", "#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#46f0f0",
-    "#f032e6", "#bcf60c", "#fabebe", "#008080", "#e6beff", "#9a6324", "#fffac8", "#800000",
-    "#aaffc3", "#808000", "#ffd8b1", "#000075",
-)  # fmt: skip
-
-
-IGNORED = (200, 200, 200)
-
-
-LEGEND = 24  # classes that are named
-
-
-NAME = 28  # letters of a class's name
+def row_height(image: np.ndarray) -> float:
+    """Inches of a row of images 3.6 inches wide, with their titles."""
+    height, width = image.shape[:2]
+    return float(min(2.0, max(0.4, height / width)) * 3.6 + 0.35)
 
 
 @cache
@@ -56,8 +80,8 @@ def palette() -> UInt8[np.ndarray, "256 3"]:
         taken.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, apart[taken[-1]])
     taken.append(taken.pop(len(first)))  # what does not count comes last
-    found: UInt8[np.ndarray, "256 3"] = every[taken].astype(np.uint8)
-    return found
+    colours: UInt8[np.ndarray, "256 3"] = every[taken].astype(np.uint8)
+    return colours
 
 
 def small(image: np.ndarray) -> np.ndarray:
@@ -76,6 +100,6 @@ def ending(name: str, most: int = 34) -> str:
     return name if len(name) <= most else "…" + name[-most + 1 :]
 
 
-def shortened(name: str, most: int = NAME) -> str:
+def shortened(name: str, most: int = NAME_LETTERS) -> str:
     """The beginning of a long name."""
     return name if len(name) <= most else name[: most - 1] + "…"

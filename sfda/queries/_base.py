@@ -18,9 +18,9 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from sfda.config import Config
-from sfda.inference.summary import Summary
+from sfda.inference.summaries import Summary
 
-Rows = np.ndarray[Any, np.dtype[np.int64]]  # [b], indices of the target set
+TargetRows = np.ndarray[Any, np.dtype[np.int64]]  # [b], indices of the target set
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Pool:
     """
 
     shards: Sequence[tuple[int, Summary]]
-    labelled: Rows
+    labelled: TargetRows
     before: Before | None = None
     whole: bool = True  # whether `probs` are of the image itself and not means over its parts
 
@@ -50,18 +50,18 @@ class Pool:
         return start + len(last.entropy)
 
     @property
-    def free(self) -> Rows:
+    def free(self) -> TargetRows:
         """Rows that may be asked for, in order."""
         mask = np.ones(self.size, dtype=bool)
         mask[self.labelled] = False
-        rows: Rows = np.flatnonzero(mask).astype(np.int64)
+        rows: TargetRows = np.flatnonzero(mask).astype(np.int64)
         return rows
 
     def column(self, name: str) -> Tensor:
         """One number a row, of all rows: `entropy` or `margin`."""
         return torch.cat([getattr(shard, name).float() for _, shard in self.shards])
 
-    def gather(self, name: str, rows: Rows) -> Tensor:
+    def gather(self, name: str, rows: TargetRows) -> Tensor:
         """One field of some rows, in their order."""
         out: Tensor | None = None
         for start, shard in self.shards:
@@ -91,6 +91,12 @@ class DiverseConfig(QueryConfig):
     diverse: PositiveInt = 1
 
 
+# of problems whose images have many parts and so are alike in their means
+DIVERSE: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {problem: {"diverse": 10} for problem in ("segmentation", "detection", "pose")}
+)
+
+
 class Query:
     """Chooses rows; deterministic under a seed, never a labelled row, never above the budget."""
 
@@ -98,12 +104,12 @@ class Query:
     problems: ClassVar[frozenset[str]] = frozenset(
         {"classification", "segmentation", "detection", "pose"}
     )
-    usual: ClassVar[Mapping[str, dict[str, Any]]] = MappingProxyType({})
+    defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = MappingProxyType({})
 
     def __init__(self, config: QueryConfig) -> None:
         self.config = config
 
-    def choose(self, pool: Pool, budget: int, *, seed: int = 0) -> Rows:
+    def choose(self, pool: Pool, budget: int, *, seed: int = 0) -> TargetRows:
         """At most `budget` rows, the most wanted first; fewer where fewer are unlabelled."""
         free = pool.free
         budget = min(budget, len(free))
@@ -111,12 +117,12 @@ class Query:
             return np.empty(0, dtype=np.int64)
         return self._choose(pool, free, budget, seed)
 
-    def _choose(self, pool: Pool, free: Rows, budget: int, seed: int) -> Rows:
+    def _choose(self, pool: Pool, free: TargetRows, budget: int, seed: int) -> TargetRows:
         raise NotImplementedError(f"{type(self).__name__} chooses nothing")
 
 
-def lowest(scores: Float[Tensor, " N"], rows: Rows, count: int) -> Rows:
+def lowest(scores: Float[Tensor, " N"], rows: TargetRows, count: int) -> TargetRows:
     """Those of `rows` with the lowest scores, in order; of equals the first row."""
     order = scores[torch.from_numpy(rows)].sort(stable=True).indices
-    chosen: Rows = rows[order[:count].numpy()]
+    chosen: TargetRows = rows[order[:count].numpy()]
     return chosen

@@ -4,14 +4,14 @@ arXiv:1906.03671); for images with many parts, their feature times their mean en
 
 from __future__ import annotations
 
-from sfda.queries._base import Pool, Query, Rows
-from sfda.queries._cover import plus_plus
+from sfda.queries._base import Pool, Query, TargetRows
+from sfda.queries._k_centre import plus_plus
 
 
 class Badge(Query):
     """k-means++ over (p - onehot) x feature."""
 
-    def _choose(self, pool: Pool, free: Rows, budget: int, seed: int) -> Rows:
+    def _choose(self, pool: Pool, free: TargetRows, budget: int, seed: int) -> TargetRows:
         return plus_plus(pool, free, budget, seed=seed)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sfda.queries._base import Pool, Query, Rows
-from sfda.queries._cover import k_centre
+from sfda.queries._base import Pool, Query, TargetRows
+from sfda.queries._k_centre import k_centre
 
 
 class Coreset(Query):
     """Greedy k-centre around what is labelled already."""
 
-    def _choose(self, pool: Pool, free: Rows, budget: int, seed: int) -> Rows:
+    def _choose(self, pool: Pool, free: TargetRows, budget: int, seed: int) -> TargetRows:
         return k_centre(pool, free, budget, centres=pool.labelled)
 
 

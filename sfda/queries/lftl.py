@@ -17,10 +17,10 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from sfda.errors import BadInput
-from sfda.queries._base import Pool, Query, QueryConfig, Rows, lowest
+from sfda.queries._base import Pool, Query, QueryConfig, TargetRows, lowest
 
 
-class LftlConfig(QueryConfig):
+class LftlQueryConfig(QueryConfig):
     """Defaults: the released code's for VisDA-C."""
 
     contrast: NonNegativeFloat = 0.03  # lambda_cd
@@ -29,13 +29,13 @@ class LftlConfig(QueryConfig):
     space: Literal["prob", "log"] = "prob"
 
 
-class Lftl(Query):
+class LftlQuery(Query):
     """Small contrasted margins, fewer of the classes that are sure already."""
 
-    Config = LftlConfig
-    config: LftlConfig
+    Config = LftlQueryConfig
+    config: LftlQueryConfig
 
-    def _choose(self, pool: Pool, free: Rows, budget: int, seed: int) -> Rows:
+    def _choose(self, pool: Pool, free: TargetRows, budget: int, seed: int) -> TargetRows:
         rows = torch.from_numpy(free)
         score = torch.full((pool.size,), torch.inf)
         score[rows] = self.scores(pool)[rows]
@@ -60,7 +60,7 @@ class Lftl(Query):
 
     def _margins(self, pool: Pool) -> Float[Tensor, " N"]:
         """Top two of p + lambda (p - p of the last query); rows that are new have no contrast."""
-        found = []
+        margins = []
         before, c = pool.before, self.config
         for start, probs in pool.passes("probs"):
             rows = slice(start, start + len(probs))
@@ -72,7 +72,7 @@ class Lftl(Query):
             if not pool.whole:
                 now = pool.column("margin")[rows]
                 old = now if before is None else before.margin[rows].float()
-                found.append(now + c.contrast * torch.where(old.isnan(), 0.0, now - old))
+                margins.append(now + c.contrast * torch.where(old.isnan(), 0.0, now - old))
                 continue
             now = probs.clamp_min(1e-12).log() if c.space == "log" else probs
             if before is not None:
@@ -80,8 +80,8 @@ class Lftl(Query):
                 last = last.clamp_min(1e-12).log() if c.space == "log" else last
                 now = now + c.contrast * torch.where(last.isnan(), 0.0, now - last)
             top = now.topk(2, dim=1).values
-            found.append(top[:, 0] - top[:, 1])
-        return torch.cat(found)
+            margins.append(top[:, 0] - top[:, 1])
+        return torch.cat(margins)
 
 
-EXPORT = Lftl
+EXPORT = LftlQuery

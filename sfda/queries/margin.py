@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from sfda.queries._base import DiverseConfig, Pool, Query, Rows, lowest
-from sfda.queries._cover import k_centre
-
-FEW = {"diverse": 10}  # images with many parts are alike in their means
+from sfda.queries._base import DIVERSE, DiverseConfig, Pool, Query, TargetRows
+from sfda.queries._k_centre import lowest_apart
 
 
 class Margin(Query):
     """The most wanted by margin; with `diverse` those of them that cover each other."""
 
     Config = DiverseConfig
-    usual: ClassVar[Mapping[str, dict[str, Any]]] = {
-        "segmentation": FEW, "detection": FEW, "pose": FEW
-    }  # fmt: skip
+    defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = DIVERSE
     config: DiverseConfig
 
-    def _choose(self, pool: Pool, free: Rows, budget: int, seed: int) -> Rows:
-        wanted = lowest(pool.column("margin"), free, budget * self.config.diverse)
-        if self.config.diverse == 1 or len(wanted) <= budget:
-            return wanted
-        return k_centre(pool, wanted, budget, centres=pool.labelled)
+    def _choose(self, pool: Pool, free: TargetRows, budget: int, seed: int) -> TargetRows:
+        scores = pool.column("margin")
+        return lowest_apart(pool, scores, free, budget, diverse=self.config.diverse)
 
 
 EXPORT = Margin

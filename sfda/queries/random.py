@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from sfda.queries._base import Pool, Query, Rows
+from sfda.queries._base import Pool, Query, TargetRows
 
 
 class Random(Query):
     """A uniform draw without repeats."""
 
-    def _choose(self, pool: Pool, free: Rows, budget: int, seed: int) -> Rows:
+    def _choose(self, pool: Pool, free: TargetRows, budget: int, seed: int) -> TargetRows:
         return np.random.default_rng(seed).permutation(free)[:budget]
 
 

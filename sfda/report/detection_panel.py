@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
-from itertools import count
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from torch import nn
 
-from sfda.building_blocks.device import DeviceName, choose, place
+from sfda.building_blocks.device import DeviceName, choose, to_device
+from sfda.decision.evaluation import box_arrays
 from sfda.inference.detection import detect_all
-from sfda.loading import opened as manifests
+from sfda.loading.labels import ImageSizes, boxes_for
 from sfda.loading.opened import Opened
 from sfda.problems.detection.metrics import BoxesOf
-from sfda.problems.detection.panel import BoxSample, box_panel, difference
+from sfda.problems.detection.panel import BoxSample, box_panel, boxes_changed
 from sfda.refs import ManifestRef, ModelSpec
-from sfda.report.reports import as_arrays
-from sfda.report.segmentation_panel import LOOKED_AT, SHOWN, open_labelled, rgb
+from sfda.report.changed_images import most_changed, open_for_panel, rgb, sampled_rows
 
 
 def draw_box_panel(
@@ -33,10 +31,9 @@ def draw_box_panel(
 ) -> bytes:
     """A PNG of image, source's boxes, adapted boxes and, where `labelled`, the truth."""
     chosen = choose(device)
-    before, after = place(source, chosen), place(adapted, chosen)
-    opened = open_labelled(manifest, split, spec, labelled=labelled)
-    found = most_changed(before, after, opened, spec)
-    truth = manifests.boxes_for(opened.split, spec.classes, unknown=True) if labelled else None
+    before, after = to_device(source, chosen), to_device(adapted, chosen)
+    opened = open_for_panel(manifest, split, spec, labelled=labelled)
+    truth = boxes_for(opened.split, spec.classes, unknown=True) if labelled else None
     samples = [
         BoxSample(
             name=opened.split.names[row],
@@ -45,27 +42,35 @@ def draw_box_panel(
             adapted=second,
             truth=BoxesOf(truth[row].boxes, truth[row].labels) if truth else None,
         )
-        for row, first, second in found
+        for row, first, second in changed_boxes(before, after, opened, spec)
     ]
     return box_panel(samples, spec.classes, title=f"{title}  (split {split})")
 
 
-def most_changed(
+def changed_boxes(
     before: nn.Module, after: nn.Module, opened: Opened, spec: ModelSpec
 ) -> list[tuple[int, BoxesOf, BoxesOf]]:
     """(row, source's boxes, adapted boxes), the largest share of changed boxes first.
 
-    At most 64 images are looked at.
+    At most 64 images are compared.
     """
+    return most_changed(
+        (boxes_changed(one, other), (row, one, other))
+        for row, one, other in _box_pairs(before, after, opened, spec)
+    )
+
+
+def _box_pairs(
+    before: nn.Module, after: nn.Module, opened: Opened, spec: ModelSpec
+) -> Iterator[tuple[int, BoxesOf, BoxesOf]]:
     device = next(before.parameters()).device
-    sizes = manifests.AnswerSizes(opened.split)
-    rows = np.unique(np.linspace(0, len(sizes) - 1, LOOKED_AT).round().astype(int)).tolist()
-    given: dict[str, Any] = {"device": device, "sizes": [sizes[row] for row in rows]}
+    sizes = ImageSizes(opened.split)
+    rows = sampled_rows(len(sizes))
     stored = np.stack([opened.images[row] for row in rows])
-    looks = (detect_all(network, stored, spec.input, **given) for network in (before, after))
-    kept: list[tuple[float, int, int, BoxesOf, BoxesOf]] = []
-    for row, number, (_, first), (_, second) in zip(rows, count(), *looks, strict=False):
-        one, other = as_arrays(first), as_arrays(second)
-        entry = (difference(one, other), -number, row, one, other)
-        (heapq.heappush if len(kept) < SHOWN else heapq.heappushpop)(kept, entry)
-    return [(row, one, other) for _, _, row, one, other in sorted(kept, reverse=True)]
+    row_sizes = [sizes[row] for row in rows]
+    detections = (
+        detect_all(network, stored, spec.input, device=device, sizes=row_sizes)
+        for network in (before, after)
+    )
+    for row, (_, one), (_, other) in zip(rows, *detections, strict=True):
+        yield row, box_arrays(one), box_arrays(other)

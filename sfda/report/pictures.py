@@ -1,8 +1,10 @@
-"""Pictures of results, as PNG bytes."""
+"""Pictures of results, as PNG bytes, and where they are kept."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,29 +15,30 @@ from matplotlib.figure import Figure
 from sfda.problems.classification.metrics import main_metric
 from sfda.problems.panel_frame import png
 from sfda.refs import Report
+from sfda.state_folder import disk_errors, home
 
-SHOWN = 40  # classes; with more the confusion matrix and the bars lose their labels
+MOST_NAMED = 40  # classes; with more the confusion matrix and the bars lose their labels
 
 
-class Shown(NamedTuple):
+class DrawnScores(NamedTuple):
     """What is drawn of a report: a score by class, its mean, and a score over all."""
 
     score: str
-    said: str  # the score's name for a reader
+    label: str  # the score's name for a reader
     mean: str
     overall: str
 
 
-def shown_of(found: Report) -> Shown:
+def drawn_scores(report: Report) -> DrawnScores:
     """Accuracies of images, overlaps of masks, or precision of boxes."""
-    main = main_metric(found.metrics)
+    main = main_metric(report.metrics)
     if main == "mean_iou":
-        return Shown("iou", "IoU", "mean_iou", "pixel_accuracy")
+        return DrawnScores("iou", "IoU", "mean_iou", "pixel_accuracy")
     if main == "pck_at_0.1":
-        return Shown("pck", "PCK at 0.1", "pck_at_0.1", "oks_ap")
+        return DrawnScores("pck", "PCK at 0.1", "pck_at_0.1", "oks_ap")
     if main == "coco_ap50":
-        return Shown("ap50", "AP50", "coco_ap50", "coco_ap")
-    return Shown("accuracy", "accuracy", "macro_accuracy", "overall_accuracy")
+        return DrawnScores("ap50", "AP50", "coco_ap50", "coco_ap")
+    return DrawnScores("accuracy", "accuracy", "macro_accuracy", "overall_accuracy")
 
 
 def side_by_side(source: Report, adapted: Report, *, title: str) -> bytes:
@@ -60,20 +63,20 @@ def side_by_side(source: Report, adapted: Report, *, title: str) -> bytes:
 
 def _bars(axes: Axes, classes: Sequence[str], source: Report, adapted: Report) -> None:
     """The score of both models for every class that occurs."""
-    shown = shown_of(source)
-    place = np.arange(len(classes))
+    shown = drawn_scores(source)
+    positions = np.arange(len(classes))
     for offset, report, name, colour in (
         (-0.2, source, "source", "#9aa5b1"),
         (0.2, adapted, "adapted", "#1f77b4"),
     ):
         heights = [100 * report.per_class[c].get(shown.score, 0.0) for c in classes]
         mean = 100 * report.metrics[shown.mean]
-        axes.bar(place + offset, heights, 0.4, color=colour, label=f"{name}, mean {mean:.1f} %")
+        axes.bar(positions + offset, heights, 0.4, color=colour, label=f"{name}, mean {mean:.1f} %")
     axes.set_ylim(0, 100)
-    axes.set_ylabel(f"{shown.said} by class in %")
+    axes.set_ylabel(f"{shown.label} by class in %")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9, frameon=False)
-    if len(classes) <= SHOWN:
-        axes.set_xticks(place, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
+    if len(classes) <= MOST_NAMED:
+        axes.set_xticks(positions, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
 
 
 def _matrix(axes: Axes, classes: Sequence[str], report: Report, name: str) -> None:
@@ -83,16 +86,16 @@ def _matrix(axes: Axes, classes: Sequence[str], report: Report, name: str) -> No
         classes = [*classes, "background"]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    overall = shown_of(report).overall
+    overall = drawn_scores(report).overall
     accuracy = 100 * report.metrics[overall]
     axes.set_title(f"{name}: {overall.replace('_', ' ')} {accuracy:.1f} %", fontsize=11)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    if len(classes) > SHOWN:
+    if len(classes) > MOST_NAMED:
         return
-    place = np.arange(len(classes))
-    axes.set_xticks(place, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
-    axes.set_yticks(place, classes)
+    positions = np.arange(len(classes))
+    axes.set_xticks(positions, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
+    axes.set_yticks(positions, classes)
     if len(classes) <= 15:
         pixels = overall == "pixel_accuracy"  # too many to be written out
         for i, row in enumerate(counts.astype(int)):
@@ -120,13 +123,27 @@ def label_curve(rows: Sequence[Any], floor: Mapping[str, float], *, title: str) 
                 [r["metrics"][metric] for r in own if (r["query"], r["labels"]) == (by, n)]
                 for n in spent
             ]
-            means = [100 * float(np.mean(found)) for found in values]
-            spreads = [100 * float(np.std(found)) for found in values]
-            look = {"marker": "o", "capsize": 2, "color": colours[by]}
-            axes.errorbar(spent, means, yerr=spreads, label=by, **look)
+            means = [100 * float(np.mean(scores)) for scores in values]
+            spreads = [100 * float(np.std(scores)) for scores in values]
+            style = {"marker": "o", "capsize": 2, "color": colours[by]}
+            axes.errorbar(spent, means, yerr=spreads, label=by, **style)
         axes.axhline(100 * floor[metric], color="0.6", linestyle="--", linewidth=1)
         axes.set_title(method)
         axes.set_xlabel("labels")
     panels[0].set_ylabel(f"{metric.replace('_', ' ')} %")
     panels[-1].legend(fontsize=8)
     return png(figure)
+
+
+def keep_picture(name: str, content: bytes) -> str:
+    """Write a PNG below home; its path."""
+    picture = home() / "pictures" / f"{name}.png"
+    with disk_errors(str(picture)):
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(content)
+    return str(picture)
+
+
+def data_address(picture: Path) -> str:
+    """The picture itself as an address: whoever opens the page need not reach this disk."""
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"

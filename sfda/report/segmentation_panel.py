@@ -1,24 +1,19 @@
-"""The panel of a segmentation: the images whose answers the adaptation changed most."""
+"""The panel of a segmentation: the images whose masks the adaptation changed most."""
 
 from __future__ import annotations
 
-import heapq
-from itertools import count
+from collections.abc import Iterator
 
-import numpy as np
 from torch import nn
 
-from sfda.building_blocks.device import DeviceName, choose, place
+from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.formats.masks import Mask
-from sfda.images.intensity_window import Picture
 from sfda.inference.segmentation import segment
-from sfda.loading import opened as manifests
+from sfda.loading.labels import ImageSizes, mask_table
 from sfda.loading.opened import Opened
 from sfda.problems.segmentation.panel import Sample, panel
 from sfda.refs import ManifestRef, ModelSpec
-
-LOOKED_AT = 64  # images, evenly spread over the split
-SHOWN = 4
+from sfda.report.changed_images import most_changed, open_for_panel, rgb, sampled_rows
 
 
 def draw_panel(
@@ -32,12 +27,11 @@ def draw_panel(
     *,
     labelled: bool,
 ) -> bytes:
-    """A PNG of image, source's answer, adapted answer and, where `labelled`, the truth."""
+    """A PNG of image, source's mask, adapted mask and, where `labelled`, the truth."""
     chosen = choose(device)
-    before, after = place(source, chosen), place(adapted, chosen)
-    opened = open_labelled(manifest, split, spec, labelled=labelled)
-    found = most_changed(before, after, opened, spec)
-    table = manifests.mask_table(opened.split, spec.classes) if labelled else None
+    before, after = to_device(source, chosen), to_device(adapted, chosen)
+    opened = open_for_panel(manifest, split, spec, labelled=labelled)
+    table = mask_table(opened.split, spec.classes) if labelled else None
     samples = [
         Sample(
             name=opened.split.names[row],
@@ -48,39 +42,33 @@ def draw_panel(
             if table is not None and opened.split.masks
             else None,
         )
-        for row, first, second in found
+        for row, first, second in changed_masks(before, after, opened, spec)
     ]
     return panel(samples, spec.classes, title=f"{title}  (split {split})")
 
 
-def open_labelled(manifest: ManifestRef, split: str, spec: ModelSpec, *, labelled: bool) -> Opened:
-    """The split, without its labels unless those are shown."""
-    opened = manifests.open_ref(manifest)
-    return manifests.open_split(opened if labelled else opened.unlabelled(), split, spec.input)
-
-
-def rgb(image: Picture) -> Picture:
-    """A grey image [H, W] or a colour image, in colours [H, W, 3]."""
-    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-
-
-def most_changed(
+def changed_masks(
     before: nn.Module, after: nn.Module, opened: Opened, spec: ModelSpec
 ) -> list[tuple[int, Mask, Mask]]:
     """(row, source's mask, adapted mask), the largest share of changed pixels first.
 
-    At most 64 images are looked at, and only the masks of the best are in memory.
+    At most 64 images are compared, and only the masks of the best are in memory.
     """
+    return most_changed(
+        (float((one != other).mean()), (row, one, other))
+        for row, one, other in _mask_pairs(before, after, opened, spec)
+    )
+
+
+def _mask_pairs(
+    before: nn.Module, after: nn.Module, opened: Opened, spec: ModelSpec
+) -> Iterator[tuple[int, Mask, Mask]]:
     device = next(before.parameters()).device
-    sizes = manifests.AnswerSizes(opened.split)
-    rows = np.unique(np.linspace(0, len(sizes) - 1, LOOKED_AT).round().astype(int)).tolist()
-    kept: list[tuple[float, int, int, Mask, Mask]] = []
-    for row, number in zip(rows, count()):
+    sizes = ImageSizes(opened.split)
+    for row in sampled_rows(len(sizes)):
         image = opened.images[row]
-        first, second = (
-            segment(network, image, spec.input, device=device, out_size=sizes[row])[0]
+        one, other = (
+            segment(network, image, spec.input, device=device, out_size=sizes[row]).mask
             for network in (before, after)
         )
-        entry = (float((first != second).mean()), -number, row, first, second)
-        (heapq.heappush if len(kept) < SHOWN else heapq.heappushpop)(kept, entry)
-    return [(row, first, second) for _, _, row, first, second in sorted(kept, reverse=True)]
+        yield row, one, other

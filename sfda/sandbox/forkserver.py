@@ -20,7 +20,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-Main = Callable[[int, int], None]  # of the pipes that it reads its order from and answers into
+Main = Callable[
+    [int, int], None
+]  # of the pipes that it reads its order from and writes its messages into
 
 
 class Child(NamedTuple):
@@ -82,7 +84,7 @@ def current() -> Forkserver | None:
     return _servers[0] if _servers else None
 
 
-def prepare(main: Main, preload: str) -> None:
+def start(main: Main, preload: str) -> None:
     """Make the forkserver, in a process that has neither threads nor anything loaded yet.
 
     The module `preload` is loaded in both: this process needs it too.

@@ -51,16 +51,16 @@ def abi() -> int:
     """The kernel's level of Landlock; 0 where there is none, or it is switched off."""
     if sys.platform != "linux":
         return 0
-    found = ctypes.CDLL(None, use_errno=True).syscall(
+    level = ctypes.CDLL(None, use_errno=True).syscall(
         CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(VERSION_FLAG)
     )
-    return max(int(found), 0)
+    return max(int(level), 0)
 
 
-def known(level: int) -> Access:
+def rights_at(level: int) -> Access:
     """All rights over files that this level can take away.
 
-    >>> known(1) == known(1) & ~Access.REFER, Access.IOCTL_DEV in known(7)
+    >>> rights_at(1) == rights_at(1) & ~Access.REFER, Access.IOCTL_DEV in rights_at(7)
     (True, True)
     """
     count = max((n for from_, n in ADDED.items() if from_ <= level), default=0)
@@ -79,7 +79,7 @@ def restrict(
     level = abi()
     if level < 1:
         raise OSError("this kernel offers no Landlock")
-    handled = known(level)
+    handled = rights_at(level)
     libc = ctypes.CDLL(None, use_errno=True)
     tcp = 0b11 if level >= NETWORK_ABI and not network else 0
     attributes = struct.pack("=QQ", handled, tcp)[: 16 if level >= NETWORK_ABI else 8]
@@ -101,22 +101,22 @@ def restrict(
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, rights: Access) -> None:
     try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
         if not path.is_dir():
             rights &= OF_FILES
-        rule = struct.pack("=Qi", rights, place)
+        rule = struct.pack("=Qi", rights, handle)
         _checked(
             libc.syscall(ADD_RULE, ruleset, ctypes.c_int(PATH_BENEATH), rule, ctypes.c_uint32(0))
         )
     finally:
-        os.close(place)
+        os.close(handle)
 
 
-def _checked(found: int) -> int:
-    if found < 0:
+def _checked(status: int) -> int:
+    if status < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"Landlock: {os.strerror(number)}")
-    return int(found)
+    return int(status)

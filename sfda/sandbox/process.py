@@ -27,12 +27,12 @@ from typing import Any, Protocol
 import sfda
 from sfda.errors import BadInput
 from sfda.sandbox import forkserver
+from sfda.sandbox.forkserver import DEATH_SIGNAL
 from sfda.sandbox.landlock import abi, restrict
 
 SWITCH = "SFDA_CONFINE"  # "off": do the work in the calling process, and say so
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc", "/proc", "/sys", "/opt/nvidia")
 DEVICES = ("/dev", "~/.nv")  # with shared memory, and the compiled kernels of CUDA
-DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 Message = dict[str, Any]
 Send = Callable[..., None]  # one message, its parts by keyword
@@ -48,7 +48,7 @@ class WorkFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Job:
+class SandboxJob:
     """One piece of work, and what its process may reach."""
 
     work: str  # "module:function", a Work
@@ -67,14 +67,14 @@ def unenforceable() -> str | None:
     return None
 
 
-def prepare(preload: str) -> None:
+def start_forkserver(preload: str) -> None:
     """Make jobs of this process begin at once, with the module `preload` loaded.
 
     To be called before anything else is loaded; where it comes too late, or nothing can be
     enforced, it does nothing.
     """
     if unenforceable() is None:
-        forkserver.prepare(main, preload)
+        forkserver.start(main, preload)
 
 
 def system_paths(own: Sequence[Path] = ()) -> list[Path]:
@@ -90,10 +90,10 @@ def devices() -> list[Path]:
     return [Path(name).expanduser() for name in DEVICES]
 
 
-def run(job: Job, hear: Callable[[Message], None]) -> tuple[Message, int]:
+def run_job(job: SandboxJob, hear: Callable[[Message], None]) -> tuple[Message, int]:
     """Do the work in a process of its own: the result, and the ABI of Landlock that holds it.
 
-    `hear` is given each message that the work sends meanwhile. Raises BadInput as the work does,
+    `hear` gets each message that the work sends meanwhile. Raises BadInput as the work does,
     WorkFailed where it raises anything else, ProcessDied where the process is killed.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -107,17 +107,17 @@ def run(job: Job, hear: Callable[[Message], None]) -> tuple[Message, int]:
             "listed": [str(path) for path in job.listed],
             "probe": str(outside),
         }
-        answer = _run({"work": job.work, "order": job.order, **limits}, scratch, hear)
+        result = _run({"work": job.work, "order": job.order, **limits}, scratch, hear)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(outside.parent, ignore_errors=True)
-    return answer["result"], int(answer["abi"])
+    return result["result"], int(result["abi"])
 
 
 def _run(document: Message, scratch: Path, hear: Callable[[Message], None]) -> Message:
-    """Start the process, hand its messages on, and return its answer."""
+    """Start the process, hand its messages on, and return its result."""
     order, messages = os.pipe(), os.pipe()
-    answer: Message = {}
+    result: Message = {}
     with _process(order[0], messages[1], scratch) as process:
         os.close(order[0])
         os.close(messages[1])
@@ -128,10 +128,10 @@ def _run(document: Message, scratch: Path, hear: Callable[[Message], None]) -> M
             except BrokenPipeError:
                 pass  # it is gone; what it sent is read below
             for line in lines:
-                answer = _heard(json.loads(line), hear) or answer
+                result = _result_of(json.loads(line), hear) or result
         code = process.wait()
-    if answer:
-        return answer
+    if result:
+        return result
     raise ProcessDied(
         f"the adapting process ended without a word (exit {code}); if the machine was short of "
         "memory, use a smaller batch: --set schedule.batch_size=..."
@@ -168,8 +168,8 @@ def _process(order: int, messages: int, scratch: Path) -> Iterator[_Waits]:
             process.wait()
 
 
-def _heard(message: Message, hear: Callable[[Message], None]) -> Message | None:
-    """The answer, if it is that; else hand the message on. Raises what the process had to raise."""
+def _result_of(message: Message, hear: Callable[[Message], None]) -> Message | None:
+    """The result, if it is that; else hand the message on. Raises what the process had to raise."""
     match message:
         case {"bad_input": text}:
             raise BadInput(text)

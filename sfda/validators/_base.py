@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfda.types import SeenViews
 
-PIXELS = 4096  # of one image that a score is taken over
+SCORED_PIXELS = 4096  # of one image that a score is taken over
 
 
 class Validator:
@@ -44,7 +44,7 @@ def rows_of(logits: Float[Tensor, "B C *HW"]) -> Float[Tensor, "M C"]:
     if logits.ndim == 2:
         return logits
     height, width = logits.shape[2:]
-    stride = math.ceil(math.sqrt(height * width / PIXELS))
+    stride = math.ceil(math.sqrt(height * width / SCORED_PIXELS))
     top, left = min(stride, height) // 2, min(stride, width) // 2
     thin = logits[..., top::stride, left::stride]
     return thin.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])

@@ -46,8 +46,8 @@ class Agreement(Validator):
         """Take in one batch with logits [B, C], or of pixels [B, C, H, W], of both views."""
         if seen.weak is None or seen.strong is None:
             raise ValueError("agreement needs the weak and the strong view")
-        if isinstance(getattr(seen.weak, "found", None), list):
-            for pair in zip(seen.weak.found, seen.strong.found, strict=True):
+        if isinstance(getattr(seen.weak, "boxes", None), list):
+            for pair in zip(seen.weak.boxes, seen.strong.boxes, strict=True):
                 self._boxes(*pair)
             return
         if (maps := getattr(seen.weak, "heatmaps", None)) is not None:
@@ -84,8 +84,8 @@ class Agreement(Validator):
         longest = max(len(seen), len(self.seen))
         for total, part in ((self.seen, seen), (self.same, same)):
             total += [0.0] * (longest - len(total))
-            for place, value in enumerate(part.tolist()):
-                total[place] += value
+            for label, value in enumerate(part.tolist()):
+                total[label] += value
 
     def compute(self) -> float:
         """The mean share."""

@@ -13,7 +13,7 @@ from sfda.validators._base import Validator
 class BoxDrift(Validator):
     """-sum_c s_c |log((n_c + 1) / (m_c + 1))| - |p - q|: at most 0, where nothing moved.
 
-    n_c and m_c count the boxes of class c that the network and the source answer, s_c is the
+    n_c and m_c count the boxes of class c that the network and the source predict, s_c is the
     source's share of the class, p and q are the mean scores. It tells how far an adaptation went,
     not whether it is better: a detector that loses a class, or floods the images, scores low. Our
     own, after the alarms that self-training needs (the count of pseudo-labels against the first).
@@ -33,14 +33,15 @@ class BoxDrift(Validator):
 
     def update(self, seen: SeenViews) -> None:
         """Take in one batch of boxes."""
-        for found in seen.output.found:
-            counts = found.labels.bincount(minlength=len(self.counts)).tolist()
+        for boxes in seen.output.boxes:
+            counts = boxes.labels.bincount(minlength=len(self.counts)).tolist()
             self.counts = [
-                a + b for a, b in zip(
+                a + b
+                for a, b in zip(
                     self.counts + [0.0] * (len(counts) - len(self.counts)), counts, strict=True
                 )
-            ]  # fmt: skip
-            self.scores += float(found.scores.sum())
+            ]
+            self.scores += float(boxes.scores.sum())
             self.images += 1
 
     def compute(self) -> float:

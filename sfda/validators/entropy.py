@@ -9,7 +9,7 @@ from sfda.types import SeenViews
 from sfda.validators._base import Validator, rows_of
 
 
-class Entropy(Validator):
+class EntropyValidator(Validator):
     """-(1/N) sum_i H(p_i) in nats, in [-log C, 0]. Blind to a collapse onto one class.
 
     Of boxes: H of each score as a probability of yes and no, in [-log 2, 0]; blind to boxes that
@@ -23,16 +23,16 @@ class Entropy(Validator):
 
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
-        self.looked = False  # at images, some of which may have no box
+        self.any_images = False  # some of which may have no box
 
     def update(self, seen: SeenViews) -> None:
         """Take in one batch of outputs with logits [B, C], or of pixels [B, C, H, W]."""
-        if isinstance(boxes := getattr(seen.output, "found", None), list):
-            for found in boxes:
-                p = found.scores.double().clamp(1e-12, 1 - 1e-12)
+        if isinstance(by_image := getattr(seen.output, "boxes", None), list):
+            for boxes in by_image:
+                p = boxes.scores.double().clamp(1e-12, 1 - 1e-12)
                 self.total += float(-(p * p.log() + (1 - p) * (1 - p).log()).sum())
                 self.count += len(p)
-            self.looked = True
+            self.any_images = True
             return
         if (maps := getattr(seen.output, "heatmaps", None)) is not None:
             flat = maps.double().clamp(min=0).flatten(2) + 1e-12
@@ -46,11 +46,11 @@ class Entropy(Validator):
 
     def compute(self) -> float:
         """The negative mean entropy."""
-        if not self.count and self.looked:
+        if not self.count and self.any_images:
             return -math.log(2)
         if not self.count:
             raise ValueError("entropy of no predictions")
         return -self.total / self.count
 
 
-EXPORT = Entropy
+EXPORT = EntropyValidator

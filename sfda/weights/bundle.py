@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from sfda.errors import BadInput
 from sfda.refs import ModelSpec
 from sfda.weights.checkpoints import check_finite
+from sfda.weights.source_card import CARD_FILE
 
-WEIGHTS, SPEC, CARD = "weights.safetensors", "spec.json", "card.safetensors"
+WEIGHTS, SPEC = "weights.safetensors", "spec.json"
 
 
 def write_bundle(
@@ -46,7 +47,7 @@ def write_bundle(
             save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt", "sha256": digest})
             (fresh / SPEC).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
             if card is not None:
-                shutil.copyfile(card, fresh / CARD)
+                shutil.copyfile(card, fresh / CARD_FILE)
             _put(fresh, folder, aside=Path(scratch) / "old")
     except (OSError, SafetensorError) as error:
         raise BadInput(f"cannot write the model to {folder}: {error}") from error

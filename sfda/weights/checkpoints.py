@@ -105,8 +105,8 @@ def _read_torch(path: Path) -> Any:
                 f"pickle could run code; {RESAVE}"
             ) from error
         asked = _asked_for(str(error))
-        if (found := beside_objects(path)) is not None:
-            return found
+        if (weights := beside_objects(path)) is not None:
+            return weights
         raise BadInput(
             f"{path} holds pickled Python objects{asked}, which could run code, so it was not "
             f"opened; {RESAVE}"
@@ -122,19 +122,19 @@ def _asked_for(message: str) -> str:
     return f" ({rest.split()[0]})" if rest else ""
 
 
-def _unwrap(found: Any, path: Path) -> dict[str, Tensor]:
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     """The state dict itself, out of the dict that a training script put around it."""
-    while isinstance(found, Mapping):
-        if found and all(_is_plain(value) for value in found.values()):
-            return {str(name): value for name, value in found.items()}
-        inside = [key for key in WRAPPERS if isinstance(found.get(key), Mapping)]
+    while isinstance(content, Mapping):
+        if content and all(_is_plain(value) for value in content.values()):
+            return {str(name): value for name, value in content.items()}
+        inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
         if not inside:
             break
-        found = found[inside[0]]
-    if isinstance(found, Mapping):
-        what = "a dict of " + (", ".join(repr(str(key)) for key in list(found)[:5]) or "nothing")
+        content = content[inside[0]]
+    if isinstance(content, Mapping):
+        what = "a dict of " + (", ".join(repr(str(key)) for key in list(content)[:5]) or "nothing")
     else:
-        what = f"an object of type {type(found).__name__}"
+        what = f"an object of type {type(content).__name__}"
     raise BadInput(f"{path} holds no state dict but {what}; {RESAVE}")
 
 
@@ -177,14 +177,14 @@ def _find_triple(folder: Path) -> list[Path]:
     """The files of SHOT's triple in a folder: backbone, bottleneck, classifier."""
     if (folder / "spec.json").exists():
         raise BadInput(f"{folder} is a model bundle already: use it as it is")
-    found = []
+    files = []
     for part in "FBC":
         fits = sorted(folder.glob(f"*_{part}.pt"))
         if len(fits) != 1:
             names = ", ".join(p.name for p in fits) or "none"
             raise BadInput(f"{folder} should hold one file *_{part}.pt; found {names}")
-        found.append(fits[0])
-    return found
+        files.append(fits[0])
+    return files
 
 
 def _read_triple(paths: list[Path]) -> dict[str, Tensor]:

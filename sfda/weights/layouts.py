@@ -16,9 +16,16 @@ from typing import Any
 import torch
 
 LOGS = (
-    "mmengine.", "mmcv.", "mmdet.", "numpy.", "builtins.", "_codecs.", "pathlib.", "datetime.",
-)  # fmt: skip
-MOST = 64  # names that are replaced before a file is given up
+    "mmengine.",
+    "mmcv.",
+    "mmdet.",
+    "numpy.",
+    "builtins.",
+    "_codecs.",
+    "pathlib.",
+    "datetime.",
+)
+MOST_NAMES = 64  # names that are replaced before a file is given up
 ASKED = re.compile(r"GLOBAL (\S+)")
 
 
@@ -50,13 +57,13 @@ def beside_objects(path: Path) -> dict[str, Any] | None:
     files, and where objects of other libraries are asked for.
     """
     names: list[str] = []
-    while len(names) < MOST:
+    while len(names) < MOST_NAMES:
         # one class a name: torch looks replacements up by class
         inert: list[Any] = [(type("Inert", (Inert,), {}), name) for name in names]
         try:
             with warnings.catch_warnings(), torch.serialization.safe_globals(inert):
                 warnings.simplefilter("ignore")
-                found = torch.load(path, map_location="cpu", weights_only=True)
+                content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             asked = ASKED.search(str(error))
             name = asked[1].rstrip(".,") if asked else ""
@@ -67,6 +74,6 @@ def beside_objects(path: Path) -> dict[str, Any] | None:
             continue
         except Exception:  # whatever a damaged file makes the reader raise: told of by the caller
             return None
-        fits = isinstance(found, dict) and {"state_dict", "meta"} <= set(found)
-        return {"state_dict": found["state_dict"]} if fits else None
+        fits = isinstance(content, dict) and {"state_dict", "meta"} <= set(content)
+        return {"state_dict": content["state_dict"]} if fits else None
     return None

@@ -14,8 +14,9 @@ from sfda.refs import ModelSpec
 
 Weights = Mapping[str, Tensor]
 
-
-SHOWN = 20  # names of one kind of fault that a message lists
+LISTED_NAMES = 20  # of one kind of fault, in a message
+# how the names of an image classifier's last layer begin, whoever trained it
+CLASSIFIER_HEADS = ("fc.", "classifier.", "head.", "last_linear.")
 
 
 def load_exactly(network: nn.Module, weights: Weights, *, head: str = "head") -> None:
@@ -30,8 +31,8 @@ def load_exactly(network: nn.Module, weights: Weights, *, head: str = "head") ->
     # torchvision's MNASNet refuses weights of an unstated layout; the second is the present one
     state._metadata = {"": {"version": 2}, "backbone": {"version": 2}}  # type: ignore[attr-defined]
     faults = [
-        f"the checkpoint's head has {given} outputs but {wanted} classes were named"
-        for given, wanted in sorted(counts)
+        f"the checkpoint's head has {held} outputs but {named} classes were named"
+        for held, named in sorted(counts)
     ]
     try:
         # smp's encoders have a method of their own, which does not tell what is missing
@@ -61,12 +62,12 @@ def try_input(network: nn.Module, spec: ModelSpec) -> None:
     image = torch.zeros(1, spec.input.depth, *spec.input.size)
     try:
         with torch.no_grad():
-            found: Any = network(image)
+            output: Any = network(image)
     except (RuntimeError, AssertionError, ValueError) as error:
         size = "x".join(str(side) for side in spec.input.size)
         message = f"{spec.arch} cannot take {spec.input.channels} images of {size}: {error}"
         raise BadInput(message) from error
-    if not network.training and not found.logits.isfinite().all():
+    if not network.training and not output.logits.isfinite().all():
         raise BadInput(
             f"with these weights {spec.arch} answers NaN or infinity to a black image: they are "
             "damaged (a negative variance of batch norm does this), or of another network"
@@ -74,7 +75,7 @@ def try_input(network: nn.Module, spec: ModelSpec) -> None:
 
 
 def _class_counts(wrong: Weights, expected: Weights) -> set[tuple[int, int]]:
-    """(given, wanted) outputs of a head that differs in nothing but their number."""
+    """(held, named) outputs of a head that differs in nothing but their number."""
     pairs = [(value, expected[key]) for key, value in wrong.items()]
     if any(not a.ndim or not b.ndim or a.shape[1:] != b.shape[1:] for a, b in pairs):
         return set()
@@ -83,8 +84,8 @@ def _class_counts(wrong: Weights, expected: Weights) -> set[tuple[int, int]]:
 
 def _listed(kind: str, names: Iterable[str]) -> list[str]:
     """One fault that lists the first names of its kind, or none."""
-    found = sorted(names)
-    if not found:
+    ordered = sorted(names)
+    if not ordered:
         return []
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return [f"{len(found)} {kind}: {', '.join(found[:SHOWN])}{more}"]
+    more = f" and {len(ordered) - LISTED_NAMES} more" if len(ordered) > LISTED_NAMES else ""
+    return [f"{len(ordered)} {kind}: {', '.join(ordered[:LISTED_NAMES])}{more}"]

@@ -14,20 +14,20 @@ from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.refs import Metrics, Problem
 
-FILE = "card.safetensors"
+CARD_FILE = "card.safetensors"
 
 
 def write_card(folder: Path, card: Card) -> None:
     """Put the card into a bundle's folder, in one step."""
-    part = folder / f".{FILE}.{os.getpid()}"
+    part = folder / f".{CARD_FILE}.{os.getpid()}"
     tensors = {name: tensor.contiguous() for name, tensor in card.tensors.items()}
     save_file(tensors, part, metadata={"facts": card.facts.model_dump_json()})
-    os.replace(part, folder / FILE)
+    os.replace(part, folder / CARD_FILE)
 
 
 def read_card(folder: Path) -> Card | None:
     """The card of a bundle, None where it has none. Raises BadInput for one that is damaged."""
-    file = folder / FILE
+    file = folder / CARD_FILE
     if not file.is_file():
         return None
     try:
@@ -67,7 +67,7 @@ class Card:
 
 def missing(card: Card | None, problem: Problem = "classification") -> list[str]:
     """What a card lacks, by name; everything where there is none."""
-    wanted: tuple[str, ...] = (
+    expected: tuple[str, ...] = (
         "class_prior",
         "feature_mean",
         "feature_covariance",
@@ -76,9 +76,9 @@ def missing(card: Card | None, problem: Problem = "classification") -> list[str]
         "calibration",
     )
     if problem == "segmentation":
-        wanted += ("class_ratio",)
+        expected += ("class_ratio",)
     if problem == "pose":
         return []
     if problem == "detection":
-        wanted = ("class_prior", "boxes_per_image", "confidence_histogram")
-    return [name for name in wanted if card is None or name not in card.tensors]
+        expected = ("class_prior", "boxes_per_image", "confidence_histogram")
+    return [name for name in expected if card is None or name not in card.tensors]

@@ -31,7 +31,7 @@ def automations(notify: str | None = None, start: int = START) -> list[Automatio
     `sfda-tell` sends a message of a run that failed for good. Raises BadInput for a block that is
     not there.
     """
-    found = [
+    needed = [
         _dead(
             "sfda-crash-zombies",
             "its process no longer beats",
@@ -63,7 +63,7 @@ def automations(notify: str | None = None, start: int = START) -> list[Automatio
         ),
     ]
     if notify:
-        found.append(
+        needed.append(
             Automation(
                 name="sfda-tell",
                 description="a run that failed is told of",
@@ -84,7 +84,7 @@ def automations(notify: str | None = None, start: int = START) -> list[Automatio
                 ],
             )
         )
-    return found
+    return needed
 
 
 def _dead(
@@ -129,11 +129,11 @@ def _block(address: str) -> Any:
 
 def install(notify: str | None = None, start: int = START) -> list[str]:
     """Create them, or bring those of the same name up to date; their names."""
-    wanted = automations(notify, start)
+    needed = automations(notify, start)
     with get_client(sync_client=True) as client:
-        for one in wanted:
-            for old in client.read_automations_by_name(one.name):
+        for automation in needed:
+            for old in client.read_automations_by_name(automation.name):
                 client.delete_automation(old.id)
-    for one in wanted:
-        one.create()
-    return [one.name for one in wanted]
+    for automation in needed:
+        automation.create()
+    return [automation.name for automation in needed]

@@ -100,8 +100,7 @@ def _unchanged(reference: dict[str, Any]) -> bool:
         return all(Path(file).is_file() for file in pictures)
     if weights := reference.get("weights"):
         try:
-            found: str = bundle_digest(Path(weights))
-            return bool(found == reference["sha256"])
+            return bool(bundle_digest(Path(weights)) == reference["sha256"])
         except (BadInput, OSError):
             return False
     if reference.get("folder") and reference.get("source_sha256"):

@@ -31,11 +31,11 @@ def prepare_environment() -> None:
     Whatever the user has set stays. `MLFLOW_TRACKING_URI` defaults to SQLite below home, Prefect to
     its ephemeral server with its database below home.
     """
-    place = home()
+    folder = home()
     defaults = {
         **DEFAULTS,
-        "PREFECT_HOME": str(place / "prefect"),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}",
+        "PREFECT_HOME": str(folder / "prefect"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -19,20 +19,20 @@ from sfda.state_folder import home
 READY = 120.0  # seconds a server may take to answer
 
 
-def until_told() -> None:
+def wait_for_signal() -> None:
     """Return at Ctrl-C, a hang-up or a polite kill, so that the servers end with this process."""
-    told = threading.Event()
+    ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: told.set())
-    told.wait()
+        signal.signal(number, lambda *_: ended.set())
+    ended.wait()
 
 
-def free_port(wanted: int) -> int:
-    """`wanted` if nobody listens there, else a free port."""
+def free_port(preferred: int) -> int:
+    """`preferred` if nobody listens there, else a free port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", preferred))
         except OSError:
             probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -53,16 +53,18 @@ def servers(mlflow_port: int, prefect_port: int) -> Iterator[dict[str, str]]:
         urls["mlflow_url"] = store
     else:
         commands["mlflow"] = [
-            *python, "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow),
-            "--workers", "1", "--backend-store-uri", store,
-            "--default-artifact-root", (home() / "mlartifacts").as_uri(),
-        ]  # fmt: skip
+            *python,
+            *("mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow), "--workers", "1"),
+            *("--backend-store-uri", store),
+            *("--default-artifact-root", (home() / "mlartifacts").as_uri()),
+        ]
     if api := os.environ.get("PREFECT_API_URL"):
         urls["prefect_url"] = api.removesuffix("/api")
     else:
         commands["prefect"] = [
-            *python, "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect),
-        ]  # fmt: skip
+            *python,
+            *("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)),
+        ]
     env = {
         **os.environ,
         "PREFECT_UI_API_URL": f"http://127.0.0.1:{prefect}/api",
@@ -90,8 +92,8 @@ def _wait(name: str, url: str, process: subprocess.Popen[bytes], log: str) -> No
     end = time.monotonic() + READY
     while time.monotonic() < end and process.poll() is None:
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                if answer.status == 200:
+            with urllib.request.urlopen(url, timeout=2) as reply:
+                if reply.status == 200:
                     return
         except OSError:
             time.sleep(0.3)

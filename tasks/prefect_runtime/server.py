@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 PATIENCE = 5.0  # seconds to end politely
-DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+END_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 OWN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
 
@@ -28,28 +28,32 @@ def start_server(log: Path) -> subprocess.Popen[bytes] | None:
     words go to `log`. It ends with this process, after Prefect has sent its last logs: what is
     registered first is called last. On Linux it ends as well where this process is killed.
     """
-    if os.environ.get("PREFECT_API_URL") or "prefect" in sys.modules or _in_a_file():
+    if os.environ.get("PREFECT_API_URL") or "prefect" in sys.modules or _stated_in_a_file():
         return None
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        door.listen(128)
-        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{door.getsockname()[1]}/api"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as words:
+        command = [
+            *(sys.executable, "-m", "uvicorn", "--app-dir", _packages()),
+            *("--factory", "prefect.server.api.server:create_app", "--fd", str(listener.fileno())),
+            *("--log-level", "error", "--lifespan", "on"),
+        ]
+        with log.open("wb") as output:
             process = subprocess.Popen(
-                [
-                    sys.executable, "-m", "uvicorn", "--app-dir", _packages(), "--factory",
-                    "prefect.server.api.server:create_app", "--fd", str(door.fileno()),
-                    "--log-level", "error", "--lifespan", "on",
-                ],
-                env={**os.environ, **OWN}, pass_fds=[door.fileno()], stdout=words, stderr=words,
+                command,
+                env={**os.environ, **OWN},
+                pass_fds=[listener.fileno()],
+                stdout=output,
+                stderr=output,
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            )  # fmt: skip
+            )
     atexit.register(_stop, process)
     return process
 
 
-def _in_a_file() -> bool:
+def _stated_in_a_file() -> bool:
     """Whether a file that Prefect reads may name a server of the user's; Prefect then decides."""
     home = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect"))
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
@@ -59,7 +63,7 @@ def _in_a_file() -> bool:
 
 
 def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(END_SIGNAL, signal.SIGTERM)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

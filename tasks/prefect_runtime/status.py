@@ -8,15 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sfda.adaptation.target_versions import Kept
+from sfda.adaptation.target_versions import TargetRecord
 from sfda.annotation.waiting import Waiting, waiting
 from sfda.config import Config
 from sfda.state_folder import home
 from tasks import tracking
-from tasks.tracking.registry import Reigning
+from tasks.tracking.registry import RegisteredModel
 from tasks.tracking.runs import RunSummary
-
-LATE = 60.0  # seconds after which a planned run counts as late
 
 
 class TargetStatus(Config):
@@ -40,7 +38,7 @@ class Status(Config):
     """What `sfda status` tells."""
 
     runs: tuple[RunSummary, ...]
-    models: tuple[Reigning, ...]
+    models: tuple[RegisteredModel, ...]
     targets: tuple[TargetStatus, ...]
     labels_wanted: tuple[Waiting, ...]
     jobs: JobStatus | None = None
@@ -50,7 +48,7 @@ def read_status(limit: int) -> Status:
     """The last `limit` runs and all else. A Prefect server is asked where one is configured."""
     return Status(
         runs=tuple(tracking.recent_runs(limit)),
-        models=tuple(tracking.reigning()),
+        models=tuple(tracking.registered_models()),
         targets=tuple(_targets()),
         labels_wanted=tuple(waiting()),
         jobs=_jobs() if os.environ.get("PREFECT_API_URL") else None,
@@ -58,19 +56,22 @@ def read_status(limit: int) -> Status:
 
 
 def _targets() -> list[TargetStatus]:
-    found = []
+    targets = []
     for file in sorted(Path(home(), "targets").glob("*/state.json")):
         try:
-            kept = Kept.model_validate_json(file.read_bytes())
+            state = TargetRecord.model_validate_json(file.read_bytes())
         except ValidationError:
             continue  # the next look says so
-        found.append(
+        targets.append(
             TargetStatus(
-                name=file.parent.name, path=kept.target, version=kept.version,
-                adapted=kept.adapted, images=len(kept.marks),
+                name=file.parent.name,
+                path=state.target,
+                version=state.version,
+                adapted=state.adapted,
+                images=len(state.marks),
             )
-        )  # fmt: skip
-    return found
+        )
+    return targets
 
 
 def _jobs() -> JobStatus:
@@ -78,16 +79,16 @@ def _jobs() -> JobStatus:
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
     from prefect.client.schemas.sorting import FlowRunSort
 
-    ours = FlowRunFilter(tags=FlowRunFilterTags(all_=["sfda"]))
+    own = FlowRunFilter(tags=FlowRunFilterTags(all_=["sfda"]))
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(
-            flow_run_filter=ours, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200
+        runs = client.read_flow_runs(
+            flow_run_filter=own, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200
         )
     states: dict[str, int] = {}
-    for run in found:
+    for run in runs:
         state = run.state_name or "Unknown"
         states[state] = states.get(state, 0) + 1
-    failed = tuple(_line(run) for run in found if run.state and run.state.is_failed())
+    failed = tuple(_line(run) for run in runs if run.state and run.state.is_failed())
     return JobStatus(states=dict(sorted(states.items())), failed=failed[:5])
 
 

@@ -1,15 +1,15 @@
 """Runs, metrics and registered models: the only code that imports mlflow."""
 
 from tasks.tracking.registry import (
-    Reigning,
+    RegisteredModel,
     by_alias,
     canonical,
     champions,
     check_name,
     fetch,
     find_version,
-    register,
-    reigning,
+    register_bundle,
+    registered_models,
     set_alias,
     set_champion,
     tag_version,
@@ -17,7 +17,6 @@ from tasks.tracking.registry import (
     versions,
 )
 from tasks.tracking.runs import (
-    Point,
     RunSummary,
     flatten,
     last_step,
@@ -40,8 +39,7 @@ from tasks.tracking.store import (
 )
 
 __all__ = [
-    "Point",
-    "Reigning",
+    "RegisteredModel",
     "RunSummary",
     "by_alias",
     "canonical",
@@ -60,8 +58,8 @@ __all__ = [
     "log_points",
     "read_json",
     "recent_runs",
-    "register",
-    "reigning",
+    "register_bundle",
+    "registered_models",
     "run",
     "run_key",
     "set_alias",

@@ -19,12 +19,12 @@ def locate(uri: str) -> Path:
     if uri.startswith(("models:/", "runs:/")):
         from tasks import tracking  # slow to import, and not wanted where nothing is fetched
 
-        found = sorted(tracking.fetch(uri).rglob("spec.json"))
-        if not found:
+        specs = sorted(tracking.fetch(uri).rglob("spec.json"))
+        if not specs:
             raise BadInput(
                 f"{uri} holds no bundle of sfda; import its weights with `sfda import-model`"
             )
-        return found[0].parent
+        return specs[0].parent
     path = Path(uri)
     if path.is_file():
         raise BadInput(
@@ -36,7 +36,7 @@ def locate(uri: str) -> Path:
     return path.absolute()
 
 
-def refer(uri: str) -> ModelRef:
+def model_ref(uri: str) -> ModelRef:
     """The model at an address, its alias resolved and its content digested."""
     from tasks import tracking
 

@@ -24,13 +24,20 @@ from sfda.state_folder import home
 from tasks.tracking.store import client, is_transient, store_uri
 
 HISTORY = "sfda.champions"  # tag of a registered model: its champions so far, oldest first
-NEEDS = (
-    "torch", "torchvision", "timm", "numpy", "pillow", "pydantic", "pyyaml", "safetensors",
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pillow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
     "jaxtyping",
-)  # fmt: skip
+)
 
 
-class Reigning(Config):
+class RegisteredModel(Config):
     """A registered model and who of its versions is what."""
 
     name: str
@@ -40,15 +47,15 @@ class Reigning(Config):
     verdict: str | None  # on the candidate
 
 
-def reigning() -> list[Reigning]:
+def registered_models() -> list[RegisteredModel]:
     """All registered models with the versions that carry our aliases."""
-    found = []
+    models = []
     for name in sorted(m.name for m in client().search_registered_models()):
         known = versions(name)
         held = {alias: v for v in known for alias in v.aliases}
         champion, candidate = held.get("champion"), held.get("candidate")
-        found.append(
-            Reigning(
+        models.append(
+            RegisteredModel(
                 name=name,
                 versions=len(known),
                 champion=champion.version if champion else None,
@@ -56,10 +63,10 @@ def reigning() -> list[Reigning]:
                 verdict=version_tags(candidate).get("verdict") if candidate else None,
             )
         )
-    return found
+    return models
 
 
-def register(
+def register_bundle(
     run_id: str,
     bundle: Path,
     name: str,
@@ -89,7 +96,7 @@ def register(
             signature=ModelSignature(
                 inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, depth))])
             ),
-            pip_requirements=[f"{package}=={installed(package)}" for package in NEEDS + needs],
+            pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES + needs],
         )
     # that finished the run; killed from here on it must still be found, with its version
     client().update_run(run_id, status="RUNNING")
@@ -118,38 +125,38 @@ def check_name(name: str) -> None:
         raise BadInput(f"'{name}' cannot name a model; use letters, digits, '-', '_' and '.'")
 
 
-def _version(found: Any) -> Version:
+def _version(entry: Any) -> Version:
     return Version(
-        name=found.name,
-        version=str(found.version),
-        uri=f"models:/{found.name}/{found.version}",
-        aliases=tuple(found.aliases or ()),
+        name=entry.name,
+        version=str(entry.version),
+        uri=f"models:/{entry.name}/{entry.version}",
+        aliases=tuple(entry.aliases or ()),
     )
 
 
 def versions(name: str) -> list[Version]:
     """All versions of a model, the newest first; empty where there is no such model."""
     check_name(name)
-    found = client().search_model_versions(f"name = '{name}'")
-    held = client().get_registered_model(name).aliases if found else {}  # a search tells none
+    entries = client().search_model_versions(f"name = '{name}'")
+    held = client().get_registered_model(name).aliases if entries else {}  # a search tells none
     known = [
         _version(v).model_copy(
             update={"aliases": tuple(sorted(a for a in held if str(held[a]) == str(v.version)))}
         )
-        for v in found
+        for v in entries
     ]
     return sorted(known, key=lambda v: -int(v.version))
 
 
-def version_tags(found: Version) -> dict[str, str]:
+def version_tags(version: Version) -> dict[str, str]:
     """The tags of a version."""
-    return dict(client().get_model_version(found.name, found.version).tags)
+    return dict(client().get_model_version(version.name, version.version).tags)
 
 
-def tag_version(found: Version, tags: dict[str, str]) -> None:
+def tag_version(version: Version, tags: dict[str, str]) -> None:
     """Set tags of a version."""
     for key, value in tags.items():
-        client().set_model_version_tag(found.name, found.version, key, value)
+        client().set_model_version_tag(version.name, version.version, key, value)
 
 
 def by_alias(name: str, alias: str) -> Version | None:
@@ -160,47 +167,47 @@ def by_alias(name: str, alias: str) -> Version | None:
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
-        raise  # a server that does not answer is no evidence that nobody reigns
+        raise  # a server that does not answer is no evidence that there is no champion
 
 
-def set_alias(found: Version, alias: str) -> None:
+def set_alias(version: Version, alias: str) -> None:
     """Move an alias to this version."""
-    client().set_registered_model_alias(found.name, alias, found.version)
+    client().set_registered_model_alias(version.name, alias, version.version)
 
 
 def champions(name: str) -> list[str]:
-    """Versions that were champion, in order; the last one reigns.
+    """Versions that were champion, in order; the last one is it now.
 
     The alias is the truth: where it was moved by hand, or a job was killed between the alias and
     the history, the version it names is put last.
     """
     text = client().get_registered_model(name).tags.get(HISTORY, "[]")
     history = [str(v) for v in json.loads(text)]
-    reigning = by_alias(name, "champion")
-    if reigning and history[-1:] != [reigning.version]:
-        history.append(reigning.version)
+    champion = by_alias(name, "champion")
+    if champion and history[-1:] != [champion.version]:
+        history.append(champion.version)
     return history
 
 
-def set_champion(found: Version, history: list[str]) -> None:
-    """Let this version reign and keep the history, which ends with it.
+def set_champion(version: Version, history: list[str]) -> None:
+    """Make this version the champion and keep the history, which ends with it.
 
     `previous` names the one before. Setting it again, after a kill, changes nothing.
     """
-    set_alias(found, "champion")
-    client().set_registered_model_tag(found.name, HISTORY, json.dumps(history))
+    set_alias(version, "champion")
+    client().set_registered_model_tag(version.name, HISTORY, json.dumps(history))
     if len(history) > 1:
-        client().set_registered_model_alias(found.name, "previous", history[-2])
-    elif by_alias(found.name, "previous"):
-        client().delete_registered_model_alias(found.name, "previous")
+        client().set_registered_model_alias(version.name, "previous", history[-2])
+    elif by_alias(version.name, "previous"):
+        client().delete_registered_model_alias(version.name, "previous")
 
 
 def find_version(name: str, version: str) -> Version:
     """A registered version; BadInput names what there is instead."""
     known = versions(name)
-    for found in known:
-        if found.version == str(version):
-            return found
+    for entry in known:
+        if entry.version == str(version):
+            return entry
     if not known:
         raise BadInput(f"no model '{name}' in {store_uri()}; {_names()}")
     raise BadInput(
@@ -223,13 +230,13 @@ def canonical(uri: str) -> str:
         return uri
     name, at, alias = uri.removeprefix("models:/").partition("@")
     if at:
-        found = by_alias(name, alias)
-        if found is None:
+        model_version = by_alias(name, alias)
+        if model_version is None:
             known = versions(name)
             held = sorted({a for v in known for a in v.aliases})
             what = f"its aliases are {', '.join(held) or 'none'}" if known else _names()
             raise BadInput(f"no model at {uri}: {what}")
-        return found.uri
+        return model_version.uri
     name, _, version = name.partition("/")
     if not version:
         raise BadInput(f"{uri} names no version; say models:/{name}@champion or models:/{name}/1")
@@ -238,25 +245,25 @@ def canonical(uri: str) -> str:
 
 def fetch(uri: str) -> Path:
     """The local folder of a model at `models:/...` or `runs:/...`, fetched if remote."""
-    kept = home() / "fetched" / key_of(store=store_uri(), uri=uri)[:24]
+    local = home() / "fetched" / key_of(store=store_uri(), uri=uri)[:24]
     try:
-        if kept.is_dir():
-            return kept
+        if local.is_dir():
+            return local
         folder = Path(
             mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store_uri())
         )
         if store_uri().startswith("sqlite:"):
             return folder  # where it lies
-        kept.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".fetching.") as beside:
+        local.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=local.parent, prefix=".fetching.") as beside:
             # between file systems a move is a copy: it gets its name when it is whole
             part = Path(shutil.move(folder, Path(beside, "model")))
             try:
-                part.rename(kept)
+                part.rename(local)
             except OSError:
-                if not kept.is_dir():  # else another process was faster
+                if not local.is_dir():  # else another process was faster
                     raise
-        return kept
+        return local
     except (MlflowException, OSError) as error:
         if is_transient(error):
             raise

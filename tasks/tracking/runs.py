@@ -19,10 +19,8 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from sfda.config import Config
 from sfda.manifests.digests import key_of
-from sfda.refs import ManifestRef
+from sfda.refs import ManifestRef, MetricPoint
 from tasks.tracking.store import client, experiment
-
-Point = tuple[str, float, int]  # name, value, step
 
 
 class RunSummary(Config):
@@ -38,7 +36,7 @@ class RunSummary(Config):
 
 def recent_runs(limit: int) -> list[RunSummary]:
     """The last runs of our experiment, the newest first."""
-    found = client().search_runs(
+    runs = client().search_runs(
         [experiment()], max_results=limit, order_by=["attributes.start_time DESC"]
     )
     return [
@@ -50,7 +48,7 @@ def recent_runs(limit: int) -> list[RunSummary]:
             seconds=(one.info.end_time - one.info.start_time) / 1000 if one.info.end_time else None,
             verdict=one.data.tags.get("verdict"),
         )
-        for one in found
+        for one in runs
     ]
 
 
@@ -81,10 +79,10 @@ def run_key(*work: Any) -> str:
 def _open_run(name: str, *, key: str, tags: dict[str, str], params: dict[str, Any]) -> str:
     for status in ("RUNNING", "KILLED"):
         where = f"tags.`sfda.key` = '{key}' AND attributes.status = '{status}'"
-        for found in client().search_runs([experiment()], where, max_results=1):
-            client().update_run(found.info.run_id, status="RUNNING")
-            client().log_batch(found.info.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
-            return str(found.info.run_id)
+        for run in client().search_runs([experiment()], where, max_results=1):
+            client().update_run(run.info.run_id, status="RUNNING")
+            client().log_batch(run.info.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+            return str(run.info.run_id)
     who = {"mlflow.user": _user(), "mlflow.source.name": "sfda"}
     made = client().create_run(experiment(), run_name=name, tags={"sfda.key": key, **who, **tags})
     flat = [Param(k, str(v)[:6000]) for k, v in _nameable(flatten(params)).items()]
@@ -98,15 +96,15 @@ def _nameable(params: dict[str, Any]) -> dict[str, Any]:
     >>> _nameable({"ratios.bar & post": 1, "ratios.bar + post": 2, "lr": 3})
     {'ratios.bar _ post': 1, 'ratios.bar _ post 2': 2, 'lr': 3}
     """
-    found: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
     for key, value in params.items():
         plain = name = re.sub(r"[^\w.\- :]", "_", key)
         number = 1
-        while name in found:
+        while name in renamed:
             number += 1
             name = f"{plain} {number}"
-        found[name] = value
-    return found
+        renamed[name] = value
+    return renamed
 
 
 def _user() -> str:
@@ -131,7 +129,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def log_points(run_id: str, points: Iterable[Point]) -> None:
+def log_points(run_id: str, points: Iterable[MetricPoint]) -> None:
     """Metrics with steps. A value that is not finite is refused: stores read NaN back as 0."""
     now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, step) for name, value, step in points]
@@ -163,11 +161,11 @@ def log_json(run_id: str, name: str, value: Any) -> None:
 
 def read_json(run_id: str, name: str) -> Any:
     """A JSON document that was kept with the run; None where there is none."""
-    if name not in {found.path for found in client().list_artifacts(run_id)}:
+    if name not in {artifact.path for artifact in client().list_artifacts(run_id)}:
         return None
     with tempfile.TemporaryDirectory() as scratch:
-        place = client().download_artifacts(run_id, name, scratch)
-        return json.loads(Path(place).read_text(encoding="utf-8"))
+        path = client().download_artifacts(run_id, name, scratch)
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def log_manifest(run_id: str, name: str, manifest: ManifestRef, context: str) -> None:

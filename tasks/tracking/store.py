@@ -29,20 +29,20 @@ def _client(uri: str) -> MlflowClient:
 
 def experiment() -> str:
     """The id of our experiment, made if absent; local stores keep its files below home."""
-    found = client().get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
+    known = client().get_experiment_by_name(EXPERIMENT)
+    if known is not None:
+        return str(known.experiment_id)
     local = store_uri().startswith("sqlite:")
-    place = (home() / "mlartifacts").as_uri() if local else None
+    location = (home() / "mlartifacts").as_uri() if local else None
     try:
         kind = {"mlflow.experimentKind": "custom_model_development"}  # which pages the UI offers
-        made = client().create_experiment(EXPERIMENT, artifact_location=place, tags=kind)
+        made = client().create_experiment(EXPERIMENT, artifact_location=location, tags=kind)
         return str(made)
     except MlflowException:  # somebody else made it meanwhile
-        found = client().get_experiment_by_name(EXPERIMENT)
-        if found is None:
+        known = client().get_experiment_by_name(EXPERIMENT)
+        if known is None:
             raise
-        return str(found.experiment_id)
+        return str(known.experiment_id)
 
 
 def is_transient(error: BaseException) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from sfda.adaptation.run_folder import Point, points_of
-from sfda.refs import Adaptation
+from sfda.adaptation.run_folder import History, points_of, read_history
+from sfda.refs import Adaptation, MetricPoint
 from tasks import tracking
 from tasks.prefect_runtime.artifacts import RunPage
 
@@ -22,7 +20,7 @@ class RunWatch:
         """How many epochs the run shows; -1 if none."""
         return tracking.last_step(self.run_id, "epoch")
 
-    def points(self, points: list[Point]) -> None:
+    def points(self, points: list[MetricPoint]) -> None:
         """Log metrics to the run."""
         tracking.log_points(self.run_id, points)
 
@@ -31,12 +29,12 @@ class RunWatch:
         self.page.show(done)
 
 
-def log_history(adaptation: Adaptation, run_id: str) -> list[dict[str, Any]]:
+def log_history(adaptation: Adaptation, run_id: str) -> History:
     """The history of an adaptation, after making sure that the run shows it.
 
     It does not yet where the adaptation came from the cache.
     """
-    history: list[dict[str, Any]] = json.loads(Path(adaptation.folder, "history.json").read_text())
+    history = read_history(Path(adaptation.folder))
     logged = tracking.last_step(run_id, "epoch")
     for epoch in history:
         if epoch["epoch"] + 1 > logged:

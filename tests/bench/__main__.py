@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="measure anew")
     given = parser.parse_args()
     if not os.environ.get("SFDA_DATA"):
-        parser.exit(2, "make bench needs SFDA_DATA, the folder of real data (README, Benchmarks)\n")
+        parser.exit(2, "make bench needs SFDA_DATA, the folder of real data (docs/benchmarks.md)\n")
     OUT.mkdir(exist_ok=True)
     for name in given.names or NAMES:
         module = importlib.import_module(f"tests.bench.{name}")

@@ -9,14 +9,16 @@ import torch
 
 from sfda import plugins
 from sfda.adaptation.loop import adapt
-from sfda.decision.evaluation import judge, report
-from sfda.images.decode import decode, decode_key
+from sfda.adaptation.scoring import score_unlabelled
+from sfda.decision.evaluation import classification_report
+from sfda.images.decode import decode_images
 from sfda.loading.batches import TargetLoader
+from sfda.loading.opened import decode_key
 from sfda.loading.scan import labelled_scan, scan
+from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
-from sfda.manifests.schema import open_manifest
+from sfda.problems.registry import read_bundle
 from sfda.types import EpochEnd, SeenViews, TargetInfo
-from sfda.weights.bundle import read_bundle
 
 CPU = torch.device("cpu")
 SCORES = ("entropy", "infomax", "nuclear_norm")
@@ -30,7 +32,7 @@ def main(target: str, bundle: str, seed: int, scratch: Path) -> None:
     for name in ("adapt", "test"):
         split = read_split(manifest, name)
         key = decode_key(manifest, name, spec.input)
-        images[name] = decode(split, spec.input, scratch, key=key)
+        images[name] = decode_images(split, spec.input, scratch, key=key)
         labels[name], rows[name] = split.labels, split.row_ids
     kind = plugins.load("methods", "shot")
     config = kind.Config.from_settings({"schedule": {"epochs": 1}})
@@ -43,10 +45,10 @@ def main(target: str, bundle: str, seed: int, scratch: Path) -> None:
     for event in adapt(method, loader, look, config.schedule, seed=seed):
         if isinstance(event, EpochEnd):
             seen = (SeenViews(*part) for part in look(event.adapted))
-            judge(seen, {name: plugins.load("validators", name)() for name in SCORES})
+            score_unlabelled(seen, {name: plugins.load("validators", name)() for name in SCORES})
     both = labelled_scan(images["test"], labels["test"], spec.input, device=CPU)
     for model in (network, method.adapted):
-        report(both(model), spec.classes, split="test")
+        classification_report(both(model), spec.classes, split="test")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Segmentation on real domain shift: CamVid from day to dusk, by the commands that README names."""
+"""Segmentation on real shift: CamVid from day to dusk, by the commands of docs/results.md."""
 
 from __future__ import annotations
 

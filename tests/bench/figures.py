@@ -1,4 +1,4 @@
-"""Methods on real domain shift, by the commands that README names. Stages that are done are cached.
+"""Methods on real domain shift, by the commands of docs/results.md. Done stages are cached.
 
 Killed and started again, it goes on from the last finished epoch: its home is `bench/home`.
 """

@@ -23,11 +23,12 @@ import torch
 import yaml
 from PIL import Image
 
-from sfda.decision.evaluation import Answered, segmentation_report
-from sfda.images.decode import decode, decode_key
+from sfda.decision.evaluation import MaskPair, segmentation_report
+from sfda.images.decode import decode_images
 from sfda.inference.segmentation import segment_all
+from sfda.loading.opened import decode_key
+from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
-from sfda.manifests.schema import open_manifest
 from sfda.problems.segmentation.network import build
 from sfda.refs import InputSpec
 
@@ -86,11 +87,11 @@ def evaluate(folder: Path, classes: int, tiled: bool) -> dict[str, Any]:
     manifest = open_manifest(folder / "large.yaml")
     split = read_split(manifest, "test")
     key = decode_key(manifest, "test", spec)
-    images = decode(split, spec, folder / "decoded", key=key)
+    images = decode_images(split, spec, folder / "decoded", key=key)
     answers = segment_all(network, images, spec, device="cpu", sizes=[(SIDE, SIDE)])
     masks = split.masks
     assert masks is not None
-    scored = (Answered(mask, masks.mask(row)) for row, mask, _ in answers)
+    scored = (MaskPair(mask, masks.mask(row)) for row, mask, _ in answers)
     found = segmentation_report(scored, split.classes or (), split="test")
     pixels = int(np.sum(found.confusion))
     assert pixels == SIDE * SIDE

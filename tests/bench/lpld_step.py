@@ -16,10 +16,13 @@ from typing import Any
 import torch
 
 from sfda import plugins
-from sfda.images.decode import decode, decode_key
+from sfda.adaptation.schedule import make_optimizer
+from sfda.images.decode import decode_images
 from sfda.loading.batches import TargetLoader
+from sfda.loading.opened import decode_key
+from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
-from sfda.manifests.schema import open_manifest
+from sfda.problems.detection import loss as detection_loss
 from sfda.problems.detection import network as detection
 from sfda.problems.detection.teaching import sorted_out
 from sfda.refs import InputSpec
@@ -37,7 +40,9 @@ def measure(out: Path) -> dict[str, Any]:
     )  # fmt: skip
     opened = open_manifest(Path("data_manifests/bloodcells/pbc.yaml")).unlabelled()
     split = read_split(opened, "adapt")
-    images = decode(split, spec.input, out / "decoded", key=decode_key(opened, "adapt", spec.input))
+    images = decode_images(
+        split, spec.input, out / "decoded", key=decode_key(opened, "adapt", spec.input)
+    )
     torch.manual_seed(0)
     source = detection.build_from_spec(spec).eval()
     with torch.no_grad():  # so that some boxes are sure, as of a trained one
@@ -50,7 +55,7 @@ def measure(out: Path) -> dict[str, Any]:
         images, spec.input, spec.views, strong=True, batch_size=1, seed=0, device="cpu", smallest=1
     )
     batches = [batch for batch, _ in zip(loader.epoch(0), range(STEPS), strict=False)]
-    optimizer = config.schedule.make_optimizer(method.parameter_groups(config.schedule))
+    optimizer = make_optimizer(config.schedule, method.parameter_groups(config.schedule))
     assert optimizer is not None
     # nothing is learnt, so that every round has the same boxes
     for group in optimizer.param_groups:
@@ -61,7 +66,7 @@ def measure(out: Path) -> dict[str, Any]:
             taught = method.teacher.regions(batch.weak)
         sure, doubtful = sorted_out(taught.detections, config.threshold, config.boxes)
         features = method.student.features(batch.strong)
-        losses = detection.loss(
+        losses = detection_loss.loss(
             method.student, batch.strong, sure, features=features, doubtful=doubtful, empty="skip"
         )
         seen = method.student.regions(batch.strong, taught.proposals, features)

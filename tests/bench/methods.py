@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfda import plugins
+from sfda.adaptation.schedule import make_optimizer
 from sfda.problems.classification.network import Classifier, build
 from sfda.types import Clock, TargetBatch, TargetInfo
 
@@ -77,7 +78,7 @@ def prepared(name: str, network: Classifier) -> Any:
 def step(method: Any, images: Tensor) -> float:
     """Seconds of losses, backward and the optimiser's step."""
     schedule = method.config.schedule
-    optimizer = schedule.make_optimizer(method.parameter_groups(schedule))
+    optimizer = make_optimizer(schedule, method.parameter_groups(schedule))
     batch = TargetBatch(torch.arange(BATCH), images, strong=images)
     started = time.perf_counter()
     total = torch.stack(list(method.losses(batch, CLOCK).values())).sum()

@@ -3,7 +3,7 @@
 The job is the demo's: `sfda adapt` on the drawn digits for one epoch. Its bare work is the same
 calls of the library in one process: scan, one epoch, scores, evaluation. The first start, which
 makes Prefect's and MLflow's databases, is reported apart. The job's adapting process is restricted,
-where the kernel can (README, Source-free).
+where the kernel can (docs/operations.md, Source-free).
 """
 
 from __future__ import annotations

@@ -15,11 +15,13 @@ import torch
 
 from sfda import plugins
 from sfda.adaptation.loop import adapt
-from sfda.images.decode import decode, decode_key
+from sfda.adaptation.schedule import make_optimizer
+from sfda.images.decode import decode_images
 from sfda.loading.batches import TargetLoader
+from sfda.loading.opened import decode_key
 from sfda.loading.scan import scan
+from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
-from sfda.manifests.schema import open_manifest
 from sfda.problems.pose import network as pose
 from sfda.refs import InputSpec
 from sfda.types import StepEnd, TargetInfo
@@ -41,7 +43,9 @@ def case(out: Path, arch: str, side: int) -> dict[str, Any]:
         arch, tuple(split.classes or ()),  # type: ignore[arg-type]
         input=InputSpec(size=(side, side), mean=(0.5,) * 3, std=(0.5,) * 3),
     )  # fmt: skip
-    images = decode(split, spec.input, out / "decoded", key=decode_key(opened, "adapt", spec.input))
+    images = decode_images(
+        split, spec.input, out / "decoded", key=decode_key(opened, "adapt", spec.input)
+    )
     torch.manual_seed(0)
     kind = plugins.load("methods", "post")
     config = kind.Config.from_settings({"without_prior": True})
@@ -52,7 +56,7 @@ def case(out: Path, arch: str, side: int) -> dict[str, Any]:
         drop_last=True, geometric=True,
     )  # fmt: skip
     batch = next(iter(loader.epoch(0)))
-    optimizer = config.schedule.make_optimizer(method.parameter_groups(config.schedule))
+    optimizer = make_optimizer(config.schedule, method.parameter_groups(config.schedule))
     assert optimizer is not None
 
     def bare() -> float:

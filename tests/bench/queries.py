@@ -62,7 +62,7 @@ def write(folder: Path) -> None:
     import numpy as np
     import torch
 
-    from sfda.inference.summary import Summary, summarise
+    from sfda.inference.summaries import Summary, summarise
 
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, SIZE, SHARD):

@@ -19,17 +19,22 @@ import torch.nn.functional as F
 
 from sfda import plugins
 from sfda.adaptation.loop import adapt
-from sfda.images.decode import decode, decode_key
+from sfda.adaptation.schedule import make_optimizer
+from sfda.images.decode import decode_images
 from sfda.loading.batches import TargetLoader
+from sfda.loading.opened import decode_key
+from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
-from sfda.manifests.schema import open_manifest
+from sfda.problems.classification import network as classification
 from sfda.problems.classification.network import ClassOutput
 from sfda.problems.registry import PROBLEMS
+from sfda.problems.segmentation import network as segmentation
 from sfda.refs import InputSpec, Views
 from sfda.types import Seen, StepEnd, TargetInfo
 
 CPU = torch.device("cpu")
 ROUNDS = 5
+BUILDERS = {"classification": classification.build, "segmentation": segmentation.build}
 CASES = (
     # name, manifest, architecture, (resize, size), steps a round, method
     ("digit network, 28 px, shot", "digits/usps", "sfda:lenet", None, 40, "shot"),
@@ -56,12 +61,12 @@ def case(
     spec, views = input_of(problem, arch, pixels)
     opened = open_manifest(Path("data_manifests") / f"{manifest}.yaml").unlabelled()
     split = read_split(opened, "adapt")
-    images = decode(split, spec, out / "decoded", key=decode_key(opened, "adapt", spec))
+    images = decode_images(split, spec, out / "decoded", key=decode_key(opened, "adapt", spec))
     torch.manual_seed(0)
     kind = plugins.load("methods", method)
-    config = kind.Config.from_settings(kind.usual.get(problem, {}))
+    config = kind.Config.from_settings(kind.defaults_by_problem.get(problem, {}))
     info = TargetInfo(len(images), split.row_ids, source_ratios=torch.full((10,), 0.1))
-    algorithm = kind(PROBLEMS[problem].build(arch, 10), info, config)
+    algorithm = kind(BUILDERS[problem](arch, 10), info, config)
     loader = TargetLoader(
         images,
         spec,
@@ -115,7 +120,7 @@ def bare_loop(algorithm: Any, batch: Any, config: Any) -> Callable[[int], float]
     """Seconds a step of the network's work alone."""
     student = algorithm.student
     teacher = getattr(algorithm, "teacher", None)
-    optimizer = config.schedule.make_optimizer(algorithm.parameter_groups(config.schedule))
+    optimizer = make_optimizer(config.schedule, algorithm.parameter_groups(config.schedule))
     looks = 2 * len(getattr(config, "ensemble", ())) or 1  # of the teacher at each image
     with torch.no_grad():
         labels = student(batch.weak).logits.argmax(1)

@@ -10,13 +10,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small
+from patience import eventually
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Said:
 
 def sfda(*words: object) -> Said:
     """Call the command line in this process, with file descriptors of its own."""
-    from flows.cli.options import app
+    from flows.cli.app import app
 
     environment, log = dict(os.environ), logging.getLogger("sfda")
     code = 0
@@ -122,8 +123,27 @@ def world(
     return World(tmp_path_factory.mktemp("world"), template_store)
 
 
-def flow_stages(flow_run_id: str) -> list[tuple[str, str]]:
-    """Name and final state of every stage of a flow run, in order."""
+Stages = list[tuple[str, str]]
+
+
+def flow_stages(flow_run_id: str, fits: Callable[[Stages], object]) -> Stages:
+    """Name and state of every stage of a flow run, in order, once they fit.
+
+    Flows send the states of stages as events, which the server records later.
+    """
+    return eventually(lambda: _stages(flow_run_id), fits)
+
+
+def completed_stages(flow_run_id: str, count: int) -> list[str]:
+    """Names of the stages that a flow run completed, in order, once there are so many."""
+
+    def names(stages: Stages) -> list[str]:
+        return [name for name, state in stages if state == "Completed"]
+
+    return names(flow_stages(flow_run_id, lambda stages: len(names(stages)) >= count))
+
+
+def _stages(flow_run_id: str) -> Stages:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 

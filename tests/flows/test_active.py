@@ -12,7 +12,7 @@ import small_seg
 from conftest import World, flow_artifacts, sfda
 from PIL import Image
 
-from flows import query_labels
+from flows import rounds
 from tasks import tracking
 
 pytestmark = pytest.mark.flow
@@ -161,7 +161,7 @@ def test_killed_rounds_go_on_where_they_were(world: World, monkeypatch: Any) -> 
     ]  # fmt: skip
     with world.home("rounds-undisturbed").entered():
         expected = sfda(*words).json["rows"]
-    adapt, calls = query_labels.adapt_to_target, []
+    adapt, calls = rounds.adapt_to_target, []
 
     def dying(*given: Any) -> Any:
         calls.append(given[6])
@@ -169,7 +169,7 @@ def test_killed_rounds_go_on_where_they_were(world: World, monkeypatch: Any) -> 
             raise KeyboardInterrupt
         return adapt(*given)
 
-    monkeypatch.setattr(query_labels, "adapt_to_target", dying)
+    monkeypatch.setattr(rounds, "adapt_to_target", dying)
     with world.home("rounds-killed").entered():
         assert sfda(*words).code != 0
         (run,) = tracking.client().search_runs([tracking.experiment()])

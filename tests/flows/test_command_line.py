@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from flows import presets
+from flows.cli.methods_table import methods_text
 from sfda import plugins
 from sfda.errors import BadInput
 from tasks import tracking
@@ -168,6 +169,20 @@ def test_methods_lists_every_method_with_its_paper():
     text = sfda("methods")
     assert text.code == 0
     assert all(row["paper"] in text.out for row in said)
+
+
+@pytest.mark.parametrize("problems", [["pose"], ["classification", "pose", "segmentation"]])
+def test_columns_of_the_methods_are_as_wide_as_what_stands_in_them(problems):
+    bn = {"name": "bn", "paper": "arXiv:1603.04779", "setting": "any", "says": "Statistics."}
+    long = {"name": "x" * 30, "paper": "", "setting": "a few labels", "says": "Nothing."}
+    text = methods_text([{**bn, "problems": problems}])
+    assert text == f"bn  arXiv:1603.04779  any  {', '.join(problems)}\n    Statistics."
+    assert methods_text([]) == ""
+    first, _, second, _ = methods_text(
+        [{**bn, "problems": problems}, {**long, "problems": ["detection"]}]
+    ).splitlines()
+    assert first.index("any") == second.index("a few labels")
+    assert first.index(problems[0]) == second.index("detection")
 
 
 def test_methods_need_no_home(tmp_path, monkeypatch):

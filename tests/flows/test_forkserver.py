@@ -35,7 +35,7 @@ def main(order, words):
     }
     os.write(words, json.dumps(found).encode())
 
-forkserver.prepare(main, "sfda.adaptation.worker")
+forkserver.start(main, "sfda.adaptation.worker")
 made = forkserver.current()
 secret = open("/dev/null")  # opened later: no child has it
 
@@ -92,15 +92,16 @@ def test_each_order_is_a_new_process_with_torch_and_nothing_else() -> None:
 
 
 def test_it_is_not_made_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    forkserver.prepare(lambda *_: None, "sfda.adaptation.worker")  # torch is here already
+    forkserver.start(lambda *_: None, "sfda.adaptation.worker")  # torch is here already
     assert forkserver.current() is None
     assert "Forkserver" in run(
-        "from sfda.sandbox import forkserver; forkserver.prepare(print, 'sfda.adaptation.worker'); print(forkserver.current())"
+        "from sfda.sandbox import forkserver; "
+        "forkserver.start(print, 'sfda.adaptation.worker'); print(forkserver.current())"
     )
     early = "from sfda.sandbox import forkserver; import threading, time\n"
     early += "threading.Thread(target=time.sleep, args=(3,), daemon=True).start()\n"
     assert "None" in run(
-        early + "forkserver.prepare(print, 'sfda.adaptation.worker'); print(forkserver.current())"
+        early + "forkserver.start(print, 'sfda.adaptation.worker'); print(forkserver.current())"
     )
 
 

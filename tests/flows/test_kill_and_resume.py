@@ -20,7 +20,7 @@ import torch
 from conftest import Home, World, sfda
 
 from tasks import tracking
-from tasks.tracking.models import refer
+from tasks.tracking.models import model_ref
 
 pytestmark = pytest.mark.flow
 
@@ -98,7 +98,7 @@ def outcome(home: Home, said: Any) -> dict[str, Any]:
     """All that must not depend on the kill."""
     (history,) = home.path.glob("runs/*/history.json")
     return {
-        "sha256": refer(said["uri"]).sha256,
+        "sha256": model_ref(said["uri"]).sha256,
         "scores": said["scores"],
         "selected_epoch": said["selected_epoch"],
         "metrics": said["metrics"],

@@ -16,7 +16,7 @@ import pytest
 import small_pose
 import torch
 from asking import exported
-from conftest import Home, World, flow_artifacts, flow_stages, sfda
+from conftest import Home, World, completed_stages, flow_artifacts, sfda
 from PIL import Image
 
 from sfda.demo.figures import JOINTS
@@ -99,8 +99,7 @@ def test_post_without_a_prior_runs_only_if_told_to(shop):
 
 
 def test_stages_artifacts_and_scores(shop, adapted):
-    stages = [name for name, state in flow_stages(adapted["flow_run_id"]) if state == "Completed"]
-    assert stages[:4] == [
+    assert completed_stages(adapted["flow_run_id"], 7)[:4] == [
         "import of the source model", "pseudo-labelling of the target", "adaptation", "choice",
     ]  # fmt: skip
     artifacts = flow_artifacts(adapted["flow_run_id"])

@@ -14,10 +14,10 @@ from conftest import Home, World, sfda
 from flows import presets
 from flows.adapt import adapt
 from flows.compare import compare
-from flows.presets import flow_parameters
-from flows.query_labels import rounds
+from flows.rounds import rounds
 from flows.train_source import train_source
 from sfda import plugins
+from sfda.adaptation.schedule import learning_rate
 from sfda.adaptation.supervised import BOUND, SupervisedConfig
 from sfda.types import Clock
 from tasks import tracking
@@ -53,7 +53,7 @@ def config_of(name: str) -> Any:
 @every_preset
 def test_every_preset_parses_against_its_flow_and_its_methods(name):
     flow = flow_of(name)
-    given = presets.read(name, allowed=flow_parameters(flow) - {"data", "arch", "name"})
+    given = presets.read(name, allowed=presets.allowed_for(flow) - {"data", "arch", "name"})
     flow.validate_parameters(ADDRESSES[flow] | given)
     if flow not in (compare, rounds):
         assert (flow is adapt) == ("method" in given)
@@ -126,7 +126,7 @@ def test_adamis_released_configurations(name, batch, weight_decay, pixels, side)
     schedule = config.schedule
     assert (schedule.optimizer, schedule.lr, schedule.epochs) == ("adam", 1e-6, 100)
     assert (schedule.batch_size, schedule.weight_decay) == (batch, weight_decay)
-    late = schedule.rate(Clock(99 * 10, 10, 100))
+    late = learning_rate(schedule, Clock(99 * 10, 10, 100))
     assert late == pytest.approx(1e-6 * 0.9**4)  # after epochs 20, 40, 60 and 80
     background, *others = config.ratios.values()
     assert others == pytest.approx([size / side**2 for size in pixels], abs=1e-4)

@@ -15,10 +15,10 @@ from asking import exported
 from conftest import Home, Said, World, flow_artifacts, sfda
 from PIL import Image
 
-from flows.cli import watch as watch_commands
+from flows.cli import adapt as adapt_commands
 from sfda.errors import BadInput
+from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
-from sfda.manifests.schema import open_manifest
 from tasks import tracking
 
 pytestmark = pytest.mark.flow
@@ -239,7 +239,7 @@ def test_watch_looks_again_and_survives_a_fault(
 ):
     folder = home.path / "watched"
     put_images(folder, 0, 9)
-    really, looks = watch_commands._look, []
+    really, looks = adapt_commands.refresh_once, []
 
     def unlucky(*given: object) -> None:
         looks.append(1)
@@ -247,7 +247,7 @@ def test_watch_looks_again_and_survives_a_fault(
             raise RuntimeError("the database is locked")
         really(*given)
 
-    monkeypatch.setattr(watch_commands, "_look", unlucky)
+    monkeypatch.setattr(adapt_commands, "refresh_once", unlucky)
     said = sfda(
         "watch", folder, "--source", world.bundle, "--name", "toy", "--method", "bn", "--every",
         "1s", "--looks", "3", "--json",
@@ -286,7 +286,7 @@ def test_answers_about_a_folder_stay_with_it(world: World, home: Home):
     grown = look(world, folder).json
     assert (grown["outcome"], grown["version"]) == ("adapted", 3)
     split = read_split(open_manifest(grown["manifest"]), "adapt")
-    kept = {split.names[row] for row in split.answers.rows}
+    kept = {split.names[row] for row in split.annotations.rows}
     assert kept == {*one[2:], *two} & set(split.names)
     assert kept
     again = sfda(*ask, "--budget", 1000, "--out", home.path / "rest").json

@@ -32,16 +32,16 @@ if "sfda.sandbox.process" in sys.orig_argv:
         found = load(name, *given, **more)
         if name == "sfda.adaptation.worker":
             builtins.__import__ = load
-            from sfda.loading import batches as loaders
+            from sfda.loading import batch_making
 
-            make = loaders._Batches.__getitem__
+            make = batch_making._BatchSet.__getitem__
 
             def look(self, job):
                 assert (os.getpid() == main) == (WORKERS == 0)
                 open(SOURCE, "rb").read()
                 return make(self, job)
 
-            loaders._Batches.__getitem__ = look
+            batch_making._BatchSet.__getitem__ = look
         return found
 
     builtins.__import__ = spying
@@ -50,7 +50,7 @@ if "sfda.sandbox.process" in sys.orig_argv:
 
 def adapted(world: World, name: str, *words: object) -> tuple[Any, dict[str, str], dict[str, Any]]:
     """The command's answer, tags of the run and its attestation, in a home of its own."""
-    home = world.home(f"confined-{name}")
+    home = world.home(f"sandbox-{name}")
     with home.entered():
         said = sfda(*ADAPT, "--source", world.bundle, "--target", world.target, *words)
         if said.code:
@@ -75,7 +75,7 @@ def test_the_result_is_that_of_the_unrestricted_process_and_the_run_attests_it(w
     assert str(world.bundle) in told["read"]
     assert not [p for p in told["read"] if Path(p).is_relative_to(world.source)]
     assert {"source_sha256", "manifest_sha256", "code_sha256"} <= {k for k, v in told.items() if v}
-    home = Home(world.folder / "homes" / "confined-closed")
+    home = Home(world.folder / "homes" / "sandbox-closed")
     with home.entered():  # the curves came through the pipe
         history = tracking.client().get_metric_history(said["mlflow_run_id"], "epoch")
     assert [m.value for m in history] == [1, 2]
@@ -122,6 +122,6 @@ def test_a_killed_process_is_started_again_and_finds_the_same(world, monkeypatch
     (tmp_path / "sitecustomize.py").write_text(DIES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     said, tags, _ = adapted(world, "killed", "--method", "shot")
-    assert list((world.folder / "homes" / "confined-killed").glob("runs/*/died"))
+    assert list((world.folder / "homes" / "sandbox-killed").glob("runs/*/died"))
     assert tags["source_free"].startswith("enforced")
     assert (said["scores"], said["metrics"]) == (expected["scores"], expected["metrics"])

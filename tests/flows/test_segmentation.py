@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import small_seg
-from conftest import Home, World, flow_artifacts, flow_stages, sfda
+from conftest import Home, World, completed_stages, flow_artifacts, sfda
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -79,8 +79,7 @@ def test_adaptation_helps_and_is_promoted(adapted):
 
 
 def test_stages_and_artifacts_are_those_of_every_problem(adapted):
-    stages = [name for name, state in flow_stages(adapted["flow_run_id"]) if state == "Completed"]
-    assert stages == [
+    assert completed_stages(adapted["flow_run_id"], 7) == [
         "import of the source model", "pseudo-labelling of the target", "adaptation", "choice",
         "evaluation", "registration", "promotion",
     ]  # fmt: skip

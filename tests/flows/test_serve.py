@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import small
 from conftest import World
+from patience import eventually
 from PIL import Image
 
 from sfda.errors import BadInput
@@ -185,13 +186,12 @@ class Served:
         return json.loads(told.stdout)
 
     def end(self, run: str, *states: str) -> Any:
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            state = self.call(f"flow_runs/{run}")["state"]
-            if state["type"] in (states or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")):
-                return state
-            time.sleep(0.5)
-        raise AssertionError((self.folder / "err").read_text())
+        ends = states or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        state = eventually(
+            lambda: self.call(f"flow_runs/{run}")["state"], lambda state: state["type"] in ends
+        )
+        assert state["type"] in ends, (self.folder / "err").read_text()
+        return state
 
 
 @pytest.fixture(scope="module")
@@ -240,18 +240,11 @@ def test_the_form_refuses_a_wrong_parameter(served):
 
 
 def test_runs_of_a_schedule_are_planned_ahead(served):
-    planned = []
-    end = time.monotonic() + 60
-    while not planned and time.monotonic() < end:
-        planned = served.call(
-            "flow_runs/filter",
-            {
-                "deployments": {"name": {"any_": ["site"]}},
-                "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
-            },
-        )
-        time.sleep(0.5)
-    assert planned
+    of_site = {
+        "deployments": {"name": {"any_": ["site"]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
+    assert eventually(lambda: served.call("flow_runs/filter", of_site))
 
 
 def test_a_run_that_needs_labels_suspends_and_goes_on_from_the_answers(served):
@@ -269,10 +262,15 @@ def test_a_run_that_needs_labels_suspends_and_goes_on_from_the_answers(served):
     wrong = served.folder / "wrong.csv"
     _write_answers(wrong, rows, ["cat"] * 6)
     served.call(f"flow_runs/{run}/resume", {"run_input": {"answers": str(wrong)}})
-    time.sleep(1)
+    of_run = {"artifacts": {"flow_run_id": {"any_": [run]}}}
+    assert eventually(
+        lambda: [
+            artifact
+            for artifact in served.call("artifacts/filter", of_run)
+            if "unknown class" in str(artifact["data"])
+        ]
+    )
     assert served.end(run, "PAUSED", "FAILED")["name"] == "Suspended"
-    found = served.call("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
-    assert any("unknown class" in one["data"] for one in found)
     right = served.folder / "right.csv"
     labels = small.target_arrays()["y"]
     _write_answers(right, rows, [small.CLASSES[labels[int(row["index"])]] for row in rows])

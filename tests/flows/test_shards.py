@@ -17,7 +17,7 @@ from prefect import flow
 
 from sfda.demo import figures
 from sfda.errors import BadInput
-from sfda.inference import split as looking
+from sfda.inference import over_split
 from sfda.loading import opened as manifests
 from sfda.problems.detection import network as detection
 from sfda.problems.pose import network as pose
@@ -69,14 +69,9 @@ def case(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[ModelRef, Path]:
     """Batches are small, so that a few images make several."""
-    for module in (
-        "sfda.inference.segmentation",
-        "sfda.inference.detection",
-        "sfda.inference.split",
-    ):
-        monkeypatch.setattr(f"{module}.PIXELS", 2 * 64 * 64)
+    monkeypatch.setattr("sfda.inference.forward.BATCH_PIXELS", 2 * 64 * 64)
     if request.param is persons:
-        monkeypatch.setattr(looking, "BATCH", 64)
+        monkeypatch.setattr(over_split, "SPLIT_BATCH", 64)
     made: tuple[ModelRef, Path] = request.param(tmp_path)
     return made
 
@@ -88,7 +83,7 @@ def looked(
 
     @flow
     def look() -> tuple[PredictionsRef, Report]:
-        ref = manifests.refer(str(target))
+        ref = manifests.manifest_ref(str(target))
         seen = manifests.seen_digest(ref, "adapt")
         return (
             pseudo_label(model, ref, seen, "adapt", "cpu"),
@@ -96,7 +91,7 @@ def looked(
         )
 
     ran: list[str] = []
-    whole = looking.write_part
+    whole = over_split.write_part
 
     def counted(file: Path, answers: Any, problem: str) -> None:
         ran.append(file.name)
@@ -134,7 +129,7 @@ def test_parts_give_what_the_whole_gives(world, case, request, monkeypatch):
     ],
 )
 def test_parts_begin_where_batches_do(size, parts, expected):
-    assert looking.spans(size, parts, small.SPEC) == expected
+    assert over_split.spans(size, parts, small.SPEC) == expected
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "many", "1.5"])

@@ -139,7 +139,7 @@ def test_thirty_kills_lose_nothing_double_nothing_and_change_no_number(given, mo
         assert len(killed) >= min(KILLS, 30)
         print({what: killed.count(what) for what in sorted(set(killed))})
         print({run["parameters"]["name"]: run["run_count"] for run in runs})
-        time.sleep(5)
+        time.sleep(5)  # for what might start once more
         left = [r["name"] for r in on.runs() if r["state_type"] not in stacked.ENDED]
         assert left == []
         for name, value in on.env.items():

@@ -49,6 +49,27 @@ def test_every_deployment_names_a_flow_that_is_there():
             assert set(trigger["parameters"]) <= set(flow.parameters.properties)
 
 
+@pytest.mark.parametrize(
+    "entrypoint",
+    [
+        "flows/adapt.py:adapt",
+        "flows/refresh_target.py:refresh_target",
+        "flows/compare.py:compare",
+        "flows/query_labels.py:query",
+        "flows/ask_and_adapt.py:ask_and_adapt",
+        "flows/promote.py:promote",
+        "flows/promote.py:rollback",
+    ],
+)
+def test_deployments_of_0_1_0_find_their_flows(entrypoint, monkeypatch):
+    from prefect.flows import load_flow_from_entrypoint
+
+    monkeypatch.chdir(ROOT)
+    name = entrypoint.partition(":")[2]
+    shown = {"query": "query-labels"}.get(name, name.replace("_", "-"))
+    assert load_flow_from_entrypoint(entrypoint).name == shown
+
+
 def test_secrets_are_demanded_and_never_written_down(compose, secrets):
     text = (INFRA / "compose.yaml").read_text()
     demanded = set(re.findall(r"\$\{(\w+):\?\}", text))

@@ -7,8 +7,8 @@ import torch
 
 from sfda.errors import BadInput
 from sfda.loading.scan import labelled_scan
-from sfda.problems.classification.card import make_card
-from sfda.weights.source_card import FILE, Card, CardFacts, missing, read_card, write_card
+from sfda.problems.classification.card import make_classification_card
+from sfda.weights.source_card import CARD_FILE, Card, CardFacts, missing, read_card, write_card
 
 FACTS = {"source_sha256": "a" * 64, "manifest": "toy", "manifest_sha256": "b" * 64, "split": "val"}
 SOME_CLASSES_MORE = (*small.CLASSES, "ring")
@@ -42,7 +42,7 @@ def card(seen) -> Card:
     look = labelled_scan(
         seen["images"][..., None], seen["labels"], small.SPEC.input, device="cpu", batch_size=7
     )
-    return make_card(network, look(network), FACTS, small.CLASSES)
+    return make_classification_card(network, look(network), FACTS, small.CLASSES)
 
 
 def test_prior_mean_and_covariance_are_those_of_numpy(card, seen):
@@ -101,14 +101,14 @@ def test_a_class_without_samples_has_no_share_and_no_nan(seen):
     network = small.source()
     network.head = torch.nn.Linear(network.feature_dim, 4)
     look = labelled_scan(seen["images"][..., None], seen["labels"], small.SPEC.input, device="cpu")
-    card = make_card(network, look(network), FACTS, SOME_CLASSES_MORE)
+    card = make_classification_card(network, look(network), FACTS, SOME_CLASSES_MORE)
     assert card.tensors["class_prior"][3] == 0
     assert all(tensor.isfinite().all() for tensor in card.tensors.values())
 
 
 def test_a_card_of_nothing_is_refused():
     with pytest.raises(ValueError, match="no samples"):
-        make_card(small.source(), iter(()), FACTS, small.CLASSES)
+        make_classification_card(small.source(), iter(()), FACTS, small.CLASSES)
 
 
 def test_a_card_comes_back_as_it_was(card, tmp_path):
@@ -119,14 +119,14 @@ def test_a_card_comes_back_as_it_was(card, tmp_path):
     assert again.tensors.keys() == card.tensors.keys()
     for name, tensor in card.tensors.items():
         assert torch.equal(again.tensors[name], tensor)
-    assert [file.name for file in tmp_path.iterdir()] == [FILE]
+    assert [file.name for file in tmp_path.iterdir()] == [CARD_FILE]
 
 
 @pytest.mark.parametrize("keep", [0, 1, 60, -1])
 def test_a_damaged_card_is_named_with_its_remedy(card, tmp_path, keep):
     write_card(tmp_path, card)
-    content = (tmp_path / FILE).read_bytes()
-    (tmp_path / FILE).write_bytes(content[:keep])
+    content = (tmp_path / CARD_FILE).read_bytes()
+    (tmp_path / CARD_FILE).write_bytes(content[:keep])
     with pytest.raises(BadInput, match=r"card\.safetensors is damaged .*`sfda card`"):
         read_card(tmp_path)
 
@@ -135,7 +135,7 @@ def test_a_safetensors_file_without_facts_is_no_card(tmp_path):
     from safetensors.torch import save_file
 
     for metadata in (None, {"facts": "{}"}, {"other": "x"}):
-        save_file({"a": torch.zeros(1)}, tmp_path / FILE, metadata=metadata)
+        save_file({"a": torch.zeros(1)}, tmp_path / CARD_FILE, metadata=metadata)
         with pytest.raises(BadInput, match="is damaged"):
             read_card(tmp_path)
 

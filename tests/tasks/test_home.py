@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sfda import state_folder
-from sfda.building_blocks.device import choose, peak_memory_mb, place
+from sfda.building_blocks.device import choose, peak_memory_mb, to_device
 from sfda.errors import BadInput
 from tasks.prefect_runtime import home as place_of_state
 
@@ -92,7 +92,7 @@ def test_a_gpu_that_is_not_there_is_not_replaced_silently():
 def test_placing_on_the_cpu_changes_no_weight():
     network = nn.Conv2d(3, 4, 3)
     before = network.weight.detach().clone()
-    assert place(network, torch.device("cpu")) is network
+    assert to_device(network, torch.device("cpu")) is network
     assert torch.equal(network.weight, before)
 
 

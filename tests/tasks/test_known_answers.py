@@ -18,12 +18,12 @@ from asking import exported, request_for
 from PIL import Image
 
 from sfda.adaptation.target import as_manifest
-from sfda.annotation import carry_over as known_answers
-from sfda.annotation.take import take_answers
+from sfda.annotation import carry_over
+from sfda.annotation.take import take_annotations
 from sfda.authoring.from_folder import build_manifest
+from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
-from sfda.manifests.schema import open_manifest
-from sfda.manifests.verify import check
+from sfda.manifests.verify import verify_manifest
 
 MAKERS = {
     "segmentation": lambda folder: small_seg.write(
@@ -43,8 +43,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def answered(target: Path, rows: list[int], folder: Path, out: Path | None = None) -> Path:
     request_for(target, rows, folder)
-    found = take_answers(folder, exported(folder), target, out=out).manifest
-    known_answers.note(found)
+    found = take_annotations(folder, exported(folder), target, out=out).manifest
+    carry_over.note_annotations(found)
     return found
 
 
@@ -59,14 +59,14 @@ def again(target: Path, name: str) -> Path:
 
 def content(manifest: Path) -> dict[int, Any]:
     """What was answered, by row."""
-    found = read_split(open_manifest(manifest), "adapt").answers
+    found = read_split(open_manifest(manifest), "adapt").annotations
     assert found is not None
     if found.masks is not None:
         own = [found.masks.mask(n).tolist() for n in range(len(found.rows))]
     elif found.boxes is not None:
         own = [part.boxes.tolist() for part in found.boxes.rows]
-    elif found.people is not None:
-        own = [person.joints.tolist() for person in found.people]
+    elif found.persons is not None:
+        own = [person.joints.tolist() for person in found.persons]
     else:
         own = found.labels.tolist()
     return dict(zip(found.rows.tolist(), own, strict=True))
@@ -82,12 +82,12 @@ def test_answers_of_every_problem_are_put_into_a_new_manifest(
     expected = content(first) | content(second)
     shutil.rmtree(tmp_path / "ask1")  # requests are not needed any more
     new = again(target, "new.yaml")
-    assert known_answers.carry(new) == 3
-    assert check(new).ok
+    assert carry_over.carry_annotations(new) == 3
+    assert verify_manifest(new).ok
     assert content(new) == expected
-    before = known_answers.digest(new)
+    before = carry_over.known_digest(new)
     answered(target, [8], tmp_path / "ask3", tmp_path / "third.yaml")
-    assert known_answers.digest(new) != before
+    assert carry_over.known_digest(new) != before
 
 
 def test_an_image_that_has_changed_has_no_answer(home: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_an_image_that_has_changed_has_no_answer(home: Path, tmp_path: Path) -> 
     answered(target, [5, 2], tmp_path / "ask")
     Image.new("RGB", (64, 64)).save(tmp_path / "target" / "005.png")
     new = again(target, "new.yaml")
-    assert known_answers.carry(new) == 1
+    assert carry_over.carry_annotations(new) == 1
     assert list(content(new)) == [2]
 
 
@@ -109,11 +109,11 @@ def test_what_is_lost_is_told_and_left_out(
     second.unlink()
     next(third.with_suffix(".masks").iterdir()).unlink()
     new = again(target, "new.yaml")
-    assert known_answers.carry(new) == 2
+    assert carry_over.carry_annotations(new) == 2
     assert "no manifest at" in caplog.text
     assert "masks that were answered are missing" in caplog.text
     first.with_suffix(".answers.csv").write_text("file,mask\n")
-    assert known_answers.carry(again(target, "newer.yaml")) == 0
+    assert carry_over.carry_annotations(again(target, "newer.yaml")) == 0
     assert "not the one that was written" in caplog.text
 
 
@@ -122,10 +122,10 @@ def test_nothing_is_known_of_other_images(home: Path, tmp_path: Path) -> None:
     answered(target, [5], tmp_path / "ask")
     (tmp_path / "elsewhere").mkdir()
     other = small_det.write(tmp_path / "elsewhere", "target", small_det.TARGET, seed=3)
-    assert known_answers.digest(other) is None
-    assert known_answers.carry(other) == 0
-    assert known_answers.newest_version(other) == 1
-    assert known_answers.newest_version(tmp_path / "none.yaml") == 1
+    assert carry_over.known_digest(other) is None
+    assert carry_over.carry_annotations(other) == 0
+    assert carry_over.newest_version(other) == 1
+    assert carry_over.newest_version(tmp_path / "none.yaml") == 1
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -154,7 +154,7 @@ def test_a_folder_asked_about_again_is_the_next_version(
         new = build_manifest(
             tmp_path / "site.zip", problem="classification", out=tmp_path / "again.yaml"
         )
-        assert known_answers.carry(new) == 2
+        assert carry_over.carry_annotations(new) == 2
         assert content(new) == content(one)
         return
     second = Path(as_manifest(str(folder), lambda: "classification"))
@@ -195,7 +195,7 @@ def test_other_images_in_an_archive_of_the_same_name_have_no_answers(
     other = given["x"].copy()
     other[3] = 255 - other[3]
     new = made(other)
-    assert known_answers.carry(new) == 1
+    assert carry_over.carry_annotations(new) == 1
     assert list(content(new)) == [1]
 
 
@@ -214,7 +214,7 @@ def test_answers_about_another_person_of_the_same_picture_are_kept(
     one = answered(target, [2], tmp_path / "ask1", tmp_path / "one.yaml")
     two = answered(target, [4], tmp_path / "ask2", tmp_path / "two.yaml")
     new = again(target, "new.yaml")
-    assert known_answers.carry(new) == 2
+    assert carry_over.carry_annotations(new) == 2
     assert content(new) == content(one) | content(two)
 
 
@@ -231,9 +231,11 @@ def test_answers_of_both_splits_are_put_into_a_new_manifest(home: Path, tmp_path
     (folder / "request.json").write_text(json.dumps(request))
     (folder / "label_studio.json").write_text(json.dumps(tasks))
     out = tmp_path / "two.yaml"
-    known_answers.note(take_answers(folder, exported(folder), target, out=out).manifest)
+    carry_over.note_annotations(
+        take_annotations(folder, exported(folder), target, out=out).manifest
+    )
     new = again(target, "new.yaml")
-    assert known_answers.carry(new) == 3
-    assert check(new).ok
-    splits = [read_split(open_manifest(new), name).answers for name in ("adapt", "test")]
+    assert carry_over.carry_annotations(new) == 3
+    assert verify_manifest(new).ok
+    splits = [read_split(open_manifest(new), name).annotations for name in ("adapt", "test")]
     assert [len(found.rows) for found in splits if found] == [2, 1]

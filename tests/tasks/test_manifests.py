@@ -11,10 +11,11 @@ from PIL import Image
 
 from sfda.adaptation import target as adaptation_target
 from sfda.errors import BadInput
+from sfda.loading import labels
 from sfda.loading import opened as manifests
-from sfda.loading.opened import class_map, class_shift
-from sfda.manifests.rows import inspect_split
-from sfda.manifests.schema import open_manifest
+from sfda.manifests.class_matching import class_map, class_shift
+from sfda.manifests.inspection import inspect_split
+from sfda.manifests.opening import open_manifest
 
 MODEL = ("bar", "post", "cross")
 
@@ -72,14 +73,14 @@ def test_foreign_samples_are_unknown_to_evaluation_and_refused_for_learning(home
         tmp_path, "foreign", small.target_arrays(), small.TARGET, classes=["bar", "ring", "cross"]
     )
     opened = manifests.open_split(
-        manifests.open_ref(manifests.refer(path)), "test", small.SPEC.input
+        manifests.open_ref(manifests.manifest_ref(path)), "test", small.SPEC.input
     )
     given = small.target_arrays()
     truth = given["y"][given["split"] == 1]
-    found = manifests.labels_for(opened.split, MODEL, unknown=True)
+    found = labels.labels_for(opened.split, MODEL, unknown=True)
     assert found.tolist() == np.where(truth == 1, -1, truth).tolist()
     with pytest.raises(BadInput, match=r"classes that the model lacks.*: ring; the model has bar"):
-        manifests.labels_for(opened.split, MODEL)
+        labels.labels_for(opened.split, MODEL)
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -95,12 +96,12 @@ def test_unnamed_classes_in_the_same_number_stand_in_the_models_order():
 
 def test_labels_come_in_the_models_order(home, target):
     opened = manifests.open_split(
-        manifests.open_ref(manifests.refer(target)), "test", small.SPEC.input
+        manifests.open_ref(manifests.manifest_ref(target)), "test", small.SPEC.input
     )
     given = small.target_arrays()
     truth = given["y"][given["split"] == 1]
     names = ("post", "cross", "bar")
-    found = manifests.labels_for(opened.split, names)
+    found = labels.labels_for(opened.split, names)
     assert [names[i] for i in found] == [MODEL[i] for i in truth]
     assert opened.images.shape == (30, 16, 16, 1)
     assert np.array_equal(opened.images[..., 0], given["x"][given["split"] == 1])
@@ -108,13 +109,13 @@ def test_labels_come_in_the_models_order(home, target):
 
 
 def test_labels_are_not_there_once_they_are_dropped(home, target):
-    unlabelled = manifests.open_ref(manifests.refer(target)).unlabelled()
+    unlabelled = manifests.open_ref(manifests.manifest_ref(target)).unlabelled()
     opened = manifests.open_split(unlabelled, "test", small.SPEC.input)
     with pytest.raises(BadInput, match="has no labels in 'test'"):
-        manifests.labels_for(opened.split, MODEL)
+        labels.labels_for(opened.split, MODEL)
     assert not manifests.has_labels(unlabelled, "test")
-    assert manifests.has_labels(manifests.open_ref(manifests.refer(target)), "test")
-    assert not manifests.has_labels(manifests.open_ref(manifests.refer(target)), "elsewhere")
+    assert manifests.has_labels(manifests.open_ref(manifests.manifest_ref(target)), "test")
+    assert not manifests.has_labels(manifests.open_ref(manifests.manifest_ref(target)), "elsewhere")
 
 
 def test_what_is_seen_has_no_label_in_it(home, tmp_path):
@@ -124,7 +125,8 @@ def test_what_is_seen_has_no_label_in_it(home, tmp_path):
     other = given | {"x": given["x"] ^ 1}
     seen = [
         manifests.seen_digest(
-            manifests.refer(small.write(tmp_path / str(i), "t", arrays, small.TARGET)), "adapt"
+            manifests.manifest_ref(small.write(tmp_path / str(i), "t", arrays, small.TARGET)),
+            "adapt",
         )
         for i, arrays in enumerate((given, shuffled, bare, other))
     ]
@@ -132,7 +134,7 @@ def test_what_is_seen_has_no_label_in_it(home, tmp_path):
 
 
 def test_a_manifest_that_changes_while_the_job_runs_is_refused(home, target):
-    ref = manifests.refer(target)
+    ref = manifests.manifest_ref(target)
     document = yaml.safe_load(target.read_text())
     target.write_text(yaml.safe_dump(document | {"version": 2}))
     with pytest.raises(BadInput, match=r"target\.yaml has changed while the job ran"):
@@ -145,40 +147,40 @@ def test_an_archive_that_is_not_the_manifests_is_refused_at_the_first_look(home,
     with pytest.raises(
         BadInput, match=r"target\.npz is not the file that .*target\.yaml was made for"
     ):
-        manifests.refer(target)
+        manifests.manifest_ref(target)
     os.unlink(target.with_suffix(".npz"))
     with pytest.raises(BadInput, match=r"target\.npz, the archive of .*, is missing; set SFDA"):
-        manifests.refer(target)
+        manifests.manifest_ref(target)
 
 
 def test_classes_without_names_are_named_by_number(home, tmp_path):
     given = small.source_arrays()
     numbered = small.write(tmp_path, "n", given, small.SOURCE, classes=3)
-    assert manifests.class_names(manifests.refer(numbered)) == ("0", "1", "2")
+    assert manifests.manifest_classes(manifests.manifest_ref(numbered)) == ("0", "1", "2")
     bare = {name: array for name, array in given.items() if name != "y"}
     nameless = small.write(tmp_path, "b", bare, small.SOURCE, classes=None)
     with pytest.raises(BadInput, match="names no classes, and training needs them"):
-        manifests.class_names(manifests.refer(nameless))
+        manifests.manifest_classes(manifests.manifest_ref(nameless))
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
 def test_other_masks_in_the_same_files_are_other_labels(home, tmp_path, split):
     path = small_seg.write(tmp_path, "target", small_seg.TARGET, seed=3)
-    ref = manifests.refer(path)
+    ref = manifests.manifest_ref(path)
     found = open_manifest(path)
     split = split if split in found.splits else "test"
     before = manifests.masks_digest(ref, split)
     assert before == manifests.masks_digest(ref, split)
-    assert manifests.test_split(ref, split).masks == before
+    assert manifests.evaluation_split(ref, split).masks == before
     inspected, _ = inspect_split(found, split)
     file = found.location / inspected.masks[0]
     Image.fromarray(2 - np.asarray(Image.open(file)).clip(0, 2)).save(file)
-    assert manifests.refer(path) == ref, "the manifest does not tell"
+    assert manifests.manifest_ref(path) == ref, "the manifest does not tell"
     assert manifests.masks_digest(ref, split) != before
 
 
 def test_labels_that_are_no_files_need_no_digest(home, target):
-    ref = manifests.refer(target)
+    ref = manifests.manifest_ref(target)
     assert manifests.masks_digest(ref, "test") is None
 
 
@@ -189,7 +191,7 @@ def test_a_job_keeps_the_manifest_that_it_began_with(home, tmp_path):
     for n in range(3):
         Image.new("RGB", (8, 8), (n, 0, 0)).save(folder / f"{n}.png")
     first = adaptation_target.as_manifest(str(folder), lambda: "classification")
-    ref = manifests.refer(first)
+    ref = manifests.manifest_ref(first)
     assert adaptation_target.as_manifest(str(folder), lambda: "classification") == first
     other = adaptation_target.as_manifest(str(folder), lambda: "detection")
     Image.new("RGB", (8, 8)).save(folder / "3.png")

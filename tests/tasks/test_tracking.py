@@ -12,12 +12,13 @@ import mlflow
 import pytest
 import small
 
+from sfda.decision.gate import Verdict
 from sfda.errors import BadInput
 from sfda.manifests.digests import file_digest
-from sfda.refs import ManifestRef, Version
+from sfda.refs import ManifestRef, SideBySide, Version
 from tasks import register, tracking
 from tasks.tracking import registry
-from tasks.tracking.models import locate, open_model, refer
+from tasks.tracking.models import locate, model_ref, open_model
 
 
 def interrupt(key: str = "work", **params: object) -> str:
@@ -48,7 +49,7 @@ def registered(home, tmp_path):
 
     def make() -> Version:
         with tracking.run("job", key="k", tags={}, params={}) as run_id:
-            return tracking.register(
+            return tracking.register_bundle(
                 run_id, locate(model.uri), "toy", depth=1, tags={"sha256": model.sha256}
             )
 
@@ -137,7 +138,9 @@ def test_system_metrics_reach_the_run(home):
 def test_a_run_registers_one_version_however_often_it_is_asked(home, tmp_path):
     model, run_id = small.bundle(tmp_path / "bundle"), start()
     once, twice = (
-        tracking.register(run_id, locate(model.uri), "toy", depth=1, tags={"sha256": model.sha256})
+        tracking.register_bundle(
+            run_id, locate(model.uri), "toy", depth=1, tags={"sha256": model.sha256}
+        )
         for _ in range(2)
     )
     assert once == twice
@@ -148,7 +151,7 @@ def test_a_run_registers_one_version_however_often_it_is_asked(home, tmp_path):
 
 
 def test_a_registered_version_opens_as_the_same_model(registered, tmp_path):
-    found = refer(registered().uri)
+    found = model_ref(registered().uri)
     assert found.sha256 == small.bundle(tmp_path / "again").sha256
     assert found.classes == small.CLASSES
     network, spec = open_model(found)
@@ -196,17 +199,17 @@ def test_names_that_a_registry_would_not_take_are_refused(name):
 
 def test_a_missing_run_and_a_model_of_somebody_else_are_refused(home):
     with pytest.raises(BadInput, match="no model at runs:/0123/model"):
-        refer("runs:/0123/model")
+        model_ref("runs:/0123/model")
     run_id = start()
     mlflow.MlflowClient().log_text(run_id, "weights", "model/weights.bin")
     with pytest.raises(BadInput, match="holds no bundle of sfda; import its weights"):
-        refer(f"runs:/{run_id}/model")
+        model_ref(f"runs:/{run_id}/model")
 
 
 def test_champions_follow_each_other_and_the_last_one_can_be_taken_back(registered):
-    assert register.crown_if_first(registered())
+    assert register.champion_if_first(registered())
     second, third = registered(), registered()
-    assert not register.crown_if_first(second)
+    assert not register.champion_if_first(second)
     for version, before in ((second, "1"), (third, "2")):
         found, previous = register.promote("toy", version.version)
         assert (found.version, previous) == (version.version, before)
@@ -227,7 +230,7 @@ def test_champions_follow_each_other_and_the_last_one_can_be_taken_back(register
 
 
 def test_promoting_the_champion_again_adds_nothing_to_its_history(registered):
-    register.crown_if_first(registered())
+    register.champion_if_first(registered())
     found, previous = register.promote("toy", "1")
     assert (found.version, previous) == ("1", "1")
     assert tracking.champions("toy") == ["1"]
@@ -243,7 +246,10 @@ def test_a_model_that_is_not_there_cannot_be_moved(registered, name):
 
 
 def test_what_a_deployed_model_needs_is_what_its_loader_imports():
-    code = "import sys, sfda.inference.served\nprint(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    code = (
+        "import sys, sfda.inference.served\n"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found = set(done.stdout.split())
     heavy = {"albumentations", "cv2", "matplotlib", "mlflow", "nibabel", "prefect", "scipy",
@@ -285,21 +291,21 @@ def test_a_model_that_was_half_fetched_is_fetched_again(registered, monkeypatch)
 
 
 def test_a_champion_that_comes_while_the_old_one_is_scored_is_scored_too(registered, monkeypatch):
-    register.crown_if_first(registered())
+    register.champion_if_first(registered())
     best, worse = registered(), registered()
     seen: list[str] = []
 
-    def verdict(found: Version, *_: Any) -> tuple[str, bool]:
-        champion = tracking.by_alias("toy", "champion")
+    def verdict(version: Version, sides: Any, champion: Version, *_: Any, **__: Any) -> Verdict:
         seen.append(champion.version)
         if len(seen) == 1:  # another machine promotes meanwhile
             tracking.set_champion(best, ["1", best.version])
-        return f"against {champion.version}", champion.version == "1"
+        return Verdict(f"against {champion.version}", champion.version == "1")
 
-    monkeypatch.setattr(register, "_verdict", verdict)
+    monkeypatch.setattr(register, "promotion_verdict", verdict)
     monkeypatch.setattr(register, "create_markdown_artifact", lambda *_, **__: None)
+    sides = SideBySide(split=None, source=None, adapted=None)
     with tracking.run("job", key="k", tags={}, params={}) as run_id:
-        promoted = register.promote_if_better.fn(worse, None, None, None, True, run_id)
+        promoted = register.promote_if_better.fn(worse, sides, None, None, True, run_id)
     assert seen == ["1", best.version]
     assert not promoted
     assert tracking.champions("toy") == ["1", best.version]

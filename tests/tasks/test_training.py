@@ -12,8 +12,9 @@ import small
 import torch
 
 from sfda import plugins
-from sfda.adaptation.run_folder import Training, best_epoch
-from sfda.decision.evaluation import Judged, judge
+from sfda.adaptation.run_folder import best_epoch
+from sfda.adaptation.scoring import EpochScores, score_unlabelled
+from sfda.adaptation.training import Training
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
 from sfda.refs import Adaptation, Scores
@@ -40,11 +41,11 @@ def make(name: str, **schedule: object) -> Method:
     return kind(small.source(), small.info(len(IMAGES)), kind.Config.from_settings(settings))
 
 
-def infomax(network: torch.nn.Module) -> Judged:
+def infomax(network: torch.nn.Module) -> EpochScores:
     """What the adaptation's stage would score with."""
     look = small.look(IMAGES)
     found = {name: plugins.load("validators", name)() for name in ("infomax", "nuclear_norm")}
-    return judge((SeenViews(*seen) for seen in look(network)), found)
+    return score_unlabelled((SeenViews(*seen) for seen in look(network)), found)
 
 
 @dataclass
@@ -55,7 +56,7 @@ class DiesAt:
     number: int
     calls: int = 0
 
-    def __call__(self, network: torch.nn.Module) -> Judged:
+    def __call__(self, network: torch.nn.Module) -> EpochScores:
         self.calls += 1
         if self.calls == self.number:
             raise Killed
@@ -88,7 +89,7 @@ def training(home, tmp_path) -> Callable[..., Training]:
             "scan": small.look(IMAGES),
             "schedule": method.config.schedule,
             "seed": 3,
-            "judge": infomax,
+            "scorer": infomax,
             "select_by": "infomax",
             "keep": "best",
             "watch": RunWatch(run_id, "toy"),
@@ -120,7 +121,7 @@ def test_a_killed_run_ends_as_the_undisturbed_one(training, name, schedule):
     expected = undisturbed.run()
     assert len({sha for sha, _ in outcome(expected)}) == EPOCHS  # it does learn
 
-    in_second_scan = training(make(name, **schedule), judge=DiesAt(infomax, 2))
+    in_second_scan = training(make(name, **schedule), scorer=DiesAt(infomax, 2))
     with pytest.raises(Killed):
         in_second_scan.run()
     in_third_epoch = training(make(name, **schedule))
@@ -140,7 +141,7 @@ def test_a_killed_run_ends_as_the_undisturbed_one(training, name, schedule):
 
 def test_a_run_that_is_done_is_not_run_again(training):
     first = training(make("shot")).run()
-    again = training(make("shot"), judge=DiesAt(infomax, 1)).run()  # would die if it were
+    again = training(make("shot"), scorer=DiesAt(infomax, 1)).run()  # would die if it were
     assert outcome(again) == outcome(first)
     assert again.history_sha256 == first.history_sha256
 
@@ -165,10 +166,10 @@ class Scripted:
         self.values, self.folder, self.reject = iter(values), folder, reject
         self.seen: list[list[str]] = []
 
-    def __call__(self, network: torch.nn.Module) -> Judged:
+    def __call__(self, network: torch.nn.Module) -> EpochScores:
         if self.folder:
             self.seen.append(epochs_on(self.folder))
-        return Judged({"infomax": next(self.values)}, self.reject)
+        return EpochScores({"infomax": next(self.values)}, self.reject)
 
 
 def epochs_on(folder: Path) -> list[str]:
@@ -177,7 +178,7 @@ def epochs_on(folder: Path) -> list[str]:
 
 def test_only_the_best_and_the_last_weights_are_kept(training, tmp_path):
     scores = Scripted([0.3, 0.9, 0.1, 0.9], tmp_path / "run")
-    found = training(make("shot"), judge=scores).run()
+    found = training(make("shot"), scorer=scores).run()
     assert scores.seen == [[], ["epoch-0000"], ["epoch-0001"], ["epoch-0001", "epoch-0002"]]
     assert epochs_on(tmp_path / "run") == ["epoch-0001", "epoch-0003"]
     assert [c.weights is not None for c in found.candidates] == [False, True, False, True]
@@ -188,15 +189,15 @@ def test_only_the_best_and_the_last_weights_are_kept(training, tmp_path):
 
 
 def test_the_threshold_of_rejection_is_part_of_the_model(training):
-    with_it = training(make("shot"), judge=Scripted([0.1] * 4, reject=0.4)).run()
-    without = training(make("shot"), "other", judge=Scripted([0.1] * 4)).run()
+    with_it = training(make("shot"), scorer=Scripted([0.1] * 4, reject=0.4)).run()
+    without = training(make("shot"), "other", scorer=Scripted([0.1] * 4)).run()
     specs = [read_spec(Path(str(f.candidates[-1].weights))) for f in (with_it, without)]
     assert [spec.reject for spec in specs] == [0.4, None]
     assert with_it.candidates[-1].sha256 != without.candidates[-1].sha256
 
 
 def test_a_comparison_keeps_all_weights(training, tmp_path):
-    found = training(make("shot"), judge=Scripted([0.3, 0.9, 0.1, 0.2]), keep="all").run()
+    found = training(make("shot"), scorer=Scripted([0.3, 0.9, 0.1, 0.2]), keep="all").run()
     assert epochs_on(tmp_path / "run") == [f"epoch-000{i}" for i in range(4)]
     assert [c.weights for c in found.candidates] == [None] * 4  # they go when it has scored them
 
@@ -275,7 +276,7 @@ def test_a_kill_while_the_state_is_written_costs_one_epoch_and_no_number(
     assert len(left) == 1
     assert torch.load(tmp_path / "run" / "state.pt")["next_epoch"] == 1  # the old one, whole
     scores = DiesAt(infomax, 99)
-    assert outcome(training(make("shot"), judge=scores).run()) == outcome(expected)
+    assert outcome(training(make("shot"), scorer=scores).run()) == outcome(expected)
     assert scores.calls == EPOCHS - 1  # the first epoch was not gone through again
     assert not list((tmp_path / "run").glob(".state*"))
     assert len(epochs_on(tmp_path / "run")) <= 2

@@ -5,18 +5,18 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from sfda.annotation.problems._base import Labelling, Unfit
-from sfda.annotation.problems.classification import Classes
-from sfda.annotation.problems.detection import DrawnBoxes
-from sfda.annotation.problems.pose import PlacedJoints
-from sfda.annotation.problems.segmentation import PaintedMasks
+from sfda.annotation.problems.classification import ClassLabelling
+from sfda.annotation.problems.detection import BoxLabelling
+from sfda.annotation.problems.pose import JointLabelling
+from sfda.annotation.problems.segmentation import MaskLabelling
 
 __all__ = ["LABELLING", "Labelling", "Unfit"]
 
 LABELLING: MappingProxyType[str, Labelling] = MappingProxyType(
     {
-        "classification": Classes(),
-        "segmentation": PaintedMasks(),
-        "detection": DrawnBoxes(),
-        "pose": PlacedJoints(),
+        "classification": ClassLabelling(),
+        "segmentation": MaskLabelling(),
+        "detection": BoxLabelling(),
+        "pose": JointLabelling(),
     }
 )

@@ -7,31 +7,31 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 from xml.sax.saxutils import quoteattr
 
-from sfda.annotation.picture_names import AskedNames
-from sfda.annotation.request import Guess, Request, WantedRow
+from sfda.annotation.picture_names import RequestedNames
+from sfda.annotation.request import Guess, Request, RequestedRow
 from sfda.building_blocks.boxes import BoxLabels
 from sfda.errors import listed
-from sfda.formats.annotations import Given
+from sfda.formats.annotations import PictureAnnotations
 from sfda.formats.keypoints import Person
 from sfda.formats.masks import Mask
 
-Answer = str | Mask | BoxLabels | Person
+Annotation = str | Mask | BoxLabels | Person
 Results = list[dict[str, Any]]
 
 
 class Unfit(Exception):
     """An answer that cannot be taken: what kind of fault it is, and of which sample."""
 
-    def __init__(self, kind: str, told: str) -> None:
-        super().__init__(f"{kind}: {told}")
-        self.kind, self.told = kind, told
+    def __init__(self, kind: str, which: str) -> None:
+        super().__init__(f"{kind}: {which}")
+        self.kind, self.which = kind, which
 
 
 class Labelling(ABC):
     """One problem's questions in the formats of people's tools, and its answers out of them."""
 
     empty: ClassVar[bool] = False  # whether a picture with nothing in it may be an answer
-    places: ClassVar[bool] = True  # whether an answer says where something is
+    localised: ClassVar[bool] = True  # whether an answer says where something is
     header: ClassVar[tuple[str, ...]]  # of the CSV, after row, file or index, and image
 
     @abstractmethod
@@ -39,7 +39,7 @@ class Labelling(ABC):
         """The part of Label Studio's labelling interface that is not the image."""
 
     @abstractmethod
-    def results(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+    def results(self, request: Request, sample: RequestedRow, guess: Guess) -> Results:
         """The model's answer as Label Studio's results."""
 
     def categories(self, request: Request) -> Results:
@@ -47,37 +47,47 @@ class Labelling(ABC):
         return [{"id": i, "name": name} for i, name in enumerate(request.classes, start=1)]
 
     @abstractmethod
-    def annotations(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+    def coco_entries(self, request: Request, sample: RequestedRow, guess: Guess) -> Results:
         """The model's answer as COCO's annotations, without their ids."""
 
     @abstractmethod
-    def lines(self, request: Request, wanted: WantedRow, guess: Guess) -> Iterable[Sequence[Any]]:
+    def lines(
+        self, request: Request, sample: RequestedRow, guess: Guess
+    ) -> Iterable[Sequence[Any]]:
         """The row's lines in the CSV under that header, with room for the answer."""
 
-    def apportion(self, request: Request, names: AskedNames, given: list[Given]) -> list[Given]:
+    def apportion(
+        self, request: Request, names: RequestedNames, pictures: list[PictureAnnotations]
+    ) -> list[PictureAnnotations]:
         """What was said of pictures as what is said of rows, where a picture holds several."""
-        return given
+        return pictures
 
-    def refuse_resized(self, wanted: WantedRow, given: Given) -> None:
+    def refuse_resized(self, sample: RequestedRow, picture: PictureAnnotations) -> None:
         """Unfit for places in a picture of another size than the one that was asked about."""
-        if given.size and self.places and given.size != (wanted.height, wanted.width):
+        if picture.size and self.localised and picture.size != (sample.height, sample.width):
             raise Unfit(
                 "of another size than its image",
-                f"{wanted.key} ({given.size[1]} x {given.size[0]}, not {wanted.width} x "
-                f"{wanted.height})",
+                f"{sample.key} ({picture.size[1]} x {picture.size[0]}, not {sample.width} x "
+                f"{sample.height})",
             )
 
     @abstractmethod
-    def answer(self, request: Request, wanted: WantedRow, given: Given) -> Answer | None:
+    def check(
+        self, request: Request, sample: RequestedRow, picture: PictureAnnotations
+    ) -> Annotation | None:
         """The checked answer, in pixels of the image; None where there is none. Raises Unfit."""
 
 
-def common(wanted: WantedRow, tag: str, kind: str) -> dict[str, Any]:
+def common(sample: RequestedRow, tag: str, kind: str) -> dict[str, Any]:
     """What each of Label Studio's results says beside its value."""
     return {
-        "type": kind, "from_name": tag, "to_name": "image", "original_width": wanted.width,
-        "original_height": wanted.height, "image_rotation": 0,
-    }  # fmt: skip
+        "type": kind,
+        "from_name": tag,
+        "to_name": "image",
+        "original_width": sample.width,
+        "original_height": sample.height,
+        "image_rotation": 0,
+    }
 
 
 def choices(request: Request, element: str, indent: str = "    ") -> str:
@@ -85,9 +95,9 @@ def choices(request: Request, element: str, indent: str = "    ") -> str:
     return "\n".join(f"{indent}<{element} value={quoteattr(n)}/>" for n in request.classes)
 
 
-def refuse_foreign(request: Request, wanted: WantedRow, labels: Iterable[str]) -> None:
+def refuse_foreign(request: Request, sample: RequestedRow, labels: Iterable[str]) -> None:
     """Unfit for labels that the request does not know."""
     if odd := sorted(set(labels) - set(request.classes)):
         raise Unfit(
-            f"unknown class (known: {listed(request.classes)})", f"{wanted.key} ({', '.join(odd)})"
+            f"unknown class (known: {listed(request.classes)})", f"{sample.key} ({', '.join(odd)})"
         )

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sfda.annotation.problems._base import Labelling, Results, Unfit, choices, refuse_foreign
-from sfda.annotation.request import Guess, Request, WantedRow
-from sfda.formats.annotations import Given
+from sfda.annotation.request import Guess, Request, RequestedRow
+from sfda.formats.annotations import PictureAnnotations
 
 
-class Classes(Labelling):
+class ClassLabelling(Labelling):
     """Label Studio's choices; for COCO a box around all of the picture."""
 
-    places = False
+    localised = False
     header = ("class", "model_says", "confidence")
 
     def control(self, request: Request) -> str:
@@ -21,34 +21,38 @@ class Classes(Labelling):
         inner = choices(request, "Choice")
         return f'  <Choices name="class" toName="image" choice="single">\n{inner}\n  </Choices>'
 
-    def results(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+    def results(self, request: Request, sample: RequestedRow, guess: Guess) -> Results:
         """The likeliest class."""
-        value = {"choices": [wanted.label]}
+        value = {"choices": [sample.label]}
         names = {"from_name": "class", "to_name": "image"}
-        return [{"id": wanted.row, "type": "choices", "value": value, **names}]
+        return [{"id": sample.row, "type": "choices", "value": value, **names}]
 
-    def annotations(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+    def coco_entries(self, request: Request, sample: RequestedRow, guess: Guess) -> Results:
         """The likeliest class, of everything."""
         return [
             {
-                "category_id": request.classes.index(str(wanted.label)) + 1,
-                "bbox": [0, 0, wanted.width, wanted.height],
-                "area": wanted.width * wanted.height,
+                "category_id": request.classes.index(str(sample.label)) + 1,
+                "bbox": [0, 0, sample.width, sample.height],
+                "area": sample.width * sample.height,
                 "segmentation": [],
                 "iscrowd": 0,
-                "score": wanted.confidence,
+                "score": sample.confidence,
             }
         ]
 
-    def lines(self, request: Request, wanted: WantedRow, guess: Guess) -> Iterable[Sequence[Any]]:
+    def lines(
+        self, request: Request, sample: RequestedRow, guess: Guess
+    ) -> Iterable[Sequence[Any]]:
         """One line."""
-        yield "", wanted.label or "", f"{wanted.confidence:.4f}"
+        yield "", sample.label or "", f"{sample.confidence:.4f}"
 
-    def answer(self, request: Request, wanted: WantedRow, given: Given) -> str | None:
+    def check(
+        self, request: Request, sample: RequestedRow, picture: PictureAnnotations
+    ) -> str | None:
         """The class."""
-        if not given.labels:
+        if not picture.labels:
             return None
-        if len(given.labels) > 1:
-            raise Unfit("several classes", f"{wanted.key} ({', '.join(given.labels)})")
-        refuse_foreign(request, wanted, given.labels)
-        return given.labels[0]
+        if len(picture.labels) > 1:
+            raise Unfit("several classes", f"{sample.key} ({', '.join(picture.labels)})")
+        refuse_foreign(request, sample, picture.labels)
+        return picture.labels[0]

@@ -15,13 +15,13 @@ from sfda.annotation.problems._base import (
     common,
     refuse_foreign,
 )
-from sfda.annotation.request import Guess, Request, WantedRow
+from sfda.annotation.request import Guess, Request, RequestedRow
 from sfda.building_blocks.boxes import BoxLabels
-from sfda.formats.annotations import Given
+from sfda.formats.annotations import PictureAnnotations
 from sfda.formats.coco import SMALLEST
 
 
-class DrawnBoxes(Labelling):
+class BoxLabelling(Labelling):
     """Label Studio's rectangles, COCO's boxes, a line of the CSV a box."""
 
     empty = True
@@ -35,26 +35,30 @@ class DrawnBoxes(Labelling):
             "  </RectangleLabels>"
         )
 
-    def results(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+    def results(self, request: Request, sample: RequestedRow, guess: Guess) -> Results:
         """One rectangle a box, in percent of the picture."""
-        found = []
-        for number, (name, box, score) in enumerate(_found(request, guess)):
-            across, down = 100 / wanted.width, 100 / wanted.height
+        entries = []
+        for number, (name, box, score) in enumerate(_guessed_boxes(request, guess)):
+            across, down = 100 / sample.width, 100 / sample.height
             x, y, width, height = box
-            found.append(
+            entries.append(
                 {
-                    "id": f"{wanted.row}-{number}",
+                    "id": f"{sample.row}-{number}",
                     "value": {
-                        "x": x * across, "y": y * down, "width": width * across,
-                        "height": height * down, "rotation": 0, "rectanglelabels": [name],
+                        "x": x * across,
+                        "y": y * down,
+                        "width": width * across,
+                        "height": height * down,
+                        "rotation": 0,
+                        "rectanglelabels": [name],
                     },
                     "score": score,
-                    **common(wanted, "box", "rectanglelabels"),
+                    **common(sample, "box", "rectanglelabels"),
                 }
-            )  # fmt: skip
-        return found
+            )
+        return entries
 
-    def annotations(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+    def coco_entries(self, request: Request, sample: RequestedRow, guess: Guess) -> Results:
         """One annotation a box."""
         return [
             {
@@ -65,40 +69,44 @@ class DrawnBoxes(Labelling):
                 "iscrowd": 0,
                 "score": score,
             }
-            for name, box, score in _found(request, guess)
+            for name, box, score in _guessed_boxes(request, guess)
         ]
 
-    def lines(self, request: Request, wanted: WantedRow, guess: Guess) -> Iterable[Sequence[Any]]:
+    def lines(
+        self, request: Request, sample: RequestedRow, guess: Guess
+    ) -> Iterable[Sequence[Any]]:
         """One line a box: with a class filled in it is one of the answer, without it is not."""
-        found = _found(request, guess)
-        for name, box, score in found:
+        boxes = _guessed_boxes(request, guess)
+        for name, box, score in boxes:
             yield "", *(f"{v:.2f}" for v in box), name, f"{score:.4f}"
-        if not found:
+        if not boxes:
             yield "", "", "", "", "", "", ""
 
-    def answer(self, request: Request, wanted: WantedRow, given: Given) -> BoxLabels | None:
+    def check(
+        self, request: Request, sample: RequestedRow, picture: PictureAnnotations
+    ) -> BoxLabels | None:
         """The boxes, clipped to the picture."""
-        if len(given.regions) > len(given.boxes):
-            raise Unfit("masks or polygons where boxes are wanted", wanted.key)
-        if given.empties:
-            raise Unfit("annotations that disagree", f"{wanted.key} (boxes, and none at all)")
-        if not given.boxes and (given.labels or given.people or given.mask is not None):
-            raise Unfit("something else where boxes are wanted", wanted.key)
-        if not given.boxes and not given.done:
+        if len(picture.regions) > len(picture.boxes):
+            raise Unfit("masks or polygons where boxes are wanted", sample.key)
+        if picture.empties:
+            raise Unfit("annotations that disagree", f"{sample.key} (boxes, and none at all)")
+        if not picture.boxes and (picture.labels or picture.persons or picture.mask is not None):
+            raise Unfit("something else where boxes are wanted", sample.key)
+        if not picture.boxes and not picture.done:
             return None
-        refuse_foreign(request, wanted, (box.label for box in given.boxes))
-        corners = np.array([box.corners for box in given.boxes], np.float64).reshape(-1, 4)
+        refuse_foreign(request, sample, (box.label for box in picture.boxes))
+        corners = np.array([box.corners for box in picture.boxes], np.float64).reshape(-1, 4)
         if not np.isfinite(corners).all():
-            raise Unfit("boxes that are no numbers", wanted.key)
-        limit = (wanted.width, wanted.height) * 2
+            raise Unfit("boxes that are no numbers", sample.key)
+        limit = (sample.width, sample.height) * 2
         corners = np.clip(corners, 0, limit)
         if ((corners[:, 2:] - corners[:, :2]) < SMALLEST).any():
-            raise Unfit("boxes without an area, or outside of their image", wanted.key)
-        labels = np.array([request.classes.index(box.label) for box in given.boxes], np.int64)
+            raise Unfit("boxes without an area, or outside of their image", sample.key)
+        labels = np.array([request.classes.index(box.label) for box in picture.boxes], np.int64)
         return BoxLabels(corners.astype(np.float32), labels, np.zeros(len(labels), np.bool_))
 
 
-def _found(request: Request, guess: Guess) -> list[tuple[str, tuple[float, ...], float]]:
+def _guessed_boxes(request: Request, guess: Guess) -> list[tuple[str, tuple[float, ...], float]]:
     """Class, box (x, y, width, height) and score of all that the model sees."""
     if guess.boxes is None:
         return []

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sfda.annotation.picture_names import AskedNames
+from sfda.annotation.picture_names import RequestedNames
 from sfda.annotation.problems._base import (
     Labelling,
     Results,
@@ -17,15 +17,15 @@ from sfda.annotation.problems._base import (
     common,
     refuse_foreign,
 )
-from sfda.annotation.request import Guess, Request, WantedRow
+from sfda.annotation.request import Guess, Request, RequestedRow
 from sfda.errors import listed
-from sfda.formats.annotations import Dot, Given
+from sfda.formats.annotations import PictureAnnotations, PlacedJoint
 from sfda.formats.keypoints import Person
 
 PERSON = "person"
 
 
-class PlacedJoints(Labelling):
+class JointLabelling(Labelling):
     """Label Studio's key points, with a rectangle that says who is meant; COCO's key points."""
 
     header = ("joint", "x", "y", "model_x", "model_y", "confidence")
@@ -39,107 +39,126 @@ class PlacedJoints(Labelling):
             f'  <KeyPointLabels name="joint" toName="image">\n{inner}\n  </KeyPointLabels>'
         )
 
-    def results(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+    def results(self, request: Request, sample: RequestedRow, guess: Guess) -> Results:
         """Where the person is, and one point a joint, in percent of the picture."""
-        across, down = 100 / wanted.width, 100 / wanted.height
-        found: Results = []
-        if wanted.box:
-            x, y, width, height = wanted.box
+        across, down = 100 / sample.width, 100 / sample.height
+        entries: Results = []
+        if sample.box:
+            x, y, width, height = sample.box
             value = {
-                "x": x * across, "y": y * down, "width": width * across, "height": height * down,
-                "rotation": 0, "rectanglelabels": [PERSON],
-            }  # fmt: skip
-            found.append(
-                {"id": f"{wanted.row}-who", "value": value,
-                 **common(wanted, "who", "rectanglelabels")}
-            )  # fmt: skip
-        for number, (name, x, y, score) in enumerate(_joints(request, wanted, guess)):
+                "x": x * across,
+                "y": y * down,
+                "width": width * across,
+                "height": height * down,
+                "rotation": 0,
+                "rectanglelabels": [PERSON],
+            }
+            entries.append(
+                {
+                    "id": f"{sample.row}-who",
+                    "value": value,
+                    **common(sample, "who", "rectanglelabels"),
+                }
+            )
+        for number, (name, x, y, score) in enumerate(_joints(request, sample, guess)):
             value = {"x": x * across, "y": y * down, "width": 1, "keypointlabels": [name]}
-            found.append(
-                {"id": f"{wanted.row}-{number}", "value": value, "score": score,
-                 **common(wanted, "joint", "keypointlabels")}
-            )  # fmt: skip
-        return found
+            entries.append(
+                {
+                    "id": f"{sample.row}-{number}",
+                    "value": value,
+                    "score": score,
+                    **common(sample, "joint", "keypointlabels"),
+                }
+            )
+        return entries
 
     def categories(self, request: Request) -> Results:
         """One category, with the joints and the edges between them, counted from 1."""
-        place = {name: i for i, name in enumerate(request.classes, start=1)}
-        edges = [[place[a], place[b]] for a, b in request.edges]
-        return [
-            {"id": 1, "name": PERSON, "keypoints": list(request.classes), "skeleton": edges}
-        ]  # fmt: skip
+        index_of = {name: i for i, name in enumerate(request.classes, start=1)}
+        edges = [[index_of[a], index_of[b]] for a, b in request.edges]
+        return [{"id": 1, "name": PERSON, "keypoints": list(request.classes), "skeleton": edges}]
 
-    def annotations(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+    def coco_entries(self, request: Request, sample: RequestedRow, guess: Guess) -> Results:
         """One annotation."""
-        joints = _joints(request, wanted, guess)
-        box = wanted.box or (0.0, 0.0, float(wanted.width), float(wanted.height))
+        joints = _joints(request, sample, guess)
+        box = sample.box or (0.0, 0.0, float(sample.width), float(sample.height))
         flat = [value for _, x, y, _ in joints for value in (x, y, 2)]
         return [
             {
-                "category_id": 1, "keypoints": flat, "num_keypoints": len(joints),
-                "bbox": list(box), "area": box[2] * box[3], "iscrowd": 0,
-                "score": wanted.confidence,
+                "category_id": 1,
+                "keypoints": flat,
+                "num_keypoints": len(joints),
+                "bbox": list(box),
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+                "score": sample.confidence,
             }
-        ]  # fmt: skip
+        ]
 
-    def lines(self, request: Request, wanted: WantedRow, guess: Guess) -> Iterable[Sequence[Any]]:
+    def lines(
+        self, request: Request, sample: RequestedRow, guess: Guess
+    ) -> Iterable[Sequence[Any]]:
         """One line a joint; a joint without x and y was not to be seen."""
-        for name, x, y, score in _joints(request, wanted, guess):
+        for name, x, y, score in _joints(request, sample, guess):
             yield name, "", "", f"{x:.2f}", f"{y:.2f}", f"{score:.4f}"
 
-    def apportion(self, request: Request, names: AskedNames, given: list[Given]) -> list[Given]:
+    def apportion(
+        self, request: Request, names: RequestedNames, pictures: list[PictureAnnotations]
+    ) -> list[PictureAnnotations]:
         """Each person's joints to the row whose box they fill best: tools forget our ids."""
-        found = []
-        for one in given:
+        by_row = []
+        for one in pictures:
             near = names.rows(one.file)
-            if len({wanted.file for wanted in near}) > 1:
+            if len({sample.file for sample in near}) > 1:
                 near = []  # no picture in particular
-            if one.row or not near or (len(near) == 1 and len(one.people) < 2):
-                found.append(one)
+            if one.row or not near or (len(near) == 1 and len(one.persons) < 2):
+                by_row.append(one)
             elif one.fault:
-                found += [one._replace(row=wanted.row) for wanted in near]
-            elif one.people:
-                found += _divided(one, near)
-        return found
+                by_row += [one._replace(row=sample.row) for sample in near]
+            elif one.persons:
+                by_row += _divided(one, near)
+        return by_row
 
-    def answer(self, request: Request, wanted: WantedRow, given: Given) -> Person | None:
+    def check(
+        self, request: Request, sample: RequestedRow, picture: PictureAnnotations
+    ) -> Person | None:
         """The joints, in pixels of the image, in the request's order."""
-        if not given.people:
+        if not picture.persons:
             return None
-        if len(given.people) > 1:
-            raise Unfit("several persons", wanted.key)
-        (dots,) = given.people
-        refuse_foreign(request, wanted, (dot.label for dot in dots))
+        if len(picture.persons) > 1:
+            raise Unfit("several persons", sample.key)
+        (dots,) = picture.persons
+        refuse_foreign(request, sample, (dot.label for dot in dots))
         names = sorted(dot.label for dot in dots)
         if twice := [name for name, group in groupby(names) if len(list(group)) > 1]:
-            raise Unfit("joints placed twice", f"{wanted.key} ({', '.join(twice)})")
+            raise Unfit("joints placed twice", f"{sample.key} ({', '.join(twice)})")
         joints = np.zeros((len(request.classes), 2), np.float32)
         visible = np.zeros(len(request.classes), np.float32)
         for dot in dots:
-            inside = 0 <= dot.x <= wanted.width and 0 <= dot.y <= wanted.height
+            inside = 0 <= dot.x <= sample.width and 0 <= dot.y <= sample.height
             if not inside:  # a number that is none is inside of nothing either
-                raise Unfit("joints outside of their picture", f"{wanted.key} ({dot.label})")
-            place = request.classes.index(dot.label)
-            joints[place] = dot.x + wanted.corner[0], dot.y + wanted.corner[1]
-            visible[place] = 1
+                raise Unfit("joints outside of their picture", f"{sample.key} ({dot.label})")
+            position = request.classes.index(dot.label)
+            joints[position] = dot.x + sample.corner[0], dot.y + sample.corner[1]
+            visible[position] = 1
         return Person(joints, visible, (0.0, 0.0, 0.0, 0.0), 0.0)
 
 
 def _joints(
-    request: Request, wanted: WantedRow, guess: Guess
+    request: Request, sample: RequestedRow, guess: Guess
 ) -> list[tuple[str, float, float, float]]:
     """Name, x, y and score of every joint that the model sees, inside of the picture."""
     assert guess.pose is not None
-    limit = np.array([wanted.width, wanted.height]) - 1
-    places = np.clip(guess.pose.joints, 0, limit).tolist()
+    limit = np.array([sample.width, sample.height]) - 1
+    positions = np.clip(guess.pose.joints, 0, limit).tolist()
     scores = guess.pose.scores.tolist()
     return [
         (name, x, y, score)
-        for name, (x, y), score in zip(request.classes, places, scores, strict=True)
+        for name, (x, y), score in zip(request.classes, positions, scores, strict=True)
     ]
 
 
-def _divided(one: Given, near: list[WantedRow]) -> list[Given]:
+def _divided(one: PictureAnnotations, near: list[RequestedRow]) -> list[PictureAnnotations]:
     """A picture's persons, each as what is said of one of the rows `near`.
 
     Whoever fills no row's box was not asked about, and is a fault.
@@ -147,21 +166,23 @@ def _divided(one: Given, near: list[WantedRow]) -> list[Given]:
     from scipy.optimize import linear_sum_assignment  # takes its time
 
     boxes = np.array([w.box or (0.0, 0.0, w.width, w.height) for w in near], float)
-    overlap = np.array([[_iou(_around(dots), box) for box in boxes] for dots in one.people])
-    persons, rows = linear_sum_assignment(-overlap.reshape(len(one.people), len(near)))
+    overlap = np.array([[_iou(_around(dots), box) for box in boxes] for dots in one.persons])
+    persons, rows = linear_sum_assignment(-overlap.reshape(len(one.persons), len(near)))
     pairs = {int(p): near[int(r)] for p, r in zip(persons, rows, strict=True) if overlap[p, r] > 0}
-    found = [one._replace(row=wanted.row, people=(one.people[p],)) for p, wanted in pairs.items()]
-    stray = [str(p + 1) for p in range(len(one.people)) if p not in pairs]
+    divided = [
+        one._replace(row=sample.row, persons=(one.persons[p],)) for p, sample in pairs.items()
+    ]
+    stray = [str(p + 1) for p in range(len(one.persons)) if p not in pairs]
     if stray:
         where = f"{one.file}, person {listed(stray)}"
-        found.append(Given(where, None, where, people=one.people))
-    return found
+        divided.append(PictureAnnotations(where, None, where, persons=one.persons))
+    return divided
 
 
-def _around(dots: tuple[Dot, ...]) -> np.ndarray[Any, Any]:
+def _around(dots: tuple[PlacedJoint, ...]) -> np.ndarray[Any, Any]:
     """The box (x, y, width, height) around joints; of one alone a pixel."""
-    places = np.array([(dot.x, dot.y) for dot in dots], float).reshape(-1, 2)
-    low, high = places.min(0), places.max(0)
+    positions = np.array([(dot.x, dot.y) for dot in dots], float).reshape(-1, 2)
+    low, high = positions.min(0), positions.max(0)
     return np.concatenate([low, np.maximum(high - low, 1.0)])
 
 

@@ -15,13 +15,13 @@ from sfda.annotation.problems._base import (
     common,
     refuse_foreign,
 )
-from sfda.annotation.request import Guess, Request, WantedRow
-from sfda.formats.annotations import Given
-from sfda.formats.label_studio_rle import encode_brush
+from sfda.annotation.request import Guess, Request, RequestedRow
+from sfda.formats.annotations import PictureAnnotations
+from sfda.formats.label_studio_rle import encode_mask
 from sfda.formats.masks import IGNORE, Mask
 
 
-class PaintedMasks(Labelling):
+class MaskLabelling(Labelling):
     """Label Studio's brushes; COCO's run lengths; the CSV names a mask's file."""
 
     header = ("mask", "model_says", "confidence")
@@ -31,61 +31,65 @@ class PaintedMasks(Labelling):
         inner = choices(request, "Label")
         return f'  <BrushLabels name="mask" toName="image">\n{inner}\n  </BrushLabels>'
 
-    def results(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+    def results(self, request: Request, sample: RequestedRow, guess: Guess) -> Results:
         """One region a class."""
         return [
             {
-                "id": f"{wanted.row}-{index}",
+                "id": f"{sample.row}-{index}",
                 "value": {
                     "format": "rle",
-                    "rle": encode_brush(bits),
+                    "rle": encode_mask(bits),
                     "brushlabels": [request.classes[index]],
                 },
-                **common(wanted, "mask", "brushlabels"),
+                **common(sample, "mask", "brushlabels"),
             }
             for index, bits in _parts(request, guess)
         ]
 
-    def annotations(self, request: Request, wanted: WantedRow, guess: Guess) -> Results:
+    def coco_entries(self, request: Request, sample: RequestedRow, guess: Guess) -> Results:
         """One region a class."""
         from pycocotools import mask as codec
 
-        found = []
+        entries = []
         for index, bits in _parts(request, guess):
             code = codec.encode(np.asfortranarray(bits))
-            found.append(
+            entries.append(
                 {
                     "category_id": index + 1,
                     "bbox": codec.toBbox(code).tolist(),
                     "area": float(codec.area(code)),
                     "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
                     "iscrowd": 1,
-                    "score": wanted.confidence,
+                    "score": sample.confidence,
                 }
             )
-        return found
+        return entries
 
-    def lines(self, request: Request, wanted: WantedRow, guess: Guess) -> Iterable[Sequence[Any]]:
+    def lines(
+        self, request: Request, sample: RequestedRow, guess: Guess
+    ) -> Iterable[Sequence[Any]]:
         """One line."""
-        yield "", "", f"{wanted.confidence:.4f}"
+        yield "", "", f"{sample.confidence:.4f}"
 
-    def answer(self, request: Request, wanted: WantedRow, given: Given) -> Mask | None:
+    def check(
+        self, request: Request, sample: RequestedRow, picture: PictureAnnotations
+    ) -> Mask | None:
         """The mask, as indices of the request's classes."""
-        if not given.regions and given.mask is None:
+        if not picture.regions and picture.mask is None:
             return None
-        refuse_foreign(request, wanted, (r.label for r in given.regions))
-        size = (wanted.height, wanted.width)
-        shapes = {r.bits.shape for r in given.regions}
-        if given.mask is not None:
-            shapes.add(given.mask.shape)
+        refuse_foreign(request, sample, (r.label for r in picture.regions))
+        size = (sample.height, sample.width)
+        shapes = {r.bits.shape for r in picture.regions}
+        if picture.mask is not None:
+            shapes.add(picture.mask.shape)
         if shapes != {size}:
-            raise Unfit("of another size than its image", f"{wanted.key} ({sorted(shapes)[0]})")
-        mask = painted(given, request.classes, size)
+            raise Unfit("of another size than its image", f"{sample.key} ({sorted(shapes)[0]})")
+        mask = painted(picture, request.classes, size)
         values = np.unique(mask[mask != IGNORE])
         if not len(values):
-            raise Unfit("no pixel that counts", wanted.key)
+            raise Unfit("no pixel that counts", sample.key)
         if values.max() >= len(request.classes):
-            raise Unfit("values of no class", f"{wanted.key} ({int(values.max())})")
+            raise Unfit("values of no class", f"{sample.key} ({int(values.max())})")
         return mask
 
 
@@ -95,14 +99,14 @@ def _parts(request: Request, guess: Guess) -> list[tuple[int, np.ndarray[Any, An
     return [(index, guess.mask == index) for index in there]
 
 
-def painted(given: Given, classes: tuple[str, ...], size: tuple[int, int]) -> Mask:
+def painted(picture: PictureAnnotations, classes: tuple[str, ...], size: tuple[int, int]) -> Mask:
     """Regions as one mask of class indices: later ones lie above. What nobody painted is
     `background` where there is such a class, and does not count otherwise.
     """
-    if given.mask is not None:
-        return given.mask
+    if picture.mask is not None:
+        return picture.mask
     rest = classes.index("background") if "background" in classes else IGNORE
     mask = np.full(size, rest, np.uint8)
-    for region in given.regions:
+    for region in picture.regions:
         mask[region.bits] = classes.index(region.label)
     return mask

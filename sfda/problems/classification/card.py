@@ -15,7 +15,7 @@ from sfda.weights.source_card import Card, CardFacts
 CONFIDENCE_BINS = 20
 
 
-def make_card(
+def make_classification_card(
     network: nn.Module,
     outputs: Iterable[tuple[Any, Int[Tensor, " B"]]],
     facts: dict[str, Any],
@@ -93,13 +93,13 @@ class _Moments:
 
 def norm_statistics(network: nn.Module) -> dict[str, Tensor]:
     """Running mean and variance of every batch norm, by the layer's name."""
-    found: dict[str, Tensor] = {}
+    statistics: dict[str, Tensor] = {}
     for name, layer in network.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None:
             assert layer.running_var is not None
-            found[f"norm.{name}.mean"] = layer.running_mean.detach().float().cpu().clone()
-            found[f"norm.{name}.var"] = layer.running_var.detach().float().cpu().clone()
-    return found
+            statistics[f"norm.{name}.mean"] = layer.running_mean.detach().float().cpu().clone()
+            statistics[f"norm.{name}.var"] = layer.running_var.detach().float().cpu().clone()
+    return statistics
 
 
 assert BINS == 15, "the shape of `calibration` is part of the card's format"

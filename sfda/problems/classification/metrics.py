@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sfda.building_blocks.rejection import NAME, answers
+from sfda.building_blocks.rejection import UNKNOWN_NAME, predicted_labels
 from sfda.refs import Metrics
 from sfda.types import UNKNOWN
 
@@ -18,16 +18,16 @@ BINS = 15
 class ClassificationMetric:
     """Confusion matrix and calibration over a set, fed batch by batch.
 
-    Labels are the model's classes, or UNKNOWN for classes that it lacks; with `reject` an answer
+    Labels are the model's classes, or UNKNOWN for classes that it lacks; with `reject` a prediction
     whose uncertainty exceeds it is "unknown" too. Classes without a sample in the set are left
-    out of all averages (SHOT's per-class mean), but answering one of them is an error.
+    out of all averages (SHOT's per-class mean), but predicting one of them is an error.
     """
 
     def __init__(self, classes: Sequence[str], *, reject: float | None = None) -> None:
-        self.names = (*classes, NAME)
+        self.names = (*classes, UNKNOWN_NAME)
         self.reject = reject
         size = len(self.names)
-        self.counts = torch.zeros(size, size, dtype=torch.long)  # rows truth, columns answer
+        self.counts = torch.zeros(size, size, dtype=torch.long)  # rows truth, columns prediction
         self.bins = torch.zeros(3, BINS, dtype=torch.double)  # count, confidence, correct
         self.log_loss = 0.0
 
@@ -36,18 +36,18 @@ class ClassificationMetric:
         log_probs = logits.double().cpu().log_softmax(1)
         labels = labels.cpu()
         size = len(self.names)
-        answered = answers(log_probs.exp(), self.reject)
-        pairs = (labels % size) * size + answered % size  # UNKNOWN, -1, is the last
+        predicted = predicted_labels(log_probs.exp(), self.reject)
+        pairs = (labels % size) * size + predicted % size  # UNKNOWN, -1, is the last
         self.counts += pairs.bincount(minlength=size * size).view(size, size)
         self._calibrate(log_probs[labels != UNKNOWN], labels[labels != UNKNOWN])
 
     def _calibrate(self, log_probs: Float[Tensor, "B C"], labels: Int[Tensor, " B"]) -> None:
         """Confidence of the likeliest class, rejected or not, on samples of known classes."""
         top = log_probs.exp().max(1)
-        place = (top.values * BINS).long().clamp(max=BINS - 1)
+        bin_of = (top.values * BINS).long().clamp(max=BINS - 1)
         ones = torch.ones_like(top.values)
         for row, value in enumerate((ones, top.values, (top.indices == labels).double())):
-            self.bins[row].index_add_(0, place, value)
+            self.bins[row].index_add_(0, bin_of, value)
         self.log_loss -= float(log_probs.gather(1, labels[:, None]).sum())
 
     @property
@@ -57,7 +57,7 @@ class ClassificationMetric:
 
     @property
     def opens(self) -> bool:
-        """Whether "unknown" is a possible truth or answer here."""
+        """Whether "unknown" is a possible truth or prediction here."""
         return self.reject is not None or bool(self.counts[-1].any())
 
     @property
@@ -67,7 +67,7 @@ class ClassificationMetric:
 
     @property
     def confusion(self) -> Int[Tensor, "K K"]:
-        """Counts; rows are the truth, columns the answers."""
+        """Counts; rows are the truth, columns the predictions."""
         size = len(self.classes)
         return self.counts[:size, :size]
 
@@ -85,18 +85,18 @@ class ClassificationMetric:
         present = support > 0
         recall = self.counts.diagonal()[present] / support[present]
         known = int(support[:-1].sum())
-        found = {
+        metrics = {
             "overall_accuracy": float(self.counts.diagonal().sum()) / self.count,
             "macro_accuracy": float(recall.double().mean()),
         }
         if support[-1] and known:
-            found |= open_set_metrics(self.counts)
+            metrics |= open_set_metrics(self.counts)
         if self.reject is not None:
-            found["rejected_share"] = float(self.counts[:, -1].sum()) / self.count
+            metrics["rejected_share"] = float(self.counts[:, -1].sum()) / self.count
         if known:
-            found["expected_calibration_error"] = calibration_error(self.bins)
-            found["log_loss"] = self.log_loss / known
-        return found
+            metrics["expected_calibration_error"] = calibration_error(self.bins)
+            metrics["log_loss"] = self.log_loss / known
+        return metrics
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """For every class that occurs: `accuracy` and `count`; for the others `count` 0 alone."""

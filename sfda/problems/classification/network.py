@@ -1,35 +1,23 @@
-"""Classification: one image, one class. The network, its loss, and labels from its outputs."""
+"""Classification: one image, one class. The network, its spec, and the spec's defaults."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfda.building_blocks.losses import sure_cross_entropy
-from sfda.building_blocks.pseudo_labels import sure
 from sfda.errors import BadInput
-from sfda.networks import classifiers as networks
-from sfda.networks.input_defaults import defaults, dropout
+from sfda.networks.input_defaults import classifier_input, usual_dropout
+from sfda.networks.registry import native_classifier, split_classifier
+from sfda.problems.spec_checks import chosen_input, refuse_doubles
 from sfda.refs import InputSpec, ModelSpec, Views
-from sfda.types import Images, Losses
-
-__all__ = [
-    "Bottleneck",
-    "ClassOutput",
-    "Classifier",
-    "build",
-    "build_from_spec",
-    "defaults",
-    "from_native",
-    "loss",
-    "make_spec",
-    "pseudo_labels",
-]
+from sfda.types import Images
 
 Head = Literal["bottleneck", "plain"]
+
+# digits: mirrored or cropped they are others, and SHOT's MNIST -> USPS augments nothing
+STILL = Views(crop=False, flip=False)
 
 
 class ClassOutput(NamedTuple):
@@ -119,13 +107,13 @@ def build(
 
     `bottleneck_dropout` None is the architecture's own: 0.5 for SHOT's LeNet, else 0.
     """
-    network = networks.native(arch, classes)
+    network = native_classifier(arch, classes)
     if head == "plain":
         return from_native(arch, network, classes)
     if bottleneck_dim < 1:
         raise BadInput(f"bottleneck_dim must be at least 1, not {bottleneck_dim}")
-    rate = dropout(arch) if bottleneck_dropout is None else bottleneck_dropout
-    parts = networks.split(arch, network)
+    rate = usual_dropout(arch) if bottleneck_dropout is None else bottleneck_dropout
+    parts = split_classifier(arch, network)
     return Classifier(
         parts.backbone,
         Bottleneck(parts.width, bottleneck_dim, dropout=rate),
@@ -136,8 +124,8 @@ def build(
 
 
 def from_native(arch: str, network: nn.Module, classes: int) -> Classifier:
-    """A network of `networks.native` as a classifier: cut before its last layer, nothing added."""
-    parts = networks.split(arch, network)
+    """A network of `native_classifier`, cut before its last layer, with nothing added."""
+    parts = split_classifier(arch, network)
     return Classifier(
         parts.backbone, nn.Identity(), parts.head, feature_dim=parts.width, num_classes=classes
     )
@@ -154,6 +142,11 @@ def build_from_spec(spec: ModelSpec) -> Classifier:
     )
 
 
+def defaults(arch: str) -> tuple[InputSpec | None, Views]:
+    """Input and usual random views of an architecture; no input where it states none."""
+    return classifier_input(arch), STILL if arch.startswith("sfda:") else Views()
+
+
 def make_spec(
     arch: str,
     classes: tuple[str, ...],
@@ -166,12 +159,9 @@ def make_spec(
 ) -> ModelSpec:
     """A spec with what the architecture states filled in; BadInput if it states no input."""
     stated, usual = defaults(arch)
-    chosen = input or stated
-    if chosen is None:
-        raise BadInput(f"{arch} does not state its input: give its size, mean, std and channels")
-    if len(set(classes)) != len(classes):
-        twice = sorted({c for c in classes if classes.count(c) > 1})
-        raise BadInput(f"classes named twice: {', '.join(twice)}")
+    chosen = chosen_input(arch, input, stated)
+    refuse_doubles(classes)
+    rate = usual_dropout(arch) if bottleneck_dropout is None else bottleneck_dropout
     return ModelSpec(
         problem="classification",
         arch=arch,
@@ -180,28 +170,5 @@ def make_spec(
         views=views or usual,
         head=head,
         bottleneck_dim=bottleneck_dim,
-        bottleneck_dropout=dropout(arch) if bottleneck_dropout is None else bottleneck_dropout,
+        bottleneck_dropout=rate,
     )
-
-
-def loss(
-    model: nn.Module,
-    images: Images,
-    targets: Int[Tensor, " B"],
-    *,
-    smoothing: float = 0.0,
-    weights: Float[Tensor, " C"] | None = None,
-) -> Losses:
-    """Cross-entropy of the images, see `sure_cross_entropy`: unsure ones do not count."""
-    out: ClassOutput = model(images)
-    return {"class": sure_cross_entropy(out.logits, targets, smoothing=smoothing, weights=weights)}
-
-
-@torch.no_grad()
-def pseudo_labels(model: nn.Module, images: Images, threshold: float) -> Int[Tensor, " B"]:
-    """The likeliest class where its probability reaches `threshold`, else unsure.
-
-    The network stays in the mode it is in: put it in eval mode first.
-    """
-    out: ClassOutput = model(images)
-    return sure(out.logits.softmax(1), threshold, by_class=False)

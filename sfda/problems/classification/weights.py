@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from sfda.errors import BadInput
-from sfda.networks import classifiers as networks
+from sfda.networks.probe import Cut
+from sfda.networks.registry import last_layer, native_classifier
+from sfda.networks.torchvision import AUXILIARY_CLASSIFIERS
 from sfda.problems.classification.network import (
     Classifier,
     Head,
@@ -19,7 +21,7 @@ from sfda.problems.classification.network import (
 from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.weights.load import Weights, load_exactly, try_input
 
-OURS = ("backbone.", "bottleneck.", "head.")
+OUR_PARTS = ("backbone.", "bottleneck.", "head.")
 SHOT = ("F.", "B.", "C.")  # backbone, bottleneck and classifier: one file each
 
 
@@ -38,14 +40,14 @@ def load_classifier(
     None takes what the weights hold; another choice than that is refused.
     """
     named = from_shot(weights) if _all_begin(weights, SHOT) else dict(weights)
-    ours = _all_begin(named, OURS)
+    ours = _all_begin(named, OUR_PARTS)
     bottleneck = ours and any(k.startswith("bottleneck.") for k in named)
-    found: Head = "bottleneck" if bottleneck else "plain"
-    if head is not None and head != found:
-        raise BadInput(f"these weights have a {found} head, not a {head} one")
+    held: Head = "bottleneck" if bottleneck else "plain"
+    if head is not None and head != held:
+        raise BadInput(f"these weights have a {held} head, not a {head} one")
     linear = named.get("bottleneck.linear.weight") if bottleneck else None
     width = len(linear) if linear is not None and linear.ndim else 256
-    spec = make_spec(arch, classes, head=found, bottleneck_dim=width, input=input, views=views)
+    spec = make_spec(arch, classes, head=held, bottleneck_dim=width, input=input, views=views)
     with torch.random.fork_rng(devices=[]):  # the random weights that are overwritten at once
         network = _filled(spec, named) if ours else _native_filled(spec, named)
     network.eval()
@@ -56,13 +58,13 @@ def load_classifier(
 def load_backbone(classifier: Classifier, weights: Weights) -> None:
     """Fill the backbone alone, in place; what the weights hold of a last layer is left out."""
     named = from_shot(weights) if _all_begin(weights, SHOT) else dict(weights)
-    if _all_begin(named, OURS):
+    if _all_begin(named, OUR_PARTS):
         named = {
             k.removeprefix("backbone."): v for k, v in named.items() if k.startswith("backbone.")
         }
     else:
         modules = classifier.backbone.named_modules()
-        cut = tuple(f"{path}." for path, module in modules if isinstance(module, networks.Cut))
+        cut = tuple(f"{path}." for path, module in modules if isinstance(module, Cut))
         named = {k: v for k, v in _modern(named).items() if not k.startswith(cut)}
     load_exactly(classifier.backbone, named)
 
@@ -102,8 +104,8 @@ def _filled(spec: ModelSpec, weights: Weights) -> Classifier:
 def _native_filled(spec: ModelSpec, weights: Weights) -> Classifier:
     """Filled before it is cut, so that a fault is told in the names that the user knows."""
     classes = len(spec.classes)
-    network = networks.native(spec.arch, classes)
-    load_exactly(network, _modern(weights), head=networks.last_layer(spec.arch, network))
+    network = native_classifier(spec.arch, classes)
+    load_exactly(network, _modern(weights), head=last_layer(spec.arch, network))
     return from_native(spec.arch, network, classes)
 
 
@@ -113,7 +115,7 @@ def _modern(weights: Weights) -> dict[str, Tensor]:
     return {
         old.sub(r"\1\2", key): value
         for key, value in weights.items()
-        if not key.startswith(networks.AUXILIARY)
+        if not key.startswith(AUXILIARY_CLASSIFIERS)
     }
 
 

@@ -16,7 +16,7 @@ from sfda.weights.source_card import Card, CardFacts
 
 def make_detection_card(
     network: nn.Module,
-    answers: Iterable[tuple[Boxes, Boxes]],
+    predictions: Iterable[tuple[Boxes, Boxes]],
     facts: dict[str, Any],
     classes: tuple[str, ...],
     metrics: Metrics,
@@ -29,9 +29,9 @@ def make_detection_card(
     """
     counts, levels = torch.zeros(len(classes)), torch.zeros(CONFIDENCE_BINS)
     images = 0
-    for answer, truth in answers:
+    for predicted, truth in predictions:
         counts += truth.labels.cpu().bincount(minlength=len(classes))
-        levels += answer.scores.float().cpu().histc(CONFIDENCE_BINS, 0, 1)
+        levels += predicted.scores.float().cpu().histc(CONFIDENCE_BINS, 0, 1)
         images += 1
     if not images:
         raise ValueError("a card of no images")
@@ -41,5 +41,5 @@ def make_detection_card(
         "confidence_histogram": levels,
         **norm_statistics(network),
     }
-    found = CardFacts(classes=classes, count=images, metrics=metrics, temperature=1.0, **facts)
-    return Card(facts=found, tensors=tensors)
+    card_facts = CardFacts(classes=classes, count=images, metrics=metrics, temperature=1.0, **facts)
+    return Card(facts=card_facts, tensors=tensors)

@@ -28,11 +28,13 @@ def mine(
         return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     far = box_iou(refined.float(), sure.float()).amax(1) <= iou
     certain = logits[:, :-1].softmax(1).amax(1) >= confidence
-    found: Tensor = far & certain & (logits.softmax(1)[:, -1] <= background)
-    return found
+    half_seen: Tensor = far & certain & (logits.softmax(1)[:, -1] <= background)
+    return half_seen
 
 
-def distance(student: Float[Tensor, "N D"], teacher: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+def feature_distance(
+    student: Float[Tensor, "N D"], teacher: Float[Tensor, "N D"]
+) -> Float[Tensor, " N"]:
     """1 - cosine of the two feature vectors of a region; nothing flows back through it."""
     alike: Tensor = F.cosine_similarity(student.detach().float(), teacher.detach().float(), dim=1)
     return 1 - alike
@@ -53,11 +55,13 @@ def distillation(
     """
     if not len(student):
         return 0.0 * student.sum()
-    given = teacher.detach().float()[:, :-1].log_softmax(1)
-    last = torch.full_like(given[:, :1], floor)
-    target = torch.cat([given.exp(), last], 1)
-    logs = torch.cat([given, last.log()], 1)
-    said = student.float().log_softmax(1)
+    teacher_logs = teacher.detach().float()[:, :-1].log_softmax(1)
+    last = torch.full_like(teacher_logs[:, :1], floor)
+    target = torch.cat([teacher_logs.exp(), last], 1)
+    logs = torch.cat([teacher_logs, last.log()], 1)
+    student_logs = student.float().log_softmax(1)
     # q log q is 0 where q is, also where its logarithm is not finite
-    rows = torch.where(target > 0, target * (logs - said), torch.zeros_like(said)).sum(1)
+    rows = torch.where(
+        target > 0, target * (logs - student_logs), torch.zeros_like(student_logs)
+    ).sum(1)
     return (rows if weight is None else weight * rows).mean()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from sfda.problems.coco_eval import coco_precision
 from sfda.refs import Metrics
 
 Array = np.ndarray[Any, Any]
@@ -21,8 +18,8 @@ FROM_ONE = np.array([1.0, 1.0, 0.0, 0.0])
 class BoxesOf(NamedTuple):
     """Boxes [n, 4] of one image as x1, y1, x2, y2 in its pixels, with classes [n].
 
-    `scores` are those of answers; `crowd` marks boxes of the truth that are to be ignored: COCO's
-    crowds, VOC's difficult objects.
+    `scores` are those of predictions; `crowd` marks boxes of the truth that are to be ignored:
+    COCO's crowds, VOC's difficult objects.
     """
 
     boxes: Array
@@ -39,21 +36,20 @@ class BoxesOf(NamedTuple):
 class DetectionMetric:
     """Average precision over a set, fed image by image.
 
-    Only classes in `counted` are looked at (None: all): answers of others are neither right nor
-    wrong.
+    Only classes in `counted` matter (None: all): predictions of others are neither right nor wrong.
     """
 
     def __init__(self, classes: Sequence[str], *, counted: Sequence[int] | None = None) -> None:
         self.classes = tuple(classes)
-        # in order, as pycocotools gives its answers
+        # in order, as pycocotools gives its figures
         self.counted = tuple(range(len(classes)) if counted is None else sorted(set(counted)))
         self.truth: list[BoxesOf] = []
-        self.answers: list[BoxesOf] = []
+        self.predictions: list[BoxesOf] = []
 
-    def update(self, answer: BoxesOf, truth: BoxesOf) -> None:
+    def update(self, prediction: BoxesOf, truth: BoxesOf) -> None:
         """Take in one image."""
-        assert answer.scores is not None
-        self.answers.append(answer.where(np.isin(answer.labels, self.counted)))
+        assert prediction.scores is not None
+        self.predictions.append(prediction.where(np.isin(prediction.labels, self.counted)))
         self.truth.append(truth.where(np.isin(truth.labels, self.counted)))
 
     @property
@@ -73,11 +69,11 @@ class DetectionMetric:
             raise ValueError("metrics of no images")
         every = list(self.by_class().values())
         rows = [row for row in every if row["boxes"]] or every
-        found = {
+        metrics = {
             kind: float(np.mean([row[kind] for row in rows]))
             for kind in ("coco_ap", "coco_ap50", "coco_ap75", "voc_ap50_area")
         }
-        return found | {"voc07_ap50": float(np.mean([row["voc07_ap50"] for row in every]))}
+        return metrics | {"voc07_ap50": float(np.mean([row["voc07_ap50"] for row in every]))}
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """For every class that occurs `ap50`, `ap` and `boxes`; for the others `boxes` 0 alone."""
@@ -90,41 +86,45 @@ class DetectionMetric:
 
     def by_class(self) -> dict[str, dict[str, float]]:
         """All five of every counted class, and its number of `boxes`."""
-        coco = coco_by_class(self.answers, self.truth, self.counted)
-        found = {}
+        coco = coco_by_class(self.predictions, self.truth, self.counted)
+        rows = {}
         for label, row in zip(self.counted, coco, strict=True):
             boxes = sum(int(((t.labels == label) & ~_crowd(t)).sum()) for t in self.truth)
             voc07, area = (
-                voc_ap(self.answers, self.truth, label, interpolation=how)
+                voc_ap(self.predictions, self.truth, label, interpolation=how)
                 for how in ("11points", "area")
             )
-            found[self.classes[label]] = {
-                "coco_ap": row[0], "coco_ap50": row[1], "coco_ap75": row[2],
-                "voc07_ap50": voc07, "voc_ap50_area": area, "boxes": float(boxes),
-            }  # fmt: skip
-        return found
+            rows[self.classes[label]] = {
+                "coco_ap": row[0],
+                "coco_ap50": row[1],
+                "coco_ap75": row[2],
+                "voc07_ap50": voc07,
+                "voc_ap50_area": area,
+                "boxes": float(boxes),
+            }
+        return rows
 
     def confusion(self, *, above: float = 0.5, iou: float = 0.5) -> list[list[int]]:
-        """Boxes by class, rows truth and columns answer, the last of both for "background".
+        """Boxes by class, rows truth and columns prediction, the last of both for "background".
 
-        Answers scored at least `above` are matched to the truth one to one, the largest IoU first
-        and at least `iou`; what is left over is missed, or invented.
+        Predictions scored at least `above` are matched to the truth one to one, the largest IoU
+        first and at least `iou`; what is left over is missed, or invented.
         """
         size = len(self.classes) + 1
         table = np.zeros((size, size), np.int64)
-        for answer, truth in zip(self.answers, self.truth, strict=True):
+        for prediction, truth in zip(self.predictions, self.truth, strict=True):
             single = ~_crowd(truth)
-            wanted, labels = truth.boxes[single], truth.labels[single]
-            assert answer.scores is not None
-            sure = answer.scores >= above
-            said = answer.labels[sure]
-            pairs = matched(overlaps(answer.boxes[sure], wanted), iou)
+            true_boxes, labels = truth.boxes[single], truth.labels[single]
+            assert prediction.scores is not None
+            sure = prediction.scores >= above
+            predicted = prediction.labels[sure]
+            pairs = matched(overlaps(prediction.boxes[sure], true_boxes), iou)
             for a, t in pairs:
-                table[labels[t], said[a]] += 1
+                table[labels[t], predicted[a]] += 1
             for t in set(range(len(labels))) - {t for _, t in pairs}:
                 table[labels[t], -1] += 1
-            for a in set(range(len(said))) - {a for a, _ in pairs}:
-                table[-1, said[a]] += 1
+            for a in set(range(len(predicted))) - {a for a, _ in pairs}:
+                table[-1, predicted[a]] += 1
         return [[int(v) for v in row] for row in table]
 
 
@@ -143,9 +143,9 @@ def overlaps(
     both = np.clip(high - low + more, 0, None).prod(-1)
     areas = [(b[:, 2:] - b[:, :2] + more).prod(1) for b in (one, other)]
     whole = areas[0][:, None] + areas[1][None] - both
-    found: Float[np.ndarray, "n m"]
-    found = np.divide(both, whole, out=np.zeros_like(both), where=whole > 0)
-    return found
+    iou: Float[np.ndarray, "n m"]
+    iou = np.divide(both, whole, out=np.zeros_like(both), where=whole > 0)
+    return iou
 
 
 def matched(iou: Float[np.ndarray, "n m"], least: float) -> list[tuple[int, int]]:
@@ -160,38 +160,29 @@ def matched(iou: Float[np.ndarray, "n m"], least: float) -> list[tuple[int, int]
 
 
 def coco_by_class(
-    answers: Sequence[BoxesOf], truth: Sequence[BoxesOf], classes: Sequence[int]
+    predictions: Sequence[BoxesOf], truth: Sequence[BoxesOf], classes: Sequence[int]
 ) -> list[tuple[float, float, float]]:
-    """COCO's AP, AP50 and AP75 of each class by pycocotools, with at most 100 answers an image.
+    """COCO's AP, AP50 and AP75 of each class by pycocotools, with at most 100 predictions an image.
 
     0 for a class without a box in the truth.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-        document = COCO()
-        document.dataset = _coco_truth(truth, classes)
-        document.createIndex()
-        rows = _coco_answers(answers)
-        if not rows:
-            return [(0.0, 0.0, 0.0)] * len(classes)
-        evaluation = COCOeval(document, document.loadRes(rows), "bbox")
-        evaluation.params.catIds = [int(c) for c in classes]
-        evaluation.params.areaRng = [[0, 1e10]]
-        evaluation.params.areaRngLbl = ["all"]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class]
-    found = []
+    rows = _coco_predictions(predictions)
+    if not rows:
+        return [(0.0, 0.0, 0.0)] * len(classes)
+    document = _coco_truth(truth, classes)
+    precision = coco_precision(document, rows, "bbox", categories=classes)[:, :, :, 0, -1]
+    by_class = []
     for k in range(len(classes)):
         curves = precision[..., k]
         parts = (curves, curves[:1], curves[5:6])
-        found.append(tuple(float(p.mean()) if (p > -1).all() else 0.0 for p in parts))
-    return found  # type: ignore[return-value]
+        by_class.append(tuple(float(p.mean()) if (p > -1).all() else 0.0 for p in parts))
+    return by_class  # type: ignore[return-value]
 
 
 def _coco_truth(truth: Sequence[BoxesOf], classes: Sequence[int]) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
-    for image, found in enumerate(truth):
-        for box, label, crowd in zip(found.boxes, found.labels, _crowd(found), strict=True):
+    for image, drawn in enumerate(truth):
+        for box, label, crowd in zip(drawn.boxes, drawn.labels, _crowd(drawn), strict=True):
             x1, y1, x2, y2 = map(float, box)
             annotations.append(
                 {
@@ -211,11 +202,11 @@ def _coco_truth(truth: Sequence[BoxesOf], classes: Sequence[int]) -> dict[str, A
     }
 
 
-def _coco_answers(answers: Sequence[BoxesOf]) -> list[dict[str, Any]]:
+def _coco_predictions(predictions: Sequence[BoxesOf]) -> list[dict[str, Any]]:
     rows = []
-    for image, found in enumerate(answers):
-        assert found.scores is not None
-        for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True):
+    for image, boxes in enumerate(predictions):
+        assert boxes.scores is not None
+        for box, label, score in zip(boxes.boxes, boxes.labels, boxes.scores, strict=True):
             x1, y1, x2, y2 = map(float, box)
             rows.append(
                 {
@@ -229,7 +220,7 @@ def _coco_answers(answers: Sequence[BoxesOf]) -> list[dict[str, Any]]:
 
 
 def voc_ap(
-    answers: Sequence[BoxesOf],
+    predictions: Sequence[BoxesOf],
     truth: Sequence[BoxesOf],
     label: int,
     *,
@@ -238,10 +229,10 @@ def voc_ap(
 ) -> float:
     """Pascal VOC's AP of one class, 0 without a box of it that counts.
 
-    An answer, the surest first, is right where the box of the truth that it overlaps most has an
-    IoU above `iou` and is not taken; where that box is to be ignored, so is the answer. Corners
+    A prediction, the surest first, is right where the box of the truth that it overlaps most has an
+    IoU above `iou` and is not taken; where that box is to be ignored, so is the prediction. Corners
     become pixels counted from 1, the last included: x1 and y1 plus 1. As in the evaluators that
-    LPLD was released with, scores of answers are rounded to 3 decimals and their corners to 1.
+    LPLD was released with, scores of predictions are rounded to 3 decimals and their corners to 1.
     """
     boxes = [t.boxes[t.labels == label] + FROM_ONE for t in truth]
     ignored = [_crowd(t)[t.labels == label] for t in truth]
@@ -250,19 +241,21 @@ def voc_ap(
         return 0.0
     rows = [
         (round(float(score), 3), image, np.round(box.astype(np.float64) + FROM_ONE, 1))
-        for image, found in enumerate(answers)
+        for image, boxes_of in enumerate(predictions)
         for box, score in zip(
-            found.boxes[found.labels == label], _scores(found)[found.labels == label], strict=True
+            boxes_of.boxes[boxes_of.labels == label],
+            _scores(boxes_of)[boxes_of.labels == label],
+            strict=True,
         )
     ]
     order = np.argsort([-score for score, _, _ in rows], kind="stable")
     taken = [np.zeros(len(part), bool) for part in boxes]
     right, wrong = [], []
-    for place in order:
-        _, image, box = rows[place]
-        found = overlaps(box[None], boxes[image], inclusive=True)[0]
-        best = int(found.argmax()) if len(found) else -1
-        if best < 0 or found[best] <= iou:
+    for position in order:
+        _, image, box = rows[position]
+        iou_of = overlaps(box[None], boxes[image], inclusive=True)[0]
+        best = int(iou_of.argmax()) if len(iou_of) else -1
+        if best < 0 or iou_of[best] <= iou:
             hit = False
         elif ignored[image][best]:
             continue
@@ -277,9 +270,9 @@ def voc_ap(
     return _interpolated(recall, precision, interpolation)
 
 
-def _scores(found: BoxesOf) -> Array:
-    assert found.scores is not None
-    return found.scores
+def _scores(boxes: BoxesOf) -> Array:
+    assert boxes.scores is not None
+    return boxes.scores
 
 
 def _interpolated(recall: Array, precision: Array, how: str) -> float:

@@ -8,14 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from sfda.problems.detection.metrics import BoxesOf, matched, overlaps
-from sfda.problems.panel_frame import COLOURS, LEGEND, ending, png, shortened, small
+from sfda.problems.panel_frame import (
+    COLOURS,
+    LEGEND,
+    ending,
+    png,
+    row_height,
+    sheet,
+    shortened,
+    small,
+)
 
-SURE = 0.5  # boxes scored lower are not drawn
+DRAWN_SCORE = 0.5  # boxes scored lower are not drawn
 
 
 @dataclass(frozen=True)
@@ -31,17 +38,17 @@ class BoxSample:
     @property
     def changed(self) -> float:
         """Share of the sure boxes of either model that the other does not have."""
-        return difference(self.source, self.adapted)
+        return boxes_changed(self.source, self.adapted)
 
 
-def sure_of(found: BoxesOf) -> BoxesOf:
+def sure_of(boxes: BoxesOf) -> BoxesOf:
     """Those that are drawn."""
-    if found.scores is None:
-        return found
-    return found.where(found.scores >= SURE)
+    if boxes.scores is None:
+        return boxes
+    return boxes.where(boxes.scores >= DRAWN_SCORE)
 
 
-def difference(one: BoxesOf, other: BoxesOf) -> float:
+def boxes_changed(one: BoxesOf, other: BoxesOf) -> float:
     """1 - 2 m / (n1 + n2) for m matched pairs (one class, IoU of at least 0.5) of sure boxes.
 
     0 where both have none.
@@ -58,16 +65,12 @@ def difference(one: BoxesOf, other: BoxesOf) -> float:
 def box_panel(samples: Sequence[BoxSample], classes: Sequence[str], *, title: str) -> bytes:
     """One row a sample: image, source, adapted, and the truth where any sample has one."""
     columns = 3 + any(sample.truth is not None for sample in samples)
-    height, width = samples[0].image.shape[:2]
-    tall = min(2.0, max(0.4, height / width)) * 3.6 + 0.35
     shown = _shown(samples)[:LEGEND]
     patches = [Patch(color=_colour(c), label=shortened(classes[c])) for c in shown]
     across = max(1, min(len(patches), 6))
     below = 0.65 + 0.21 * -(-len(patches) // across)
-    figure = Figure(figsize=(3.6 * columns, tall * len(samples) + below), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12)
-    grid = figure.subplots(len(samples), columns, squeeze=False)
+    size = (3.6 * columns, row_height(samples[0].image) * len(samples) + below)
+    figure, grid = sheet(len(samples), columns, size=size, title=title)
     for row, sample in zip(grid, samples, strict=True):
         _row(row, sample)
     if patches:
@@ -86,26 +89,26 @@ def _row(axes: Sequence[Axes], sample: BoxSample) -> None:
     ]
     if sample.truth is not None:
         parts.append(("truth", sample.truth))
-    for place, (name, found) in zip(axes, parts, strict=False):
-        place.imshow(picture)
-        place.set_title(name, fontsize=9)
-        if found is not None:
-            _draw(place, sure_of(found), ratio)
-    for place in axes:
-        place.set_axis_off()
+    for axis, (name, boxes) in zip(axes, parts, strict=False):
+        axis.imshow(picture)
+        axis.set_title(name, fontsize=9)
+        if boxes is not None:
+            _draw(axis, sure_of(boxes), ratio)
+    for axis in axes:
+        axis.set_axis_off()
 
 
-def _draw(place: Axes, found: BoxesOf, ratio: float) -> None:
-    for box, label in zip(found.boxes * ratio, found.labels, strict=True):
+def _draw(axis: Axes, boxes: BoxesOf, ratio: float) -> None:
+    for box, label in zip(boxes.boxes * ratio, boxes.labels, strict=True):
         x1, y1, x2, y2 = map(float, box)
-        place.add_patch(
+        axis.add_patch(
             Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=1.4, edgecolor=_colour(label))
         )
 
 
 def _shown(samples: Sequence[BoxSample]) -> list[int]:
-    found = [b for s in samples for b in (s.source, s.adapted, s.truth) if b is not None]
-    return sorted({int(label) for boxes in found for label in sure_of(boxes).labels})
+    drawn = [b for s in samples for b in (s.source, s.adapted, s.truth) if b is not None]
+    return sorted({int(label) for boxes in drawn for label in sure_of(boxes).labels})
 
 
 def _colour(label: int) -> str:

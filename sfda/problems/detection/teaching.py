@@ -47,14 +47,14 @@ def freeze_stem_(student: nn.Module, stem: bool) -> None:
 
 
 def sorted_out(
-    found: Sequence[Boxes], threshold: float, config: BoxTeaching
+    detections: Sequence[Boxes], threshold: float, config: BoxTeaching
 ) -> tuple[list[Boxes], list[Boxes] | None]:
     """The boxes of each image that are sure, and those that are doubtful."""
-    sure = [sure_boxes(boxes, threshold, config.side) for boxes in found]
+    sure = [sure_boxes(boxes, threshold, config.side) for boxes in detections]
     if config.doubt is None:
         return sure, None
     doubt = config.doubt
-    doubtful = [b.where((b.scores > doubt) & (b.scores <= threshold)) for b in found]
+    doubtful = [b.where((b.scores > doubt) & (b.scores <= threshold)) for b in detections]
     return sure, doubtful
 
 
@@ -82,12 +82,12 @@ class BoxGuard(nn.Module):
         self.register_buffer("mined", torch.zeros(2))
 
     @torch.no_grad()
-    def watch(self, found: Sequence[Boxes], mined: int = 0) -> None:
+    def watch(self, pseudo_boxes: Sequence[Boxes], mined: int = 0) -> None:
         """Take in the pseudo-boxes of a batch, and how many of its regions were distilled."""
         self.mined[0] += mined
-        for boxes in found:
+        for boxes in pseudo_boxes:
             self.now += boxes.labels.bincount(minlength=len(self.now))
-        self.images += len(found)
+        self.images += len(pseudo_boxes)
 
     @torch.no_grad()
     def end_epoch(self) -> None:
@@ -103,7 +103,7 @@ class BoxGuard(nn.Module):
         self.now.zero_()
         self.images.zero_()
 
-    def said(self) -> str:
+    def status(self) -> str:
         """The last epoch's boxes an image, and what is alarming about them; '' before the first."""
         if not int(self.epochs):
             return ""

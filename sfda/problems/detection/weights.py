@@ -11,11 +11,10 @@ from sfda.errors import BadInput
 from sfda.networks.detector import Detector
 from sfda.problems.detection.network import build_from_spec, make_spec
 from sfda.refs import InputSpec, ModelSpec, Views
-from sfda.weights.load import Weights, load_exactly, try_input
+from sfda.weights.load import CLASSIFIER_HEADS, Weights, load_exactly, try_input
 
 HEADS = ("roi_heads.box_predictor.cls_score.weight", "roi_head.bbox_head.fc_cls.weight")
 WRAPPED = re.compile(r"^(?:(?:model|net|network|module|student|teacher)\.)+(?=backbone\.)")
-CLASSIFIERS = ("fc.", "classifier.", "head.", "last_linear.")  # of ImageNet weights
 
 
 def load_detector(
@@ -44,7 +43,7 @@ def load_detector(
 
 def unwrapped(weights: Weights) -> dict[str, Tensor]:
     """Without a trainer's name before all others, and without a data preprocessor's constants."""
-    prefix = next((found[0] for k in weights if (found := WRAPPED.match(k))), "")
+    prefix = next((match[0] for k in weights if (match := WRAPPED.match(k))), "")
     return {
         k.removeprefix(prefix): v
         for k, v in weights.items()
@@ -55,9 +54,10 @@ def unwrapped(weights: Weights) -> dict[str, Tensor]:
 def with_counters(weights: Weights, network: nn.Module) -> dict[str, Tensor]:
     """The weights with the batch counters that frozen batch norm does not keep."""
     lacking = {
-        k: v for k, v in network.state_dict().items()
+        k: v
+        for k, v in network.state_dict().items()
         if k.endswith("num_batches_tracked") and k not in weights
-    }  # fmt: skip
+    }
     return {**weights, **lacking}
 
 
@@ -69,10 +69,12 @@ def load_detector_backbone(network: Detector, weights: Weights) -> None:
     named = unwrapped(weights)
     if any(k.startswith("backbone.") for k in named):
         named = {k.removeprefix("backbone."): v for k, v in named.items() if k[:9] == "backbone."}
-    named = {k.removeprefix("body."): v for k, v in named.items() if not k.startswith(CLASSIFIERS)}
+    named = {
+        k.removeprefix("body."): v for k, v in named.items() if not k.startswith(CLASSIFIER_HEADS)
+    }
     named = {k.removeprefix("features."): v for k, v in named.items() if not k.startswith("fpn.")}
-    found = getattr(network, "backbone", None)
-    body = getattr(found, "body", found)
+    backbone = getattr(network, "backbone", None)
+    body = getattr(backbone, "body", backbone)
     if not isinstance(body, nn.Module):
         raise BadInput("this detector has no part called backbone to fill")
     load_exactly(body, with_counters(named, body))

@@ -4,19 +4,51 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from sfda.building_blocks.heatmaps import PoseTargets, joints_from_maps, target_maps
 from sfda.building_blocks.precision import full_precision
+from sfda.errors import BadInput
+from sfda.problems.pose.network import PoseOutput
+from sfda.types import Images, Losses
 
-Maps = Float[Tensor, "B K h w"]
+Heatmaps = Float[Tensor, "B K h w"]
 
 
-def joints_mse(output: Maps, target: Maps, weight: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+def loss(
+    model: nn.Module, images: Images, targets_: PoseTargets, *, smoothing: float = 0.0
+) -> Losses:
+    """Mean squared error of the heatmaps, see `joints_mse`."""
+    if smoothing:
+        raise BadInput("heatmaps know no label smoothing: set smoothing to 0")
+    out: PoseOutput = model(images)
+    size = (out.heatmaps.shape[-2], out.heatmaps.shape[-1])
+    image = (images.shape[-2], images.shape[-1])
+    maps, weight = target_maps(targets_.joints, targets_.visible, image=image, size=size)
+    return {"heatmap": joints_mse(out.heatmaps, maps, weight)}
+
+
+@torch.no_grad()
+def pseudo_labels(model: nn.Module, images: Images, threshold: float) -> PoseTargets:
+    """Joints whose peak reaches `threshold`; the others are not visible.
+
+    The network stays in the mode it is in: put it in eval mode first.
+    """
+    out: PoseOutput = model(images)
+    joints, peak = joints_from_maps(out.heatmaps, image=(images.shape[-2], images.shape[-1]))
+    return PoseTargets(joints, (peak >= threshold).to(joints))
+
+
+def joints_mse(
+    output: Heatmaps, target: Heatmaps, weight: Float[Tensor, "B K"]
+) -> Float[Tensor, ""]:
     """Mean over everything of 0.5 w (output - target)^2; joints of weight 0 stay in the mean."""
     return (0.5 * weight[..., None, None] * (output - target) ** 2).mean()
 
 
-def consistency(output: Maps, target: Maps, mask: Bool[Tensor, "B K"]) -> Float[Tensor, ""]:
+def heatmap_consistency(
+    output: Heatmaps, target: Heatmaps, mask: Bool[Tensor, "B K"]
+) -> Float[Tensor, ""]:
     """Mean over everything of the squared difference where `mask` says so (POST's L_c)."""
     return (((output - target) * mask[..., None, None]) ** 2).mean()
 
@@ -24,10 +56,10 @@ def consistency(output: Maps, target: Maps, mask: Bool[Tensor, "B K"]) -> Float[
 def surer_part(peaks: Float[Tensor, "B K"], ratio: float) -> Bool[Tensor, "B K"]:
     """Which joints of the batch have a peak strictly above the floor(ratio B K)-th smallest."""
     values = peaks.flatten()
-    place = int(ratio * len(values))
-    if place < 1:
+    rank = int(ratio * len(values))
+    if rank < 1:
         return torch.ones_like(peaks, dtype=torch.bool)
-    return peaks > values.sort().values[place - 1]
+    return peaks > values.sort().values[rank - 1]
 
 
 @full_precision
@@ -51,7 +83,7 @@ def decorrelation(
     """
     if len(one) < 2:
         return 0.0 * one.float().sum()
-    found = cross_correlation(one, other)
-    diagonal = found.diagonal()
-    others = found.square().sum() - diagonal.square().sum()
+    correlation = cross_correlation(one, other)
+    diagonal = correlation.diagonal()
+    others = correlation.square().sum() - diagonal.square().sum()
     return 1e-3 * ((diagonal - 1).square().sum() + apart * others)

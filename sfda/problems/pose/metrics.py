@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from sfda.formats.keypoints import Person
+from sfda.problems.coco_eval import coco_precision
 from sfda.refs import Metrics, Skeleton
 
 ALPHAS = (0.05, 0.1, 0.2)
-SIGMA = 0.05  # of OKS where the skeleton names none
+OKS_SIGMA = 0.05  # of OKS where the skeleton names none
 
 
 class PoseMetric:
@@ -69,10 +66,10 @@ class PoseMetric:
             raise ValueError("metrics of no persons")
         table = np.stack(self.shares)
         known = ~np.isnan(table)
-        found = {f"pck_at_{alpha:g}": _share(table[known] < alpha) for alpha in ALPHAS}
-        found["mean_distance"] = float(table[known].mean()) if known.any() else 0.0
-        found["oks_ap"] = oks_ap(self.rows, self.joints, self.skeleton.sigmas)
-        return found
+        metrics = {f"pck_at_{alpha:g}": _share(table[known] < alpha) for alpha in ALPHAS}
+        metrics["mean_distance"] = float(table[known].mean()) if known.any() else 0.0
+        metrics["oks_ap"] = oks_ap(self.rows, self.joints, self.skeleton.sigmas)
+        return metrics
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """`pck` (at 0.1), `pck_at_0.2` and `count` of each joint, and of each group of joints."""
@@ -80,14 +77,14 @@ class PoseMetric:
         sets = {name: [i] for i, name in enumerate(self.joints)}
         for name, members in self.skeleton.groups.items():
             sets[f"group {name}"] = [self.joints.index(member) for member in members]
-        found = {}
+        rows = {}
         for name, columns in sets.items():
             part = table[:, columns]
             part = part[~np.isnan(part)]
-            found[name] = {"count": float(len(part))}
+            rows[name] = {"count": float(len(part))}
             if len(part):
-                found[name] |= {"pck": _share(part < 0.1), "pck_at_0.2": _share(part < 0.2)}
-        return found
+                rows[name] |= {"pck": _share(part < 0.1), "pck_at_0.2": _share(part < 0.2)}
+        return rows
 
 
 def _share(right: np.ndarray[Any, Any]) -> float:
@@ -104,8 +101,8 @@ def oks_ap(
     The similarity's area is that of the person, its sigmas those that are named, else 0.05. A
     person's score is the mean of its peaks.
     """
-    truth, answers = [], []
-    for number, (found, scores, person) in enumerate(rows):
+    truth, predictions = [], []
+    for number, (predicted, scores, person) in enumerate(rows):
         if not person.visible.any():
             continue
         marked = np.column_stack([person.joints, 2 * (person.visible > 0)])
@@ -113,29 +110,26 @@ def oks_ap(
         truth.append(
             common
             | {
-                "id": number + 1, "keypoints": marked.ravel().tolist(), "iscrowd": 0,
-                "num_keypoints": int((person.visible > 0).sum()), "area": max(1e-6, person.area),
+                "id": number + 1,
+                "keypoints": marked.ravel().tolist(),
+                "iscrowd": 0,
+                "num_keypoints": int((person.visible > 0).sum()),
+                "area": max(1e-6, person.area),
                 "bbox": list(person.box),
             }
-        )  # fmt: skip
-        said = np.column_stack([found, np.ones(len(found))])
-        answers.append(
-            common | {"keypoints": said.ravel().tolist(), "score": float(np.mean(scores))}
+        )
+        marks = np.column_stack([predicted, np.ones(len(predicted))])
+        predictions.append(
+            common | {"keypoints": marks.ravel().tolist(), "score": float(np.mean(scores))}
         )
     if not truth:
         return 0.0
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-        document = COCO()
-        document.dataset = {
-            "info": {}, "images": [{"id": i} for i in range(len(rows))],
-            "categories": [{"id": 1, "name": "person"}], "annotations": truth,
-        }  # fmt: skip
-        document.createIndex()
-        evaluation = COCOeval(document, document.loadRes(answers), "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.array([sigmas.get(j, SIGMA) for j in joints])
-        evaluation.params.areaRng = [[0, 1e10]]
-        evaluation.params.areaRngLbl = ["all"]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"]
+    document = {
+        "info": {},
+        "images": [{"id": i} for i in range(len(rows))],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": truth,
+    }
+    named = [sigmas.get(joint, OKS_SIGMA) for joint in joints]
+    precision = coco_precision(document, predictions, "keypoints", sigmas=named)
     return float(precision[precision > -1].mean()) if (precision > -1).any() else 0.0

@@ -1,30 +1,38 @@
-"""Pose: a heatmap for every joint of one person. The network, its loss, and reading it out."""
+"""Pose: a heatmap for every joint of one person. The network, its spec, the spec's defaults."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models._utils import IntermediateLayerGetter
 
-from sfda.building_blocks.heatmaps import PoseTargets, decode, targets
+from sfda.building_blocks.heatmaps import joints_from_maps
 from sfda.errors import BadInput
-from sfda.problems.pose.loss import joints_mse
+from sfda.networks.grammar import parse_pose
+from sfda.networks.input_defaults import pose_input
+from sfda.networks.registry import pose_backbone
 from sfda.problems.pose.prior import PosePrior, tree
 from sfda.refs import InputSpec, ModelSpec, Skeleton, Views
-from sfda.types import Images, Losses
+from sfda.types import Images
 
 STRIDE = 4  # of the heatmaps
 VIEWS = Views(  # POST's, for bodies
-    crop=False, flip=False, rotate=60.0, shear=30.0, move=0.05, zoom=(0.6, 1.3), jitter=0.25,
-    hue=0.0, grayscale=0.0, blur=0.0, erase=0.0,
-)  # fmt: skip
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    crop=False,
+    flip=False,
+    rotate=60.0,
+    shear=30.0,
+    move=0.05,
+    zoom=(0.6, 1.3),
+    jitter=0.25,
+    hue=0.0,
+    grayscale=0.0,
+    blur=0.0,
+    erase=0.0,
+)
 
 
 class PoseOutput(NamedTuple):
@@ -47,9 +55,16 @@ class PoseNet(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, neck: nn.Module, head: nn.Module, *, feature_dim: int,
-        num_classes: int, pairs: Sequence[tuple[int, int]] = (), prior: PosePrior | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        head: nn.Module,
+        *,
+        feature_dim: int,
+        num_classes: int,
+        pairs: Sequence[tuple[int, int]] = (),
+        prior: PosePrior | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.neck = neck
@@ -68,17 +83,8 @@ class PoseNet(nn.Module):
         maps = self.head(self.neck(features)).float()
         distance = None
         if self.prior is not None and not self.training:
-            distance = self.prior.of_joints(decode(maps, image=(1, 1))[0])
+            distance = self.prior.of_joints(joints_from_maps(maps, image=(1, 1))[0])
         return PoseOutput(features.float(), maps, distance)
-
-
-class _LastMap(IntermediateLayerGetter):  # type: ignore[misc]
-    """A network up to one of its layers, under its own names."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The map of that layer."""
-        found: Tensor = list(super().forward(images).values())[-1]
-        return found
 
 
 def neck_and_head(
@@ -104,45 +110,6 @@ def neck_and_head(
     return nn.Sequential(*layers), head
 
 
-def backbone_of(name: str) -> nn.Module:
-    """The part of a torchvision or timm network that gives its last map, with random weights."""
-    if name == "tiny":
-        return nn.Sequential(*_block(3, 16), *_block(16, 32), *_block(32, 64))
-    if name.startswith("timm:"):
-        import timm
-
-        try:
-            found: nn.Module = timm.create_model(
-                name.removeprefix("timm:"), pretrained=False, num_classes=0, global_pool=""
-            )
-        except RuntimeError as error:
-            raise BadInput(f"timm has no network for pose:{name}: {error}") from error
-        return found
-    if name not in models.list_models(module=models):
-        raise BadInput(
-            f"no backbone pose:{name}; say pose:resnet50, another of torchvision's classifiers, "
-            "pose:timm:NAME or pose:tiny"
-        )
-    network: Any = models.get_model(name, weights=None)
-    if hasattr(network, "layer4"):
-        return _LastMap(network, {"layer4": "0"})
-    if hasattr(network, "features"):
-        part: nn.Module = network.features
-        return part
-    raise BadInput(f"{name} gives no map of features; use pose:timm:NAME for such a network")
-
-
-def _block(inputs: int, outputs: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    ]
-
-
 def build(
     arch: str,
     joints: int,
@@ -151,10 +118,8 @@ def build(
     prior: PosePrior | None = None,
 ) -> PoseNet:
     """A pose network with random weights."""
-    library, _, name = arch.partition(":")
-    if library != "pose" or not name:
-        raise BadInput(f"no pose network '{arch}'; say pose:resnet50, pose:timm:NAME or pose:tiny")
-    backbone = backbone_of(name)
+    name = parse_pose(arch)
+    backbone = pose_backbone(name)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         seen = backbone.eval()(torch.zeros(1, 3, 128, 128))
     if seen.ndim != 4:
@@ -162,9 +127,14 @@ def build(
     width, stride = int(seen.shape[1]), 128 / int(seen.shape[2])
     neck, head = neck_and_head(width, stride, joints, 64 if name == "tiny" else 256)
     return PoseNet(
-        backbone.train(), neck, head, feature_dim=width, num_classes=joints, pairs=pairs,
+        backbone.train(),
+        neck,
+        head,
+        feature_dim=width,
+        num_classes=joints,
+        pairs=pairs,
         prior=prior,
-    )  # fmt: skip
+    )
 
 
 def build_from_spec(spec: ModelSpec) -> PoseNet:
@@ -172,16 +142,14 @@ def build_from_spec(spec: ModelSpec) -> PoseNet:
     skeleton = spec.skeleton or Skeleton()
     prior = None
     if spec.prior_hidden is not None:
-        edges = skeleton.places(skeleton.edges, spec.classes)
+        edges = skeleton.index_pairs(skeleton.edges, spec.classes)
         prior = PosePrior(*tree(edges, len(spec.classes)), hidden=spec.prior_hidden)
     return build(spec.arch, len(spec.classes), pairs=spec.joint_pairs, prior=prior)
 
 
 def defaults(arch: str) -> tuple[InputSpec | None, Views]:
-    """256 pixels and ImageNet's colours, as SimpleBaseline's; of `pose:tiny` 64."""
-    mean, std = IMAGENET
-    side = 64 if arch == "pose:tiny" else 256
-    return InputSpec(size=(side, side), mean=mean, std=std), VIEWS
+    """Input and usual random views of an architecture."""
+    return pose_input(arch), VIEWS
 
 
 def make_spec(
@@ -205,34 +173,15 @@ def make_spec(
     skeleton = skeleton or Skeleton()
     if odd := skeleton.faults(classes):
         raise BadInput(f"the skeleton names what is no joint: {', '.join(odd)}")
-    given = views or usual
-    if given.flip and not skeleton.pairs:
+    chosen_views = views or usual
+    if chosen_views.flip and not skeleton.pairs:
         raise BadInput("views.flip needs the left-right `pairs` of the skeleton")
     return ModelSpec(
-        problem="pose", arch=arch, classes=classes, input=chosen, views=given, head="plain",
+        problem="pose",
+        arch=arch,
+        classes=classes,
+        input=chosen,
+        views=chosen_views,
+        head="plain",
         skeleton=skeleton,
-    )  # fmt: skip
-
-
-def loss(
-    model: nn.Module, images: Images, targets_: PoseTargets, *, smoothing: float = 0.0
-) -> Losses:
-    """Mean squared error of the heatmaps, see `joints_mse`."""
-    if smoothing:
-        raise BadInput("heatmaps know no label smoothing: set smoothing to 0")
-    out: PoseOutput = model(images)
-    size = (out.heatmaps.shape[-2], out.heatmaps.shape[-1])
-    image = (images.shape[-2], images.shape[-1])
-    maps, weight = targets(targets_.joints, targets_.visible, image=image, size=size)
-    return {"heatmap": joints_mse(out.heatmaps, maps, weight)}
-
-
-@torch.no_grad()
-def pseudo_labels(model: nn.Module, images: Images, threshold: float) -> PoseTargets:
-    """Joints whose peak reaches `threshold`; the others are not visible.
-
-    The network stays in the mode it is in: put it in eval mode first.
-    """
-    out: PoseOutput = model(images)
-    joints, peak = decode(out.heatmaps, image=(images.shape[-2], images.shape[-1]))
-    return PoseTargets(joints, (peak >= threshold).to(joints))
+    )

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from sfda.problems.panel_frame import COLOURS, ending, png, small
+from sfda.problems.panel_frame import COLOURS, ending, png, sheet, small
 
 Edges = Sequence[tuple[int, int]]
 
@@ -37,10 +35,8 @@ class PoseSample:
 def pose_panel(samples: Sequence[PoseSample], edges: Edges, *, title: str) -> bytes:
     """One row a person: image, source, adapted, and the truth where any has one."""
     columns = 3 + any(sample.truth is not None for sample in samples)
-    figure = Figure(figsize=(3.2 * columns, 3.4 * len(samples) + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12)
-    grid = figure.subplots(len(samples), columns, squeeze=False)
+    size = (3.2 * columns, 3.4 * len(samples) + 0.5)
+    figure, grid = sheet(len(samples), columns, size=size, title=title)
     for row, sample in zip(grid, samples, strict=True):
         _row(row, sample, edges)
     return png(figure)
@@ -56,22 +52,22 @@ def _row(axes: Sequence[Axes], sample: PoseSample, edges: Edges) -> None:
     ]
     if sample.truth is not None:
         parts.append(("truth", sample.truth))
-    for place, (name, joints) in zip(axes, parts, strict=False):
-        place.imshow(picture)
-        place.set_title(name, fontsize=9)
+    for axis, (name, joints) in zip(axes, parts, strict=False):
+        axis.imshow(picture)
+        axis.set_title(name, fontsize=9)
         if joints is not None:
-            _draw(place, (joints + 0.5) * ratio - 0.5, edges)
-        place.set_xlim(-0.5, picture.shape[1] - 0.5)
-        place.set_ylim(picture.shape[0] - 0.5, -0.5)
-    for place in axes:
-        place.set_axis_off()
+            _draw(axis, (joints + 0.5) * ratio - 0.5, edges)
+        axis.set_xlim(-0.5, picture.shape[1] - 0.5)
+        axis.set_ylim(picture.shape[0] - 0.5, -0.5)
+    for axis in axes:
+        axis.set_axis_off()
 
 
-def _draw(place: Axes, joints: np.ndarray, edges: Edges) -> None:
+def _draw(axis: Axes, joints: np.ndarray, edges: Edges) -> None:
     for a, b in edges:
-        place.plot(*joints[[a, b]].T, color="#ffffff", lw=2.4, alpha=0.6)
-        place.plot(*joints[[a, b]].T, color="#1f77b4", lw=1.4)
+        axis.plot(*joints[[a, b]].T, color="#ffffff", lw=2.4, alpha=0.6)
+        axis.plot(*joints[[a, b]].T, color="#1f77b4", lw=1.4)
     colours = [COLOURS[1 + i % (len(COLOURS) - 1)] for i in range(len(joints))]
-    place.scatter(
+    axis.scatter(
         joints[:, 0], joints[:, 1], c=colours, s=22, edgecolors="white", linewidths=0.7, zorder=3
     )

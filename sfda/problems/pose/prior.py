@@ -19,9 +19,20 @@ from sfda.errors import BadInput
 
 CODE = 6  # numbers that a bone's encoder gives
 BODY = (  # POST's bones of the 16 joints in MPII's order, each from joint to joint
-    (8, 9), (2, 8), (3, 8), (12, 8), (13, 8), (1, 2), (0, 1), (4, 3), (5, 4), (11, 12), (10, 11),
-    (14, 13), (15, 14),
-)  # fmt: skip
+    (8, 9),
+    (2, 8),
+    (3, 8),
+    (12, 8),
+    (13, 8),
+    (1, 2),
+    (0, 1),
+    (4, 3),
+    (5, 4),
+    (11, 12),
+    (10, 11),
+    (14, 13),
+    (15, 14),
+)
 BODY_PARENTS = (-1, 0, 0, 0, 0, 1, 5, 2, 7, 3, 9, 4, 11)
 
 Bones = Sequence[tuple[int, int]]
@@ -83,10 +94,11 @@ class PosePrior(nn.Module):
         self.bones = tuple((int(a), int(b)) for a, b in bones)
         self.parents = tuple(int(p) for p in parents)
         self.encoders = nn.ModuleList(
-            nn.Sequential(nn.Linear(2 + (CODE if p >= 0 else 0), 8), nn.ReLU(),
-                          nn.Linear(8, CODE), nn.ReLU())
+            nn.Sequential(
+                nn.Linear(2 + (CODE if p >= 0 else 0), 8), nn.ReLU(), nn.Linear(8, CODE), nn.ReLU()
+            )
             for p in parents
-        )  # fmt: skip
+        )
         widths = (CODE * len(bones), *hidden, 1)
         self.layers = nn.ModuleList(
             nn.utils.parametrizations.weight_norm(nn.Linear(a, b)) for a, b in pairwise(widths)
@@ -97,17 +109,17 @@ class PosePrior(nn.Module):
         """The distance of each pose, given by its bones' directions."""
         codes: list[Tensor] = []
         for bone, (encoder, parent) in enumerate(zip(self.encoders, self.parents, strict=True)):
-            given = vectors[:, bone]
+            inputs = vectors[:, bone]
             if parent >= 0:
-                given = torch.cat([given, codes[parent]], 1)
-            codes.append(encoder(given))
-        found = torch.cat(codes, 1)
+                inputs = torch.cat([inputs, codes[parent]], 1)
+            codes.append(encoder(inputs))
+        values = torch.cat(codes, 1)
         for layer in self.layers:
-            found = F.relu(layer(found))
-        score: Tensor = found[:, 0]
+            values = F.relu(layer(values))
+        score: Tensor = values[:, 0]
         return score
 
     def of_joints(self, joints: Float[Tensor, "B K 2"]) -> Float[Tensor, " B"]:
         """The distance of poses given by joints in any unit."""
-        found: Tensor = self(directions(joints.float(), self.bones))
-        return found
+        distance: Tensor = self(directions(joints.float(), self.bones))
+        return distance

@@ -22,7 +22,7 @@ from sfda.errors import BadInput
 from sfda.problems.pose.prior import Bones, PosePrior, directions
 
 FEWEST = 50  # poses
-MOST = 20_000  # of which distances are taken
+MOST_REAL_POSES = 20_000  # of which distances are taken
 NEAREST = 5  # poses that a distance is the mean over
 FAR, NEAR = 0.5, 0.3  # distances that the two sets of disturbed poses begin at
 
@@ -53,8 +53,8 @@ class PriorReport(Config):
     def faults(self) -> list[str]:
         """Where it falls short of what a prior should be."""
         return [
-            said
-            for bad, said in (
+            fault
+            for bad, fault in (
                 (self.spearman <= 0.9, f"rank correlation {self.spearman:.2f}, not above 0.9"),
                 (self.clean >= 0.05, f"real poses score {self.clean:.3f}, not below 0.05"),
                 (self.far <= 0.45, f"far poses score {self.far:.2f}, not above 0.45"),
@@ -69,7 +69,7 @@ class _Sets(NamedTuple):
     labels: Float[Tensor, " M"]
 
 
-def train_prior(
+def learn_prior(
     joints: Float[Tensor, "P K 2"],
     bones: Bones,
     parents: Sequence[int],
@@ -95,7 +95,7 @@ def train_prior(
         # the last layer ends in ReLU: begun at the labels' mean, it cannot be dead from the start
         nn.init.constant_(prior.layers[-1].bias, float(sets.labels.mean()))  # type: ignore[arg-type]
         _fit(prior, sets, config, rng)
-    return prior.eval(), judge(prior, disturbed(check, learn, config, rng))
+    return prior.eval(), report_on(prior, disturbed(check, learn, config, rng))
 
 
 def disturbed(
@@ -105,12 +105,12 @@ def disturbed(
     rng: np.random.Generator,
 ) -> _Sets:
     """The poses, and each of them with noise of every strength and its distance from `real`."""
-    found = []
+    parts = []
     for kappa in config.kappas:
         angle = torch.from_numpy(rng.vonmises(0.0, kappa, poses.shape[:2])).float()
-        found.append(turned(poses, angle, config.noise))
-    moved = torch.cat(found)
-    return _Sets(poses, moved, distance(moved, real))
+        parts.append(turned(poses, angle, config.noise))
+    moved = torch.cat(parts)
+    return _Sets(poses, moved, pose_distance(moved, real))
 
 
 def turned(
@@ -130,16 +130,18 @@ def turned(
     return F.normalize(torch.stack([across, down], -1), dim=-1)
 
 
-def distance(poses: Float[Tensor, "M N 2"], real: Float[Tensor, "Q N 2"]) -> Float[Tensor, " M"]:
+def pose_distance(
+    poses: Float[Tensor, "M N 2"], real: Float[Tensor, "Q N 2"]
+) -> Float[Tensor, " M"]:
     """Mean over the five nearest real poses of the mean length of the bones' differences."""
-    real = real[:MOST]
-    found = []
+    real = real[:MOST_REAL_POSES]
+    parts = []
     for part in poses.split(1024):
         total = sum(torch.cdist(part[:, bone], real[:, bone]) for bone in range(real.shape[1]))
         assert isinstance(total, Tensor)
         near = (total / real.shape[1]).topk(min(NEAREST, len(real)), dim=1, largest=False)
-        found.append(near.values.mean(1))
-    return torch.cat(found)
+        parts.append(near.values.mean(1))
+    return torch.cat(parts)
 
 
 def _fit(prior: PosePrior, sets: _Sets, config: PriorConfig, rng: np.random.Generator) -> None:
@@ -168,7 +170,7 @@ def _fit(prior: PosePrior, sets: _Sets, config: PriorConfig, rng: np.random.Gene
 
 
 @torch.no_grad()
-def judge(prior: PosePrior, sets: _Sets) -> PriorReport:
+def report_on(prior: PosePrior, sets: _Sets) -> PriorReport:
     """What the prior says of poses that it has not seen."""
     prior.eval()
     score = prior(sets.poses)

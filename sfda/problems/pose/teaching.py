@@ -17,14 +17,14 @@ from sfda.problems.pose.network import PoseNet, PoseOutput
 from sfda.types import Images, TargetBatch, Warp
 
 
-class Taught(NamedTuple):
+class TeacherMaps(NamedTuple):
     """Heatmaps drawn anew where the teacher saw a joint, which of them count, its peaks' places in
     pixels of the map, their heights, and its pooled features.
     """
 
     maps: Float[Tensor, "B K h w"]
     mask: Bool[Tensor, "B K"]
-    place: Tensor
+    positions: Tensor
     peak: Float[Tensor, "B K"]
     features: Float[Tensor, "B D"]
 
@@ -35,18 +35,18 @@ def size_of(images: Images) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def taught_by(teacher: PoseNet, batch: TargetBatch, ratio: float) -> Taught:
-    """The teacher's answer on its own view, in float32, with that view's batch-norm statistics.
+def teacher_maps(teacher: PoseNet, batch: TargetBatch, ratio: float) -> TeacherMaps:
+    """The teacher's prediction on its own view, in float32, with that view's batch-norm statistics.
 
     Of the batch's joints the share `ratio` with the lowest peaks does not count (POST, L_c).
     """
     with exact(), batch_statistics(teacher, True):
         out: PoseOutput = teacher(batch.weak)
     maps = maps_back(out.heatmaps, batch.weak_warp, image=size_of(batch.weak), pairs=teacher.pairs)
-    place, peak = peaks(maps)
-    drawn = render(place, size=(maps.shape[-2], maps.shape[-1])).to(maps)
+    peak_at, peak = peaks(maps)
+    drawn = render(peak_at, size=(maps.shape[-2], maps.shape[-1])).to(maps)
     pooled = features_back(out.features, batch.weak_warp).mean((2, 3))
-    return Taught(drawn, surer_part(peak, ratio), place, peak, pooled)
+    return TeacherMaps(drawn, surer_part(peak, ratio), peak_at, peak, pooled)
 
 
 def student_maps(out: PoseOutput, batch: TargetBatch, pairs: Pairs) -> Float[Tensor, "B K h w"]:
@@ -55,7 +55,13 @@ def student_maps(out: PoseOutput, batch: TargetBatch, pairs: Pairs) -> Float[Ten
 
 
 def occluded(
-    images: Images, taught: Taught, warp: Warp | None, *, rate: float, above: float, half: float
+    images: Images,
+    teacher: TeacherMaps,
+    warp: Warp | None,
+    *,
+    rate: float,
+    above: float,
+    half: float,
 ) -> Images:
     """Images of the student's view with a patch of themselves over a joint that the teacher sees.
 
@@ -67,13 +73,13 @@ def occluded(
     height, width = size_of(images)
     reach = max(1, round(half * height))
     stride = images.new_tensor([width, height]) / images.new_tensor(
-        [taught.maps.shape[-1], taught.maps.shape[-2]]
+        [teacher.maps.shape[-1], teacher.maps.shape[-2]]
     )
     back = None if warp is None else Warp(inverted(warp.matrix), warp.flipped)
-    points = points_back(taught.place * stride, back, (height, width)).round().long()
-    found = images.clone()
+    points = points_back(teacher.positions * stride, back, (height, width)).round().long()
+    covered = images.clone()
     for i in range(len(images)):
-        sure = (taught.peak[i] >= above).nonzero()[:, 0]
+        sure = (teacher.peak[i] >= above).nonzero()[:, 0]
         if not len(sure) or float(torch.rand(())) >= rate:
             continue
         joint = sure[int(torch.randint(len(sure), ()))]
@@ -84,7 +90,7 @@ def occluded(
             continue
         row = int(torch.randint(height - (below - top) + 1, ()))
         column = int(torch.randint(width - (right - left) + 1, ()))
-        found[i, :, top:below, left:right] = images[
+        covered[i, :, top:below, left:right] = images[
             i, :, row : row + below - top, column : column + right - left
         ]
-    return found
+    return covered

@@ -10,13 +10,12 @@ from torch import Tensor
 from sfda.errors import BadInput
 from sfda.problems.pose.network import PoseNet, build_from_spec, make_spec
 from sfda.refs import InputSpec, ModelSpec, Skeleton, Views
-from sfda.weights.load import Weights, load_exactly, try_input
+from sfda.weights.load import CLASSIFIER_HEADS, Weights, load_exactly, try_input
 
-CLASSIFIERS = ("fc.", "classifier.", "head.", "last_linear.", "avgpool.")
 WRAPPED = re.compile(
     r"^(?:(?:model|net|network|module)\.)+(?=(?:backbone|conv1|upsampling|head)\b)"
 )
-OURS = {  # of the code that POST is built on, and of SimpleBaseline's own
+OUR_NAMES = {  # of the code that POST is built on, and of SimpleBaseline's own
     "upsampling.": "neck.",
     "deconv_layers.": "neck.",
     "final_layer.": "head.",
@@ -55,17 +54,17 @@ def load_pose(
 
 def renamed(weights: Weights) -> dict[str, Tensor]:
     """Under our names; what only a classifier needs is left out."""
-    found = {}
+    named = {}
     for name, value in weights.items():
         plain = WRAPPED.sub("", name)
-        for theirs, ours in OURS.items():
+        for theirs, ours in OUR_NAMES.items():
             if plain.startswith(theirs):
                 plain = ours + plain.removeprefix(theirs)
         if not plain.startswith(("backbone.", "neck.", "head.")):
             plain = f"backbone.{plain}"  # SimpleBaseline's network is its own backbone
         if not plain.startswith(("backbone.fc.", "backbone.avgpool.")):
-            found[plain] = value
-    return found
+            named[plain] = value
+    return named
 
 
 def load_pose_backbone(network: PoseNet, weights: Weights) -> None:
@@ -73,7 +72,7 @@ def load_pose_backbone(network: PoseNet, weights: Weights) -> None:
     named = dict(weights)
     if any(k.startswith("backbone.") for k in named):
         named = {k.removeprefix("backbone."): v for k, v in named.items() if k[:9] == "backbone."}
-    named = {k: v for k, v in named.items() if not k.startswith(CLASSIFIERS)}
+    named = {k: v for k, v in named.items() if not k.startswith((*CLASSIFIER_HEADS, "avgpool."))}
     own = network.backbone.state_dict()
     if not any(k.startswith("features.") for k in own):
         named = {k.removeprefix("features."): v for k, v in named.items()}

@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sfda.problems.classification.card import make_card
+from sfda.problems.classification.card import make_classification_card
 from sfda.problems.segmentation.network import SegOutput
 from sfda.refs import Metrics
 from sfda.types import UNSURE
 from sfda.weights.source_card import Card
 
-PIXELS = 256  # of one image that statistics are taken from
+CARD_PIXELS = 256  # of one image that statistics are taken from
 
 
-class Pixels(NamedTuple):
+class SampledPixels(NamedTuple):
     """Some pixels of a batch, as a classifier would give images."""
 
     features: Float[Tensor, "M D"]
@@ -37,27 +37,27 @@ def make_segmentation_card(
     """The card from one look at labelled source images; `metrics` are those of the whole split.
 
     Statistics are of about 256 pixels an image. `class_ratio` [C] is each class's share of the
-    pixels in those images that show it, 0 for a class that none shows (AdaMI's prior, section A.4
-    of the specification); `class_prior` its share of all pixels.
+    pixels in those images that show it, 0 for a class that none shows (AdaMI's prior,
+    docs/methods/segmentation.md, section A.4); `class_prior` its share of all pixels.
     """
-    ratios = Ratios(len(classes))
+    ratios = MaskRatios(len(classes))
 
-    def pixels() -> Iterator[tuple[Pixels, Int[Tensor, " M"]]]:
+    def pixels() -> Iterator[tuple[SampledPixels, Int[Tensor, " M"]]]:
         for output, masks in outputs:
             ratios.update(masks)
-            found, labels = some_pixels(output, masks)
+            sampled, labels = some_pixels(output, masks)
             if len(labels):
-                yield found, labels
+                yield sampled, labels
 
-    card = make_card(network, pixels(), facts, classes)
+    card = make_classification_card(network, pixels(), facts, classes)
     tensors = {**card.tensors, "class_prior": ratios.overall(), "class_ratio": ratios.shown()}
     facts_with = card.facts.model_copy(update={"metrics": metrics, "count": ratios.images})
     return replace(card, facts=facts_with, tensors=tensors)
 
 
 def some_pixels(
-    output: SegOutput, masks: Int[Tensor, "B H W"], *, at_most: int = PIXELS
-) -> tuple[Pixels, Int[Tensor, " M"]]:
+    output: SegOutput, masks: Int[Tensor, "B H W"], *, at_most: int = CARD_PIXELS
+) -> tuple[SampledPixels, Int[Tensor, " M"]]:
     """Pixels on a regular grid over the feature map, those that do not count left out."""
     height, width = output.features.shape[-2:]
     stride = max(1, math.ceil(math.sqrt(height * width / at_most)))
@@ -69,10 +69,10 @@ def some_pixels(
     labels = masks[..., rows, :][..., columns].reshape(-1)
     counts = labels != UNSURE
     flat = (part.movedim(1, -1).reshape(len(labels), -1)[counts] for part in (features, logits))
-    return Pixels(*flat), labels[counts]
+    return SampledPixels(*flat), labels[counts]
 
 
-class Ratios:
+class MaskRatios:
     """How much of the images each class takes up."""
 
     def __init__(self, classes: int) -> None:

@@ -47,12 +47,12 @@ def keep_masks(masks: Masks, count: int, spec: InputSpec, folder: Path, *, table
                 np.lib.format.write_array_header_1_0(handle, header)
             for row in range(count):
                 try:
-                    found = resized(table[masks.mask(row)], spec)
+                    mask = resized(table[masks.mask(row)], spec)
                 except BadInput as error:
                     faults.append(str(error))
                     continue
-                digest.update(repr(found.shape).encode() + found.tobytes())
-                ragged.write(found[..., None])
+                digest.update(repr(mask.shape).encode() + mask.tobytes())
+                ragged.write(mask[..., None])
             if spec.tiled:
                 ragged.finish()
             handle.flush()

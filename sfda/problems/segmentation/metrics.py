@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
+from sfda.building_blocks.class_ratios import BACKGROUND
 from sfda.errors import BadInput
+from sfda.formats.masks import IGNORE, Mask
 from sfda.problems.segmentation.surfaces import assd, hd95
 from sfda.refs import Metrics
 
-IGNORE = 255  # in the truth: a pixel that does not count
 EMPTY = 1e-8  # of Dice: two empty masks agree
-BACKGROUND = "background"  # a class of this name has no part in mean Dice and distances
-
-Mask = UInt8[np.ndarray, "H W"]
 
 
 @dataclass
@@ -24,8 +22,8 @@ class Case:
     """What Dice and distances are taken over: one image, or all slices of one volume."""
 
     spacing: tuple[float, ...] | None
-    both: Int[np.ndarray, " C"]  # pixels by class: in answer and truth, in the answer, in the truth
-    answered: Int[np.ndarray, " C"]
+    both: Int[np.ndarray, " C"]  # pixels by class: in both, predicted, in the truth
+    predicted: Int[np.ndarray, " C"]
     true: Int[np.ndarray, " C"]
     slices: list[tuple[Mask, Mask]] = field(default_factory=list)
 
@@ -33,7 +31,7 @@ class Case:
 class SegmentationMetric:
     """Confusion matrix, overlaps and surface distances over a set, fed image by image.
 
-    Absent classes: IoU counts classes that occur in truth or answers of the whole set. Dice of a
+    Absent classes: IoU counts classes that occur in truth or prediction of the whole set. Dice of a
     case where neither has the class is 1, but a case without a pixel that counts has no Dice.
     Distances where either lacks the class are undefined, left out, and counted. The class
     "background", where there is one, has no part in the means of Dice and distances.
@@ -43,7 +41,7 @@ class SegmentationMetric:
         self.classes = tuple(classes)
         size = len(self.classes)
         self.counted = [i for i, name in enumerate(self.classes) if name != BACKGROUND]
-        self.confusion = np.zeros((size, size), dtype=np.int64)  # rows truth, columns answer
+        self.confusion = np.zeros((size, size), dtype=np.int64)  # rows truth, columns prediction
         self.count = 0
         self.images = np.zeros(size, dtype=np.int64)  # that show the class
         self.dice: list[Float[np.ndarray, " C"]] = []
@@ -55,7 +53,7 @@ class SegmentationMetric:
 
     def update(
         self,
-        answer: Mask,
+        prediction: Mask,
         truth: Mask,
         *,
         group: str | None = None,
@@ -78,27 +76,27 @@ class SegmentationMetric:
                 self.seen.add(group)
         size = len(self.classes)
         counts = truth != IGNORE
-        pairs = truth[counts].astype(np.int64) * size + answer[counts]
-        found = np.bincount(pairs, minlength=size * size).reshape(size, size)
-        self.confusion += found
+        pairs = truth[counts].astype(np.int64) * size + prediction[counts]
+        table = np.bincount(pairs, minlength=size * size).reshape(size, size)
+        self.confusion += table
         self.count += 1
-        self.images += found.sum(1) > 0
-        self._add(found, np.where(counts, answer, IGNORE), truth, spacing)
+        self.images += table.sum(1) > 0
+        self._add(table, np.where(counts, prediction, IGNORE), truth, spacing)
 
     def _add(
         self,
-        found: Int[np.ndarray, "C C"],
-        answer: Mask,
+        table: Int[np.ndarray, "C C"],
+        prediction: Mask,
         truth: Mask,
         spacing: tuple[float, ...] | None,
     ) -> None:
-        parts = (found.diagonal(), found.sum(0), found.sum(1))
+        parts = (table.diagonal(), table.sum(0), table.sum(1))
         if self.case is None:
-            both, answered, true = (part.copy() for part in parts)
-            self.case = Case(spacing, both, answered, true)
+            both, predicted, true = (part.copy() for part in parts)
+            self.case = Case(spacing, both, predicted, true)
         else:
             for sums, part in zip(
-                (self.case.both, self.case.answered, self.case.true), parts, strict=True
+                (self.case.both, self.case.predicted, self.case.true), parts, strict=True
             ):
                 sums += part
         if self.case.spacing is None:
@@ -108,26 +106,26 @@ class SegmentationMetric:
                 f"the slices of volume {self.group} differ in size, so that it has no distances; "
                 "give each size a group of its own, or leave the spacing out"
             )
-        self.case.slices.append((answer, truth))
+        self.case.slices.append((prediction, truth))
 
     def _end_case(self) -> None:
         """Dice and distances of the image or volume that is complete now."""
         case, self.case = self.case, None
         if case is None or not case.true.any():
             return
-        self.dice.append((2 * case.both + EMPTY) / (case.answered + case.true + EMPTY))
+        self.dice.append((2 * case.both + EMPTY) / (case.predicted + case.true + EMPTY))
         dimensions = 2 if self.group is None else 3
         if case.spacing is None or len(case.spacing) != dimensions:
             return
-        answer, truth = (np.stack(part) for part in zip(*case.slices, strict=True))
+        prediction, truth = (np.stack(part) for part in zip(*case.slices, strict=True))
         if self.group is None:
-            answer, truth = answer[0], truth[0]
+            prediction, truth = prediction[0], truth[0]
         for c in self.counted:
-            if not case.answered[c] or not case.true[c]:
+            if not case.predicted[c] or not case.true[c]:
                 self.undefined += 1
                 continue
-            given = (answer == c, truth == c, case.spacing)
-            self.distances[c].append((hd95(*given), assd(*given)))
+            masks = (prediction == c, truth == c, case.spacing)
+            self.distances[c].append((hd95(*masks), assd(*masks)))
 
     def compute(self) -> Metrics:
         """The metrics; ValueError if no pixel that counts was taken in.
@@ -143,20 +141,22 @@ class SegmentationMetric:
         right, true = self.confusion.diagonal(), self.confusion.sum(1)
         union = true + self.confusion.sum(0) - right
         iou = right[union > 0] / union[union > 0]
-        found = {
+        metrics = {
             "mean_iou": float(iou.mean()),
             "mean_iou_absent_zero": float(iou.sum() / len(self.classes)),
             "pixel_accuracy": float(right.sum() / true.sum()),
             "macro_pixel_accuracy": float((right[true > 0] / true[true > 0]).mean()),
         }
         if self.counted:
-            found["mean_dice"] = float(np.mean(self.dice, axis=0)[self.counted].mean())
+            metrics["mean_dice"] = float(np.mean(self.dice, axis=0)[self.counted].mean())
         known = [pair for pairs in self.distances for pair in pairs]
         if known or self.undefined:
-            found["hd95_undefined"] = float(self.undefined)
+            metrics["hd95_undefined"] = float(self.undefined)
         if known:
-            found |= dict(zip(("hd95_mm", "assd_mm"), np.mean(known, axis=0).tolist(), strict=True))
-        return found
+            metrics |= dict(
+                zip(("hd95_mm", "assd_mm"), np.mean(known, axis=0).tolist(), strict=True)
+            )
+        return metrics
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """`pixels` and `images` of each class in the truth; where it occurs `iou` and `dice`, where

@@ -1,34 +1,23 @@
-"""Segmentation: one class a pixel. The network, its loss, and labels from its outputs."""
+"""Segmentation: one class a pixel. The network, its spec, and the spec's defaults."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision import models
 
-from sfda.building_blocks.losses import sure_cross_entropy
 from sfda.building_blocks.norm import spare_lone_values
-from sfda.building_blocks.pseudo_labels import sure
 from sfda.errors import BadInput
-from sfda.networks import segmenters as seg_networks
+from sfda.networks.grammar import parse_segmenter
+from sfda.networks.input_defaults import segmenter_input
+from sfda.networks.own import own_segmenter
+from sfda.networks.probe import SegParts
+from sfda.networks.registry import native_segmenter, split_segmenter
+from sfda.problems.spec_checks import chosen_input, refuse_doubles
 from sfda.refs import InputSpec, ModelSpec, Views
-from sfda.types import Images, Losses
-
-__all__ = [
-    "SegOutput",
-    "Segmenter",
-    "build",
-    "build_from_spec",
-    "defaults",
-    "from_native",
-    "loss",
-    "make_spec",
-    "pseudo_labels",
-]
+from sfda.types import Images
 
 MOST_CLASSES = 255  # a mask has 8 bits, and one value does not count
 
@@ -95,18 +84,18 @@ def build(
     if binary_logit and classes != 2:
         raise BadInput(f"one output stands for two classes, not for {classes}")
     outputs = 1 if binary_logit else classes
-    library, name = seg_networks.parse(arch)
+    library, name = parse_segmenter(arch)
     if library == "sfda":
-        return _assembled(seg_networks.own(name, outputs, in_channels), classes)
-    return from_native(arch, seg_networks.native(arch, outputs, in_channels), classes)
+        return _assembled(own_segmenter(name, outputs, in_channels), classes)
+    return from_native(arch, native_segmenter(arch, outputs, in_channels), classes)
 
 
 def from_native(arch: str, network: nn.Module, classes: int) -> Segmenter:
-    """A network of `seg_networks.native` as a segmenter: its own modules, nothing added."""
-    return _assembled(seg_networks.split(arch, network), classes)
+    """A network of `native_segmenter` as a segmenter: its own modules, nothing added."""
+    return _assembled(split_segmenter(arch, network), classes)
 
 
-def _assembled(parts: seg_networks.SegParts, classes: int) -> Segmenter:
+def _assembled(parts: SegParts, classes: int) -> Segmenter:
     return Segmenter(
         parts.backbone,
         parts.decoder,
@@ -130,21 +119,9 @@ def build_from_spec(spec: ModelSpec) -> Segmenter:
 def defaults(arch: str) -> tuple[InputSpec | None, Views]:
     """Input and usual random views of an architecture; no input where it states none.
 
-    torchvision's were trained on sides of 520 pixels; smp's networks take any size, and no weights
-    of theirs are for segmentation. Strong views erase nothing: a mask has no label for noise.
+    Strong views erase nothing: a mask has no label for noise.
     """
-    views = Views(crop=False, erase=0.0)
-    library, name = seg_networks.parse(arch)
-    if library == "smp":
-        return None, views
-    if library == "sfda":
-        side = {"unet": 64, "tinyunet": 32}[name]
-        half = (0.5, 0.5, 0.5)
-        return InputSpec(size=(side, side), mean=half, std=half), views
-    transform = next(iter(models.get_model_weights(name))).transforms()
-    side = int(transform.resize_size[0])
-    mean, std = tuple(transform.mean), tuple(transform.std)
-    return InputSpec(size=(side, side), mean=mean, std=std), views
+    return segmenter_input(arch), Views(crop=False, erase=0.0)
 
 
 def make_spec(
@@ -157,12 +134,8 @@ def make_spec(
 ) -> ModelSpec:
     """A spec with what the architecture states filled in; BadInput if it states no input."""
     stated, usual = defaults(arch)
-    chosen = input or stated
-    if chosen is None:
-        raise BadInput(f"{arch} does not state its input: give its size, mean, std and channels")
-    if len(set(classes)) != len(classes):
-        twice = sorted({c for c in classes if classes.count(c) > 1})
-        raise BadInput(f"classes named twice: {', '.join(twice)}")
+    chosen = chosen_input(arch, input, stated)
+    refuse_doubles(classes)
     if views is None and chosen.tiled:
         usual = usual.model_copy(update={"crop": True})
     return ModelSpec(
@@ -174,26 +147,3 @@ def make_spec(
         head="plain",
         binary_logit=binary_logit,
     )
-
-
-def loss(
-    model: nn.Module,
-    images: Images,
-    targets: Int[Tensor, "B H W"],
-    *,
-    smoothing: float = 0.0,
-    weights: Float[Tensor, " C"] | None = None,
-) -> Losses:
-    """Cross-entropy of the pixels, see `sure_cross_entropy`: unsure ones do not count."""
-    out: SegOutput = model(images)
-    return {"class": sure_cross_entropy(out.logits, targets, smoothing=smoothing, weights=weights)}
-
-
-@torch.no_grad()
-def pseudo_labels(model: nn.Module, images: Images, threshold: float) -> Int[Tensor, "B H W"]:
-    """The likeliest class of a pixel where its probability reaches `threshold`, else unsure.
-
-    The network stays in the mode it is in: put it in eval mode first.
-    """
-    out: SegOutput = model(images)
-    return sure(out.logits.softmax(1), threshold, by_class=False)

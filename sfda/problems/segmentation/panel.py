@@ -1,4 +1,4 @@
-"""The panel of a segmentation, as PNG bytes: images, what both models answer, and the truth."""
+"""The panel of a segmentation, as PNG bytes: images, what both models predict, and the truth."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sfda.problems.panel_frame import LEGEND, ending, palette, png, shortened, small
-
-Mask = UInt8[np.ndarray, "H W"]
+from sfda.formats.masks import Mask
+from sfda.problems.panel_frame import (
+    LEGEND,
+    ending,
+    palette,
+    png,
+    row_height,
+    sheet,
+    shortened,
+    small,
+)
 
 
 @dataclass(frozen=True)
@@ -36,16 +42,12 @@ class Sample:
 def panel(samples: Sequence[Sample], classes: Sequence[str], *, title: str) -> bytes:
     """One row a sample: image, source, adapted, and the truth where any sample has one."""
     columns = 3 + any(sample.truth is not None for sample in samples)
-    height, width = samples[0].image.shape[:2]
-    tall = min(2.0, max(0.4, height / width)) * 3.6 + 0.35
     patches = _legend(samples, classes)
     longest = max(len(str(patch.get_label())) for patch in patches)
     across = max(1, min(len(patches), 6, int(3.6 * columns / (0.75 + 0.075 * longest))))
     below = 0.65 + 0.21 * -(-len(patches) // across)  # title and legend
-    figure = Figure(figsize=(3.6 * columns, tall * len(samples) + below), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12)
-    grid = figure.subplots(len(samples), columns, squeeze=False)
+    size = (3.6 * columns, row_height(samples[0].image) * len(samples) + below)
+    figure, grid = sheet(len(samples), columns, size=size, title=title)
     for row, sample in zip(grid, samples, strict=True):
         _row(row, sample)
     figure.legend(handles=patches, loc="outside lower center", ncols=across, fontsize=9)
@@ -69,18 +71,18 @@ def _row(axes: Sequence[Axes], sample: Sample) -> None:
     shown = [("image", small(sample.image))]
     masks = (("source", sample.source), ("adapted", sample.adapted), ("truth", sample.truth))
     shown += [(name, coloured(small(mask))) for name, mask in masks if mask is not None]
-    for place, (name, picture) in zip(axes, shown, strict=False):
-        place.imshow(picture, interpolation="nearest")
+    for axis, (name, picture) in zip(axes, shown, strict=False):
+        axis.imshow(picture, interpolation="nearest")
         text = f"{name}, {sample.changed:.0%} changed" if name == "adapted" else name
-        place.set_title(ending(sample.name) if name == "image" else text, fontsize=9)
-    for place in axes:
-        place.set_axis_off()
+        axis.set_title(ending(sample.name) if name == "image" else text, fontsize=9)
+    for axis in axes:
+        axis.set_axis_off()
 
 
 def coloured(mask: Mask) -> UInt8[np.ndarray, "H W 3"]:
     """A mask in the classes' colours; what does not count is light grey."""
-    found: UInt8[np.ndarray, "H W 3"] = palette()[mask]
-    return found
+    picture: UInt8[np.ndarray, "H W 3"] = palette()[mask]
+    return picture
 
 
 def _hexed(colour: UInt8[np.ndarray, " 3"]) -> str:

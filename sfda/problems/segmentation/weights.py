@@ -7,7 +7,8 @@ import re
 import torch
 from torch import nn
 
-from sfda.networks import segmenters as seg_networks
+from sfda.networks.grammar import parse_segmenter
+from sfda.networks.registry import native_segmenter, segmenter_head
 from sfda.problems.segmentation.network import (
     Segmenter,
     build_from_spec,
@@ -15,11 +16,9 @@ from sfda.problems.segmentation.network import (
     make_spec,
 )
 from sfda.refs import InputSpec, ModelSpec, Views
-from sfda.weights.load import Weights, load_exactly, try_input
+from sfda.weights.load import CLASSIFIER_HEADS, Weights, load_exactly, try_input
 
-OURS = ("backbone.", "decoder.", "head.")
-AUXILIARY = ("aux_classifier.", "classification_head.")  # they serve training alone
-CLASSIFIERS = ("fc.", "classifier.", "head.", "last_linear.")  # of an encoder's ImageNet weights
+AUXILIARY_HEADS = ("aux_classifier.", "classification_head.")  # they serve training alone
 WRAPPED = re.compile(  # a trainer's name for the network, before that of a part
     r"^(?:(?:model|net|network|module)\.)+"
     r"(?=(?:backbone|encoder|decoder|head|segmentation_head|(?:aux_)?classifier"
@@ -42,8 +41,8 @@ def load_segmenter(
     Raises BadInput that names every key which does not fit.
     """
     named = unwrapped(weights)
-    ours = seg_networks.parse(arch)[0] == "sfda" or any(k.startswith("head.") for k in named)
-    head = "head" if ours else seg_networks.head_name(arch)
+    ours = parse_segmenter(arch)[0] == "sfda" or any(k.startswith("head.") for k in named)
+    head = "head" if ours else segmenter_head(arch)
     binary = len(classes) == 2 and _outputs(named, head) == 1
     spec = make_spec(arch, classes, input=input, views=views, binary_logit=binary)
     with torch.random.fork_rng(devices=[]):  # the random weights that are overwritten at once
@@ -60,14 +59,14 @@ def load_encoder(network: Segmenter, weights: Weights) -> None:
         if any(k.startswith(prefix) for k in named):
             named = {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
             break
-    named = {k: v for k, v in named.items() if not k.startswith(CLASSIFIERS)}
+    named = {k: v for k, v in named.items() if not k.startswith(CLASSIFIER_HEADS)}
     load_exactly(network.backbone, _inside_timm(network.backbone, named, ""))
 
 
 def unwrapped(weights: Weights) -> Weights:
     """The weights without what a trainer put before every name, and without auxiliary heads."""
     named = {WRAPPED.sub("", k): v for k, v in weights.items()}
-    return {k: v for k, v in named.items() if not k.startswith(AUXILIARY)}
+    return {k: v for k, v in named.items() if not k.startswith(AUXILIARY_HEADS)}
 
 
 def _outputs(weights: Weights, head: str) -> int | None:
@@ -86,19 +85,19 @@ def _filled(spec: ModelSpec, weights: Weights) -> Segmenter:
 def _native_filled(spec: ModelSpec, weights: Weights, head: str) -> Segmenter:
     """Filled before it is cut, so that a fault is told in the names that the user knows."""
     outputs = 1 if spec.binary_logit else len(spec.classes)
-    network = seg_networks.native(spec.arch, outputs, spec.input.depth)
+    network = native_segmenter(spec.arch, outputs, spec.input.depth)
     load_exactly(network, _modern(spec.arch, network, weights), head=head)
     return from_native(spec.arch, network, len(spec.classes))
 
 
 def _modern(arch: str, network: nn.Module, weights: Weights) -> Weights:
     """The names that smp has now: of DeepLabV3's decoder, and of encoders once its own."""
-    library, name = seg_networks.parse(arch)
+    library, name = parse_segmenter(arch)
     if library != "smp":
         return weights
     if name.startswith("deeplabv3/"):
         weights = {
-            re.sub(r"^decoder\.([012])\.", lambda found: f"decoder.{ASPP[found[1]]}.", k): v
+            re.sub(r"^decoder\.([012])\.", lambda match: f"decoder.{ASPP[match[1]]}.", k): v
             for k, v in weights.items()
         }
     return _inside_timm(network, weights, "encoder.")

@@ -1,0 +1,294 @@
+"""The commands that adapt and measure: one job, a comparison, a target that grows."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.model_input import model_views, problem_of_model
+from flows.cli.options import (
+    DeviceOption,
+    EpochsOption,
+    GrowingTargetArgument,
+    JsonOption,
+    LabelledOption,
+    MethodOption,
+    ModelOption,
+    PolicyOption,
+    PresetOption,
+    PromoteOption,
+    SeedOption,
+    SelectByOption,
+    SettingsOption,
+    SourceOption,
+    SplitOption,
+    TargetNameOption,
+    TargetOption,
+    TestLabelsOption,
+    TestSplitOption,
+    TimeBudgetOption,
+    UnsetNameOption,
+    UnsetSeedOption,
+    UnsetSplitOption,
+    WorkersOption,
+)
+from flows.cli.output import Output, adapt_result, adapt_text, evaluate_text
+from flows.cli.parsing import (
+    checked_duration,
+    comma_list,
+    pop_group,
+    read_seeds,
+    read_settings,
+    settings_by_method,
+    stated,
+)
+from flows.cli.session import session
+
+
+def adapt(
+    source: SourceOption,
+    target: TargetOption,
+    method: MethodOption = None,
+    settings: SettingsOption = None,
+    preset: PresetOption = None,
+    select_by: SelectByOption = None,
+    epochs: EpochsOption = None,
+    seed: UnsetSeedOption = None,
+    name: UnsetNameOption = None,
+    split: UnsetSplitOption = None,
+    test_split: TestSplitOption = None,
+    promote: PromoteOption = False,
+    budget: TimeBudgetOption = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Adapt a model to unlabelled data, choose, evaluate, register."""
+    with session(json, flow=True, adapts=True, models=[source], data=[target]) as out:
+        from flows import presets
+        from flows.adapt import adapt as flow
+        from sfda.config import merged
+
+        shipped = presets.read(preset, allowed=presets.allowed_for(flow)) if preset else {}
+        overrides = read_settings(settings)
+        views = merged(pop_group(shipped, "views"), pop_group(overrides, "views"))
+        options = stated(
+            method=method,
+            select_by=select_by,
+            epochs=epochs,
+            seed=seed,
+            name=name,
+            split=split,
+            test_split=test_split,
+            budget=checked_duration(budget),
+        )
+        adapted_with = merged(pop_group(shipped, "settings"), overrides)
+        usual = {"promote": promote, "device": device, "workers": workers}
+        started = time.monotonic()
+        adapted = flow(
+            source,
+            target,
+            settings=adapted_with,
+            views=model_views(source, views),
+            **usual | shipped | options,
+        )
+        result = adapt_result(adapted, time.monotonic() - started)
+        out.show(result, adapt_text(result))
+
+
+def compare(
+    source: SourceOption,
+    target: Annotated[Path, typer.Option(help="a manifest with a labelled test split")],
+    methods: Annotated[str, typer.Option(help="a,b,c; 'supervised' is the bound")],
+    seeds: Annotated[str | None, typer.Option(help="0,1,2; default 0")] = None,
+    settings: SettingsOption = None,
+    preset: PresetOption = None,
+    select_by: SelectByOption = None,
+    epochs: EpochsOption = None,
+    split: UnsetSplitOption = None,
+    test_split: TestSplitOption = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """One table of methods; settings: METHOD.k=v for one of them, k=v for all."""
+    with session(json, flow=True, adapts=True, models=[source], data=[target]) as out:
+        from flows import presets
+        from flows.compare import compare as flow
+        from sfda.config import merged
+
+        shipped = presets.read(preset, allowed=presets.allowed_for(flow)) if preset else {}
+        chosen, overrides = comma_list(methods), read_settings(settings)
+        views = merged(pop_group(shipped, "views"), pop_group(overrides, "views"))
+        own = settings_by_method(chosen, pop_group(shipped, "settings"), overrides)
+        options = stated(
+            select_by=select_by,
+            epochs=epochs,
+            split=split,
+            test_split=test_split,
+            seeds=read_seeds(seeds) if seeds else None,
+        )
+        usual = {"methods": chosen, "device": device, "workers": workers}
+        compared = flow(
+            source,
+            str(target),
+            settings=own,
+            views=model_views(source, views),
+            **usual | shipped | options,
+        )
+        out.show(compared.model_dump(), compared.table)
+
+
+def predict(
+    model: ModelOption,
+    data: TargetOption,
+    out: Annotated[Path, typer.Option(help="a folder for predictions.csv")],
+    split: SplitOption = "adapt",
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Predictions of a model for every image, as CSV."""
+    with session(json) as output:
+        from sfda.adaptation.target import as_manifest
+        from sfda.inference.prediction_files import write_predictions as write_predictions
+        from tasks.tracking.models import model_ref, open_model
+
+        manifest = as_manifest(data, lambda: problem_of_model(model))
+        count, file = write_predictions(*open_model(model_ref(model)), manifest, split, out, device)
+        output.show({"count": count, "file": str(file)}, f"{file}: {count} images")
+
+
+def evaluate(
+    model: ModelOption,
+    data: LabelledOption,
+    split: SplitOption = "test",
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Metrics of one model on one labelled split."""
+    with session(json) as out:
+        from sfda.loading import opened as manifests
+        from tasks.evaluate import evaluate_model
+        from tasks.tracking.models import model_ref
+
+        report = evaluate_model(model_ref(model), manifests.manifest_ref(data), split, device)
+        out.show({"metrics": report.metrics, **report.model_dump()}, evaluate_text(report))
+
+
+def methods(json: JsonOption = False) -> None:
+    """What there is: problems, setting, paper."""
+    with session(json, state=False) as out:
+        from flows.cli.methods_table import describe_methods, methods_text
+
+        rows = describe_methods()
+        out.show({"methods": rows}, methods_text(rows))
+
+
+def refresh(
+    target: GrowingTargetArgument,
+    source: SourceOption,
+    method: MethodOption = None,
+    settings: SettingsOption = None,
+    policy: PolicyOption = None,
+    target_name: TargetNameOption = None,
+    labels: TestLabelsOption = None,
+    name: UnsetNameOption = None,
+    select_by: SelectByOption = None,
+    epochs: EpochsOption = None,
+    seed: SeedOption = 0,
+    split: SplitOption = "adapt",
+    promote: PromoteOption = False,
+    budget: TimeBudgetOption = None,
+    announce: Annotated[bool, typer.Option("--announce", help="only send the event")] = False,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Look once at a target that grows: adapt if enough of it changed, or new images drift."""
+    with session(json, flow=True, adapts=True, models=[source]) as out:
+        parameters = _refresh_parameters(target, labels, settings, policy, budget)
+        parameters |= {"source": source, "target_name": target_name, "name": name, "split": split}
+        parameters |= {"method": method, "select_by": select_by, "epochs": epochs, "seed": seed}
+        parameters |= {"promote": promote, "announce": announce, "device": device}
+        refresh_once(out, parameters)
+
+
+def watch(
+    target: GrowingTargetArgument,
+    source: SourceOption,
+    every: Annotated[str, typer.Option(help="time between two looks: 30s, 5m, 1h")] = "5m",
+    method: MethodOption = None,
+    settings: SettingsOption = None,
+    policy: PolicyOption = None,
+    target_name: TargetNameOption = None,
+    labels: TestLabelsOption = None,
+    name: UnsetNameOption = None,
+    select_by: SelectByOption = None,
+    epochs: EpochsOption = None,
+    seed: SeedOption = 0,
+    split: SplitOption = "adapt",
+    promote: PromoteOption = False,
+    budget: TimeBudgetOption = None,
+    device: DeviceOption = "auto",
+    looks: Annotated[int | None, typer.Option(min=1, help="end after so many looks")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Look again and again, on one machine, until Ctrl-C; a look that fails ends nothing."""
+    with session(json, flow=True, adapts=True) as out:
+        from flows.form import seconds_of
+
+        pause = seconds_of(every) or 0.0
+        parameters = _refresh_parameters(target, labels, settings, policy, budget)
+        parameters |= {"source": source, "target_name": target_name, "name": name, "split": split}
+        parameters |= {"method": method, "select_by": select_by, "epochs": epochs, "seed": seed}
+        parameters |= {"promote": promote, "device": device}
+        for look in itertools.count(1):
+            try:
+                refresh_once(out, parameters)
+            except Exception as error:
+                if look == 1:
+                    raise  # a wrong call; later it is the target or a server that has gone wrong
+                logging.getLogger("sfda").error("%s; the next look is in %s", error, every)
+            if look == looks:
+                return
+            threading.Event().wait(pause)
+
+
+def _refresh_parameters(
+    target: Path,
+    labels: Path | None,
+    settings: list[str] | None,
+    policy: list[str] | None,
+    budget: str | None,
+) -> dict[str, Any]:
+    """Those of the flow's parameters that options do not state as they are. Raises BadInput."""
+    from sfda.adaptation.target_versions import RefreshPolicy
+
+    return {
+        "target": str(target.absolute()),
+        "labels": str(labels.absolute()) if labels else None,
+        "settings": read_settings(settings),
+        "policy": RefreshPolicy.from_settings(read_settings(policy), "policy"),
+        "budget": checked_duration(budget),
+    }
+
+
+def refresh_once(out: Output, parameters: dict[str, Any]) -> None:
+    """One look at a target that grows, and what came of it."""
+    from flows.refresh_target import refresh_target
+
+    look: Any = refresh_target(**parameters)
+    result = look.model_dump(exclude={"adapted"})
+    result["adapted"] = adapt_result(look.adapted, 0.0) if look.adapted else None
+    out.show(result, f"{look.outcome}: {look.says}")
+
+
+def register(app: typer.Typer) -> None:
+    """Put these commands on the command line."""
+    for command in (adapt, compare, predict, evaluate, methods, refresh, watch):
+        app.command()(command)

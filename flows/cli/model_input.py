@@ -1,0 +1,150 @@
+"""What a command states of a network's input, views and skeleton, over what its architecture or
+the model itself states.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.cli.parsing import stated
+from sfda.errors import BadInput
+
+if TYPE_CHECKING:
+    from sfda.refs import InputSpec, Skeleton, Views
+
+UNSTATED = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+
+def stated_input(
+    arch: str,
+    problem: str,
+    *,
+    new: bool = False,
+    file: Path | None = None,
+    size: str | None = None,
+    resize: str | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+    channels: str | None = None,
+) -> InputSpec | None:
+    """An input spec from a YAML file or from single values, over what the architecture states.
+
+    None where nothing is stated. Of a `new` network mean and std need not be: there is nothing
+    that they must fit. Raises BadInput for what does not make a spec.
+    """
+    from pydantic import ValidationError
+
+    from sfda.config import say_faults
+    from sfda.refs import InputSpec
+
+    texts = stated(size=size, resize=resize, mean=mean, std=std, channels=channels)
+    if file is None and not texts:
+        return None
+    usual = _problem_module(problem).defaults(arch)[0]
+    values: dict[str, Any] = usual.model_dump() if usual else dict(UNSTATED if new else {})
+    if file is not None:
+        values |= _input_file(file)
+    options = {name: _option(name, text) for name, text in texts.items()}
+    if "size" in options and "resize" not in options:
+        values["resize"] = None
+    if options.get("channels") == "gray" and values.get("channels", "rgb") != "gray":
+        values |= {name: values[name][:1] for name in ("mean", "std") if name in values}
+    try:
+        return InputSpec.model_validate({**values, **options})
+    except ValidationError as error:
+        raise BadInput(say_faults(error, InputSpec, "input")) from None
+
+
+def _input_file(file: Path) -> dict[str, Any]:
+    from sfda.config import read_yaml
+
+    if not file.is_file():
+        raise BadInput(f"no file {file}; it should say size, mean, std and channels as YAML")
+    values = read_yaml(file, "it should say size, mean, std and channels")
+    if not isinstance(values, dict):
+        raise BadInput(f"{file} should say size, mean, std and channels as `name: value` lines")
+    return values
+
+
+def _option(name: str, text: str) -> Any:
+    """The value of an option of this name."""
+    if name in ("size", "resize"):
+        return _sides(name, text)
+    return _numbers(name, text) if name in ("mean", "std") else text
+
+
+def _sides(name: str, text: str) -> tuple[int, int]:
+    """Height and width.
+
+    >>> _sides("size", "224"), _sides("size", "120x160")
+    ((224, 224), (120, 160))
+    """
+    try:
+        sides = [int(part) for part in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise BadInput(f"--{name} {text}: write pixels, 224, or height and width, 120x160")
+    return sides[0], sides[-1]
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise BadInput(f"--{name} {text}: write numbers with commas, e.g. 0.5,0.5,0.5") from None
+
+
+def _problem_module(problem: str) -> Any:
+    """The module of a problem. Raises BadInput for one that is not built yet."""
+    from sfda.problems.registry import PROBLEMS
+
+    if problem not in PROBLEMS:
+        raise BadInput(f"there are no networks for {problem} yet; there are {', '.join(PROBLEMS)}")
+    return PROBLEMS[problem]
+
+
+def new_views(arch: str, problem: str, settings: dict[str, Any]) -> Views | None:
+    """An architecture's views with some of them changed; None if none is. Raises BadInput."""
+    if not settings:
+        return None
+    from sfda.refs import Views
+
+    usual = _problem_module(problem).defaults(arch)[1]
+    return Views.from_settings({**usual.model_dump(), **settings})
+
+
+def model_views(uri: str, settings: dict[str, Any]) -> Views | None:
+    """A model's own views with some of them changed; None if none is. Raises BadInput."""
+    if not settings:
+        return None
+    from sfda.refs import Views
+    from tasks.tracking.models import open_spec
+
+    return Views.from_settings({**open_spec(uri).views.model_dump(), **settings}, "views")
+
+
+def problem_of_manifest(path: Path) -> str:
+    """The problem that a manifest is for. Raises BadInput."""
+    from sfda.manifests.opening import parse_manifest
+
+    return parse_manifest(path).problem
+
+
+def problem_of_model(uri: str) -> str:
+    """The problem that a model is for. Raises BadInput."""
+    from tasks.tracking.models import open_spec
+
+    return open_spec(uri).problem
+
+
+def skeleton_of(path: Path | None, problem: str) -> Skeleton | None:
+    """The skeleton that a file holds, or None. Raises BadInput, also where it has no meaning."""
+    if path is None:
+        return None
+    from sfda.authoring.from_keypoints import read_skeleton
+
+    if problem != "pose":
+        raise BadInput(f"--skeleton is for pose, not for {problem}")
+    return read_skeleton(path)

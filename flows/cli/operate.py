@@ -1,0 +1,83 @@
+"""The commands that show and run a whole installation: its state, its servers, the demo."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.options import DeviceOption, JsonOption, PortOption
+from flows.cli.output import status_text
+from flows.cli.session import session
+
+
+def status(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="runs to show")] = 10,
+    json: JsonOption = False,
+) -> None:
+    """Last runs, champions, growing targets, labels that are wanted, and jobs."""
+    with session(json) as out:
+        from tasks.prefect_runtime.status import read_status
+
+        now = read_status(limit)
+        out.show(now.model_dump(), status_text(now, time.time()))
+
+
+def serve(
+    jobs: Annotated[Path | None, typer.Option(help="YAML: targets, sources and schedules")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="runs at a time; one a GPU")] = 1,
+    notify: Annotated[str | None, typer.Option(help="a Prefect block: slack-webhook/ops")] = None,
+    mlflow_port: PortOption = 5000,
+    prefect_port: PortOption = 4200,
+    json: JsonOption = False,
+) -> None:
+    """All flows and scheduled jobs on this machine, with both pages, until Ctrl-C."""
+    with session(json) as out:
+        from flows.serve import serve as run
+
+        def show(served: dict[str, Any]) -> None:
+            lines = [f"MLflow   {served['mlflow_url']}", f"Prefect  {served['prefect_url']}"]
+            lines += [f"serves   {name}" for name in served["deployments"]]
+            out.show(served, "\n".join([*lines, "Ctrl-C ends all."]))
+
+        run(jobs, limit, notify, (mlflow_port, prefect_port), show)
+
+
+def ui(
+    mlflow_port: PortOption = 5000, prefect_port: PortOption = 4200, json: JsonOption = False
+) -> None:
+    """MLflow's and Prefect's pages over $SFDA_HOME, on loopback, until Ctrl-C."""
+    with session(json) as out:
+        from tasks.prefect_runtime.pages import servers, wait_for_signal
+
+        with servers(mlflow_port, prefect_port) as urls:
+            text = (
+                f"MLflow   {urls['mlflow_url']}\nPrefect  {urls['prefect_url']}\nCtrl-C ends both."
+            )
+            out.show(dict(urls), text)
+            wait_for_signal()
+
+
+def demo(
+    problem: str = "classification", device: DeviceOption = "auto", json: JsonOption = False
+) -> None:
+    """The main job on built-in data: train, adapt, choose, evaluate, register, promote."""
+    with session(json, flow=True, adapts=True) as out:
+        from flows.demo import DEMOS, demo_text
+        from sfda.errors import BadInput
+
+        if problem not in DEMOS:
+            known = ", ".join(DEMOS)
+            raise BadInput(f"no demo for '{problem}'; there are demos for {known}")
+        shown = DEMOS[problem](device)
+        out.show(
+            {**shown.model_dump(), "selected_epoch": shown.selected_epoch + 1}, demo_text(shown)
+        )
+
+
+def register(app: typer.Typer) -> None:
+    """Put these commands on the command line."""
+    for command in (status, serve, ui, demo):
+        app.command()(command)

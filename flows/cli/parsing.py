@@ -1,0 +1,134 @@
+"""Words of a command line as values: settings, names, seeds, times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sfda.errors import BadInput
+
+
+def read_settings(pairs: list[str] | None) -> dict[str, Any]:
+    """`k=v` pairs as nested settings; values are YAML, `@FILE` what a YAML file holds, dots nest.
+    Raises BadInput.
+
+    >>> read_settings(["schedule.lr=0.1", "lr_scale.head=0"])
+    {'schedule': {'lr': 0.1}, 'lr_scale': {'head': 0}}
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise BadInput(f"--set {pair}: write name=value, e.g. --set schedule.lr=0.001")
+        group = settings
+        *outer, last = name.split(".")
+        for part in outer:
+            group = group.setdefault(part, {})
+            if not isinstance(group, dict):
+                raise BadInput(f"--set {pair}: '{part}' was given a value of its own before")
+        group[last] = _value(text, pair)
+    return settings
+
+
+def _value(text: str, pair: str) -> Any:
+    """What stands behind the `=` of a pair."""
+    import yaml
+
+    from sfda.config import read_yaml
+
+    if text.startswith("@"):
+        try:
+            return read_yaml(Path(text[1:]), "@ takes a YAML file")
+        except BadInput as error:
+            raise BadInput(f"--set {pair}: {error}") from None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BadInput(f"--set {pair}: the value cannot be read") from None
+    return _number(text) if isinstance(value, str) else value
+
+
+def _number(text: str) -> Any:
+    """YAML takes 1e-3 for text; a person means a number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def pop_group(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """A group of settings, taken out of the others. Raises BadInput for a value in its place."""
+    group = settings.pop(name, {})
+    if not isinstance(group, dict):
+        raise BadInput(f"{name} is a group of settings: give one of them, e.g. {name}.NAME=VALUE")
+    return group
+
+
+def settings_by_method(
+    methods: list[str], preset: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Settings by method: those under a method's name are its own, the others everybody's.
+
+    Raises BadInput for a method's name that is given a value instead of settings.
+    """
+    from sfda.config import merged
+
+    for settings in (preset, overrides):
+        for name in methods:
+            if not isinstance(settings.get(name, {}), dict):
+                raise BadInput(f"{name} is a method: give it settings, e.g. --set {name}.seed=1")
+    shared = {k: v for k, v in overrides.items() if k not in methods}
+    return {m: merged(merged(preset.get(m, {}), shared), overrides.get(m, {})) for m in methods}
+
+
+def stated(**values: Any) -> dict[str, Any]:
+    """Those of the values that were stated: not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def comma_list(text: str) -> list[str]:
+    """The parts of `a,b,c`. Raises BadInput where there is none.
+
+    >>> comma_list("aad, shot,")
+    ['aad', 'shot']
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise BadInput(f"'{text}' names nothing; write names with commas: a,b,c")
+    return parts
+
+
+def class_names(text: str | None, file: Path | None = None) -> tuple[str, ...]:
+    """Class names from `a,b,c` or from a file with one a line. Raises BadInput."""
+    if (text is None) == (file is None):
+        raise BadInput("give the class names once: --classes a,b,c or --classes-file FILE")
+    if file is None:
+        lines = str(text).split(",")
+    elif not file.is_file():
+        raise BadInput(f"no file {file}; it should hold one class name a line")
+    else:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (UnicodeDecodeError, OSError) as error:
+            raise BadInput(f"{file} is no text with one class name a line: {error}") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise BadInput("no class name was given")
+    return names
+
+
+def read_seeds(text: str) -> list[int]:
+    """`0,1,2` as numbers. Raises BadInput."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BadInput(f"--seeds {text}: write whole numbers with commas, e.g. 0,1,2") from None
+
+
+def checked_duration(duration: str | None) -> str | None:
+    """The same text, after it was found to be a time. Raises BadInput."""
+    from flows.form import seconds_of
+
+    seconds_of(duration)
+    return duration

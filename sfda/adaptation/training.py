@@ -1,0 +1,251 @@
+"""One run of the loop as a stage lives through it: resume, score, keep the best, log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+
+from sfda.adaptation.loop import adapt
+from sfda.adaptation.run_folder import (
+    History,
+    best_epoch,
+    epoch_folder,
+    load_state,
+    points_of,
+    save_state,
+    sweep_weights,
+    write_history,
+)
+from sfda.adaptation.scoring import EpochScores
+from sfda.building_blocks.device import peak_memory_mb
+from sfda.errors import BadInput, NotFinite
+from sfda.loading.progress import ProgressBar
+from sfda.methods._base import Method
+from sfda.refs import Adaptation, Candidate, MetricPoint, ModelSpec
+from sfda.settings import Schedule
+from sfda.state_folder import disk_errors
+from sfda.types import Batches, EpochEnd, EpochStart, Scan, State, StepEnd
+from sfda.weights.bundle import write_bundle
+
+POINTS = 25  # logged per epoch and loss; each is the mean over its steps
+
+
+class Watch(Protocol):
+    """Who hears how far a run of the loop is."""
+
+    def shown(self) -> int:
+        """How many epochs it shows already; -1 if none."""
+
+    def points(self, points: list[MetricPoint]) -> None:
+        """Metrics to show."""
+
+    def share(self, done: float) -> None:
+        """So much of the work is done, 0 to 1."""
+
+
+@dataclass
+class Training:
+    """What one run of the loop needs besides the loop itself."""
+
+    folder: Path  # state, history and weights; the same folder resumes the same run
+    method: Method
+    spec: ModelSpec
+    batches: Batches
+    scan: Scan
+    schedule: Schedule
+    seed: int
+    scorer: Callable[[nn.Module], EpochScores]
+    select_by: str  # a score, or "last"
+    keep: Literal["best", "all"]
+    watch: Watch
+    title: str
+    budget: float | None = None  # seconds for all epochs together; None: as many as it takes
+    now: Callable[[], float] = time.perf_counter
+    history: History = field(default_factory=list)
+    cut: str | None = None  # what the budget left out
+    _begun: float = 0.0
+    _before: float = 0.0
+
+    def run(self) -> Adaptation:
+        """Go through all epochs, or those that are left: their candidates and what they cost.
+
+        Where the budget ends before they do, what is finished by then is the result; in the first
+        epoch that is the network as it is. Raises BadInput where a loss is no longer finite.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        resume = self._load_state()
+        self._log_missing()
+        self._begun = self.now()
+        self._before = float(self.history[-1].get("spent", 0.0)) if self.history else 0.0
+        self.watch.share(len(self.history) / self.schedule.epochs)
+        total = self.batches.steps(self.method.sample(0)) * self.schedule.epochs
+        with ProgressBar(self.title, total, done=self._steps_done()) as progress:
+            self._go_through(resume, progress)
+        return self._result()
+
+    def _go_through(self, resume: State | None, progress: ProgressBar) -> None:
+        """The epochs, until they or the budget end."""
+        steps: list[StepEnd] = []
+        started, status = time.perf_counter(), self.method.status()
+        events = adapt(
+            self.method, self.batches, self.scan, self.schedule, seed=self.seed, resume=resume
+        )
+        for event in () if self.history and self._is_over() else events:
+            match event:
+                case EpochStart():
+                    steps, started = [], time.perf_counter()
+                    if status := self.method.status():
+                        progress.say(status)
+                case StepEnd():
+                    steps.append(event)
+                    progress.advance()
+                    if self._is_over() and not event.clock.ends_epoch:
+                        break
+                case EpochEnd():
+                    epoch = self._summary(steps, time.perf_counter() - started)
+                    self._end_epoch(event.adapted, event.state, epoch)
+                    progress.say(_line(epoch, self.schedule.epochs))
+                    self.watch.share(len(self.history) / self.schedule.epochs)
+                    steps = []
+                    if self._is_over():
+                        break
+        whole = len(self.history)
+        if steps and not self.history:
+            epoch = self._summary(steps, time.perf_counter() - started)
+            self._end_epoch(self.method.adapted, None, epoch)
+        if whole < self.schedule.epochs:
+            self.cut = (
+                f"the budget of {self.budget:g} s ended after {whole} of "
+                f"{self.schedule.epochs} epochs"
+            )
+            progress.say(self.cut)
+        if (last := self.method.status()) != status:  # of the last epoch
+            progress.say(last)
+
+    def _summary(self, steps: list[StepEnd], seconds: float) -> dict[str, Any]:
+        """Losses of one epoch as numbers: the device is waited for here, once an epoch."""
+        first, last = steps[0].clock, steps[-1].clock
+        names = sorted({name for step in steps for name in step.losses})
+        table = {
+            name: torch.stack(
+                [step.losses.get(name, torch.zeros(())).detach().float().cpu() for step in steps]
+            )
+            for name in names
+        }
+        for name, values in table.items():
+            if not values.isfinite().all():
+                number = first.step + int((~values.isfinite()).nonzero()[0])
+                raise BadInput(
+                    f"{self.title}: the loss '{name}' is not finite at step {number}; "
+                    + self._slower()
+                )
+        width = max(1, -(-len(steps) // POINTS))
+        return {
+            "epoch": first.epoch,
+            "steps": [first.step + i for i in range(0, len(steps), width)],
+            "losses": {
+                name: [float(chunk.mean()) for chunk in values.split(width)]
+                for name, values in table.items()
+            },
+            "rate": [steps[i].rate for i in range(0, len(steps), width)],
+            "last_step": last.step,
+            "images": sum(step.images for step in steps),
+            "seconds": seconds,
+        }
+
+    def _is_over(self) -> bool:
+        """Whether the budget is spent."""
+        return self.budget is not None and self._spent() > self.budget
+
+    def _spent(self) -> float:
+        """Seconds that this work took so far, in all its starts; pauses between them are free."""
+        return self._before + self.now() - self._begun
+
+    def _slower(self) -> str:
+        rate = self.schedule.lr / 10
+        return f"lower the learning rate, e.g. --set schedule.lr={rate:g}"
+
+    def _end_epoch(self, adapted: nn.Module, state: State | None, epoch: dict[str, Any]) -> None:
+        """Score it, keep it, log it; without a state the next start cannot go on from here."""
+        try:
+            epoch["scores"], reject = self.scorer(adapted)
+        except NotFinite as error:
+            raise BadInput(
+                f"{self.title}: after step {epoch['last_step']} {error}; {self._slower()}"
+            ) from error
+        with disk_errors(f"weights and state below {self.folder}"):
+            weights = epoch_folder(self.folder, epoch["epoch"])
+            epoch["sha256"] = write_bundle(
+                weights, adapted, self.spec.model_copy(update={"reject": reject})
+            )
+            epoch["weights"] = str(weights)
+            epoch["spent"] = self._spent()
+            self.history.append(epoch)
+            self._forget_worse()
+            if state is not None:
+                save_state(self.folder, state, self.history)
+            # after the state: what an old state refers to must still be there
+            sweep_weights(self.folder, self.history)
+        self._log(epoch)
+
+    def _forget_worse(self) -> None:
+        """Refer to the weights of the best epoch so far and of the last; others keep scores."""
+        if self.keep == "all":
+            return
+        referred = {self.history[-1]["epoch"], best_epoch(self.history, self.select_by)}
+        for epoch in self.history:
+            if epoch["epoch"] not in referred:
+                epoch["weights"] = None
+
+    def _load_state(self) -> State | None:
+        """Where an earlier start stopped, its history taken over."""
+        earlier = load_state(self.folder, next(self.method.parameters()).device)
+        if earlier is None:
+            return None
+        state, self.history = earlier
+        return state
+
+    def _steps_done(self) -> int:
+        return int(self.history[-1]["last_step"]) + 1 if self.history else 0
+
+    def _log_missing(self) -> None:
+        """What an earlier start finished and this run does not show yet."""
+        logged = self.watch.shown() if self.history else -1
+        for epoch in self.history:
+            if epoch["epoch"] + 1 > logged:
+                self._log(epoch)
+
+    def _log(self, epoch: dict[str, Any]) -> None:
+        self.watch.points(points_of(epoch))
+
+    def _result(self) -> Adaptation:
+        seconds = sum(epoch["seconds"] for epoch in self.history)
+        device = next(self.method.parameters()).device
+        return Adaptation(
+            folder=str(self.folder),
+            history_sha256=write_history(self.folder, self.history),
+            candidates=tuple(
+                Candidate(
+                    epoch=epoch["epoch"],
+                    scores=epoch["scores"],
+                    weights=epoch["weights"] if self.keep == "best" else None,
+                    sha256=epoch["sha256"],
+                )
+                for epoch in self.history
+            ),
+            seconds=seconds,
+            images_per_second=sum(epoch["images"] for epoch in self.history) / seconds,
+            peak_memory_mb=peak_memory_mb(device),
+            cut=self.cut,
+        )
+
+
+def _line(epoch: dict[str, Any], epochs: int) -> str:
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in epoch["scores"].items())
+    return f"epoch {epoch['epoch'] + 1}/{epochs}: {scores}"

@@ -1,0 +1,115 @@
+"""What a supervised training is to do, all choices made and checked before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from sfda.adaptation.supervised import Supervised, SupervisedConfig
+from sfda.config import Config, merged
+from sfda.errors import BadInput
+from sfda.loading.labels import check_learnable
+from sfda.loading.opened import manifest_classes, masks_digest, open_ref, seen_digest
+from sfda.manifests.digests import file_digest
+from sfda.networks.detector import Detector
+from sfda.problems.checkpoint_loaders import BACKBONE_LOADERS
+from sfda.problems.registry import PROBLEMS
+from sfda.refs import FileRef, ManifestRef, ModelRef, ModelSpec
+from sfda.weights.checkpoints import read_weights
+from sfda.weights.load import try_input
+
+HELD_OUT_METRICS = {
+    "classification": "macro_accuracy",
+    "segmentation": "mean_iou",
+    "detection": "coco_ap50",
+    "pose": "pck_at_0.1",
+}
+
+
+class TrainPlan(Config):
+    """What fixes the outcome of a training, besides data and code."""
+
+    seen: tuple[str, str]  # digests of the images of both splits; labels are in the manifest's,
+    masks: tuple[str | None, str | None] = (None, None)  # but for masks that are files
+    splits: tuple[str, str]  # learnt from, scored on
+    spec: ModelSpec
+    start: ModelRef | FileRef | None  # a model to go on from, backbone weights, or nothing
+    config: dict[str, Any]
+    checkpoint: Literal["best", "last"]
+    seed: int
+
+
+def spec_for(data: ManifestRef, arch: str, **stated: Any) -> ModelSpec:
+    """The spec of a network of `arch` for a manifest's problem and classes.
+
+    Of what is `stated` (`head`, `bottleneck_dim`, `input`, `views`), None is the usual. Raises
+    BadInput, also where the problem's networks have no such part.
+    """
+    problem = open_ref(data).problem
+    parts = {name: value for name, value in stated.items() if value is not None}
+    if problem not in PROBLEMS:
+        raise BadInput(f"{data.path} is for {problem}; there are {', '.join(PROBLEMS)}")
+    if problem != "classification" and (odd := {"head", "bottleneck_dim"} & set(parts)):
+        raise BadInput(f"{' and '.join(sorted(odd))}: only classifiers have that, not {problem}")
+    if problem == "pose":
+        parts["skeleton"] = open_ref(data).skeleton
+    spec: ModelSpec = PROBLEMS[problem].make_spec(arch, manifest_classes(data), **parts)
+    return spec
+
+
+def make_train_plan(
+    data: ManifestRef,
+    splits: tuple[str, str],
+    spec: ModelSpec,
+    settings: dict[str, Any],
+    *,
+    start: ModelRef | str | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    epochs: int | None = None,
+    seed: int = 0,
+) -> TrainPlan:
+    """All choices made and checked, before anything is loaded. Raises BadInput."""
+    defaults = Supervised.defaults_by_problem.get(spec.problem, {})
+    config = SupervisedConfig.from_settings(merged(defaults, settings))
+    if epochs is not None:
+        schedule = config.schedule.model_copy(update={"epochs": epochs})
+        config = config.model_copy(update={"schedule": schedule})
+    for split in splits:
+        check_learnable(data, split, spec.classes)
+    if isinstance(start, str):
+        if not Path(start).is_file():
+            raise BadInput(f"no file {start} to start from")
+        start_ref: ModelRef | FileRef | None = FileRef(
+            path=str(Path(start).absolute()), sha256=file_digest(Path(start))
+        )
+    else:
+        start_ref = start
+    seen = tuple(seen_digest(data, split) for split in splits)
+    return TrainPlan(
+        seen=(seen[0], seen[1]),
+        masks=(masks_digest(data, splits[0]), masks_digest(data, splits[1])),
+        splits=splits,
+        spec=spec,
+        start=start_ref,
+        config=config.model_dump(mode="json"),
+        checkpoint=checkpoint,
+        seed=seed,
+    )
+
+
+def starting_network(spec: ModelSpec, weights: FileRef | None) -> nn.Module:
+    """A new network of this spec, with the backbone weights of a file or with none."""
+    network: nn.Module = PROBLEMS[spec.problem].build_from_spec(spec).eval()
+    try_input(network, spec)
+    if weights:
+        BACKBONE_LOADERS[spec.problem](network, read_weights(Path(weights.path)))
+    elif isinstance(network, Detector):
+        network.live_norms = True  # of nothing, batch norm would be no norm at all
+    return network
+
+
+def select_by(plan: TrainPlan) -> str:
+    """What the plan's checkpoint is chosen by: the held-out split's main metric, or "last"."""
+    return "last" if plan.checkpoint == "last" else HELD_OUT_METRICS[plan.spec.problem]

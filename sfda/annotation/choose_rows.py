@@ -1,0 +1,99 @@
+"""The rows that a query asks people about, and what the model that asks says of all rows."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from sfda import plugins
+from sfda.annotation.query_plan import QueryPlan
+from sfda.errors import BadInput
+from sfda.formats.readers import BROKEN
+from sfda.inference.summaries import WHOLE_IMAGE, keep_summaries
+from sfda.loading.opened import Opened
+from sfda.loading.scan import scan, scan_batch_size
+from sfda.manifests.rows import Split
+from sfda.queries._base import Before, Pool, Query
+from sfda.refs import ModelSpec
+from sfda.state_folder import disk_errors, home
+
+log = logging.getLogger("sfda")
+PROBABILITIES = "probabilities.npz"  # of the model that asked: the next query's contrast
+
+
+class ChosenRows(NamedTuple):
+    """Rows to be asked about, and the model's probabilities and margins of all rows."""
+
+    rows: np.ndarray  # [b], the most informative first
+    probs: np.ndarray  # [N, C]
+    margin: np.ndarray  # [N]
+
+
+def choose_rows(
+    network: nn.Module,
+    spec: ModelSpec,
+    opened: Opened,
+    plan: QueryPlan,
+    before: Path | None,
+    device: torch.device,
+) -> ChosenRows:
+    """Choose within the plan's budget, from one scan of the split with the network.
+
+    `before` is the folder of the last request, whose model's probabilities `lftl` contrasts.
+    Raises BadInput where it holds none.
+    """
+    split = opened.split
+    done = _annotated(split)
+    with tempfile.TemporaryDirectory(dir=home()) as scratch, disk_errors(f"summaries in {scratch}"):
+        size = scan_batch_size(network, spec.input)  # the network that sums up no longer tells it
+        scan_split = scan(opened.images, spec.input, device=device, batch_size=size)
+        shards = keep_summaries(scan_split, network, spec.problem, Path(scratch), len(split))
+        pool = Pool(shards, done, _read_before(before, split), spec.problem in WHOLE_IMAGE)
+        if plan.by == "lftl" and len(done) and before is None:
+            log.warning("lftl contrasts with the last request's model: give its folder as --before")
+        kind: type[Query] = plugins.load("queries", plan.by)
+        query = kind(kind.Config.from_settings(plan.config))
+        return ChosenRows(
+            rows=query.choose(pool, plan.budget, seed=plan.seed),
+            probs=torch.cat([part for _, part in pool.passes("probs")]).numpy(),
+            margin=pool.column("margin").numpy(),
+        )
+
+
+def refuse_annotated(split: Split, manifest: str) -> None:
+    """Raise BadInput for a split of which nothing is left to ask."""
+    if len(_annotated(split)) == len(split):
+        raise BadInput(f"every image of {manifest}, split '{split.name}', has an answer already")
+
+
+def _annotated(split: Split) -> np.ndarray:
+    return split.annotations.rows if split.annotations else np.empty(0, np.int64)
+
+
+def _read_before(folder: Path | None, split: Split) -> Before | None:
+    """What the last request's model said, in the order of these rows."""
+    if folder is None:
+        return None
+    try:
+        with np.load(folder / PROBABILITIES, allow_pickle=False) as arrays:
+            ids, probs, margin = arrays["row_ids"], arrays["probs"], arrays["margin"]
+            if probs.ndim != 2 or ids.shape != margin.shape or len(ids) != len(probs):
+                raise ValueError("its arrays are of other shapes")
+    except (*BROKEN, KeyError):
+        raise BadInput(
+            f"{folder} holds no probabilities of an earlier request ({PROBABILITIES} is missing or "
+            "damaged); leave out --before"
+        ) from None
+    index_of = {name: i for i, name in enumerate(ids.tolist())}
+    all_probs = np.full((len(split), probs.shape[1]), np.nan, np.float32)
+    all_margin = np.full(len(split), np.nan, np.float32)
+    for row, name in enumerate(split.row_ids):
+        if (index := index_of.get(name)) is not None:
+            all_probs[row], all_margin[row] = probs[index], margin[index]
+    return Before(torch.from_numpy(all_probs), torch.from_numpy(all_margin))

@@ -1,0 +1,152 @@
+"""Label Studio's JSON and JSON-MIN: tasks with what people marked in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sfda.formats.annotations import (
+    PART_ERRORS,
+    DrawnBox,
+    PaintedRegion,
+    PictureAnnotations,
+    PlacedJoint,
+    alike,
+    outlined,
+)
+from sfda.formats.label_studio_rle import decode_mask
+
+Value = Mapping[str, Any]
+SIZE_KEYS = ("original_width", "original_height")
+SHAPE_KEYS = ("x", "y", "points", "rle")  # one of these says where a shape lies
+
+
+def read_tasks(tasks: Sequence[Value]) -> list[PictureAnnotations]:
+    """What an export's tasks say, JSON or JSON-MIN."""
+    pictures = [_from_task(n, task) for n, task in enumerate(tasks, start=1)]
+    return pictures if any("annotations" in task for task in tasks) else _together(pictures)
+
+
+def _from_task(number: int, task: Value) -> PictureAnnotations:
+    """A Label Studio task: `data` and `annotations`, or all in one as in JSON-MIN."""
+    data = task["data"] if isinstance(task.get("data"), dict) else task
+    where = f"task {task.get('id', number)}"
+    row, file = (None if data.get(k) is None else str(data[k]) for k in ("row", "file"))
+    empty = PictureAnnotations(where, row, file)
+    if "annotations" not in task:
+        return _from_min(empty, task)
+    parts = []
+    try:
+        for annotation in task["annotations"] or []:
+            if annotation.get("was_cancelled"):
+                continue
+            values: list[Value] = [
+                {**result["value"], **{k: result[k] for k in SIZE_KEYS if k in result}}
+                for result in annotation.get("result") or []
+            ]
+            parts.append(_of_values(empty, values)._replace(done=True))
+    except (*PART_ERRORS, AttributeError) as error:
+        return empty._replace(fault=f"its result cannot be read ({error})")
+    return _agreed(empty, parts)
+
+
+def _agreed(empty: PictureAnnotations, parts: list[PictureAnnotations]) -> PictureAnnotations:
+    """What several annotations of one picture say together."""
+    marked = [one for one in parts if not one.empty] or parts[:1]
+    if not marked:
+        return empty
+    if not all(alike(marked[0], other) for other in marked[1:]):
+        return empty._replace(fault=f"{len(marked)} annotations that disagree")
+    return marked[0]._replace(empties=len(parts) - len(marked) if not marked[0].empty else 0)
+
+
+def _together(pictures: list[PictureAnnotations]) -> list[PictureAnnotations]:
+    """JSON-MIN has an entry an annotation: those about one picture as one answer."""
+    several: dict[tuple[str | None, str | None], list[PictureAnnotations]] = {}
+    for one in pictures:
+        several.setdefault((one.row, one.file), []).append(one)
+    joined = []
+    for (row, file), own in several.items():
+        if len(own) > 1 and (row or file) and all(one.done and not one.fault for one in own):
+            own = [_agreed(PictureAnnotations(own[0].where, row, file), own)]
+        joined += own
+    return joined
+
+
+def _of_values(empty: PictureAnnotations, values: list[Value]) -> PictureAnnotations:
+    """What the values of Label Studio's results say together; texts and ratings say nothing."""
+    labels: list[str] = []
+    regions: list[PaintedRegion] = []
+    boxes: list[DrawnBox] = []
+    dots: list[PlacedJoint] = []
+    for value in values:
+        if "choices" in value:
+            labels += map(str, value["choices"])
+        elif "brushlabels" in value or "polygonlabels" in value:
+            regions.append(_region(value))
+        elif "rectanglelabels" in value:
+            boxes.append(_box(value))
+        elif "keypointlabels" in value:
+            (label,) = value["keypointlabels"]
+            x, y = (
+                float(value[n]) / 100 * int(value[k]) for n, k in zip("xy", SIZE_KEYS, strict=True)
+            )
+            dots.append(PlacedJoint(str(label), x, y))
+        elif set(SHAPE_KEYS) & set(value):
+            raise ValueError("a shape without a class of the request's labelling interface")
+    sizes = {
+        (int(value[SIZE_KEYS[1]]), int(value[SIZE_KEYS[0]]))
+        for value in values
+        if SIZE_KEYS[0] in value
+    }
+    if len(sizes) > 1:
+        raise ValueError("shapes in pictures of several sizes")
+    return empty._replace(
+        labels=tuple(labels),
+        regions=tuple(regions),
+        boxes=tuple(boxes),
+        persons=(tuple(dots),) if dots else (),
+        size=next(iter(sizes), None),
+    )
+
+
+def _region(value: Value) -> PaintedRegion:
+    width, height = (int(value[k]) for k in SIZE_KEYS)
+    if "rle" in value:
+        (label,) = value["brushlabels"]
+        return PaintedRegion(str(label), decode_mask(value["rle"], height, width))
+    (label,) = value["polygonlabels"]
+    corners = np.array(value["points"], dtype=float) / 100 * (width, height)
+    return PaintedRegion(str(label), outlined(corners, (height, width)))
+
+
+def _box(value: Value) -> DrawnBox:
+    """A rectangle; of a turned one, about its corner, what surrounds it."""
+    (label,) = value["rectanglelabels"]
+    wide, high = (int(value[k]) / 100 for k in SIZE_KEYS)
+    x, y = float(value["x"]) * wide, float(value["y"]) * high
+    width, height = float(value["width"]) * wide, float(value["height"]) * high
+    angle = math.radians(float(value.get("rotation") or 0))
+    cos, sin = math.cos(angle), math.sin(angle)
+    corners = np.array([(0, 0), (width, 0), (width, height), (0, height)])
+    turned = corners @ np.array([[cos, sin], [-sin, cos]])
+    (left, top), (right, below) = turned.min(0).tolist(), turned.max(0).tolist()
+    return DrawnBox(str(label), (x + left, y + top, x + right, y + below))
+
+
+def _from_min(empty: PictureAnnotations, task: Value) -> PictureAnnotations:
+    chosen = task.get("class", task.get("choice"))
+    if isinstance(chosen, dict):
+        chosen = chosen.get("choices")
+    labels = (
+        tuple(map(str, chosen)) if isinstance(chosen, list) else (str(chosen),) if chosen else ()
+    )
+    try:
+        drawn = [value for tag in ("mask", "box", "joint") for value in task.get(tag) or []]
+        done = task.get("annotation_id") is not None
+        return _of_values(empty, drawn)._replace(labels=labels, done=done)
+    except (*PART_ERRORS, AttributeError) as error:
+        return empty._replace(fault=f"what was drawn cannot be read ({error})")

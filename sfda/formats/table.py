@@ -1,0 +1,36 @@
+"""Tables as CSV: read as people write them, and written the same on every machine."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sfda.errors import BadInput
+
+
+def read_csv(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows and column names of a CSV with a header. Raises BadInput if it is not one."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:  # Excel writes a mark first
+            reader = csv.DictReader(handle, restval="")
+            rows = list(reader)
+            header = list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path} cannot be read as CSV: {error}") from None
+    if any(None in row for row in rows):
+        raise BadInput(f"{path} has rows with more cells than its header")
+    return rows, header
+
+
+def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
+    """A CSV file of these rows, the first of them its header.
+
+    >>> csv_bytes([("file", "class"), ("a.png", "cat")])
+    b'file,class\\na.png,cat\\n'
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,80 @@
+"""A manifest file opened: read, and checked for what its keys say together."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from sfda.errors import BadInput, no_manifest
+from sfda.manifests.schema import Manifest
+from sfda.state_folder import data_folder, state_folder
+
+
+def open_manifest(path: Path | str, *, data_root: Path | None = None) -> Manifest:
+    """Read the manifest at `path`; its root lies below `data_root` (None: $SFDA_DATA, or here).
+
+    Raises BadInput if there is no such file, if it is not a manifest, or only a template of one.
+    """
+    path = Path(path)
+    manifest = parse_manifest(path)
+    if manifest.template:
+        raise BadInput(
+            f"{path} is a template: it names no files yet; point it at your copy of the data with "
+            f"`sfda manifest FOLDER --template {path} --problem {manifest.problem} --out M.yaml`"
+        )
+    if PurePosixPath(manifest.root).is_absolute() and not is_ours(path):
+        raise BadInput(
+            f"{path}: root {manifest.root} is absolute, so it fits one machine only; "
+            "write it below $SFDA_DATA, or relative to the manifest with a leading ./"
+        )
+    manifest._data_root = data_root or data_folder()
+    return manifest
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """The manifest or template at `path`, its data not looked at. Raises BadInput."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise no_manifest(path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read as a manifest: {error}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path} is not a manifest: it needs keys such as name, root and splits")
+    return validated(raw, path)
+
+
+def validated(raw: dict[str, Any], path: Path) -> Manifest:
+    """What a manifest file at `path` says, if its keys go together. Raises BadInput."""
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        raise BadInput(f"{path}: {_explain(error)}") from None
+    manifest._path = path.absolute()
+    return manifest
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `path` lies where this product keeps its own files."""
+    return path.resolve().is_relative_to(state_folder().resolve())
+
+
+def _explain(error: ValidationError) -> str:
+    """All that pydantic found, one clause a fault."""
+    clauses = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"] if part not in ("tuple[str, ...]",))
+        if fault["type"] == "extra_forbidden":
+            known = ", ".join(name for name in Manifest.model_fields)
+            clauses.append(
+                f"unknown key '{where}'" + ("" if "." in where else f" (known: {known})")
+            )
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            clauses.append(f"{where}: {message}" if where else message)
+    return "; ".join(clauses)

@@ -1,0 +1,55 @@
+"""The images of a panel: those of a split whose predictions the adaptation changed most."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from itertools import count
+from typing import TypeVar
+
+import numpy as np
+
+from sfda.images.intensity_window import Picture
+from sfda.loading.opened import Opened, open_ref, open_split
+from sfda.refs import ManifestRef, ModelSpec
+
+SAMPLED = 64  # images that are compared, evenly spread over the split
+PANEL_ROWS = 4
+Compared = TypeVar("Compared")
+
+
+def open_for_panel(ref: ManifestRef, split: str, spec: ModelSpec, *, labelled: bool) -> Opened:
+    """The split, without its labels unless those are drawn."""
+    manifest = open_ref(ref)
+    return open_split(manifest if labelled else manifest.unlabelled(), split, spec.input)
+
+
+def sampled_rows(size: int) -> list[int]:
+    """At most 64 rows of so many, evenly spread.
+
+    >>> sampled_rows(3), len(sampled_rows(1000))
+    ([0, 1, 2], 64)
+    """
+    rows: list[int]
+    rows = np.unique(np.linspace(0, size - 1, SAMPLED).round().astype(int)).tolist()
+    return rows
+
+
+def most_changed(changes: Iterable[tuple[float, Compared]]) -> list[Compared]:
+    """The four with the largest change, the largest first; of equals the earlier ones.
+
+    Each is taken as it comes, and no more than these are held.
+
+    >>> most_changed([(0.1, "a"), (0.5, "b"), (0.0, "c"), (0.5, "d"), (0.2, "e")])
+    ['b', 'd', 'e', 'a']
+    """
+    best: list[tuple[float, int, Compared]] = []
+    for number, (change, compared) in zip(count(), changes):
+        push = heapq.heappush if len(best) < PANEL_ROWS else heapq.heappushpop
+        push(best, (change, -number, compared))
+    return [compared for _, _, compared in sorted(best, key=lambda one: one[:2], reverse=True)]
+
+
+def rgb(image: Picture) -> Picture:
+    """A grey image [H, W] or a colour image, in colours [H, W, 3]."""
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)

@@ -1,0 +1,39 @@
+"""What the source model sees in a target, as markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sfda.refs import PredictionsRef
+
+
+def profile_text(name: str, predictions: PredictionsRef, shift: str = "") -> str:
+    """Class and confidence histograms of a target as markdown."""
+    profile = predictions.profile
+    unit, total = profile.get("unit", "images"), sum(profile["classes"].values()) or 1
+    lines = [
+        f"### What the source model sees in {name}",
+        "",
+        *([shift[:1].upper() + shift[1:], ""] if shift else []),
+        f"{predictions.count} images, mean confidence {profile['mean_confidence']:.3f}",
+        "",
+        f"| class | {unit} | share |",
+        "|---|---:|---|",
+    ]
+    lines += [
+        f"| {label} | {count} | {_bar(count / total)} |"
+        for label, count in profile["classes"].items()
+    ]
+    histogram: list[Any] = profile["confidence_histogram"]
+    width = 1 / len(histogram)
+    lines += ["", f"| confidence | {unit} | share |", "|---|---:|---|"]
+    lines += [
+        f"| {i * width:.2f} to {(i + 1) * width:.2f} | {count} | {_bar(count / total)} |"
+        for i, count in enumerate(histogram)
+        if count
+    ]
+    return "\n".join(lines)
+
+
+def _bar(share: float) -> str:
+    return f"{'█' * round(20 * share)} {share:.1%}"

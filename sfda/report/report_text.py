@@ -1,0 +1,64 @@
+"""A report in words: source and adapted model side by side, as markdown."""
+
+from __future__ import annotations
+
+import json
+
+from sfda.problems.classification.metrics import score_of
+from sfda.refs import SideBySide
+
+
+def report_text(sides: SideBySide, title: str) -> str:
+    """The comparison as markdown: overall, then by class with counts."""
+    assert sides.source is not None
+    assert sides.adapted is not None
+    rows = [
+        f"| {name.replace('_', ' ')} | {before:.4f} | {sides.adapted.metrics[name]:.4f} |"
+        for name, before in sides.source.metrics.items()
+    ]
+    after = sides.adapted.per_class
+    unit, score = score_of(sides.source.metrics)
+    classes = [
+        f"| {name} | {int(row[unit])} | {_share(row, score)} | {_share(after[name], score)} |"
+        for name, row in sides.source.per_class.items()
+    ]
+    above = ""
+    if sides.reject is not None:
+        above = f' Both answer "unknown" where their uncertainty is above {sides.reject:.3f}.'
+    note = f" {sides.source.note}." if sides.source.note else ""
+    unit_name, score_name = _unit_name(unit), _unit_name(score)
+    counted = "persons" if score == "pck" else "images"
+    return "\n".join(
+        [
+            f"### {title}",
+            "",
+            f"Split `{sides.split}`, {sides.source.count} {counted}.{above}{note}",
+            "",
+            "| metric | source | adapted |",
+            "|---|---:|---:|",
+            *rows,
+            "",
+            f"| class | {unit_name} | source {score_name} | adapted {score_name} |",
+            "|---|---:|---:|---:|",
+            *classes,
+        ]
+    )
+
+
+def _unit_name(word: str) -> str:
+    return {"count": "images", "iou": "IoU"}.get(word, word)
+
+
+def _share(scores: dict[str, float], score: str) -> str:
+    return f"{scores[score]:.1%}" if score in scores else "none"
+
+
+def report_tag(sides: SideBySide) -> str:
+    """The report as it is kept with a version: scalars alone."""
+    return json.dumps(
+        {
+            "split": sides.split,
+            "source": sides.source.metrics if sides.source else None,
+            "adapted": sides.adapted.metrics if sides.adapted else None,
+        }
+    )
