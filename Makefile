@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROBLEM ?= classification
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help setup demo test slow check format stack bench lock clean
+.PHONY: help setup demo test slow check format docs stack bench gpu lock clean
 
 help:
 	@echo "make setup   set up .venv and install everything"
@@ -13,8 +13,10 @@ help:
 	@echo "make test    the fast tests"
 	@echo "make slow    the tests on real data (SFDA_DATA=folder)"
 	@echo "make check   ruff, ruff format, mypy, lint-imports"
+	@echo "make docs    the pages of docs/, in build/docs"
 	@echo "make stack   PostgreSQL, S3, Prefect, MLflow and a worker, natively (STACK='--workers 2 --jobs jobs.yaml')"
 	@echo "make bench   benchmarks on real data (SFDA_DATA=folder), in bench/"
+	@echo "make gpu     benchmarks on a GPU, 8 minutes, nothing fetched, in bench/gpu.json"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make lock    resolve requirements.lock anew"
 
@@ -49,11 +51,18 @@ format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: setup
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs build/docs
+	@echo "open build/docs/index.html"
+
 stack: setup
 	PYTHONPATH=$(CURDIR) $(BIN)/python infra/stack.py $(STACK)
 
 bench: setup
 	$(BIN)/python -m tests.bench
+
+gpu: setup
+	$(BIN)/python -m tests.bench.gpu
 
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra stack --universal --python-version 3.11 --upgrade \

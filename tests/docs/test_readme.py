@@ -1,31 +1,64 @@
-"""What README says there is, is what there is."""
+"""What README and the page of methods list, is what the folders hold."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
+import pytest
+
 from sfda import plugins
+from sfda.refs import Problem
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+METHODS = (ROOT / "docs/methods/index.md").read_text(encoding="utf-8")
+FEW_LABELS = (ROOT / "docs/few-labels.md").read_text(encoding="utf-8")
 
 
-def section(title: str) -> str:
+def section(text: str, title: str) -> str:
     """The text below a heading, up to the next one."""
-    return README.partition(f"{title}\n")[2].partition("\n#")[0]
+    return text.partition(f"## {title}\n")[2].partition("\n#")[0]
 
 
-def test_the_method_table_lists_every_method() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", section("### Methods"), re.M) == plugins.names("methods")
+def rows(text: str, title: str) -> dict[str, list[str]]:
+    """A table's rows by the name in their first column."""
+    found = re.findall(r"^\| `(\w+)` \|(.*)\|$", section(text, title), re.M)
+    assert [name for name, _ in found] == sorted(name for name, _ in found)
+    return {name: [cell.strip() for cell in rest.split("|")] for name, rest in found}
 
 
-def test_every_validator_is_named() -> None:
-    for name in plugins.names("validators"):
-        assert f"`{name}`" in section("### Methods")
+def problems(cell: str) -> set[str]:
+    """The problems that a cell names."""
+    return set(Problem.__args__) if cell == "every" else set(cell.split(", "))  # type: ignore[attr-defined]
 
 
-def test_every_command_is_in_the_table() -> None:
-    from flows.cli.options import app
+@pytest.mark.parametrize(("text", "where"), [(README, "README"), (METHODS, "docs/methods")])
+def test_the_method_table_lists_every_method(text: str, where: str) -> None:
+    table = rows(text, "Methods")
+    assert list(table) == plugins.names("methods"), where
+    for name, cells in table.items():
+        assert problems(cells[0]) == plugins.load("methods", name).problems, name
 
-    commands = {c.name or c.callback.__name__ for c in app.registered_commands}
-    assert commands == set(re.findall(r"`sfda ([\w-]+)", section("## Your own model and data")))
+
+def test_the_method_table_has_setting_and_paper_of_the_classes() -> None:
+    for name, (_, setting, _, paper) in rows(METHODS, "Methods").items():
+        kind = plugins.load("methods", name)
+        assert setting == kind.setting, name
+        assert paper in (inspect.getmodule(kind).__doc__ or ""), name
+
+
+def test_the_validator_table_lists_every_validator() -> None:
+    table = rows(METHODS, "Validators")
+    assert list(table) == plugins.names("validators")
+    for name, cells in table.items():
+        assert problems(cells[0]) == plugins.load("validators", name).problems, name
+
+
+def test_the_query_table_lists_every_query() -> None:
+    assert list(rows(FEW_LABELS, "Ask")) == plugins.names("queries")
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
