@@ -1,0 +1,1 @@
+"""`make gpu`: what a GPU does with our code, in at most eight minutes and with nothing fetched."""
