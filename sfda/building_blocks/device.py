@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.utils import deterministic
 
 from sfda.errors import BadInput
 
@@ -23,6 +24,8 @@ def choose(name: DeviceName) -> torch.device:
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # all of it is written before it is read
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.cuda.reset_peak_memory_stats()
     return torch.device("cuda")
 

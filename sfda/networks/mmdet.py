@@ -16,6 +16,7 @@ from sfda.errors import BadInput
 from sfda.networks import mmcv_ops
 from sfda.networks.detector import Detector, DetOutput, Features, Regions
 from sfda.networks.mmdet_config import first_line, parts_of, quiet_, register_modules_, with_classes
+from sfda.networks.pooling import keep_cuda_pooling_
 from sfda.types import Images, Losses
 
 MMDET_LOSSES = {
@@ -42,6 +43,7 @@ class MMDetector(Detector):
         for name, part in model.named_children():
             if name != "data_preprocessor":
                 setattr(self, name, part)
+        keep_cuda_pooling_(self)
 
     def features(self, images: Images) -> Features:
         """Maps by level, in float32 also under autocast, which acts no further."""

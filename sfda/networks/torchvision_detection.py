@@ -26,6 +26,7 @@ from sfda.building_blocks.boxes import Boxes, spared
 from sfda.building_blocks.precision import exact, full_precision
 from sfda.errors import BadInput
 from sfda.networks.detector import Detector, DetOutput, Features, Regions
+from sfda.networks.pooling import keep_cuda_pooling_
 from sfda.types import Images, Losses
 
 COUNTS = {  # proposals before and after their NMS, as in LPLD; torchvision's own are 1000 and 2000
@@ -56,6 +57,7 @@ class TorchvisionDetector(Detector):
         self.rpn = model.rpn
         self.roi_heads = model.roi_heads
         self.num_classes = num_classes
+        keep_cuda_pooling_(self)
 
     def features(self, images: Images) -> Features:
         """Maps by level, in float32 also under autocast, which acts no further: bfloat16 would
