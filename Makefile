@@ -36,7 +36,7 @@ demo: setup
 	$(BIN)/sfda demo --problem $(PROBLEM)
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: setup
 	$(BIN)/python -m pytest -m "slow or gpu"
