@@ -12,13 +12,14 @@ help:
 	@echo "make demo    adapt, evaluate, register and promote a model on built-in data"
 	@echo "make test    the fast tests"
 	@echo "make slow    the tests on real data (SFDA_DATA=folder)"
-	@echo "make check   ruff, ruff format, mypy, lint-imports"
+	@echo "make check   ruff, ruff format, mypy, lint-imports, pip-audit"
 	@echo "make docs    the pages of docs/, in build/docs"
 	@echo "make stack   PostgreSQL, S3, Prefect, MLflow and a worker, natively (STACK='--workers 2 --jobs jobs.yaml')"
 	@echo "make bench   benchmarks on real data (SFDA_DATA=folder), in bench/"
 	@echo "make gpu     benchmarks on a GPU, 8 minutes, nothing fetched, in bench/gpu.json"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make lock    resolve requirements.lock anew"
+	@echo "make clean   remove what was built"
 
 setup: $(VENV)/.ready
 
@@ -46,6 +47,7 @@ check: setup
 	$(BIN)/ruff format --no-cache --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python infra/audit.py
 
 format: setup
 	$(BIN)/ruff check --fix
@@ -70,4 +72,4 @@ lock: setup
 	  --quiet --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

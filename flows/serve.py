@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.prefect_runtime.pages import servers
+from tasks.prefect_runtime.secrets import CLIENT, prefect_secret
 
 HEARTBEAT = 30  # seconds, the least that Prefect allows
 
@@ -28,7 +29,10 @@ def serve(
     """
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT))
     with servers(*ports) as urls:
-        os.environ["PREFECT_API_URL"] = f"{urls['prefect_url']}/api"  # before prefect reads it
+        if "PREFECT_API_URL" not in os.environ:
+            os.environ[CLIENT] = prefect_secret()
+            os.environ.setdefault("PREFECT_UI_URL", urls["prefect_url"].partition("/open?")[0])
+            os.environ["PREFECT_API_URL"] = urls["prefect_api"]  # before prefect reads it
         from prefect.exceptions import TerminationSignal
         from prefect.runner import Runner
 

@@ -37,17 +37,17 @@ def main() -> None:
     )
     parser.add_argument("--type", default="process", help="of the pool gpu: process, kubernetes")
     parser.add_argument("--template", help="JSON of the pool's job template")
-    given = parser.parse_args()
+    inputs = parser.parse_args()
     os.environ.setdefault("SFDA_CODE", str(HERE.parent.resolve()))
-    more = ["--base-job-template", given.template] if given.template else []
+    more = ["--base-job-template", inputs.template] if inputs.template else []
     try:
-        jobs = read_jobs(given.jobs) if given.jobs else ()
-        prefect("work-pool", "create", "gpu", "--type", given.type, "--overwrite", *more)
+        jobs = read_jobs(inputs.jobs) if inputs.jobs else ()
+        prefect("work-pool", "create", "gpu", "--type", inputs.type, "--overwrite", *more)
         prefect("work-pool", "create", "cpu", "--type", "process", "--overwrite")
-        prefect("work-pool", "set-concurrency-limit", "gpu", str(given.slots))
+        prefect("work-pool", "set-concurrency-limit", "gpu", str(inputs.slots))
         prefect("deploy", "--all", "--prefect-file", str(HERE / "prefect.yaml"))
         names = deploy_jobs(jobs, "gpu")
-        install(given.notify, given.start)
+        install(inputs.notify, inputs.start)
     except BadInput as error:
         sys.exit(f"infra/deploy.py: {error}")
     print("\n".join(["deployed infra/prefect.yaml", *names]))

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from bucket import BUCKET, make_bucket
 
+from sfda.state_folder import private_folder
 from tasks.prefect_runtime.home import DEFAULTS
 from tasks.prefect_runtime.pages import free_port
 
@@ -72,7 +73,7 @@ class Part:
         with (logs / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, env=dict(self.env), stdout=log, stderr=log, user=self.user,
-                start_new_session=True, cwd=HERE.parent if self.user is None else "/",
+                start_new_session=True, umask=0o077, cwd=HERE.parent if self.user is None else "/",
             )  # fmt: skip
 
     def end(self) -> None:
@@ -106,8 +107,11 @@ class Stack:
         self.folder = self.folder.absolute()
         self.logs = self.folder / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        wanted = {"postgres": 5433, "s3": 9000, "prefect": 4200, "mlflow": 5000}
-        self.ports = {name: free_port(port) for name, port in wanted.items()}
+        # root's PostgreSQL is a user of its own, and must pass through
+        self.folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        self.logs.chmod(0o700)
+        expected = {"postgres": 5433, "s3": 9000, "prefect": 4200, "mlflow": 5000}
+        self.ports = {name: free_port(port) for name, port in expected.items()}
 
     @property
     def client(self) -> dict[str, str]:
@@ -136,7 +140,7 @@ class Stack:
         self._store()
         self._prefect()
         self._mlflow()
-        (self.folder / "home").mkdir(exist_ok=True)
+        private_folder(self.folder / "home")
         words = ["--slots", str(self.slots)] + (["--jobs", str(self.jobs)] if self.jobs else [])
         deployed = subprocess.run(
             [sys.executable, str(HERE / "deploy.py"), *words],
@@ -233,6 +237,7 @@ class Stack:
             "PREFECT_API_DATABASE_CONNECTION_URL": database,
             "PREFECT_SERVER_API_AUTH_STRING": os.environ["PREFECT_API_AUTH_STRING"],
             "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
         }
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
         self._add(Part("prefect", [*command, "--port", str(port)], env))
@@ -249,6 +254,9 @@ class Stack:
             "MLFLOW_BACKEND_STORE_URI": f"{base}/mlflow",
             "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}",
             "AWS_DEFAULT_REGION": "us-east-1",
+            "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port}",
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
+            "MLFLOW_SERVER_X_FRAME_OPTIONS": "DENY",
             "MLFLOW_AUTH_CONFIG_PATH": str(config),
             "MLFLOW_AUTH_ADMIN_USERNAME": os.environ["MLFLOW_TRACKING_USERNAME"],
             "MLFLOW_AUTH_ADMIN_PASSWORD": os.environ["MLFLOW_TRACKING_PASSWORD"],
@@ -285,13 +293,13 @@ class Stack:
 
 def _postgres_programs() -> Path:
     """The folder of PostgreSQL's programs, the newest version's. Raises StackError."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_major)
-    if not found:
+    result = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_major)
+    if not result:
         asked = subprocess.run(["pg_config", "--bindir"], capture_output=True, text=True)
-        found = [Path(asked.stdout.strip(), "initdb")] if asked.returncode == 0 else []
-    if not found or not found[-1].is_file():
+        result = [Path(asked.stdout.strip(), "initdb")] if asked.returncode == 0 else []
+    if not result or not result[-1].is_file():
         raise StackError("no PostgreSQL on this machine; install the package `postgresql`")
-    return found[-1].parent
+    return result[-1].parent
 
 
 def _major(path: Path) -> float:
@@ -308,13 +316,13 @@ def main() -> None:
     parser.add_argument("--slots", type=int, help="runs at a time; default: the workers")
     parser.add_argument("--jobs", type=Path, help="YAML of scheduled jobs, as for `sfda serve`")
     parser.add_argument("--new-secrets", action="store_true", help="print a set of secrets and end")
-    given = parser.parse_args()
-    if given.new_secrets:
+    inputs = parser.parse_args()
+    if inputs.new_secrets:
         print(new_secrets())
         return
     stack = None
     try:
-        stack = Stack(given.folder, given.workers, given.slots or given.workers, given.jobs)
+        stack = Stack(inputs.folder, inputs.workers, inputs.slots or inputs.workers, inputs.jobs)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: stack.stopping.set() if stack else None)
         stack.up()

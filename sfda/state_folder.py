@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sfda.errors import BadInput
+
+log = logging.getLogger("sfda")
 
 
 def state_folder() -> Path:
@@ -32,13 +35,13 @@ REMEDY = (
 
 
 def home() -> Path:
-    """The folder `$SFDA_HOME` (default `.sfda`), made if absent.
+    """The folder `$SFDA_HOME` (default `.sfda`), made if absent, closed to other users.
 
     Raises BadInput where it cannot be written to.
     """
     folder = state_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -47,6 +50,26 @@ def home() -> Path:
             "set SFDA_HOME to a folder you may write to"
         ) from error
     return folder
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that its owner alone can enter, or close one of ours that others can."""
+    folder.mkdir(0o700, parents=True, exist_ok=True)
+    now = folder.stat()
+    if now.st_mode & 0o077 and now.st_uid == os.geteuid():
+        folder.chmod(0o700)
+        log.info("%s was open to other users and is closed to them now", folder)
+
+
+def private_file(file: Path) -> None:
+    """Make an empty file that its owner alone can read, or close one of ours that others can."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        now = os.fstat(descriptor)
+        if now.st_mode & 0o077 and now.st_uid == os.geteuid():
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
 
 
 def decoded_folder() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -17,8 +16,10 @@ from sfda.config import Config
 from sfda.decision.gate import extended, promotion_verdict
 from sfda.errors import BadInput
 from sfda.refs import ManifestRef, ModelRef, Report, SideBySide, Version
+from sfda.sandbox.crossing import copy_within
 from sfda.state_folder import home, one_at_a_time
-from sfda.weights.bundle import read_spec
+from sfda.weights.bundle import SPEC, WEIGHTS, bundle_digest, read_spec
+from sfda.weights.bundle_files import MOST_BYTES
 from sfda.weights.source_card import CARD_FILE
 from tasks import tracking
 from tasks.evaluate import evaluate_model
@@ -43,20 +44,30 @@ def register_model(
     """
     folder = locate(model.uri)
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = Path(scratch, "bundle")
-        shutil.copytree(folder, bundle)
-        if source and (card := locate(source.uri) / CARD_FILE).is_file():
-            shutil.copy2(card, bundle / CARD_FILE)
+        bundle = _copied(folder, Path(scratch, "bundle"), model)
+        cards = [*([locate(source.uri).resolve()] if source else []), folder]
+        if card := next((p for p in cards if (p / CARD_FILE).exists()), None):
+            copy_within(card, CARD_FILE, bundle / CARD_FILE, limit=MOST_BYTES[CARD_FILE])
         version = tracking.register_bundle(
             run_id,
             bundle,
             name,
-            depth=read_spec(folder).input.depth,
+            depth=read_spec(bundle).input.depth,
             tags={"sha256": model.sha256, **tags},
             needs=PACKAGES_BY_ARCH.get(model.arch.partition(":")[0], ()),
         )
     tracking.set_alias(version, alias)
     return version
+
+
+def _copied(folder: Path, bundle: Path, model: ModelRef) -> Path:
+    """The bundle in `folder` anew: its files by name, no link followed, with the model's digest."""
+    bundle.mkdir()
+    for name in (SPEC, WEIGHTS):
+        copy_within(folder, name, bundle / name, limit=MOST_BYTES[name])
+    if (digest := bundle_digest(bundle)) != model.sha256:
+        raise BadInput(f"{folder} holds model {digest[:12]}, not {model.sha256[:12]}")
+    return bundle
 
 
 def register_source(model: ModelRef, name: str, run_id: str, tags: dict[str, str]) -> Version:

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import task
 from safetensors.torch import save
 
-from sfda.adaptation import pose_prior
+from sfda.adaptation import prior as pose_prior
 from sfda.errors import BadInput
 from sfda.manifests.digests import bytes_digest, key_of
 from sfda.problems.pose.prior_training import PriorConfig, PriorReport

@@ -27,7 +27,7 @@ def request_for(target: Path, rows: list[int], folder: Path, **changes: Any) -> 
     classes = manifest.classes
     assert isinstance(classes, tuple)
     copied = changes.get("copied", manifest.problem in ("classification", "segmentation"))
-    wanted = []
+    expected = []
     guesses = {}
     for row in rows:
         name, key = split.row_ids[row], split.names[row].removeprefix("x:")
@@ -37,15 +37,15 @@ def request_for(target: Path, rows: list[int], folder: Path, **changes: Any) -> 
             file=f"images/{name}.png" if copied else key.partition("@")[0],
             label=classes[row % 3] if manifest.problem == "classification" else None, **shown,
         )  # fmt: skip
-        wanted.append(one)
+        expected.append(one)
         guesses[name] = _true(split, row, one)
-    given = {
+    inputs = {
         "problem": manifest.problem, "manifest": manifest.name, "manifest_sha256": "0" * 64,
         "split": "adapt", "column": "index" if manifest.arrays else "file", "classes": classes,
         "by": "margin", "seed": 0, "model": "models:/toy/1", "model_sha256": "0" * 64,
-        "copied": copied, "wanted": tuple(wanted),
+        "copied": copied, "wanted": tuple(expected),
     }  # fmt: skip
-    request = Request.model_validate(given | changes)
+    request = Request.model_validate(inputs | changes)
     folder.mkdir(parents=True)
     for name, content in documents(request, guesses).items():
         (folder / name).write_bytes(content)
@@ -68,15 +68,15 @@ def _shown(split: Split, row: int, copied: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _true(split: Split, row: int, wanted: RequestedRow) -> Guess:
+def _true(split: Split, row: int, expected: RequestedRow) -> Guess:
     if split.boxes is not None:
-        found = split.boxes[row]
-        labels = torch.from_numpy(found.labels)
+        result = split.boxes[row]
+        labels = torch.from_numpy(result.labels)
         return Guess(
-            boxes=Boxes(torch.from_numpy(found.boxes), labels, torch.full((len(labels),), 0.5))
+            boxes=Boxes(torch.from_numpy(result.boxes), labels, torch.full((len(labels),), 0.5))
         )
     if split.persons is not None:
-        joints = split.persons[row].joints - np.array(wanted.corner, np.float32)
+        joints = split.persons[row].joints - np.array(expected.corner, np.float32)
         return Guess(pose=Pose(joints, np.full(len(joints), 0.5)))
     if split.masks is not None:
         _, masks = small_seg.shapes(36, seed=3)

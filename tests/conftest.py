@@ -51,12 +51,12 @@ def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def home(tmp_path: Path, template_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh SFDA_HOME with an empty MLflow store."""
-    place = tmp_path / "home"
-    place.mkdir()
-    shutil.copy(template_store, place / "mlflow.db")
-    monkeypatch.setenv("SFDA_HOME", str(place))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
-    return place
+    folder = tmp_path / "home"
+    folder.mkdir()
+    shutil.copy(template_store, folder / "mlflow.db")
+    monkeypatch.setenv("SFDA_HOME", str(folder))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    return folder
 
 
 LONGEST = ("test_serve.py", "test_kill_and_resume.py", "flows", "compat", "bench")

@@ -14,24 +14,24 @@ HEAD = {"box_head.fc6": "shared_fcs.0", "box_head.fc7": "shared_fcs.1"}
 
 def to_mmdet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All but the backbone's body, whose names are its own; a pyramid becomes a neck."""
-    found: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     for name, value in weights.items():
         part, _, rest = name.partition(".")
         if part == "backbone":
-            found[_backbone(name)] = value
+            result[_backbone(name)] = value
         elif part == "rpn":
             layer, _, kind = rest.removeprefix("head.").rpartition(".")
-            found[f"rpn_head.{RPN[layer]}.{kind}"] = value
+            result[f"rpn_head.{RPN[layer]}.{kind}"] = value
         else:
             layer, _, kind = rest.rpartition(".")
             if layer in HEAD:
-                found[f"roi_head.bbox_head.{HEAD[layer]}.{kind}"] = value
+                result[f"roi_head.bbox_head.{HEAD[layer]}.{kind}"] = value
             elif layer.endswith("cls_score"):
                 moved = torch.cat([value[1:], value[:1]])
-                found[f"roi_head.bbox_head.fc_cls.{kind}"] = moved
+                result[f"roi_head.bbox_head.fc_cls.{kind}"] = moved
             else:
-                found[f"roi_head.bbox_head.fc_reg.{kind}"] = value[4:]  # none for the background
-    return found
+                result[f"roi_head.bbox_head.fc_reg.{kind}"] = value[4:]  # none for the background
+    return result
 
 
 def _backbone(name: str) -> str:

@@ -38,14 +38,14 @@ def patterns(labels: np.ndarray, *, seed: int, dull: bool = False) -> np.ndarray
     rng = np.random.default_rng(seed)
     images = np.zeros((len(labels), SIZE, SIZE))
     for image, label in zip(images, labels, strict=True):
-        place = int(rng.integers(6, 9))
+        folder = int(rng.integers(6, 9))
         if label != 1:
-            image[place : place + 2, 2:-2] = 1.0
+            image[folder : folder + 2, 2:-2] = 1.0
         if label != 0:
-            image[2:-2, place : place + 2] = 1.0
+            image[2:-2, folder : folder + 2] = 1.0
     noise = rng.normal(size=images.shape)
-    found = 110 + 60 * images + 12 * noise if dull else 20 + 200 * images + 8 * noise
-    return found.clip(0, 255).astype(np.uint8)
+    result = 110 + 60 * images + 12 * noise if dull else 20 + 200 * images + 8 * noise
+    return result.clip(0, 255).astype(np.uint8)
 
 
 def arrays(sizes: dict[str, int], *, seed: int, dull: bool = False) -> dict[str, np.ndarray]:
@@ -66,11 +66,11 @@ def target_arrays() -> dict[str, np.ndarray]:
 
 
 def write(
-    folder: Path, name: str, given: dict[str, np.ndarray], sizes: dict[str, int], **changes: Any
+    folder: Path, name: str, inputs: dict[str, np.ndarray], sizes: dict[str, int], **changes: Any
 ) -> Path:
     """An npz of these arrays and its manifest with some entries changed; None leaves one out."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / f"{name}.npz", **given)
+    np.savez(folder / f"{name}.npz", **inputs)
     names = {"image": "x", "label": "y", "split": "split"}
     document = {
         "name": f"toy/{name}",
@@ -79,7 +79,7 @@ def write(
         "root": ".",
         "classes": list(CLASSES),
         "archive": {"file": f"{name}.npz", "sha256": sha256(folder / f"{name}.npz")},
-        "arrays": {what: array for what, array in names.items() if array in given},
+        "arrays": {what: array for what, array in names.items() if array in inputs},
         "splits": {
             split: {"equals": value, "count": count}
             for value, (split, count) in enumerate(sizes.items())
@@ -120,9 +120,9 @@ def info(size: int) -> TargetInfo:
 
 @cache
 def _trained() -> Classifier:
-    given = source_arrays()
-    learnt = given["split"] == 0
-    images, labels = given["x"][learnt], given["y"][learnt]
+    inputs = source_arrays()
+    learnt = inputs["split"] == 0
+    images, labels = inputs["x"][learnt], inputs["y"][learnt]
     torch.manual_seed(0)
     config = SupervisedConfig.from_settings(
         {"schedule": FAST | {"lr": 0.05, "epochs": 6}, "lr_scale": {"backbone": 1.0}}
@@ -148,8 +148,8 @@ def bundle(folder: Path) -> ModelRef:
     )
 
 
-def accuracy(network: Classifier, given: dict[str, np.ndarray], split: int) -> float:
+def accuracy(network: Classifier, inputs: dict[str, np.ndarray], split: int) -> float:
     """Share of correct answers on one split."""
-    images, labels = given["x"][given["split"] == split], given["y"][given["split"] == split]
-    found = torch.cat([seen.output.logits.argmax(1) for seen in look(images)(network)])
-    return float((found.numpy() == labels).mean())
+    images, labels = inputs["x"][inputs["split"] == split], inputs["y"][inputs["split"] == split]
+    result = torch.cat([seen.output.logits.argmax(1) for seen in look(images)(network)])
+    return float((result.numpy() == labels).mean())

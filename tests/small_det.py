@@ -24,7 +24,7 @@ def images(
     """uint8 [N, 64, 64, 3] with one or two squares each, and their classes and boxes (COCO's)."""
     rng = np.random.default_rng(seed)
     pictures = np.full((count, SIZE, SIZE, 3), 60.0)
-    found = []
+    result = []
     for picture in pictures:
         boxes = []
         for half in range(int(rng.integers(1, 3))):
@@ -34,31 +34,31 @@ def images(
             colour = np.array(((220, 60, 60), (60, 60, 220))[label])
             picture[top : top + side, left : left + side] = colour
             boxes.append((label, [left, top, side, side]))
-        found.append(boxes)
+        result.append(boxes)
     pictures += rng.normal(0, 8, pictures.shape)
     if dull:
         pictures = 70 + 0.5 * pictures + rng.normal(0, 6, pictures.shape)
-    return pictures.clip(0, 255).astype(np.uint8), found
+    return pictures.clip(0, 255).astype(np.uint8), result
 
 
 def write(
     folder: Path, name: str, sizes: dict[str, int], *, seed: int, dull: bool = False, **changes: Any
 ) -> Path:
     """PNG files, their COCO file and a manifest; `annotations` given in its place if any."""
-    pictures, found = images(sum(sizes.values()), seed=seed, dull=dull)
+    pictures, result = images(sum(sizes.values()), seed=seed, dull=dull)
     splits = np.repeat(list(sizes), list(sizes.values()))
-    place = folder / name
-    place.mkdir(parents=True, exist_ok=True)
+    position = folder / name
+    position.mkdir(parents=True, exist_ok=True)
     entries = []
     for i, (picture, split) in enumerate(zip(pictures, splits, strict=True)):
-        Image.fromarray(picture).save(place / f"{i:03d}.png")
+        Image.fromarray(picture).save(position / f"{i:03d}.png")
         entries.append(
             {"id": i, "file_name": f"{i:03d}.png", "width": SIZE, "height": SIZE,
              "split": str(split)}
         )  # fmt: skip
     annotations = [
         {"id": 0, "image_id": i, "category_id": label + 1, "bbox": box, "iscrowd": 0}
-        for i, boxes in enumerate(found)
+        for i, boxes in enumerate(result)
         for label, box in boxes
     ]
     document = {

@@ -23,12 +23,12 @@ def write(
     """PNG files, their COCO file and a manifest; `annotations` given in its place if any."""
     draw = figures.at_night if night else figures.in_the_gym
     splits = np.repeat(list(sizes), list(sizes.values()))
-    place = folder / name
-    place.mkdir(parents=True, exist_ok=True)
+    position = folder / name
+    position.mkdir(parents=True, exist_ok=True)
     entries, annotations = [], []
     for i, split in enumerate(splits):
         figure = draw(i)
-        Image.fromarray(figure.image).save(place / f"{i:03d}.png")
+        Image.fromarray(figure.image).save(position / f"{i:03d}.png")
         entries.append({"id": i, "file_name": f"{i:03d}.png", "split": str(split)})
         marked = [float(v) for x, y in figure.joints for v in (x, y, 2)]
         annotations.append(

@@ -50,7 +50,7 @@ def images(shift: float = 0.0, *, seed: int = 0, size: int = SIZE) -> tuple[Tens
     """One or two squares on a ground [N, 3, 32, 32], the light `shift` away, and their boxes."""
     generator = torch.Generator().manual_seed(seed)
     x = 0.15 * torch.randn(size, 3, SIDE, SIDE, generator=generator)
-    found = []
+    result = []
     for image in x:
         boxes, labels = [], []
         for half in range(int(torch.randint(1, 3, (1,), generator=generator))):
@@ -61,10 +61,10 @@ def images(shift: float = 0.0, *, seed: int = 0, size: int = SIZE) -> tuple[Tens
             image[:, top : top + side, left : left + side] += COLOURS[label].view(3, 1, 1)
             boxes.append([left, top, left + side, top + side])
             labels.append(label)
-        found.append(
+        result.append(
             Boxes(torch.tensor(boxes).float(), torch.tensor(labels), torch.ones(len(labels)))
         )
-    return (1 - 0.5 * shift) * x + shift * LIGHT.view(1, 3, 1, 1), found
+    return (1 - 0.5 * shift) * x + shift * LIGHT.view(1, 3, 1, 1), result
 
 
 def body() -> nn.Sequential:
@@ -150,7 +150,7 @@ def accuracy(model: nn.Module, x: Tensor, y: list[Boxes]) -> float:
     model.eval()
     metric = DetectionMetric(NAMES)
     with torch.no_grad():
-        for found, truth in zip(model(x).boxes, y, strict=True):
-            answer = BoxesOf(*(np.asarray(part) for part in found))
+        for result, truth in zip(model(x).boxes, y, strict=True):
+            answer = BoxesOf(*(np.asarray(part) for part in result))
             metric.update(answer, BoxesOf(truth.boxes.numpy(), truth.labels.numpy()))
     return metric.compute()["coco_ap50"]

@@ -94,17 +94,17 @@ def batch(x: Tensor, rows: list[int] | Tensor) -> TargetBatch:
     """A batch of these rows; the strong view is a fixed disturbance, moved by a few pixels."""
     rows = torch.as_tensor(rows)
     rows = rows[rows < len(x)]
-    found = toy.batch(x, rows)
+    result = toy.batch(x, rows)
     still = torch.eye(3)[:2].expand(len(rows), 2, 3)
     moves = torch.randn(len(x), 2, generator=torch.Generator().manual_seed(5))[rows] * 0.05
     away = torch.cat([still[..., :2], moves[..., None]], -1)
     theta = away.clone()
-    grid = nn.functional.affine_grid(theta, list(found.weak.shape), align_corners=False)
-    assert found.strong is not None
-    strong = nn.functional.grid_sample(found.strong, grid, align_corners=False)
+    grid = nn.functional.affine_grid(theta, list(result.weak.shape), align_corners=False)
+    assert result.strong is not None
+    strong = nn.functional.grid_sample(result.strong, grid, align_corners=False)
     mirrored = torch.zeros(len(rows), dtype=torch.bool)
     return TargetBatch(
-        rows, found.weak, strong, weak_warp=Warp(still, mirrored), strong_warp=Warp(away, mirrored)
+        rows, result.weak, strong, weak_warp=Warp(still, mirrored), strong_warp=Warp(away, mirrored)
     )
 
 
@@ -117,6 +117,6 @@ def accuracy(model: nn.Module, x: Tensor, y: PoseTargets) -> float:
     """Share of joints within a pixel of the map, in eval mode."""
     model.eval()
     with torch.no_grad():
-        place, _ = peaks(model(x).heatmaps)
-    far = (4.0 * place - y.joints).norm(dim=-1)
+        folder, _ = peaks(model(x).heatmaps)
+    far = (4.0 * folder - y.joints).norm(dim=-1)
     return float((far <= 4).float().mean())

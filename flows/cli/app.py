@@ -9,6 +9,7 @@ import typer
 
 from flows.cli import adapt, annotate, data, decide, operate, source
 from flows.cli.session import end_at_once
+from flows.cli.trust import offer_trust_
 
 app = typer.Typer(
     name="sfda",
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 for group in (data, source, adapt, annotate, decide, operate):
     group.register(app)
+offer_trust_(app)
 
 
 def main() -> None:

@@ -39,8 +39,9 @@ def serve(
 
         def show(served: dict[str, Any]) -> None:
             lines = [f"MLflow   {served['mlflow_url']}", f"Prefect  {served['prefect_url']}"]
+            lines += [f"API      {served['prefect_api']}"]
             lines += [f"serves   {name}" for name in served["deployments"]]
-            out.show(served, "\n".join([*lines, "Ctrl-C ends all."]))
+            out.show(served, "\n".join([*lines, "Each link opens its page once. Ctrl-C ends all."]))
 
         run(jobs, limit, notify, (mlflow_port, prefect_port), show)
 
@@ -54,7 +55,8 @@ def ui(
 
         with servers(mlflow_port, prefect_port) as urls:
             text = (
-                f"MLflow   {urls['mlflow_url']}\nPrefect  {urls['prefect_url']}\nCtrl-C ends both."
+                f"MLflow   {urls['mlflow_url']}\nPrefect  {urls['prefect_url']}\n"
+                "Each link opens its page once. Ctrl-C ends both."
             )
             out.show(dict(urls), text)
             wait_for_signal()

@@ -15,13 +15,15 @@ from typing import Any
 import torch
 
 from sfda.errors import BadInput
-from sfda.manifests.digests import file_digest
+from sfda.manifests.digests import bytes_digest, file_digest
 from sfda.refs import Candidate, MetricPoint
+from sfda.sandbox.crossing import read_within
 from sfda.state_folder import disk_errors
 from sfda.types import State
 from sfda.weights.bundle import bundle_digest
 
 History = list[dict[str, Any]]
+HISTORY_SIZE = 1 << 28  # bytes at most
 
 
 def epoch_folder(folder: Path, epoch: int) -> Path:
@@ -75,9 +77,15 @@ def write_history(folder: Path, history: History) -> str:
     return file_digest(folder / "history.json")
 
 
-def read_history(folder: Path) -> History:
-    """The history of a run that is over."""
-    history: History = json.loads((folder / "history.json").read_text())
+def read_history(folder: Path, sha256: str) -> History:
+    """The history of a run that is over. Raises BadInput if it is no longer the one of `sha256`."""
+    content = read_within(folder, "history.json", limit=HISTORY_SIZE)
+    if bytes_digest(content) != sha256:
+        raise BadInput(
+            f"{folder / 'history.json'} was changed after it was written; delete {folder} and "
+            "start the command again"
+        )
+    history: History = json.loads(content)
     return history
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import sfda
 from sfda.sandbox import process
-from sfda.sandbox.landlock import NETWORK_ABI
+from sfda.sandbox.attest import NETWORK
 
 if TYPE_CHECKING:
     from sfda.adaptation.training import Watch
@@ -51,18 +51,34 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
         read=[*own, *read, *images],
         listed=[Path(sfda.__file__).parents[1], location],  # modules are looked for in the first
     )
-    result, level = process.run_job(job, lambda message: _hear(message, watch))
-    return Adaptation.model_validate(result), Attestation(
+    done = process.run_job(job, lambda message: _hear(message, watch))
+    level, ways = done.held
+    adaptation = _addressed(Adaptation.model_validate(done.result), folder)
+    return adaptation, Attestation(
         enforced=True,
         says=f"enforced (Landlock, ABI {level})",
         abi=level,
-        network=level < NETWORK_ABI,
+        network=any(not ways[name].startswith("refused") for name in NETWORK),
         read=tuple(str(path) for path in (*own, *read)),
-        write=tuple(str(path) for path in (folder, *process.devices())),
+        write=tuple(str(path) for path in (folder, process.kernels(), *process.devices())),
+        ways_out=ways,
         images=len(images),
         location=str(location),
         kernel=kernel,
     )
+
+
+def _addressed(adaptation: Adaptation, folder: Path) -> Adaptation:
+    """The same, with addresses that are known here: none is taken from inside."""
+    from sfda.adaptation.run_folder import epoch_folder
+
+    candidates = tuple(
+        candidate.model_copy(update={"weights": str(epoch_folder(folder, candidate.epoch))})
+        if candidate.weights
+        else candidate
+        for candidate in adaptation.candidates
+    )
+    return adaptation.model_copy(update={"folder": str(folder), "candidates": candidates})
 
 
 def _system() -> list[Path]:
@@ -94,7 +110,12 @@ def _hear(message: dict[str, Any], watch: Watch) -> None:
         case {"share": share}:
             watch.share(share)
         case {"log": text, "level": level, "on_bar": on_bar}:
-            log.log(level, "%s", text, extra={"on_bar": on_bar})
+            log.log(level, "%s", _plain(text), extra={"on_bar": on_bar})
+
+
+def _plain(text: str) -> str:
+    """Without what a terminal would take for a command."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)
 
 
 class _Relay:
@@ -128,7 +149,9 @@ class _ToParent(logging.Handler):
 def work_in_sandbox(document: dict[str, Any], send: process.Send) -> dict[str, Any]:
     """Carry out an order inside the process; the adaptation as JSON."""
     from sfda.adaptation.worker import Order, work
+    from sfda.sandbox.tensor_files import share_by_files
 
+    share_by_files()
     log.handlers[:] = [_ToParent(send)]
     log.setLevel(logging.INFO)
     log.propagate = False

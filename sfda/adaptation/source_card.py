@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from sfda.problems.detection.card import make_detection_card
 from sfda.problems.segmentation.card import make_segmentation_card
 from sfda.refs import ModelSpec, Report
 from sfda.state_folder import disk_errors, one_at_a_time
+from sfda.weights.bundle_files import copy_files
 from sfda.weights.source_card import Card, write_card
 
 
@@ -57,7 +57,7 @@ def copy_with_card(bundle: Path, card: Card, folder: Path) -> None:
         tempfile.TemporaryDirectory(dir=folder.parent) as scratch,
     ):
         fresh = Path(scratch, "bundle")
-        shutil.copytree(bundle, fresh)
+        copy_files(bundle, fresh)
         write_card(fresh, card)
         if not folder.is_dir():
             fresh.rename(folder)

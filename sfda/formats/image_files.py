@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from sfda.errors import BadInput
 from sfda.formats.volumes import VOLUMES
+from sfda.sandbox.crossing import inside
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -36,21 +37,27 @@ def _is_pipe(path: Path) -> bool:
 
 
 def images_below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Names below a folder, links followed. Raises BadInput for those that lead out of it."""
     keys: list[str] = []
     visited: set[Path] = set()
+    top = root.resolve()
     for folder, below, files in os.walk(root, followlinks=True):
         here = Path(folder)
-        if here.resolve() in visited:  # a link back up
+        real = here.resolve()
+        if real in visited:  # a link back up
             below.clear()
             continue
-        visited.add(here.resolve())
+        visited.add(real)
         below[:] = [name for name in below if not name.startswith(".")]
-        inside = PurePosixPath(here.relative_to(root).as_posix())
-        keys += [
-            str(inside / name)
-            for name in files
-            if is_image_name(name, suffixes) and not _is_pipe(here / name)
+        within = PurePosixPath(here.relative_to(root).as_posix())
+        names = [
+            name for name in files if is_image_name(name, suffixes) and not _is_pipe(here / name)
         ]
+        elsewhere = not real.is_relative_to(top)
+        for name in names:
+            if elsewhere or (here / name).is_symlink():
+                inside(root, str(within / name))
+        keys += [str(within / name) for name in names]
     return keys
 
 
@@ -72,6 +79,8 @@ def images_in_list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
         faults.append("some images are named twice")
     if faults:
         raise BadInput(f"{path} names files that cannot be taken; " + "; ".join(faults))
+    for key in keys:
+        inside(path.parent, key)
     return keys
 
 

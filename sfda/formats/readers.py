@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import struct
 import threading
 import zipfile
@@ -19,6 +20,7 @@ from sfda.errors import BadInput
 from sfda.formats.images import decode_bytes, raw_bytes, size_of_bytes, value_bytes
 from sfda.formats.volumes import FileAddress, grid, slice_of, volume
 from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
+from sfda.sandbox.crossing import inside, open_below
 
 BROKEN = (
     OSError,
@@ -67,23 +69,33 @@ class Files(Protocol):
         ...
 
     def address(self, name: str) -> FileAddress:
-        """Its address."""
+        """Its address, as a person names it."""
+        ...
+
+    def checked(self, name: str) -> FileAddress:
+        """Its address, to be opened. Raises BadInput if it lies elsewhere."""
         ...
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Files below a folder."""
+    """Files below a folder: a link that leads out of it is refused."""
 
     root: Path
 
     def read(self, name: str) -> bytes:
-        """The bytes of one. Raises FileNotFoundError."""
-        return (self.root / name).read_bytes()
+        """The bytes of one. Raises FileNotFoundError, or BadInput if it lies elsewhere."""
+        with os.fdopen(open_below(*inside(self.root, name)), "rb") as file:
+            return file.read()
 
     def address(self, name: str) -> FileAddress:
-        """Its address."""
+        """Its address, as a person names it."""
         return FileAddress(self.root / name)
+
+    def checked(self, name: str) -> FileAddress:
+        """Its address, to be opened. Raises BadInput if it lies elsewhere."""
+        inside(self.root, name)
+        return self.address(name)
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,8 @@ class Zip:
     def address(self, name: str) -> FileAddress:
         """Its address."""
         return FileAddress(self.path, name)
+
+    checked = address
 
 
 @dataclass(frozen=True)
@@ -146,7 +160,7 @@ class FileReader:
             part = slice_of(name)
             if part is None:
                 return whole(self.files.read(name))
-            return cut(self.files.address(part.file), part.at)
+            return cut(self.files.checked(part.file), part.at)
         except (FileNotFoundError, KeyError):
             address = self.files.address(part.file if part else name)
             raise BadInput(f"{self.what} {address.missing}") from None

@@ -164,7 +164,7 @@ def _volume_spacings(
     sizes: dict[str, tuple[float, ...]] = {}
     for file in dict.fromkeys(files):
         try:
-            sizes[file] = grid(where.address(file)).spacing
+            sizes[file] = grid(where.checked(file)).spacing
         except (KeyError, *BROKEN):
             return None  # its images cannot be read either, which is said of them
         if not all(size > 0 and math.isfinite(size) for size in sizes[file]):

@@ -26,6 +26,7 @@ from sfda.manifests.inspection import inspect_split
 from sfda.manifests.labels import Indices
 from sfda.manifests.readers import make_reader, mask_reader
 from sfda.manifests.schema import Manifest
+from sfda.sandbox.crossing import inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ def _content_digest(manifest: Manifest, seen: Split) -> bytes:
     files = _image_files(manifest, seen)
     if path:
         return members_digest(path, files).encode()
-    return "".join(_content(manifest.location / name) for name in files).encode()
+    return "".join(_content(manifest.location, name) for name in files).encode()
 
 
 def _image_files(manifest: Manifest, seen: Split) -> tuple[str, ...]:
@@ -166,13 +167,20 @@ def seen_files(manifest: Manifest, split: str) -> tuple[list[Path], list[Path]]:
         table = manifest.path.parent / spec.answers.rows
         own.append(table)
         if seen.annotations.masks:
-            own.extend(table.parent / row["mask"] for row in read_csv(table)[0])
+            masks = [row["mask"] for row in read_csv(table)[0]]
+            for name in masks:
+                inside(table.parent, name)
+            own.extend(table.parent / name for name in masks)
     images = [] if manifest.archive_path else _image_files(manifest, seen)
+    for name in images:
+        inside(manifest.location, name)
     return [path for path in own if path], [manifest.location / name for name in images]
 
 
-def _content(path: Path) -> str:
+def _content(folder: Path, name: str) -> str:
+    path = folder / name
     try:
+        inside(folder, name)
         return file_digest(path)
     except FileNotFoundError:
         raise BadInput(f"image {path} is missing") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -18,6 +17,7 @@ from sfda.networks.detector import Detector, DetOutput, Features, Regions
 from sfda.networks.mmdet_config import first_line, parts_of, quiet_, register_modules_, with_classes
 from sfda.networks.pooling import keep_cuda_pooling_
 from sfda.types import Images, Losses
+from sfda.weights import mmdet_allowed
 
 MMDET_LOSSES = {
     "loss_rpn_cls": "objectness",
@@ -231,13 +231,9 @@ def mmdet_detector(config: Mapping[str, Any], classes: int, depth: int = 3) -> M
         raise BadInput("mmdet's detectors take images of three channels: rgb or bgr")
     if not config:
         raise BadInput("this model's spec holds no mmdet configuration; import it again")
+    mmdet_allowed.check_size(config)
     compiled = mmcv_ops.ensure()
-    settings = with_classes(copy.deepcopy(dict(config)), classes)
-    for part in parts_of(settings):
-        if part.get("type") == "MaxIoUAssigner":
-            part["type"] = "SparingAssigner"
-        if part.get("type") == "RoIAlign" and not compiled:
-            part["use_torchvision"] = True
+    settings = with_classes(mmdet_allowed.without_other_weights(config), classes)
     quiet_()
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
@@ -246,10 +242,18 @@ def mmdet_detector(config: Mapping[str, Any], classes: int, depth: int = 3) -> M
 
     register_all_modules(init_default_scope=False)
     register_modules_()
+    mmdet_allowed.import_trusted_()
+    mmdet_allowed.check_names(settings, registered=mmdet_allowed.registered_classes())
+    for part in parts_of(settings):
+        if part.get("type") == "MaxIoUAssigner":
+            part["type"] = "SparingAssigner"
+        if part.get("type") == "RoIAlign" and not compiled:
+            part["use_torchvision"] = True
     init_default_scope("mmdet")
     try:
-        model = MODELS.build(ConfigDict(settings))
-    except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
+        with mmdet_allowed.imports_closed():
+            model = MODELS.build(ConfigDict(settings))
+    except (RuntimeError, KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
         raise BadInput(f"mmdet cannot build this model: {first_line(error)}") from error
     if not hasattr(model, "extract_feat"):
         raise BadInput(f"mmdet's {settings.get('type')} is no detector of images")

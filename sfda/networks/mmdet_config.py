@@ -31,11 +31,11 @@ def with_classes(config: dict[str, Any], classes: int) -> dict[str, Any]:
                 part[name] = None
         if "num_classes" in part:
             part["num_classes"] = classes
-    if "rpn_head" in config:
+    if isinstance(config.get("rpn_head"), dict):
         config["rpn_head"].pop("num_classes", None)
         for when, key in (("train", "rpn_proposal"), ("test", "rpn")):
-            side = config.get(f"{when}_cfg") or {}
-            if isinstance(side.get(key), dict):
+            side = config.get(f"{when}_cfg")
+            if isinstance(side, dict) and isinstance(side.get(key), dict):
                 before, after = PROPOSALS[when]
                 side[key] = {**side[key], "nms_pre": before, "max_per_img": after}
     config.pop("data_preprocessor", None)

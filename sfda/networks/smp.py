@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sfda.errors import BadInput
 from sfda.networks.probe import SegParts
+from sfda.networks.timm import is_timm
 
 
 def smp_networks() -> list[str]:
@@ -24,14 +25,13 @@ def smp_networks() -> list[str]:
 def is_encoder(name: str) -> bool:
     """Whether there is an encoder of this name, timm's by `tu-` among them."""
     import segmentation_models_pytorch as smp
-    import timm
 
     # smp's own former ports, which it now takes from timm
     if name.startswith(("timm-regnet", "timm-res2", "timm-resnest", "timm-gernet")):
         name = name.replace("timm-", "tu-", 1)
     name = name.replace("timm-mobilenetv3", "tu-tf_mobilenetv3", 1)
     if name.startswith("tu-"):
-        return bool(timm.is_model(name.removeprefix("tu-").partition(".")[0]))
+        return is_timm(name.removeprefix("tu-"))
     return name in smp.encoders.encoders
 
 

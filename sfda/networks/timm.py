@@ -6,6 +6,7 @@ timm is imported when it is asked for: that takes seconds, and most runs never n
 from __future__ import annotations
 
 import difflib
+import re
 
 from torch import nn
 
@@ -13,10 +14,10 @@ from sfda.errors import BadInput
 
 
 def is_timm(name: str) -> bool:
-    """Whether timm has a network of this name."""
+    """Whether timm itself has a network of this name: none of a hub, none in a folder."""
     import timm
 
-    return bool(timm.is_model(name))
+    return re.fullmatch(r"\w[\w.-]*", name) is not None and bool(timm.is_model(name))
 
 
 def like_timm(name: str) -> list[str]:
@@ -54,10 +55,13 @@ def timm_map(name: str) -> nn.Module:
     """A network without its head, which gives its last map of features. Raises BadInput."""
     import timm
 
+    if not is_timm(name):
+        near = ", ".join(f"pose:timm:{other}" for other in like_timm(name))
+        raise BadInput(f"timm has no network for pose:timm:{name}" + (f"; {near}" if near else ""))
     try:
         network: nn.Module = timm.create_model(
             name, pretrained=False, num_classes=0, global_pool=""
         )
-    except RuntimeError as error:
-        raise BadInput(f"timm has no network for pose:timm:{name}: {error}") from error
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise BadInput(f"timm cannot build pose:timm:{name}: {error}") from error
     return network

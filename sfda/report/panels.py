@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from sfda.report.detection_panel import draw_box_panel
-from sfda.report.pose_panel import draw_pose_panel
-from sfda.report.segmentation_panel import draw_panel
+from sfda.report.problems.detection import draw_box_panel
+from sfda.report.problems.pose import draw_pose_panel
+from sfda.report.problems.segmentation import draw_panel
 
 PANELS: Mapping[str, Callable[..., bytes]] = MappingProxyType(
     {"segmentation": draw_panel, "detection": draw_box_panel, "pose": draw_pose_panel}

@@ -17,6 +17,7 @@ from pathlib import Path
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 VERSION_FLAG, PATH_BENEATH, NO_NEW_PRIVS = 1, 1, 38
 NETWORK_ABI = 4  # from here on TCP too
+SCOPE_ABI, SCOPES = 6, 0b11  # from here on abstract UNIX sockets and signals to others too
 
 
 class Access(IntFlag):
@@ -40,10 +41,20 @@ class Access(IntFlag):
     IOCTL_DEV = 1 << 15
 
 
-READ = Access.EXECUTE | Access.READ_FILE | Access.READ_DIR
-OF_FILES = (
-    Access.EXECUTE | Access.WRITE_FILE | Access.READ_FILE | Access.TRUNCATE | Access.IOCTL_DEV
+READ = Access.READ_FILE | Access.READ_DIR  # a library is read; a program is never started
+OF_FILES = Access.WRITE_FILE | Access.READ_FILE | Access.TRUNCATE | Access.IOCTL_DEV
+# files and folders: no link, pipe, socket or device is made, on which others could stumble
+WRITE = (
+    READ
+    | Access.WRITE_FILE
+    | Access.REMOVE_DIR
+    | Access.REMOVE_FILE
+    | Access.MAKE_DIR
+    | Access.MAKE_REG
+    | Access.REFER
+    | Access.TRUNCATE
 )
+DEVICE = OF_FILES | Access.READ_DIR
 ADDED = {1: 13, 2: 14, 3: 15, 5: 16}  # ABI -> rights it knows, counted from the first
 
 
@@ -68,28 +79,40 @@ def rights_at(level: int) -> Access:
 
 
 def restrict(
-    read: Iterable[Path], write: Iterable[Path], listed: Iterable[Path] = (), *, network: bool
+    read: Iterable[Path],
+    write: Iterable[Path],
+    listed: Iterable[Path] = (),
+    devices: Iterable[Path] = (),
+    *,
+    network: bool,
 ) -> int:
     """From now on this process can read below `read` and read and write below `write` alone.
 
-    Of `listed` folders names can be listed, at any depth, and nothing read. Paths that do not exist
-    are left out. Without `network` TCP is closed too, where the kernel can. Returns the ABI level.
-    Raises OSError where the kernel refuses, and then nothing is given up.
+    Of `listed` folders names can be listed, at any depth, and nothing read. `devices` are used as
+    they are. Paths that do not exist are left out. Programs cannot be started. Without `network`
+    TCP, abstract UNIX sockets and signals to others are closed too, where the kernel can. Returns
+    the ABI level. Raises OSError where the kernel refuses, and then nothing is given up.
     """
     level = abi()
     if level < 1:
         raise OSError("this kernel offers no Landlock")
     handled = rights_at(level)
     libc = ctypes.CDLL(None, use_errno=True)
-    tcp = 0b11 if level >= NETWORK_ABI and not network else 0
-    attributes = struct.pack("=QQ", handled, tcp)[: 16 if level >= NETWORK_ABI else 8]
+    fields = 1 + (level >= NETWORK_ABI) + (level >= SCOPE_ABI)
+    closed = (0, 0) if network else (0b11, SCOPES)
+    attributes = struct.pack("=QQQ", handled, *closed)[: 8 * fields]
     ruleset = _checked(
         libc.syscall(
             CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0)
         )
     )
     try:
-        for paths, rights in ((read, READ), (write, handled), (listed, Access.READ_DIR)):
+        for paths, rights in (
+            (read, READ),
+            (write, WRITE),
+            (listed, Access.READ_DIR),
+            (devices, DEVICE),
+        ):
             for path in paths:
                 _allow(libc, ruleset, Path(path), rights & handled)
         _checked(libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0))

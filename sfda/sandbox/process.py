@@ -22,17 +22,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import sfda
 from sfda.errors import BadInput
 from sfda.sandbox import forkserver
+from sfda.sandbox.baits import baits
+from sfda.sandbox.confine import Held, Limits, confine
+from sfda.sandbox.environment import passed
 from sfda.sandbox.forkserver import DEATH_SIGNAL
-from sfda.sandbox.landlock import abi, restrict
+from sfda.sandbox.landlock import abi
 
 SWITCH = "SFDA_CONFINE"  # "off": do the work in the calling process, and say so
-SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc", "/proc", "/sys", "/opt/nvidia")
-DEVICES = ("/dev", "~/.nv")  # with shared memory, and the compiled kernels of CUDA
+SYSTEM = (
+    *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sys", "/opt/nvidia"),
+    # of the process itself and of the machine, nothing of other processes
+    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/sys"),
+    *("/proc/filesystems", "/proc/devices", "/proc/driver/nvidia", "/proc/uptime", "/proc/loadavg"),
+    *("/etc/ld.so.cache", "/etc/localtime", "/etc/timezone", "/etc/nsswitch.conf", "/etc/passwd"),
+    *("/etc/group", "/etc/os-release", "/etc/mime.types", "/etc/OpenCL", "/etc/nvidia"),
+)
+DEVICES = (
+    *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"),
+    *("/dev/nvidia*", "/dev/dri", "/dev/dxg"),
+)
+LONGEST = 1 << 26  # signs of one message
+KERNELS = "~/.nv"  # that CUDA has compiled
 
 Message = dict[str, Any]
 Send = Callable[..., None]  # one message, its parts by keyword
@@ -56,6 +71,14 @@ class SandboxJob:
     folder: Path  # which it may write to, like `devices`
     read: Sequence[Path]  # files and folders, besides those of the system
     listed: Sequence[Path]  # folders of which the names can be seen
+    exceptions: frozenset[str] = frozenset()  # system calls that the work cannot do without
+
+
+class Done(NamedTuple):
+    """What the work came to, and what held its process meanwhile."""
+
+    result: Message
+    held: Held
 
 
 def unenforceable() -> str | None:
@@ -86,32 +109,38 @@ def system_paths(own: Sequence[Path] = ()) -> list[Path]:
 
 
 def devices() -> list[Path]:
-    """Where devices and their compiled kernels lie."""
-    return [Path(name).expanduser() for name in DEVICES]
+    """The devices that may be used, as far as they are there."""
+    root = Path("/dev")
+    return sorted(path for name in DEVICES for path in root.glob(name.removeprefix("/dev/")))
 
 
-def run_job(job: SandboxJob, hear: Callable[[Message], None]) -> tuple[Message, int]:
-    """Do the work in a process of its own: the result, and the ABI of Landlock that holds it.
+def kernels() -> Path:
+    """Where CUDA keeps what it has compiled."""
+    return Path(KERNELS).expanduser()
+
+
+def run_job(job: SandboxJob, hear: Callable[[Message], None]) -> Done:
+    """Do the work in a process of its own.
 
     `hear` gets each message that the work sends meanwhile. Raises BadInput as the work does,
     WorkFailed where it raises anything else, ProcessDied where the process is killed.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=job.folder, prefix="tmp."))
-    outside = Path(tempfile.mkdtemp(prefix="sfda."), "outside")
+    limits = Limits(
+        read=[str(path) for path in job.read],
+        write=[str(path) for path in (job.folder, kernels())],
+        listed=[str(path) for path in job.listed],
+        devices=[str(path) for path in devices()],
+        exceptions=sorted(job.exceptions),
+    )
     try:
-        outside.write_text("no process of an adaptation may read this")
-        limits = {
-            "read": [str(path) for path in job.read],
-            "write": [str(path) for path in (job.folder, *devices())],
-            "listed": [str(path) for path in job.listed],
-            "probe": str(outside),
-        }
-        result = _run({"work": job.work, "order": job.order, **limits}, scratch, hear)
+        with baits() as laid:
+            document = {"work": job.work, "order": job.order, "limits": limits, "baits": laid}
+            message = _run(document, scratch, hear)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(outside.parent, ignore_errors=True)
-    return result["result"], int(result["abi"])
+    return Done(message["result"], Held(*message["held"]))
 
 
 def _run(document: Message, scratch: Path, hear: Callable[[Message], None]) -> Message:
@@ -127,7 +156,7 @@ def _run(document: Message, scratch: Path, hear: Callable[[Message], None]) -> M
                     json.dump(document, file)
             except BrokenPipeError:
                 pass  # it is gone; what it sent is read below
-            for line in lines:
+            while line := lines.readline(LONGEST):
                 result = _result_of(json.loads(line), hear) or result
         code = process.wait()
     if result:
@@ -159,7 +188,7 @@ def _process(order: int, messages: int, scratch: Path) -> Iterator[_Waits]:
             [sys.executable, "-P", "-m", "sfda.sandbox.process", str(order), str(messages)],
             stdin=subprocess.DEVNULL,
             pass_fds=[order, messages],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(scratch)},
+            env=passed(os.environ) | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(scratch)},
         )
         try:
             yield process
@@ -175,7 +204,7 @@ def _result_of(message: Message, hear: Callable[[Message], None]) -> Message | N
             raise BadInput(text)
         case {"error": trace}:
             raise WorkFailed(f"the adapting process failed:\n{trace}")
-        case {"abi": _, "result": _}:
+        case {"held": _, "result": _}:
             return message
     hear(message)
     return None
@@ -202,24 +231,14 @@ def main(order: int, messages: int) -> None:
         document = json.load(file)
     pipe = _Pipe(messages)
     try:
-        limits = ([Path(p) for p in document[name]] for name in ("read", "write", "listed"))
-        level = restrict(*limits, network=False)
-        _see_that_it_holds(Path(document["probe"]))
+        held = confine(Limits(*document["limits"]), document["baits"])
         module, _, name = document["work"].partition(":")
         work: Work = getattr(importlib.import_module(module), name)
-        pipe.send(result=work(document["order"], pipe.send), abi=level)
+        pipe.send(result=work(document["order"], pipe.send), held=held)
     except BadInput as error:
         pipe.send(bad_input=str(error))
     except Exception:
         pipe.send(error=traceback.format_exc())
-
-
-def _see_that_it_holds(probe: Path) -> None:
-    try:
-        probe.read_text()
-    except PermissionError:
-        return
-    raise RuntimeError(f"access was given up and {probe} can still be read")
 
 
 if __name__ == "__main__":

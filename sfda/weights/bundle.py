@@ -1,7 +1,8 @@
 """Model bundles: a folder with `weights.safetensors` and `spec.json`, known by its digest.
 
 The digest covers the spec and every tensor, not the layout of the files: a network in memory and
-its bundle have the same one. A `card.safetensors` beside them is carried along and not covered.
+its bundle have the same one. A `card.safetensors` beside them is carried along with a digest of its
+own; anything else in the folder is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from sfda.errors import BadInput
 from sfda.refs import ModelSpec
+from sfda.weights.bundle_files import check_files, read_small
 from sfda.weights.checkpoints import check_finite
 from sfda.weights.source_card import CARD_FILE
 
@@ -74,8 +76,9 @@ def read_verified(
 
 def read_spec(folder: Path) -> ModelSpec:
     """The spec alone, unverified: cheap, for a look at a model."""
+    check_files(folder)
     try:
-        return ModelSpec.model_validate_json((folder / SPEC).read_bytes())
+        return ModelSpec.model_validate_json(read_small(folder / SPEC))
     except OSError as error:
         raise BadInput(f"{folder} is not a model bundle: no readable {SPEC}") from error
     except ValidationError as error:
@@ -140,6 +143,7 @@ def _canonical(value: object) -> bytes:
 
 def _read_tensors(folder: Path) -> tuple[dict[str, Tensor], str]:
     """Weights, and the digest that they were written with."""
+    check_files(folder)
     path = folder / WEIGHTS
     try:
         with safe_open(path, framework="pt") as file:

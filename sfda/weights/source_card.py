@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -13,6 +17,7 @@ from torch import Tensor
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.refs import Metrics, Problem
+from sfda.weights.bundle_files import check_files
 
 CARD_FILE = "card.safetensors"
 
@@ -21,21 +26,38 @@ def write_card(folder: Path, card: Card) -> None:
     """Put the card into a bundle's folder, in one step."""
     part = folder / f".{CARD_FILE}.{os.getpid()}"
     tensors = {name: tensor.contiguous() for name, tensor in card.tensors.items()}
-    save_file(tensors, part, metadata={"facts": card.facts.model_dump_json()})
+    facts = card.facts.model_dump_json()
+    save_file(tensors, part, metadata={"facts": facts, "sha256": _digest(facts, tensors)})
     os.replace(part, folder / CARD_FILE)
 
 
 def read_card(folder: Path) -> Card | None:
     """The card of a bundle, None where it has none. Raises BadInput for one that is damaged."""
     file = folder / CARD_FILE
+    check_files(folder)
     if not file.is_file():
         return None
     try:
         with safe_open(file, framework="pt") as opened:
-            facts = CardFacts.model_validate_json((opened.metadata() or {})["facts"])
-            return Card(facts, {name: opened.get_tensor(name) for name in list(opened.keys())})
+            stated = opened.metadata() or {}
+            facts = CardFacts.model_validate_json(stated["facts"])
+            tensors = {name: opened.get_tensor(name) for name in list(opened.keys())}
+        # version 0.1.0 wrote cards without a digest
+        if stated.get("sha256", "") not in ("", _digest(stated["facts"], tensors)):
+            raise ValueError("it was changed after it was written")
+        return Card(facts, tensors)
     except (SafetensorError, KeyError, ValueError) as error:
         raise BadInput(f"{file} is damaged ({error}); make it anew with `sfda card`") from error
+
+
+def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the facts as they are written and, by name, each tensor's type and bytes."""
+    total = hashlib.sha256(facts.encode() + b"\n")
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode() + b"\n")
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 class CardFacts(Config):

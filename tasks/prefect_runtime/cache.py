@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,9 @@ from sfda.inference.predictions import verify_predictions
 from sfda.manifests.digests import file_digest, key_of
 from sfda.refs import PredictionsRef
 from sfda.weights.bundle import bundle_digest
+from tasks.prefect_runtime.cached_results import read_record
+
+log = logging.getLogger("sfda")
 
 
 @lru_cache
@@ -65,7 +69,12 @@ class SameWork(CachePolicy):
             inputs={name: value for name, value in inputs.items() if name not in self.ignore},
         )
         record = Path(get_current_settings().results.local_storage_path) / key
-        if record.is_file() and not intact(json.loads(record.read_text())):
+        if not record.is_symlink() and not record.is_file():
+            return key
+        result = read_record(record)
+        if result is None:
+            log.warning("%s is no result of this package; it is removed, and made anew", record)
+        if result is None or not intact(result):
             record.unlink()
         return key
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from sfda.state_folder import home
+from sfda.state_folder import home, private_file
+from tasks.prefect_runtime.secrets import know_own_server
 
 DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -39,3 +40,6 @@ def prepare_environment() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if os.environ["MLFLOW_TRACKING_URI"] == defaults["MLFLOW_TRACKING_URI"]:
+        private_file(folder / "mlflow.db")  # SQLite takes its mode for its journals, too
+    know_own_server()

@@ -1,22 +1,34 @@
-"""MLflow's and Prefect's pages over one home, on loopback."""
+"""MLflow's and Prefect's pages over one home, on loopback, behind the proxy."""
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from sfda.errors import BadInput
 from sfda.state_folder import home
+from tasks.prefect_runtime.secrets import SERVER, own_server, prefect_secret
+from tasks.prefect_runtime.server import server_command
 
 READY = 120.0  # seconds a server may take to answer
+SOCKET_PATH = 107  # bytes, the most that a UNIX socket's path may have
+HEALTH = {"mlflow": "/health", "prefect": "/api/health"}
+PATHS = {"mlflow": r"/|/static-files/.*", "prefect": r"/(?!api/|api$).*"}
 
 
 def wait_for_signal() -> None:
@@ -29,75 +41,172 @@ def wait_for_signal() -> None:
 
 def free_port(preferred: int) -> int:
     """`preferred` if nobody listens there, else a free port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", preferred))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
+    with _bound(preferred) as probe:
         return int(probe.getsockname()[1])
+
+
+def _bound(preferred: int) -> socket.socket:
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind(("127.0.0.1", preferred))
+    except OSError:
+        made.bind(("127.0.0.1", 0))
+    return made
+
+
+@dataclass
+class _Processes:
+    """Servers that end with `ends`, and what the proxy before them is record."""
+
+    ends: ExitStack
+    logs: Path
+    secret: str
+    pages: list[dict[str, Any]] = field(default_factory=list)
+    sockets: list[socket.socket] = field(default_factory=list)
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def listen(self, preferred: int) -> tuple[socket.socket, str]:
+        """A socket that listens before its server is there: nobody can take its port meanwhile."""
+        made = self.ends.enter_context(_bound(preferred))
+        made.listen(128)
+        return made, f"http://127.0.0.1:{made.getsockname()[1]}"
+
+    def start(
+        self, name: str, command: list[str], env: dict[str, str], sockets: list[socket.socket]
+    ) -> subprocess.Popen[bytes]:
+        """Start a server whose words go to a log."""
+        with (self.logs / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                env=os.environ | env | {"PYTHONSAFEPATH": "1"},  # no module of the current folder
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=[one.fileno() for one in sockets],
+                start_new_session=True,
+                umask=0o077,
+            )
+        self.ends.callback(_stop, process)
+        self.running[name] = process
+        return process
+
+    def page(self, name: str, preferred: int) -> tuple[dict[str, Any], str, str]:
+        """A page behind the proxy: what the proxy is told of it, its origin, its first link."""
+        listener, origin = self.listen(preferred)
+        key = secrets.token_urlsafe(32)
+        record = {
+            "descriptor": listener.fileno(),
+            "secret": self.secret,
+            "key": key,
+            "paths": PATHS[name],
+        }
+        self.pages.append(record)
+        self.sockets.append(listener)
+        return record, origin, f"{origin}/open?key={key}"
+
+    def proxy(self) -> None:
+        """Start what stands before the pages. Its secrets go to it by a pipe."""
+        command = [sys.executable, "-m", "tasks.prefect_runtime.proxy"]
+        process = self.start("proxy", command, {}, self.sockets)
+        assert process.stdin
+        process.stdin.write(json.dumps(self.pages).encode())
+        process.stdin.close()
 
 
 @contextmanager
 def servers(mlflow_port: int, prefect_port: int) -> Iterator[dict[str, str]]:
-    """Both servers, answering, until the block ends. Raises BadInput if one does not start."""
-    mlflow, prefect = free_port(mlflow_port), free_port(prefect_port)
-    urls = {
-        "mlflow_url": f"http://127.0.0.1:{mlflow}",
-        "prefect_url": f"http://127.0.0.1:{prefect}",
-    }
-    python = [sys.executable, "-m"]
-    store = os.environ["MLFLOW_TRACKING_URI"]
-    commands = {}
-    if store.startswith(("http://", "https://")):
-        urls["mlflow_url"] = store
-    else:
-        commands["mlflow"] = [
-            *python,
-            *("mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow), "--workers", "1"),
-            *("--backend-store-uri", store),
-            *("--default-artifact-root", (home() / "mlartifacts").as_uri()),
-        ]
-    if api := os.environ.get("PREFECT_API_URL"):
-        urls["prefect_url"] = api.removesuffix("/api")
-    else:
-        commands["prefect"] = [
-            *python,
-            *("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)),
-        ]
-    env = {
-        **os.environ,
-        "PREFECT_UI_API_URL": f"http://127.0.0.1:{prefect}/api",
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # its log is a file
-    }
+    """Both servers, answering, until the block ends. Raises BadInput if one does not start.
+
+    `mlflow_url` and `prefect_url` are links that open the pages, once; `prefect_api` is the
+    address for programs, which need this home's secret. A server of the user's own is named as it
+    is.
+    """
+    store, api = os.environ["MLFLOW_TRACKING_URI"], os.environ.get("PREFECT_API_URL")
     logs = home() / "logs"
     logs.mkdir(exist_ok=True)
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        for name, command in commands.items():
-            with (logs / f"{name}.log").open("wb") as log:
-                running[name] = subprocess.Popen(
-                    command, env=env, stdout=log, stderr=log, start_new_session=True
-                )
-        for name, process in running.items():
-            probe = "/health" if name == "mlflow" else "/api/health"
-            _wait(name, urls[f"{name}_url"] + probe, process, str(logs / f"{name}.log"))
+    urls, origins = {}, {}
+    with ExitStack() as ends:
+        all_of_them = _Processes(ends, logs, prefect_secret())
+        if store.startswith(("http://", "https://")):
+            urls["mlflow_url"] = store
+        else:
+            record, origins["mlflow"], urls["mlflow_url"] = all_of_them.page("mlflow", mlflow_port)
+            record["upstream"] = _start_mlflow(all_of_them, store, origins["mlflow"])
+        if api:
+            urls |= {"prefect_url": api.removesuffix("/api"), "prefect_api": api}
+        else:
+            record, origins["prefect"], urls["prefect_url"] = all_of_them.page(
+                "prefect", prefect_port
+            )
+            upstream = _start_prefect(all_of_them, origins["prefect"])
+            record |= {"upstream": upstream, "tells_secret": True}
+            urls["prefect_api"] = f"{upstream}/api"
+            for address in (upstream, origins["prefect"]):
+                ends.enter_context(own_server(address))
+        if origins:
+            all_of_them.proxy()
+        for name, origin in origins.items():
+            _wait(name, origin, all_of_them)
         yield urls
-    finally:
-        for process in running.values():
-            _stop(process)
 
 
-def _wait(name: str, url: str, process: subprocess.Popen[bytes], log: str) -> None:
+def _start_mlflow(processes: _Processes, store: str, origin: str) -> str:
+    """MLflow's server on a UNIX socket that this user alone can reach; the socket's path."""
+    temporary = tempfile.gettempdir()
+    folder = processes.ends.enter_context(
+        tempfile.TemporaryDirectory(
+            prefix="sfda-", dir=temporary if len(temporary.encode()) < SOCKET_PATH - 40 else "/tmp"
+        )
+    )
+    path = f"{folder}/mlflow"
+    artifacts = (home() / "mlartifacts").as_uri()
+    env = {
+        "MLFLOW_BACKEND_STORE_URI": store,  # not an argument: it may hold a password
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts,
+        "MLFLOW_ARTIFACTS_DESTINATION": artifacts,
+        "MLFLOW_UVICORN_OPTS": f"--uds {path}",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "localhost",
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": origin,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",
+        "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
+    }
+    processes.start("mlflow", [sys.executable, "-m", "mlflow", "server", "--workers", "1"], env, [])
+    return path
+
+
+def _start_prefect(processes: _Processes, origin: str) -> str:
+    """Prefect's server, which demands the secret; its address."""
+    listener, address = processes.listen(0)
+    env = {
+        SERVER: processes.secret,
+        "PREFECT__SERVER_FINAL": "1",
+        "PREFECT_UI_API_URL": f"{origin}/api",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # its log is a file
+    }
+    processes.start("prefect", server_command(listener), env, [listener])
+    return address
+
+
+def _wait(name: str, origin: str, processes: _Processes) -> None:
+    basic = base64.b64encode(processes.secret.encode()).decode()
+    request = urllib.request.Request(
+        origin + HEALTH[name], headers={"Authorization": f"Basic {basic}"}
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    needed = [processes.running[one] for one in (name, "proxy")]
     end = time.monotonic() + READY
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end and all(process.poll() is None for process in needed):
         try:
-            with urllib.request.urlopen(url, timeout=2) as reply:
+            with direct.open(request, timeout=2) as reply:
                 if reply.status == 200:
                     return
         except OSError:
-            time.sleep(0.3)
-    raise BadInput(f"the {name} server did not start; its last words are in {log}")
+            time.sleep(0.1)
+    logs = processes.logs
+    raise BadInput(f"the {name} server did not start; its last words are in {logs / name}.log")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

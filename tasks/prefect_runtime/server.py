@@ -16,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tasks.prefect_runtime.secrets import CLIENT, SERVER, prefect_secret
+
 PATIENCE = 5.0  # seconds to end politely
 END_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 OWN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
@@ -24,6 +26,7 @@ OWN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SE
 def start_server(log: Path) -> subprocess.Popen[bytes] | None:
     """Its process; None where the user's own server, or one of this process, serves already.
 
+    It demands this home's secret, which this process and its children have in their environment.
     It listens before it is ready: a request that comes too early waits instead of failing. Its
     words go to `log`. It ends with this process, after Prefect has sent its last logs: what is
     registered first is called last. On Linux it ends as well where this process is killed.
@@ -35,22 +38,29 @@ def start_server(log: Path) -> subprocess.Popen[bytes] | None:
         listener.listen(128)
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            *(sys.executable, "-m", "uvicorn", "--app-dir", _packages()),
-            *("--factory", "prefect.server.api.server:create_app", "--fd", str(listener.fileno())),
-            *("--log-level", "error", "--lifespan", "on"),
-        ]
+        secret = prefect_secret()
+        os.environ[CLIENT] = secret
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command,
-                env={**os.environ, **OWN},
+                server_command(listener),
+                env={**os.environ, **OWN, SERVER: secret},
                 pass_fds=[listener.fileno()],
                 stdout=output,
                 stderr=output,
+                umask=0o077,
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
     atexit.register(_stop, process)
     return process
+
+
+def server_command(listener: socket.socket) -> list[str]:
+    """Prefect's server on a socket that listens already."""
+    return [
+        *(sys.executable, "-P", "-m", "uvicorn", "--app-dir", _packages()),
+        *("--factory", "prefect.server.api.server:create_app", "--fd", str(listener.fileno())),
+        *("--log-level", "error", "--lifespan", "on"),
+    ]
 
 
 def _stated_in_a_file() -> bool:

@@ -34,7 +34,7 @@ def log_history(adaptation: Adaptation, run_id: str) -> History:
 
     It does not yet where the adaptation came from the cache.
     """
-    history = read_history(Path(adaptation.folder))
+    history = read_history(Path(adaptation.folder), adaptation.history_sha256)
     logged = tracking.last_step(run_id, "epoch")
     for epoch in history:
         if epoch["epoch"] + 1 > logged:

@@ -21,21 +21,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; none: all")
     parser.add_argument("--fresh", action="store_true", help="measure anew")
-    given = parser.parse_args()
+    inputs = parser.parse_args()
     if not os.environ.get("SFDA_DATA"):
         parser.exit(2, "make bench needs SFDA_DATA, the folder of real data (docs/benchmarks.md)\n")
     OUT.mkdir(exist_ok=True)
-    for name in given.names or NAMES:
+    for name in inputs.names or NAMES:
         module = importlib.import_module(f"tests.bench.{name}")
         file = OUT / f"{name}.json"
-        if given.fresh:
+        if inputs.fresh:
             file.unlink(missing_ok=True)
         if not file.is_file():
             started = time.time()
-            found = module.measure(OUT)
-            found |= {"machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} "
+            result = module.measure(OUT)
+            result |= {"machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} "
                       "cores", "took_s": round(time.time() - started)}  # fmt: skip
-            file.write_text(json.dumps(found, indent=1))
+            file.write_text(json.dumps(result, indent=1))
         print(f"## {name}\n\n{module.text(json.loads(file.read_text()))}\n", flush=True)
 
 

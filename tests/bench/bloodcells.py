@@ -23,7 +23,7 @@ def measure(out: Path) -> dict[str, Any]:
     """Both source models, and a table each; what is done comes from the cache."""
     env = {**os.environ, "SFDA_HOME": str((out / "home").absolute())}
     weights = Path(os.environ["SFDA_DATA"], "weights/squeezenet1_1_imagenet_backbone.npz")
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, arch, methods, seeds in (
         ("cells", TORCHVISION, f"mean_teacher,lpld,supervised {BOUND}", "0,1,2"),
         ("mmcells", f"{MMDET} --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
@@ -37,9 +37,9 @@ def measure(out: Path) -> dict[str, Any]:
             f"compare --source models:/{name}@source {TARGET} --methods {methods} --seeds {seeds} "
             f"{VIEWS}"
         )
-        found[name] = {"source": sfda(train, env, out), "table": sfda(compare, env, out)}
-    return found
+        result[name] = {"source": sfda(train, env, out), "table": sfda(compare, env, out)}
+    return result
 
 
-def text(found: dict[str, Any]) -> str:
-    return "\n\n".join(f"{name}\n\n{part['table']['table']}" for name, part in found.items())
+def text(result: dict[str, Any]) -> str:
+    return "\n\n".join(f"{name}\n\n{part['table']['table']}" for name, part in result.items())

@@ -24,5 +24,5 @@ def measure(out: Path) -> dict[str, Any]:
     return {"source": sfda(TRAIN, env, out), "table": sfda(COMPARE, env, out)}
 
 
-def text(found: dict[str, Any]) -> str:
-    return str(found["table"]["table"])
+def text(result: dict[str, Any]) -> str:
+    return str(result["table"]["table"])

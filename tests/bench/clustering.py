@@ -83,9 +83,9 @@ def costs(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, flo
     """What `work` returns, its seconds, and the most memory it held at a time, in MB."""
     with peak_memory(device) as peak:
         started = time.perf_counter()
-        found = work().cpu()  # waits for the device
+        result = work().cpu()  # waits for the device
         seconds = time.perf_counter() - started
-    return found, seconds, peak()
+    return result, seconds, peak()
 
 
 @contextmanager
@@ -112,13 +112,13 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
         watcher.join()
 
 
-def text(found: dict[str, Any]) -> str:
-    shape = found["shape"]
-    step, peak = found["step_s"], found["step_peak_mb"]
+def text(result: dict[str, Any]) -> str:
+    shape = result["shape"]
+    step, peak = result["step_s"], result["step_peak_mb"]
     return "\n".join(
         [
-            f"N = {shape['N']}, C = {shape['C']}, D = {shape['D']}, {found['device']}, "
-            f"{found['threads']} threads; the bank itself holds {found['bank_mb']:.0f} MB",
+            f"N = {shape['N']}, C = {shape['C']}, D = {shape['D']}, {result['device']}, "
+            f"{result['threads']} threads; the bank itself holds {result['bank_mb']:.0f} MB",
             "",
             "| GLC, clustering the whole target | median | min to max |",
             "|---|---:|---:|",
@@ -126,7 +126,7 @@ def text(found: dict[str, Any]) -> str:
             f"| {min(step):.1f} to {max(step):.1f} |",
             f"| its memory beyond the bank, MB | {statistics.median(peak):.0f} "
             f"| {min(peak):.0f} to {max(peak):.0f} |",
-            f"| number of classes, once a run, {found['estimate_rows']} rows, s "
-            f"| {found['estimate_s']:.0f} | one run |",
+            f"| number of classes, once a run, {result['estimate_rows']} rows, s "
+            f"| {result['estimate_s']:.0f} | one run |",
         ]
     )

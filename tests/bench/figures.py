@@ -58,14 +58,14 @@ def measure(out: Path) -> dict[str, Any]:
     """Train the sources, compare on every target; what is done comes from the cache."""
     made = out / "regimes"
     env = {**os.environ, "SFDA_HOME": str((out / "home").absolute())}
-    for name, given in SUBSETS.items():
-        sfda(f"subset {given} --out {made}/{name}.yaml", env, made)
+    for name, inputs in SUBSETS.items():
+        sfda(f"subset {inputs} --out {made}/{name}.yaml", env, made)
     trained = {
-        name: sfda(f"train-source {given} --name {name}", env, made)
-        for name, given in TRAIN.items()
+        name: sfda(f"train-source {inputs} --name {name}", env, made)
+        for name, inputs in TRAIN.items()
     }
     tables = {
-        name: sfda(f"compare {given} --seeds 0,1,2", env, made) for name, given in COMPARE.items()
+        name: sfda(f"compare {inputs} --seeds 0,1,2", env, made) for name, inputs in COMPARE.items()
     }
     return {"sources": trained, "tables": tables}
 
@@ -78,9 +78,9 @@ def sfda(command: str, env: dict[str, str], out: Path) -> dict[str, Any]:
     )
     if done.returncode:
         raise SystemExit(done.returncode)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
-def text(found: dict[str, Any]) -> str:
-    return "\n\n".join(f"### {name}\n\n{row['table']}" for name, row in found["tables"].items())
+def text(result: dict[str, Any]) -> str:
+    return "\n\n".join(f"### {name}\n\n{row['table']}" for name, row in result["tables"].items())

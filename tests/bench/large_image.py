@@ -41,7 +41,7 @@ def measure(out: Path) -> dict[str, Any]:
     """Both cases, each in a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))
-        return {"cases": [case(Path(folder), *given) for given in CASES]}
+        return {"cases": [case(Path(folder), *inputs) for inputs in CASES]}
 
 
 def write(folder: Path) -> None:
@@ -92,8 +92,8 @@ def evaluate(folder: Path, classes: int, tiled: bool) -> dict[str, Any]:
     masks = split.masks
     assert masks is not None
     scored = (MaskPair(mask, masks.mask(row)) for row, mask, _ in answers)
-    found = segmentation_report(scored, split.classes or (), split="test")
-    pixels = int(np.sum(found.confusion))
+    result = segmentation_report(scored, split.classes or (), split="test")
+    pixels = int(np.sum(result.confusion))
     assert pixels == SIDE * SIDE
     seconds = time.perf_counter() - started
     return {"before_mb": before, "peak_mb": peak_mb(), "seconds": seconds, "pixels": pixels}
@@ -108,12 +108,12 @@ def peak_mb() -> float:
     raise RuntimeError("no VmHWM in /proc/self/status")
 
 
-def text(found: dict[str, Any]) -> str:
+def text(result: dict[str, Any]) -> str:
     lines = [
         f"| one image of {SIDE} x {SIDE} pixels | classes | before, MB | peak, MB | seconds |",
         "|---|---:|---:|---:|---:|",
     ]
-    for row in found["cases"]:
+    for row in result["cases"]:
         over = "" if row["peak_mb"] < LIMIT_MB else f" (over {LIMIT_MB})"
         lines.append(
             f"| {row['name']} | {row['classes']} | {row['before_mb']:.0f} "

@@ -73,8 +73,8 @@ def measure(out: Path) -> dict[str, Any]:
         return losses | {"seen": 1e-3 * seen.logits.square().mean()}
 
     def whole(batch: Any) -> dict[str, torch.Tensor]:
-        found: dict[str, torch.Tensor] = method.losses(batch, Clock(0, STEPS, 1))
-        return found
+        result: dict[str, torch.Tensor] = method.losses(batch, Clock(0, STEPS, 1))
+        return result
 
     def timed(losses: Callable[[Any], dict[str, torch.Tensor]]) -> float:
         torch.manual_seed(1)
@@ -103,8 +103,8 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
-def text(found: dict[str, Any]) -> str:
+def text(result: dict[str, Any]) -> str:
     return (
-        f"one step {spread(found['step_s'])} s, bare parts {spread(found['bare_s'])} s, "
-        f"ratio {spread(found['ratios'])}; {found['distilled']} with something to distil"
+        f"one step {spread(result['step_s'])} s, bare parts {spread(result['bare_s'])} s, "
+        f"ratio {spread(result['ratios'])}; {result['distilled']} with something to distil"
     )

@@ -48,15 +48,15 @@ def measure(out: Path) -> dict[str, Any]:
     )  # fmt: skip
     whole = {name: prepared(name, network) for name in NAMES}
     own = {name: prepared(name, stub) for name in NAMES if name != "mean_teacher"}
-    found: dict[str, Any] = {name: {"step_s": [], "own_s": []} for name in NAMES}
+    result: dict[str, Any] = {name: {"step_s": [], "own_s": []} for name in NAMES}
     for turn in range(ROUNDS + 1):
         for name in NAMES:
             seconds = step(whole[name], images)
             mine = own_arithmetic(own[name], features) if name in own else 0.0
             if turn:  # the first one warms up
-                found[name]["step_s"].append(seconds)
-                found[name]["own_s"].append(mine)
-    return {"methods": found}
+                result[name]["step_s"].append(seconds)
+                result[name]["own_s"].append(mine)
+    return {"methods": result}
 
 
 def prepared(name: str, network: Classifier) -> Any:
@@ -91,15 +91,15 @@ def step(method: Any, images: Tensor) -> float:
 
 def own_arithmetic(method: Any, features: Tensor) -> float:
     """Seconds of the losses and their way back to the features."""
-    given = F.normalize(features, dim=1).requires_grad_()
-    batch = TargetBatch(torch.arange(BATCH), given)
+    inputs = F.normalize(features, dim=1).requires_grad_()
+    batch = TargetBatch(torch.arange(BATCH), inputs)
     started = time.perf_counter()
     torch.stack(list(method.losses(batch, CLOCK).values())).sum().backward()
     return time.perf_counter() - started
 
 
-def text(found: dict[str, Any]) -> str:
-    rows = found["methods"]
+def text(result: dict[str, Any]) -> str:
+    rows = result["methods"]
     plain = statistics.median(rows["mean_teacher"]["step_s"])
     lines = [
         "| method | step, s (median, min to max) | steps/s over mean teacher | own arithmetic, ms "

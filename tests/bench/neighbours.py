@@ -44,8 +44,8 @@ def in_a_process(size: int) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the search among {size} rows failed: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 class Drawn:
@@ -106,12 +106,12 @@ def case(size: int) -> dict[str, Any]:
     hits = 0
     for rows, features in queries:
         now = drawn.drifted(features, rows)
-        found = {}
+        result = {}
         for name, bank in (("exact", exact), ("approximate", approximate)):
             started = time.perf_counter()
-            found[name] = step(bank, rows, now, drawn.labels)
+            result[name] = step(bank, rows, now, drawn.labels)
             times[name].append(1000 * (time.perf_counter() - started))
-        hits += int((found["approximate"][:, :, None] == found["exact"][:, None]).sum())
+        hits += int((result["approximate"][:, :, None] == result["exact"][:, None]).sum())
     return {
         "size": size,
         "threads": torch.get_num_threads(),
@@ -147,27 +147,27 @@ def peak_mb(work: Any) -> float:
 
 
 def resident_mb(field: str = "VmRSS") -> float:
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found, f"/proc/self/status has no {field}"
-    return int(found[1]) / 1024
+    result = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert result, f"/proc/self/status has no {field}"
+    return int(result[1]) / 1024
 
 
-def text(found: dict[str, Any]) -> str:
+def text(result: dict[str, Any]) -> str:
     lines = [
         f"Search and update of one step, {BATCH} rows of width {DIM}, K = {K}, "
-        f"{found['sizes'][0]['threads']} threads.",
+        f"{result['sizes'][0]['threads']} threads.",
         "",
         "| rows | search | ms a step, median (min to max) | memory of a search, MB "
         "| index: build s, MB kept, MB at most | recall@5 |",
         "|---:|---|---:|---:|---:|---:|",
     ]
-    for row in found["sizes"]:
+    for row in result["sizes"]:
         index = f"{row['build_s']:.1f}, {row['index_mb']:.0f}, {row['build_peak_mb']:.0f}"
         lines += [
             line(row, "exact", "none", "1"),
             line(row, "approximate", index, f"{row['recall']:.3f}"),
         ]
-    return "\n".join([*lines, "", verdict(found["sizes"])])
+    return "\n".join([*lines, "", verdict(result["sizes"])])
 
 
 def line(row: dict[str, Any], name: str, index: str, recall: str) -> str:
@@ -186,16 +186,16 @@ def verdict(sizes: list[dict[str, Any]]) -> str:
     }
     tenfold = math.log10(sizes[-1]["size"] / sizes[-2]["size"])
     growth = {n: math.log10(m[-1] / m[-2]) / tenfold for n, m in medians.items()}
-    said = (
+    output = (
         f"From {sizes[-2]['size']:,} to {sizes[-1]['size']:,} rows the exact search grows with "
         f"N^{growth['exact']:.2f}, the approximate one with N^{growth['approximate']:.2f}. "
     )
     won = [row for row in sizes if epoch_s(row, "approximate") < epoch_s(row, "exact")]
     if not won:
-        return f"{said}The approximate search nowhere makes up for its index."
+        return f"{output}The approximate search nowhere makes up for its index."
     ratios = [epoch_s(row, "exact") / epoch_s(row, "approximate") for row in (won[0], won[-1])]
     return (
-        f"{said}Of the sizes here the approximate search wins from {won[0]['size']:,} rows on: "
+        f"{output}Of the sizes here the approximate search wins from {won[0]['size']:,} rows on: "
         f"over an epoch, index included, {ratios[0]:.1f} times faster there and {ratios[1]:.1f} "
         f"times at {won[-1]['size']:,}."
     )

@@ -93,7 +93,7 @@ def seconds(command: list[str], env: dict[str, str] | None = None) -> float:
     return time.perf_counter() - started
 
 
-def text(found: dict[str, Any]) -> str:
+def text(result: dict[str, Any]) -> str:
     def line(name: str, values: list[float]) -> str:
         return (
             f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} to {max(values):.2f} |"
@@ -103,13 +103,13 @@ def text(found: dict[str, Any]) -> str:
         [
             "| seconds | median | min to max |",
             "|---|---:|---:|",
-            line("`sfda --help`", found["help_s"]),
-            line("`sfda adapt`, one epoch, existing databases", found["job_s"]),
-            line("the same work as a plain Python process", found["bare_s"]),
-            line("added by Prefect, MLflow and the command line", found["added_s"]),
-            line("`sfda refresh`, nothing has changed", found["tick_s"]),
+            line("`sfda --help`", result["help_s"]),
+            line("`sfda adapt`, one epoch, existing databases", result["job_s"]),
+            line("the same work as a plain Python process", result["bare_s"]),
+            line("added by Prefect, MLflow and the command line", result["added_s"]),
+            line("`sfda refresh`, nothing has changed", result["tick_s"]),
             "",
             f"First `sfda train-source` (5 epochs), databases made: "
-            f"{found['first_train_source_s']:.1f} s.",
+            f"{result['first_train_source_s']:.1f} s.",
         ]
     )

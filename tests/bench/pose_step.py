@@ -92,10 +92,10 @@ def case(out: Path, arch: str, side: int) -> dict[str, Any]:
     }
 
 
-def text(found: dict[str, Any]) -> str:
+def text(result: dict[str, Any]) -> str:
     return "\n".join(
         f"{name}: one step {spread(row['step_s'])} s, bare {spread(row['bare_s'])} s, ratio of "
         f"speeds {spread(row['ratios'])}"
-        for name, row in found.items()
+        for name, row in result.items()
         if isinstance(row, dict)  # beside them: machine and time
     )

@@ -46,15 +46,15 @@ def measure(out: Path) -> dict[str, Any]:
 
     folder = out / "queries"
     write(folder)
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name in plugins.names("queries"):
         for share in BUDGETS:
             done = subprocess.run(
                 [sys.executable, "-c", CHILD, str(folder), name, str(round(SIZE * share))],
                 stdout=subprocess.PIPE, check=True, text=True, env=os.environ,
             )  # fmt: skip
-            found[f"{name} {share:.0%}"] = json.loads(done.stdout)
-    return {"queries": found, "shape": {"N": SIZE, "C": CLASSES, "D": DIM}}
+            result[f"{name} {share:.0%}"] = json.loads(done.stdout)
+    return {"queries": result, "shape": {"N": SIZE, "C": CLASSES, "D": DIM}}
 
 
 def write(folder: Path) -> None:
@@ -74,14 +74,14 @@ def write(folder: Path) -> None:
             np.save(folder / f"{name}-{start}.npy", part.numpy())
 
 
-def text(found: dict[str, Any]) -> str:
-    shape = found["shape"]
+def text(result: dict[str, Any]) -> str:
+    shape = result["shape"]
     lines = [
         f"N = {shape['N']}, C = {shape['C']}, D = {shape['D']}, features on disk", "",
         "| query, budget | seconds | peak of the process, MB |", "|---|---:|---:|",
     ]  # fmt: skip
     lines += [
         f"| {name} | {row['seconds']:.1f} | {row['peak_mb']:.0f} |"
-        for name, row in found["queries"].items()
+        for name, row in result["queries"].items()
     ]
     return "\n".join(lines)

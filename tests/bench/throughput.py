@@ -51,7 +51,7 @@ CASES = (
 
 def measure(out: Path) -> dict[str, Any]:
     """Every case, its rounds, and the cost of making one batch."""
-    return {"cases": [case(out, *given) for given in CASES]}
+    return {"cases": [case(out, *inputs) for inputs in CASES]}
 
 
 def case(
@@ -171,13 +171,13 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def text(found: dict[str, Any]) -> str:
+def text(result: dict[str, Any]) -> str:
     lines = [
         "| network, method | bare steps/s | pipeline steps/s | ratio (median, min to max) | "
         "one batch of views, ms |",
         "|---|---:|---:|---:|---:|",
     ]
-    for row in found["cases"]:
+    for row in result["cases"]:
         middle = {key: statistics.median(row[key]) for key in row if key not in ("name", "views")}
         ratios = np.array(row["ratios"])
         lines.append(

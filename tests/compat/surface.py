@@ -43,7 +43,7 @@ TAGS = ("sha256", "prior_sha256", "source.sha256", "method", "manifest", "report
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """What one call of `sfda` left behind."""
 
     code: int
@@ -63,7 +63,7 @@ def command() -> Any:
     return importlib.import_module(entry.module).app
 
 
-def sfda(*words: object) -> Said:
+def sfda(*words: object) -> CommandResult:
     """Call the command in this process; what it prints, also by file descriptor, is caught."""
     run, environment, code = command(), dict(os.environ), 0
     with _caught() as texts:
@@ -75,13 +75,13 @@ def sfda(*words: object) -> Said:
             logging.getLogger("sfda").handlers.clear()  # they write to this call's stderr
             os.environ.clear()
             os.environ.update(environment)
-    return Said(code, *texts)
+    return CommandResult(code, *texts)
 
 
 @contextlib.contextmanager
 def _caught() -> Iterator[list[str]]:
     texts: list[str] = []
-    kept = [(number, os.dup(number)) for number in (1, 2)]
+    remaining = [(number, os.dup(number)) for number in (1, 2)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
             os.dup2(out.fileno(), 1)
@@ -94,7 +94,7 @@ def _caught() -> Iterator[list[str]]:
             ):
                 yield texts
         finally:
-            for number, old in kept:
+            for number, old in remaining:
                 os.dup2(old, number)
                 os.close(old)
             for file in (out, err):
@@ -153,17 +153,17 @@ def name_of(uri: str) -> str:
 def metrics(folder: Path, uri: str) -> dict[str, float]:
     """What `sfda evaluate` says of a version on its target's test split."""
     data = folder / TARGETS[name_of(uri)]
-    said = sfda("evaluate", "--model", uri, "--data", data, "--device", "cpu", "--json").json
-    return {name: round(value, 6) for name, value in said["metrics"].items()}
+    output = sfda("evaluate", "--model", uri, "--data", data, "--device", "cpu", "--json").json
+    return {name: round(value, 6) for name, value in output["metrics"].items()}
 
 
 def predictions(folder: Path, bundle: str, out: Path) -> list[dict[str, Any]]:
     """The first five rows that `sfda predict` writes for a bundle."""
-    said = sfda(
+    output = sfda(
         "predict", "--model", folder / "bundles" / bundle, "--data", folder / BUNDLES[bundle],
         "--split", "test", "--out", out, "--device", "cpu", "--json",
     ).json  # fmt: skip
-    with Path(said["file"]).open(newline="") as opened:
+    with Path(output["file"]).open(newline="") as opened:
         rows = [dict(row) for row in csv.DictReader(opened)][:5]
     return [{key: _number(cell) for key, cell in row.items()} for row in rows]
 
@@ -171,12 +171,12 @@ def predictions(folder: Path, bundle: str, out: Path) -> list[dict[str, Any]]:
 def manifest_facts(file: Path) -> dict[str, Any]:
     """What `sfda check` says of a manifest, and what it says of itself."""
     document = yaml.safe_load(file.read_text())
-    said = sfda("check", file, "--json").json
+    output = sfda("check", file, "--json").json
     splits = document["splits"]
     return {
-        "ok": said["ok"],
-        "count": said["count"],
-        "classes": said["classes"],
+        "ok": output["ok"],
+        "count": output["count"],
+        "classes": output["classes"],
         "problem": document["problem"],
         "version": document.get("version", 1),
         "splits": {name: split["count"] for name, split in splits.items()},
@@ -190,7 +190,7 @@ def manifest_facts(file: Path) -> dict[str, Any]:
 
 def status() -> dict[str, Any]:
     """What `sfda status` says, without times and addresses; and the names and kinds of it all."""
-    said = sfda("status", "--limit", 100, "--json").json
+    output = sfda("status", "--limit", 100, "--json").json
     keys = {
         "runs": ("name", "status", "verdict"),
         "models": ("name", "versions", "champion", "candidate", "verdict"),
@@ -198,11 +198,11 @@ def status() -> dict[str, Any]:
         "labels_wanted": ("count", "by"),
     }
     facts: dict[str, Any] = {
-        kind: [{key: one[key] for key in names} for one in said[kind]]
+        kind: [{key: one[key] for key in names} for one in output[kind]]
         for kind, names in keys.items()
     }
     facts["shape"] = {
-        kind: {k: type(v).__name__ for k, v in said[kind][0].items()} for kind in keys
+        kind: {k: type(v).__name__ for k, v in output[kind][0].items()} for kind in keys
     }
     return facts
 

@@ -51,17 +51,17 @@ def here(words: list[str], folder: Path) -> list[str]:
     return [word.replace(HERE, str(folder)) for word in words]
 
 
-def same(given: Any, expected: Any) -> bool:
+def same(inputs: Any, expected: Any) -> bool:
     """Whether two JSON documents say the same, but for the last digits of numbers."""
     if isinstance(expected, dict):
-        return given.keys() == expected.keys() and all(
-            same(given[name], part) for name, part in expected.items()
+        return inputs.keys() == expected.keys() and all(
+            same(inputs[name], part) for name, part in expected.items()
         )
     if isinstance(expected, list):
-        return len(given) == len(expected) and all(map(same, given, expected))
+        return len(inputs) == len(expected) and all(map(same, inputs, expected))
     if isinstance(expected, float):
-        return bool(given == pytest.approx(expected, abs=NEAR, rel=NEAR))
-    return bool(given == expected)
+        return bool(inputs == pytest.approx(expected, abs=NEAR, rel=NEAR))
+    return bool(inputs == expected)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -82,8 +82,8 @@ def test_versions_keep_aliases_digests_and_reports(opened):
     "uri", [uri for uri, m in MODELS.items() if {"source", "candidate"} & {*m["aliases"]}]
 )
 def test_mlflow_loads_a_version_with_the_code_of_today(opened, uri):
-    given = surface.answers(opened, uri)
-    assert same(given, MODELS[uri]["answers"]), given
+    inputs = surface.answers(opened, uri)
+    assert same(inputs, MODELS[uri]["answers"]), inputs
     ours = [m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] == "sfda"]
     assert not any(file and Path(file).is_relative_to(opened) for file in ours)
 
@@ -116,22 +116,22 @@ def test_mlflow_loads_versions_with_the_code_that_they_brought(opened):
 
 @pytest.mark.parametrize("uri", MODELS)
 def test_a_version_is_as_good_as_it_was(opened, uri):
-    given = surface.metrics(opened, uri)
-    assert same(given, MODELS[uri]["metrics"]), given
+    inputs = surface.metrics(opened, uri)
+    assert same(inputs, MODELS[uri]["metrics"]), inputs
 
 
 @pytest.mark.parametrize("bundle", EXPECTED["bundles"])
 def test_a_bundle_predicts_what_it_did(opened, bundle, tmp_path):
-    given = surface.predictions(opened, bundle, tmp_path)
-    assert same(given, EXPECTED["bundles"][bundle]), given
+    inputs = surface.predictions(opened, bundle, tmp_path)
+    assert same(inputs, EXPECTED["bundles"][bundle]), inputs
 
 
 def test_status_tells_all_that_is_there(opened):
-    given = surface.status()
-    shape, expected = given.pop("shape"), dict(EXPECTED["status"])
+    inputs = surface.status()
+    shape, expected = inputs.pop("shape"), dict(EXPECTED["status"])
     for kind, keys in expected.pop("shape").items():
         assert keys.items() <= shape[kind].items()
-    assert given == expected
+    assert inputs == expected
 
 
 def test_the_state_of_a_run_needs_no_code(opened):
@@ -146,8 +146,8 @@ def test_an_unfinished_run_goes_on_or_begins_anew(own):
     folder = own / unfinished["folder"]
     before = files(folder)
     done = sfda(*here(unfinished["words"], own))
-    said = done.json
-    run = mlflow.get_run(said["mlflow_run_id"])
+    output = done.json
+    run = mlflow.get_run(output["mlflow_run_id"])
     attested = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/attestation.json")
     epochs = re.findall(r"epoch (\d+)/(\d+):", done.err)
     first = 1
@@ -157,8 +157,8 @@ def test_an_unfinished_run_goes_on_or_begins_anew(own):
         assert files(folder) == before
     last = unfinished["epochs"]
     assert epochs == [(str(n), str(last)) for n in range(first, last + 1)], done.err
-    assert said["uri"] == "models:/toy/4"
-    lent = Path(mlflow.artifacts.download_artifacts(said["uri"]))
+    assert output["uri"] == "models:/toy/4"
+    lent = Path(mlflow.artifacts.download_artifacts(output["uri"]))
     assert len(list(lent.rglob("card.safetensors"))) == 1  # the source's card goes with it
     assert surface.versions()["models:/toy/4"]["aliases"] == ["candidate"]
 
@@ -189,8 +189,8 @@ def test_people_and_champions_go_on(own):
 
 @pytest.mark.flow
 def test_a_source_lends_its_prior(own):
-    said = sfda(
+    output = sfda(
         "adapt", "--source", "models:/figures@source", "--target", own / surface.TARGETS["figures"],
         "--set", "schedule.epochs=1", "--set", "schedule.batch_size=4", "--json",
     ).json  # fmt: skip
-    assert "plausible" in said["scores"]  # which the prior judges
+    assert "plausible" in output["scores"]  # which the prior judges

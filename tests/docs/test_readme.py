@@ -24,9 +24,9 @@ def section(text: str, title: str) -> str:
 
 def rows(text: str, title: str) -> dict[str, list[str]]:
     """A table's rows by the name in their first column."""
-    found = re.findall(r"^\| `(\w+)` \|(.*)\|$", section(text, title), re.M)
-    assert [name for name, _ in found] == sorted(name for name, _ in found)
-    return {name: [cell.strip() for cell in rest.split("|")] for name, rest in found}
+    result = re.findall(r"^\| `(\w+)` \|(.*)\|$", section(text, title), re.M)
+    assert [name for name, _ in result] == sorted(name for name, _ in result)
+    return {name: [cell.strip() for cell in rest.split("|")] for name, rest in result}
 
 
 def problems(cell: str) -> set[str]:

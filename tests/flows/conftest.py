@@ -21,7 +21,7 @@ from patience import eventually
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """What one call of `sfda` left behind."""
 
     code: int
@@ -35,7 +35,7 @@ class Said:
         return json.loads(self.out)
 
 
-def sfda(*words: object) -> Said:
+def sfda(*words: object) -> CommandResult:
     """Call the command line in this process, with file descriptors of its own."""
     from flows.cli.app import app
 
@@ -50,14 +50,14 @@ def sfda(*words: object) -> Said:
             log.handlers.clear()  # ours writes to this call's stderr
             os.environ.clear()
             os.environ.update(environment)
-    return Said(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
 @contextlib.contextmanager
 def _descriptors() -> Iterator[tuple[io.StringIO, io.StringIO]]:
     """Descriptors 1 and 2 and Python's streams over them lead to files, read at the end."""
     texts = (io.StringIO(), io.StringIO())
-    kept = [(number, os.dup(number)) for number in (1, 2)]
+    remaining = [(number, os.dup(number)) for number in (1, 2)]
     streams = (sys.stdout, sys.stderr)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
@@ -69,7 +69,7 @@ def _descriptors() -> Iterator[tuple[io.StringIO, io.StringIO]]:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             sys.stdout, sys.stderr = streams
-            for number, old in kept:
+            for number, old in remaining:
                 os.dup2(old, number)
                 os.close(old)
             for file, text in ((out, texts[0]), (err, texts[1])):
@@ -161,7 +161,7 @@ def flow_artifacts(flow_run_id: str) -> dict[str, str]:
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(
+        result = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
         )
-    return {artifact.key: str(artifact.data) for artifact in found}
+    return {artifact.key: str(artifact.data) for artifact in result}

@@ -37,25 +37,25 @@ def answered(folder: Path, labels: dict[str, str] | None = None) -> Path:
 
 
 def test_a_person_is_asked_and_the_answers_are_learnt_from(world: World, tmp_path: Path) -> None:
-    given = small.target_arrays()
-    truth = {str(i): small.CLASSES[label] for i, label in enumerate(given["y"])}
-    target = small.write(tmp_path, "target", given, small.TARGET)
+    inputs = small.target_arrays()
+    truth = {str(i): small.CLASSES[label] for i, label in enumerate(inputs["y"])}
+    target = small.write(tmp_path, "target", inputs, small.TARGET)
     with world.home("asked").entered():
         ask = ["query", "--model", world.bundle, "--by", "lftl", "--json"]
-        said = sfda(*ask, "--target", target, "--budget", "25%", "--out", tmp_path / "ask").json
-        assert said["count"] == 12
-        assert said["copied"], "there is no file that a tool could open"
+        output = sfda(*ask, "--target", target, "--budget", "25%", "--out", tmp_path / "ask").json
+        assert output["count"] == 12
+        assert output["copied"], "there is no file that a tool could open"
         images = {p.name for p in (tmp_path / "ask" / "images").iterdir()}
         assert len(images) == 12
         again = sfda(*ask, "--target", target, "--budget", 12, "--out", tmp_path / "same").json
-        assert again["wanted"] == said["wanted"]
+        assert again["wanted"] == output["wanted"]
         export = answered(tmp_path / "ask", truth)
         taken = sfda("answer", tmp_path / "ask", export, "--target", target, "--json").json
         assert taken["answered"] == 12
         assert sfda("check", taken["manifest"], "--json").json["ok"]
         more = sfda(*ask, "--target", taken["manifest"], "--budget", 6, "--out", tmp_path / "more",
                     "--before", tmp_path / "ask").json  # fmt: skip
-        assert not set(more["wanted"]) & set(said["wanted"])
+        assert not set(more["wanted"]) & set(output["wanted"])
         losses = {}
         for method in ("lftl", "shot", "lp_ft", "bn"):
             extra = ["--set", "steps=3", "--set", "head_epochs=1"] if method == "lp_ft" else []
@@ -63,9 +63,9 @@ def test_a_person_is_asked_and_the_answers_are_learnt_from(world: World, tmp_pat
                      method, "--name", f"toy-{method}", *FAST, *extra, "--json"]  # fmt: skip
             if method == "bn":
                 words = [w for w in words if w not in FAST]
-            found = sfda(*words).json
-            assert found["metrics"]["adapted"]["overall_accuracy"] > 0.3
-            run = tracking.client().get_run(found["mlflow_run_id"])
+            result = sfda(*words).json
+            assert result["metrics"]["adapted"]["overall_accuracy"] > 0.3
+            run = tracking.client().get_run(result["mlflow_run_id"])
             losses[method] = {n for n in run.data.metrics if n.startswith("loss/")}
         assert losses["lftl"] == {"loss/class", "loss/infomax", "loss/anchors"}
         assert "loss/labelled_class" in losses["shot"]
@@ -77,16 +77,16 @@ def test_scenes_are_asked_about_and_learnt_from(world: World, tmp_path: Path) ->
     small_seg.bundle(tmp_path / "model")
     target = small_seg.write(tmp_path, "target", small_seg.TARGET, seed=3, dull=True)
     with world.home("scenes").entered():
-        said = sfda("query", "--model", tmp_path / "model", "--target", target, "--by", "entropy",
+        output = sfda("query", "--model", tmp_path / "model", "--target", target, "--by", "entropy",
                     "--budget", 4, "--out", tmp_path / "ask", "--json").json  # fmt: skip
-        assert not said["copied"]
-        assert all(name.startswith("images/") for name in said["wanted"])
+        assert not output["copied"]
+        assert all(name.startswith("images/") for name in output["wanted"])
         taken = sfda("answer", tmp_path / "ask", answered(tmp_path / "ask"), "--target", target,
                      "--json").json  # fmt: skip
-        found = sfda("adapt", "--source", tmp_path / "model", "--target", taken["manifest"],
+        result = sfda("adapt", "--source", tmp_path / "model", "--target", taken["manifest"],
                      "--method", "mean_teacher", "--epochs", 2, "--name", "scenes",
                      "--json").json  # fmt: skip
-        run = tracking.client().get_run(found["mlflow_run_id"])
+        run = tracking.client().get_run(result["mlflow_run_id"])
         assert {"loss/class", "loss/labelled_class"} <= set(run.data.metrics)
 
 
@@ -120,37 +120,37 @@ def test_bad_requests_end_with_one_message(world: World, tmp_path: Path) -> None
             (["--by", "margin", "--budget", 5, "--set", "divers=2"], "there is no 'divers'"),
         ]
         for words, message in cases:
-            said = sfda("query", "--model", world.bundle, "--target", world.target, "--out",
+            output = sfda("query", "--model", world.bundle, "--target", world.target, "--out",
                         tmp_path / "out", *words)  # fmt: skip
-            assert said.code == 2, said.err
-            assert message in said.err
+            assert output.code == 2, output.err
+            assert message in output.err
             assert not (tmp_path / "out").exists()
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "x").touch()
-        said = sfda("query", "--model", world.bundle, "--target", world.target, "--out",
+        output = sfda("query", "--model", world.bundle, "--target", world.target, "--out",
                     tmp_path / "full", "--by", "random", "--budget", 5)  # fmt: skip
-        assert (said.code, "holds something already" in said.err) == (2, True)
-        said = sfda("query", "--model", world.bundle, "--target", world.target, "--out",
+        assert (output.code, "holds something already" in output.err) == (2, True)
+        output = sfda("query", "--model", world.bundle, "--target", world.target, "--out",
                     tmp_path / "full" / "x", "--by", "random", "--budget", 5)  # fmt: skip
-        assert (said.code, "is a file; name a new folder" in said.err) == (2, True)
+        assert (output.code, "is a file; name a new folder" in output.err) == (2, True)
 
 
 def test_rounds_spend_their_budgets_and_tell_what_came_of_it(world: World) -> None:
     with world.home("rounds").entered():
-        said = sfda(
+        output = sfda(
             "rounds", "--source", world.bundle, "--target", world.target, "--queries",
             "random,lftl", "--methods", "lftl,shot", "--budgets", "6,12", "--seeds", "0,1", *FAST,
             "--json",
         ).json  # fmt: skip
-        rows = said["rows"]
+        rows = output["rows"]
         assert len(rows) == 2 * 2 * 2 * 2
         assert {row["labels"] for row in rows} == {6, 12}
-        assert "| `lftl` | `random` |" in said["table"]
-        assert flow_artifacts(said["flow_run_id"])["rounds"] == said["table"]
+        assert "| `lftl` | `random` |" in output["table"]
+        assert flow_artifacts(output["flow_run_id"])["rounds"] == output["table"]
         client = tracking.client()
-        files = {f.path for f in client.list_artifacts(said["mlflow_run_id"])}
+        files = {f.path for f in client.list_artifacts(output["mlflow_run_id"])}
         assert {"labels.png", "rounds.json"} <= files
-        history = client.get_metric_history(said["mlflow_run_id"], "lftl/shot/overall_accuracy")
+        history = client.get_metric_history(output["mlflow_run_id"], "lftl/shot/overall_accuracy")
         assert {m.step for m in history} == {6, 12}
 
 
@@ -163,19 +163,19 @@ def test_killed_rounds_go_on_where_they_were(world: World, monkeypatch: Any) -> 
         expected = sfda(*words).json["rows"]
     adapt, calls = rounds.adapt_to_target, []
 
-    def dying(*given: Any) -> Any:
-        calls.append(given[6])
+    def dying(*inputs: Any) -> Any:
+        calls.append(inputs[6])
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return adapt(*given)
+        return adapt(*inputs)
 
     monkeypatch.setattr(rounds, "adapt_to_target", dying)
     with world.home("rounds-killed").entered():
         assert sfda(*words).code != 0
         (run,) = tracking.client().search_runs([tracking.experiment()])
         assert run.info.status == "KILLED"
-        said = sfda(*words).json
-        assert said["mlflow_run_id"] == run.info.run_id
+        output = sfda(*words).json
+        assert output["mlflow_run_id"] == run.info.run_id
         history = tracking.client().get_metric_history(
             run.info.run_id, "random/shot/overall_accuracy"
         )
@@ -185,5 +185,5 @@ def test_killed_rounds_go_on_where_they_were(world: World, monkeypatch: Any) -> 
     first, second = "random, shot, ", "margin, shot, "
     assert [title.startswith(first) for title in calls[:2]] == [True, True]
     assert all(title.startswith(second) for title in calls[2:5]), "what was done is not done again"
-    untimed = [{k: v for k, v in row.items() if k != "seconds"} for row in said["rows"]]
+    untimed = [{k: v for k, v in row.items() if k != "seconds"} for row in output["rows"]]
     assert untimed == [{k: v for k, v in row.items() if k != "seconds"} for row in expected]

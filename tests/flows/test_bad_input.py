@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import small
 import torch
-from conftest import Home, Said, World, sfda
+from conftest import CommandResult, Home, World, sfda
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -70,13 +70,13 @@ def shop(world: World) -> Iterator[Shop]:
     weights = folder / "toy.safetensors"
     save_file({name: t.contiguous() for name, t in small.source().state_dict().items()}, weights)
     with home.entered():
-        said = sfda("import-model", weights, "--arch", "sfda:tiny", "--classes",
+        output = sfda("import-model", weights, "--arch", "sfda:tiny", "--classes",
                     ",".join(small.CLASSES), "--name", "toy", "--json").json  # fmt: skip
-        assert said["uri"] == "models:/toy/1"
+        assert output["uri"] == "models:/toy/1"
         yield Shop(home, world, folder)
 
 
-def refused(shop: Shop, words: list[object], said: str) -> Said:
+def refused(shop: Shop, words: list[object], output: str) -> CommandResult:
     """The call was refused with a message that says this, and left no trace in the registry."""
     before = shop.held()
     ended = sfda(*words)
@@ -84,7 +84,7 @@ def refused(shop: Shop, words: list[object], said: str) -> Said:
     assert "Traceback" not in ended.err + ended.out
     lines = [line for line in ended.err.splitlines() if line.startswith("sfda: ")]
     assert len(lines) == 1, ended.err
-    assert re.search(said, lines[0]), lines[0]
+    assert re.search(output, lines[0]), lines[0]
     assert len(lines[0]) < 1000
     assert ended.out == ""
     assert shop.held() == before
@@ -101,8 +101,8 @@ def rows_altered_afterwards(shop: Shop, split: str = "adapt") -> Path:
         file.write_text("index,class\n" + "".join(f"{i},bar\n" for i in rows))
         digest, count = small.sha256(file), len(rows)
         entries[name] = {"rows": file.name, "sha256": digest, "count": count}
-    given = {"x": small.target_arrays()["x"]}
-    made = small.write(folder, "target", given, small.TARGET, splits=entries)
+    inputs = {"x": small.target_arrays()["x"]}
+    made = small.write(folder, "target", inputs, small.TARGET, splits=entries)
     edited = folder / f"{split}.csv"
     edited.write_text(edited.read_text().replace("bar", "post"))
     return made
@@ -110,16 +110,16 @@ def rows_altered_afterwards(shop: Shop, split: str = "adapt") -> Path:
 
 def changed(shop: Shop, name: str, labels: bool = True, **changes: object) -> Path:
     """The target with some entries of its manifest changed."""
-    given = small.target_arrays()
+    inputs = small.target_arrays()
     if not labels:
-        del given["y"]
-    return small.write(shop.folder / name, "target", given, small.TARGET, **changes)
+        del inputs["y"]
+    return small.write(shop.folder / name, "target", inputs, small.TARGET, **changes)
 
 
 def empty_split(shop: Shop) -> Path:
-    given = small.target_arrays()
-    given["split"] = np.ones_like(given["split"])
-    return small.write(shop.folder / "empty", "target", given, {"adapt": 0, "test": 78})
+    inputs = small.target_arrays()
+    inputs["split"] = np.ones_like(inputs["split"])
+    return small.write(shop.folder / "empty", "target", inputs, {"adapt": 0, "test": 78})
 
 
 def zip_with_a_corrupt_image(shop: Shop) -> Path:
@@ -135,8 +135,8 @@ def zip_with_a_corrupt_image(shop: Shop) -> Path:
 
 def altered_archive(shop: Shop) -> Path:
     made = changed(shop, "archive")
-    given = small.target_arrays()
-    np.savez(made.with_suffix(".npz"), **(given | {"y": given["y"][::-1]}))
+    inputs = small.target_arrays()
+    np.savez(made.with_suffix(".npz"), **(inputs | {"y": inputs["y"][::-1]}))
     return made
 
 
@@ -213,8 +213,8 @@ TARGETS: dict[str, tuple[Callable[[Shop], object], str]] = {
 
 @pytest.mark.parametrize("what", TARGETS)
 def test_a_target_that_cannot_be_used_is_refused(shop, what):
-    make, said = TARGETS[what]
-    refused(shop, shop.adapt(make(shop)), said)
+    make, output = TARGETS[what]
+    refused(shop, shop.adapt(make(shop)), output)
 
 
 SETTINGS: dict[str, tuple[tuple[object, ...], str]] = {
@@ -248,8 +248,8 @@ SETTINGS: dict[str, tuple[tuple[object, ...], str]] = {
 
 @pytest.mark.parametrize("what", SETTINGS)
 def test_a_setting_that_cannot_be_used_is_refused(shop, what):
-    words, said = SETTINGS[what]
-    refused(shop, shop.adapt(shop.world.target, *words), said)
+    words, output = SETTINGS[what]
+    refused(shop, shop.adapt(shop.world.target, *words), output)
 
 
 SOURCES: dict[str, tuple[Callable[[Shop], object], str]] = {
@@ -269,9 +269,9 @@ SOURCES: dict[str, tuple[Callable[[Shop], object], str]] = {
 
 @pytest.mark.parametrize("what", SOURCES)
 def test_a_source_that_is_not_there_is_refused(shop, what):
-    make, said = SOURCES[what]
+    make, output = SOURCES[what]
     words = ["adapt", "--source", make(shop), "--target", shop.world.target]
-    refused(shop, words, said)
+    refused(shop, words, output)
 
 
 IMPORTS: dict[str, tuple[Callable[[Shop], list[object]], str]] = {
@@ -308,8 +308,8 @@ IMPORTS: dict[str, tuple[Callable[[Shop], list[object]], str]] = {
 
 @pytest.mark.parametrize("what", IMPORTS)
 def test_weights_that_cannot_be_imported_are_refused_and_never_run(shop, what):
-    make, said = IMPORTS[what]
-    refused(shop, make(shop), said)
+    make, output = IMPORTS[what]
+    refused(shop, make(shop), output)
     assert not (shop.folder / "ran").exists()
 
 
@@ -362,8 +362,8 @@ OTHERS: dict[str, tuple[Callable[[Shop], list[object]], str]] = {
 
 @pytest.mark.parametrize("what", OTHERS)
 def test_other_commands_refuse_as_clearly(shop, what):
-    make, said = OTHERS[what]
-    refused(shop, make(shop), said)
+    make, output = OTHERS[what]
+    refused(shop, make(shop), output)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -399,19 +399,19 @@ def test_check_names_every_fault_and_ends_with_2(shop):
                                           "test": {"equals": 1, "count": 8}})  # fmt: skip
     ended = sfda("check", made, "--json")
     assert ended.code == 2
-    found = json.loads(ended.out)
-    assert not found["ok"]
-    assert len(found["faults"]) == 2
-    assert "48 rows, but the manifest counts 7" in found["faults"][0]
-    assert "30 rows, but the manifest counts 8" in found["faults"][1]
+    result = json.loads(ended.out)
+    assert not result["ok"]
+    assert len(result["faults"]) == 2
+    assert "48 rows, but the manifest counts 7" in result["faults"][0]
+    assert "30 rows, but the manifest counts 8" in result["faults"][1]
 
 
 def test_classes_in_another_order_are_mapped_by_name(shop):
     """The one of the issue's list that must work: the same target under another class order."""
     order = ["cross", "bar", "post"]
-    given = small.target_arrays()
-    given["y"] = np.array([order.index(small.CLASSES[y]) for y in given["y"]])
-    turned = small.write(shop.folder / "order", "target", given, small.TARGET, classes=order)
+    inputs = small.target_arrays()
+    inputs["y"] = np.array([order.index(small.CLASSES[y]) for y in inputs["y"]])
+    turned = small.write(shop.folder / "order", "target", inputs, small.TARGET, classes=order)
 
     def call(command: str, *more: object) -> Any:
         return [

@@ -66,29 +66,29 @@ def test_an_imported_model_is_source_and_first_champion_and_lacks_a_card(world, 
 def test_class_names_may_come_from_a_file(world, weights, home):
     names = world.folder / "names.txt"
     names.write_text("\n".join(small.CLASSES) + "\n\n")
-    said = sfda("import-model", weights, "--arch", "sfda:tiny", "--classes-file", names, "--name",
+    output = sfda("import-model", weights, "--arch", "sfda:tiny", "--classes-file", names, "--name",
                 "from-file", "--json").json  # fmt: skip
-    assert said["sha256"] == world.model.sha256
+    assert output["sha256"] == world.model.sha256
 
 
 @pytest.mark.flow
 def test_a_card_is_made_at_the_source_site_for_a_model_without_one(world, model):
     assert not (locate(model["uri"]) / "card.safetensors").exists()
-    said = sfda("card", "--model", "models:/imported/1", "--data", world.source, "--json").json
-    assert {"name", "version", "uri", "metrics"} <= set(said)
-    assert (said["name"], said["uri"]) == ("imported", "models:/imported/2")
-    assert said["metrics"]["overall_accuracy"] == 1.0
-    assert (locate(said["uri"]) / "card.safetensors").is_file()
+    output = sfda("card", "--model", "models:/imported/1", "--data", world.source, "--json").json
+    assert {"name", "version", "uri", "metrics"} <= set(output)
+    assert (output["name"], output["uri"]) == ("imported", "models:/imported/2")
+    assert output["metrics"]["overall_accuracy"] == 1.0
+    assert (locate(output["uri"]) / "card.safetensors").is_file()
     assert tracking.canonical("models:/imported@source") == "models:/imported/2"
     assert tracking.canonical("models:/imported@champion") == "models:/imported/1"
 
 
 @pytest.mark.flow
 def test_evaluate_tells_every_metric_by_its_full_name(world, model):
-    said = sfda("evaluate", "--model", model["uri"], "--data", world.target, "--json").json
+    output = sfda("evaluate", "--model", model["uri"], "--data", world.target, "--json").json
     accuracy = small.accuracy(small.source(), small.target_arrays(), 1)
-    assert said["metrics"]["overall_accuracy"] == pytest.approx(accuracy)
-    assert {"macro_accuracy", "expected_calibration_error", "log_loss"} <= set(said["metrics"])
+    assert output["metrics"]["overall_accuracy"] == pytest.approx(accuracy)
+    assert {"macro_accuracy", "expected_calibration_error", "log_loss"} <= set(output["metrics"])
     text = sfda("evaluate", "--model", model["uri"], "--data", world.target)
     assert f"{accuracy:.4f}" in text.out
     assert "post" in text.out
@@ -96,21 +96,21 @@ def test_evaluate_tells_every_metric_by_its_full_name(world, model):
 
 @pytest.mark.flow
 def test_check_tells_that_a_good_manifest_is_good(world):
-    said = sfda("check", world.target, "--json").json
-    assert said == {"ok": True, "faults": [], "count": 78, "classes": list(small.CLASSES),
+    output = sfda("check", world.target, "--json").json
+    assert output == {"ok": True, "faults": [], "count": 78, "classes": list(small.CLASSES),
                     "notes": []}  # fmt: skip
 
 
 @pytest.mark.flow
 def test_a_folder_is_a_target_without_a_manifest(world, model, tmp_path):
-    given = small.target_arrays()
-    for i, image in enumerate(given["x"][:9]):
+    inputs = small.target_arrays()
+    for i, image in enumerate(inputs["x"][:9]):
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.fromarray(image).save(tmp_path / "images" / f"{i}.png")
-    said = sfda("predict", "--model", model["uri"], "--data", tmp_path / "images", "--out",
+    output = sfda("predict", "--model", model["uri"], "--data", tmp_path / "images", "--out",
                 tmp_path / "out", "--json").json  # fmt: skip
-    assert said["count"] == 9
-    with open(said["file"], newline="") as file:
+    assert output["count"] == 9
+    with open(output["file"], newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == [f"{i}.png" for i in range(9)]
     assert {row["label"] for row in rows} <= set(small.CLASSES)
@@ -123,10 +123,10 @@ def test_a_manifest_is_made_with_the_classes_of_a_model(world, model, tmp_path):
         folder = tmp_path / "images" / name
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.asarray(image)).save(folder / f"{len(list(folder.iterdir()))}.png")
-    said = sfda("manifest", tmp_path / "images", "--model", model["uri"], "--out",
+    output = sfda("manifest", tmp_path / "images", "--model", model["uri"], "--out",
                 tmp_path / "m.yaml", "--json").json  # fmt: skip
-    assert said["classes"] == list(small.CLASSES)
-    assert said["splits"] == {"adapt": 9, "train": 9, "test": 3, "val": 3}
+    assert output["classes"] == list(small.CLASSES)
+    assert output["splits"] == {"adapt": 9, "train": 9, "test": 3, "val": 3}
     assert sfda("check", tmp_path / "m.yaml", "--json").json["ok"]
 
 
@@ -137,14 +137,14 @@ def test_a_preset_gives_parameters_and_what_is_said_beside_it_wins(world, model,
         "method": "aad", "epochs": 2, "seed": 5,
         "settings": {"neighbours": 3, "schedule": small.FAST},
     }))  # fmt: skip
-    said = sfda("adapt", "--source", model["uri"], "--target", world.target, "--preset", file,
+    output = sfda("adapt", "--source", model["uri"], "--target", world.target, "--preset", file,
                 "--epochs", 1, "--set", "schedule.lr=1e-3", "--json").json  # fmt: skip
-    params = tracking.client().get_run(said["mlflow_run_id"]).data.params
-    wanted = {"method": "aad", "neighbours": "3", "schedule.epochs": "1", "seed": "5"}
-    assert wanted.items() <= params.items()
+    params = tracking.client().get_run(output["mlflow_run_id"]).data.params
+    expected = {"method": "aad", "neighbours": "3", "schedule.epochs": "1", "seed": "5"}
+    assert expected.items() <= params.items()
     assert float(params["schedule.lr"]) == 1e-3
     assert params["schedule.batch_size"] == "8"
-    assert said["selected_epoch"] == 1
+    assert output["selected_epoch"] == 1
     file.write_text("method: aad\nepoch: 3\n")
     ended = sfda("adapt", "--source", model["uri"], "--target", world.target, "--preset", file)
     assert ended.code == 2
@@ -159,16 +159,16 @@ def test_a_preset_that_is_none_is_refused(tmp_path, text):
 
 
 def test_methods_lists_every_method_with_its_paper():
-    said = sfda("methods", "--json").json["methods"]
-    assert [row["name"] for row in said] == plugins.names("methods")
-    assert {"shot", "aad", "mean_teacher"} <= {row["name"] for row in said}
-    for row in said:
+    output = sfda("methods", "--json").json["methods"]
+    assert [row["name"] for row in output] == plugins.names("methods")
+    assert {"shot", "aad", "mean_teacher"} <= {row["name"] for row in output}
+    for row in output:
         assert re.fullmatch(r"arXiv:\d{4}\.\d{4,5}", row["paper"]), row
         assert row["problems"]
         assert row["setting"]
     text = sfda("methods")
     assert text.code == 0
-    assert all(row["paper"] in text.out for row in said)
+    assert all(row["paper"] in text.out for row in output)
 
 
 @pytest.mark.parametrize("problems", [["pose"], ["classification", "pose", "segmentation"]])

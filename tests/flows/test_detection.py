@@ -82,9 +82,9 @@ def test_stages_and_artifacts_are_those_of_every_problem(adapted):
     assert len(np.unique(panel.reshape(-1, panel.shape[2]), axis=0)) > 50  # it shows something
 
 
-def sha(said: Any) -> str:
-    found = tracking.find_version(said["name"], said["version"])
-    return tracking.version_tags(found)["sha256"]
+def sha(output: Any) -> str:
+    result = tracking.find_version(output["name"], output["version"])
+    return tracking.version_tags(result)["sha256"]
 
 
 def test_other_boxes_change_nothing_but_the_evaluation(shop, adapted):
@@ -96,10 +96,10 @@ def test_other_boxes_change_nothing_but_the_evaluation(shop, adapted):
     other = small_det.write(
         shop.folder / "other", "target", small_det.TARGET, seed=2, dull=True, annotations=wrong
     )
-    said = shop.adapt(other, "--epochs", "2", "--name", "squares").json
-    assert sha(said) == sha(adapted)
-    assert said["scores"] == adapted["scores"]
-    assert said["metrics"] != adapted["metrics"]
+    output = shop.adapt(other, "--epochs", "2", "--name", "squares").json
+    assert sha(output) == sha(adapted)
+    assert output["scores"] == adapted["scores"]
+    assert output["metrics"] != adapted["metrics"]
 
 
 def test_a_comparison_shows_both_families_of_metrics(shop):
@@ -120,11 +120,11 @@ print(json.dumps([{k: v.tolist() for k, v in one.items()} for one in found]))
 
 
 def test_predictions_and_a_served_version_say_the_same(shop, adapted, tmp_path):
-    said = sfda(
+    output = sfda(
         "predict", "--model", adapted["uri"], "--data", shop.target, "--split", "test", "--out",
         tmp_path, "--json",
     ).json  # fmt: skip
-    assert said["count"] == small_det.TARGET["test"]
+    assert output["count"] == small_det.TARGET["test"]
     with (tmp_path / "predictions.csv").open() as opened:
         rows = list(csv.DictReader(opened))
     document = json.loads((tmp_path / "predictions.json").read_text())
@@ -156,18 +156,18 @@ def test_an_mmdet_checkpoint_is_imported_adapted_and_served(shop, tmp_path):
     config.write_text(f"model = {toymm.config()!r}\n")
     weights = tmp_path / "epoch_3.pth"
     torch.save({"meta": {"epoch": 3}, "state_dict": toymm.source().state_dict()}, weights)
-    found = sfda(
+    result = sfda(
         "import-model", weights, "--problem", "detection", "--arch", f"mmdet:{config}",
         "--classes", "red,blue", "--name", "mm", "--size", "64", "--mean", "0.24,0.24,0.24",
         "--std", "0.3,0.3,0.3", "--json",
     ).json  # fmt: skip
     config.unlink()
     for method in ("lpld", "mean_teacher"):
-        said = shop.adapt(
-            shop.target, "--method", method, "--epochs", "1", source=found["uri"]
+        output = shop.adapt(
+            shop.target, "--method", method, "--epochs", "1", source=result["uri"]
         ).json
-        assert 0 <= said["metrics"]["adapted"]["coco_ap50"] <= 1
-        assert said["uri"].startswith("models:/mm/")
+        assert 0 <= output["metrics"]["adapted"]["coco_ap50"] <= 1
+        assert output["uri"].startswith("models:/mm/")
 
 
 @pytest.mark.parametrize(
@@ -190,12 +190,12 @@ def test_a_wrong_count_of_classes_and_a_missing_configuration_are_refused(shop, 
     torch.save(toymm.source().state_dict(), weights)
     config = tmp_path / "small.py"
     config.write_text(f"model = {toymm.config()!r}\n")
-    given = ("import-model", weights, "--problem", "detection", "--name", "no", "--size", "64",
+    inputs = ("import-model", weights, "--problem", "detection", "--name", "no", "--size", "64",
              "--mean", "0,0,0", "--std", "1,1,1")  # fmt: skip
-    done = sfda(*given, "--arch", f"mmdet:{config}", "--classes", "a,b,c")
+    done = sfda(*inputs, "--arch", f"mmdet:{config}", "--classes", "a,b,c")
     assert done.code == 2
     assert "tells 2 classes and the background apart, but 3 classes were named" in done.err
-    done = sfda(*given, "--arch", "mmdet:gone.py", "--classes", "a,b")
+    done = sfda(*inputs, "--arch", "mmdet:gone.py", "--classes", "a,b")
     assert done.code == 2
     assert "no configuration gone.py" in done.err
 
@@ -220,16 +220,16 @@ def test_boxes_are_asked_for_and_learnt_from(shop, tmp_path):
         ("lpld", ("--epochs", "1"), {"loss/labelled_class", "loss/labelled_rpn_box"}),
         ("ft", ("--epochs", "1", "--set", "steps=2"), {"loss/class", "loss/box"}),
     ):
-        said = shop.adapt(out, "--method", method, "--name", "told", *more).json
-        run = tracking.client().get_run(said["mlflow_run_id"])
+        output = shop.adapt(out, "--method", method, "--name", "told", *more).json
+        run = tracking.client().get_run(output["mlflow_run_id"])
         assert losses <= set(run.data.metrics)
 
 
 def test_rounds_of_boxes_are_answered_from_held_back_ones(shop):
-    said = sfda(
+    output = sfda(
         "rounds", "--source", "models:/squares@source", "--target", shop.target, "--queries",
         "coreset", "--methods", "ft", "--budgets", "3,6", "--set", "ft.steps=2", "--set",
         "ft.schedule.epochs=1", "--json",
     ).json  # fmt: skip
-    assert [row["labels"] for row in said["rows"]] == [3, 6]
-    assert all(row["metrics"]["coco_ap50"] > 0 for row in said["rows"])
+    assert [row["labels"] for row in output["rows"]] == [3, 6]
+    assert all(row["metrics"]["coco_ap50"] > 0 for row in output["rows"])

@@ -74,21 +74,21 @@ def run(code: str) -> str:
 
 
 def test_each_order_is_a_new_process_with_torch_and_nothing_else() -> None:
-    found = json.loads(run(SCRIPT))
-    first, code = found["first"]
+    result = json.loads(run(SCRIPT))
+    first, code = result["first"]
     assert code == 0
     assert first["torch"]
     assert first["tmp"] == "/scratch"
     assert not first["here"], "the working directory is no place for modules"
     assert first["threads"] == 1
     assert first["files"] <= 6, "its own pipe, three streams, and the listing"
-    assert found["second"][0]["told"] == {"two": 2}
-    assert found["died"] == [None, -9]
-    assert found["slept"] == "busy"
-    assert found["after"][1] == 0, "what was killed is cleared away"
-    assert found["copies"] == 1
-    assert found["orphan"] == -9
-    assert found["gone"] is None, "without the copy a Python of its own does the work"
+    assert result["second"][0]["told"] == {"two": 2}
+    assert result["died"] == [None, -9]
+    assert result["slept"] == "busy"
+    assert result["after"][1] == 0, "what was killed is cleared away"
+    assert result["copies"] == 1
+    assert result["orphan"] == -9
+    assert result["gone"] is None, "without the copy a Python of its own does the work"
 
 
 def test_it_is_not_made_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ SPY = """
 import os, pathlib, sys
 
 if "sfda.sandbox.process" in sys.orig_argv:
-    pathlib.Path(os.environ["SPAWNED"]).touch()
+    pathlib.Path(os.environ["SFDA_SPAWNED"]).touch()
 """
 
 
@@ -127,17 +127,17 @@ def test_a_command_adapts_in_such_a_process(
     migrated_database(home)
     (tmp_path / "sitecustomize.py").write_text(SPY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("SPAWNED", str(tmp_path / "spawned"))
+    monkeypatch.setenv("SFDA_SPAWNED", str(tmp_path / "spawned"))
     monkeypatch.delenv("SFDA_CONFINE")
     jobs = Jobs(home, world, [str(word) for word in words])
     try:
-        said, _ = jobs.start().communicate(timeout=300)
+        output, _ = jobs.start().communicate(timeout=300)
     finally:
         jobs.end()
-    found = json.loads(said)
+    result = json.loads(output)
     assert not (tmp_path / "spawned").exists()
-    assert (found["scores"], found["metrics"]) == (expected["scores"], expected["metrics"])
+    assert (result["scores"], result["metrics"]) == (expected["scores"], expected["metrics"])
     with home.entered():
-        run = tracking.client().get_run(found["mlflow_run_id"])
+        run = tracking.client().get_run(result["mlflow_run_id"])
     assert run.data.tags["source_free"] == f"enforced (Landlock, ABI {abi()})"
     assert os.listdir(home.path / "runs")

@@ -30,8 +30,8 @@ MAIN = "from flows.cli.app import main; main()"
 
 def words(world: World) -> list[str]:
     """The command: small steps, so that all epochs differ to the last."""
-    given = small.FAST | {"lr": 0.001, "batch_size": 4, "epochs": EPOCHS}
-    settings = [w for n, value in given.items() for w in ("--set", f"schedule.{n}={value}")]
+    inputs = small.FAST | {"lr": 0.001, "batch_size": 4, "epochs": EPOCHS}
+    settings = [w for n, value in inputs.items() for w in ("--set", f"schedule.{n}={value}")]
     return ["adapt", "--source", str(world.bundle), "--target", str(world.target), "--method",
             "aad", "--name", "toy", *settings, "--json"]  # fmt: skip
 
@@ -39,8 +39,8 @@ def words(world: World) -> list[str]:
 class Jobs:
     """Starts `sfda` as a user does, in a process group of its own that ends with the test."""
 
-    def __init__(self, home: Home, world: World, given: list[str] | None = None) -> None:
-        self.home, self.words = home, given or words(world)
+    def __init__(self, home: Home, world: World, inputs: list[str] | None = None) -> None:
+        self.home, self.words = home, inputs or words(world)
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self) -> subprocess.Popen[str]:
@@ -73,11 +73,11 @@ def migrated_database(home: Home) -> None:
     """A copy of the test server's database, since migrating a new one takes ten seconds."""
     from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL as URL
 
-    kept = home.path / "prefect" / "prefect.db"
-    kept.parent.mkdir()
+    remaining = home.path / "prefect" / "prefect.db"
+    remaining.parent.mkdir()
     with (
         contextlib.closing(sqlite3.connect(str(URL.value()).partition(":///")[2])) as theirs,
-        contextlib.closing(sqlite3.connect(kept)) as ours,
+        contextlib.closing(sqlite3.connect(remaining)) as ours,
     ):
         theirs.backup(ours)
 
@@ -94,14 +94,14 @@ def state_of(home: Home) -> Path | None:
     return next(iter(home.path.glob("runs/*/state.pt")), None)
 
 
-def outcome(home: Home, said: Any) -> dict[str, Any]:
+def outcome(home: Home, output: Any) -> dict[str, Any]:
     """All that must not depend on the kill."""
     (history,) = home.path.glob("runs/*/history.json")
     return {
-        "sha256": model_ref(said["uri"]).sha256,
-        "scores": said["scores"],
-        "selected_epoch": said["selected_epoch"],
-        "metrics": said["metrics"],
+        "sha256": model_ref(output["uri"]).sha256,
+        "scores": output["scores"],
+        "selected_epoch": output["selected_epoch"],
+        "metrics": output["metrics"],
         "epochs": [
             {name: epoch[name] for name in ("epoch", "scores", "sha256", "losses")}
             for epoch in json.loads(history.read_text())
@@ -130,14 +130,14 @@ def test_a_killed_job_started_again_ends_as_the_undisturbed_one(world, jobs):
         assert tracking.versions("toy") == []
 
     job = jobs.start()
-    said, _ = job.communicate(timeout=120)
+    output, _ = job.communicate(timeout=120)
     errors = (jobs.home.path / "stderr-1").read_text()
     assert job.returncode == 0, errors
     assert f"epoch {done + 1}/{EPOCHS}" in errors
     assert f"epoch {done}/{EPOCHS}" not in errors  # it went on where it had stopped
-    assert said.count("\n") == 1  # one JSON object and nothing else
+    assert output.count("\n") == 1  # one JSON object and nothing else
     with jobs.home.entered():
-        assert outcome(jobs.home, json.loads(said)) == expected
+        assert outcome(jobs.home, json.loads(output)) == expected
         (again,) = tracking.client().search_runs([tracking.experiment()])
         assert (again.info.run_id, again.info.status) == (run.info.run_id, "FINISHED")
         assert [v.version for v in tracking.versions("toy")] == ["1"]

@@ -57,25 +57,27 @@ class Story:
     promote: Any
     rollback: Any
 
-    def run(self, said: Any) -> Any:
-        return tracking.client().get_run(said["mlflow_run_id"])
+    def run(self, output: Any) -> Any:
+        return tracking.client().get_run(output["mlflow_run_id"])
 
 
 @pytest.fixture(scope="module")
 def story(world: World) -> Story:
     home = world.home("story")
-    given = small.target_arrays()
-    bare = {"x": given["x"][given["split"] == 0], "split": given["split"][given["split"] == 0]}
+    inputs = small.target_arrays()
+    bare = {"x": inputs["x"][inputs["split"] == 0], "split": inputs["split"][inputs["split"] == 0]}
     nameless = small.write(world.folder, "bare", bare, {"adapt": 48}, classes=None)
 
     def adapt(target: Path, *more: object) -> Any:
-        said = sfda("adapt", "--source", "models:/toy@source", "--target", target, *more, "--json")
+        output = sfda(
+            "adapt", "--source", "models:/toy@source", "--target", target, *more, "--json"
+        )
         champions.append(champion())
-        return said.json
+        return output.json
 
     def champion() -> str | None:
-        found = tracking.by_alias("toy", "champion")
-        return found and found.version
+        result = tracking.by_alias("toy", "champion")
+        return result and result.version
 
     champions: list[str | None] = []
     aad = ["--method", "aad", *FAST]
@@ -139,25 +141,25 @@ def test_the_stages_have_the_users_words_and_the_second_time_come_from_the_cache
 
 
 def test_artifacts_show_the_source_the_labels_the_choice_the_report_and_the_verdict(story):
-    found = flow_artifacts(story.better["flow_run_id"])
-    assert set(found) == {
+    result = flow_artifacts(story.better["flow_run_id"])
+    assert set(result) == {
         "source-model", "pseudo-labels", "progress", "choice", "results", "adaptation-report",
         "promotion-verdict",
     }  # fmt: skip
-    kind, _, coded = found["results"].partition(",")  # the picture itself, on no disk of ours
+    kind, _, coded = result["results"].partition(",")  # the picture itself, on no disk of ours
     assert kind == "data:image/png;base64"
     assert base64.b64decode(coded) == Path(story.better["picture"]).read_bytes()
-    assert "Source card: complete" in found["source-model"]
-    assert "48 images" in found["pseudo-labels"]
-    counted = [int(r.split("|")[2]) for r in found["pseudo-labels"].splitlines() if "%" in r]
+    assert "Source card: complete" in result["source-model"]
+    assert "48 images" in result["pseudo-labels"]
+    counted = [int(r.split("|")[2]) for r in result["pseudo-labels"].splitlines() if "%" in r]
     assert sum(counted) == 2 * 48  # once by class, once by confidence
     for side in ("source", "adapted"):
         value = story.better["metrics"][side]["macro_accuracy"]
-        assert f"{value:.4f}" in found["adaptation-report"]
-    assert story.better["mlflow_run_id"] in found["adaptation-report"]
-    choice = json.loads(found["choice"])
+        assert f"{value:.4f}" in result["adaptation-report"]
+    assert story.better["mlflow_run_id"] in result["adaptation-report"]
+    choice = json.loads(result["choice"])
     assert [row["chosen"] for row in choice].index("yes") == story.better["selected_epoch"] - 1
-    assert "better, but promotion was not asked for" in found["promotion-verdict"]
+    assert "better, but promotion was not asked for" in result["promotion-verdict"]
 
 
 def test_the_run_has_parameters_curves_by_step_and_the_dataset(story):
@@ -179,18 +181,18 @@ def test_the_run_has_parameters_curves_by_step_and_the_dataset(story):
     for side in ("source", "adapted"):
         for name, value in story.better["metrics"][side].items():
             assert run.data.metrics[f"{side}/{name}"] == pytest.approx(value)
-    (found,) = run.inputs.dataset_inputs
+    (result,) = run.inputs.dataset_inputs
     digest = small.sha256(story.world.target)
-    assert found.dataset.digest == digest[:32]
-    tags = {tag.key: tag.value for tag in found.tags}
+    assert result.dataset.digest == digest[:32]
+    tags = {tag.key: tag.value for tag in result.tags}
     assert tags == {"mlflow.data.context": "target-unlabelled", "sha256": digest}
     assert run.data.tags["prefect.flow_run_id"] == story.better["flow_run_id"]
     assert run.data.tags["selected_by"] == "infomax"
 
 
 def test_a_run_from_the_cache_shows_the_same_curves(story):
-    def curves(said: Any) -> dict[str, list[tuple[int, float]]]:
-        run = story.run(said)
+    def curves(output: Any) -> dict[str, list[tuple[int, float]]]:
+        run = story.run(output)
         return {
             name: [(m.step, m.value) for m in tracking.client().get_metric_history(
                 run.info.run_id, name)]
@@ -261,8 +263,8 @@ def test_only_what_is_better_is_promoted_and_only_when_that_is_asked_for(story):
     third = story.promoted["version"]
     assert story.champions == ["1", "1", third, third, third]
     verdicts = [
-        tracking.version_tags(tracking.find_version("toy", said["version"]))["verdict"]
-        for said in (story.promoted, story.held, story.unlabelled)
+        tracking.version_tags(tracking.find_version("toy", output["version"]))["verdict"]
+        for output in (story.promoted, story.held, story.unlabelled)
     ]
     assert verdicts[0].startswith("promoted: macro accuracy")
     assert verdicts[1].startswith("held: not better")
@@ -314,35 +316,35 @@ print(json.dumps({
 
 
 def test_a_version_answers_elsewhere_as_sfda_predict_does(story, tmp_path):
-    given = small.target_arrays()
-    images, labels = (given[name][given["split"] == 1] for name in "xy")
+    inputs = small.target_arrays()
+    images, labels = (inputs[name][inputs["split"] == 1] for name in "xy")
     np.save(tmp_path / "images.npy", images[..., None])
-    kept = ("PATH", "HOME", "MLFLOW_TRACKING_URI")
+    remaining = ("PATH", "HOME", "MLFLOW_TRACKING_URI")
     ended = subprocess.run(
         [sys.executable, "-c", LOADS, story.better["uri"], str(tmp_path / "images.npy")],
         cwd=tmp_path,
-        env={name: os.environ[name] for name in kept} | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        env={name: os.environ[name] for name in remaining} | {"MLFLOW_DISABLE_TELEMETRY": "true"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout.splitlines()[-1])
-    assert Path(found["from"]).is_relative_to(story.home.path)  # the code that came with the model
-    assert "uint8" in found["signature"]
-    assert "(-1, -1, -1, 1)" in found["signature"]
-    assert np.allclose(found["sum"], 1)
+    result = json.loads(ended.stdout.splitlines()[-1])
+    assert Path(result["from"]).is_relative_to(story.home.path)  # the code that came with the model
+    assert "uint8" in result["signature"]
+    assert "(-1, -1, -1, 1)" in result["signature"]
+    assert np.allclose(result["sum"], 1)
 
-    said = sfda(
+    output = sfda(
         "predict", "--model", story.better["uri"], "--data", story.world.target, "--split", "test",
         "--out", tmp_path / "answers", "--json",
     ).json  # fmt: skip
-    with open(said["file"], newline="") as file:
+    with open(output["file"], newline="") as file:
         rows = list(csv.DictReader(file))
-    assert said["count"] == len(rows) == 30
-    assert [row["label"] for row in rows] == found["label"]
-    assert np.allclose([float(r["confidence"]) for r in rows], found["confidence"], atol=1e-5)
-    right = [small.CLASSES[y] == label for y, label in zip(labels, found["label"], strict=True)]
+    assert output["count"] == len(rows) == 30
+    assert [row["label"] for row in rows] == result["label"]
+    assert np.allclose([float(r["confidence"]) for r in rows], result["confidence"], atol=1e-5)
+    right = [small.CLASSES[y] == label for y, label in zip(labels, result["label"], strict=True)]
     evaluated = sfda("evaluate", "--model", story.better["uri"], "--data", story.world.target,
                      "--json").json["metrics"]  # fmt: skip
     assert evaluated == story.better["metrics"]["adapted"]
@@ -354,19 +356,19 @@ def test_what_was_deleted_or_altered_is_made_anew(story):
              "--method", "aad", *FAST, "--json"]  # fmt: skip
     Path(story.better["picture"]).unlink()
     sha256 = tracking_sha(story.better["version"])
-    kept = [p for p in story.home.path.glob("runs/*/epoch-*") if bundle_sha(p) == sha256]
-    for folder in kept:
+    remaining = [p for p in story.home.path.glob("runs/*/epoch-*") if bundle_sha(p) == sha256]
+    for folder in remaining:
         weights = folder / "weights.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    assert kept
-    said = sfda(*again).json
+    assert remaining
+    output = sfda(*again).json
     ended = {*CACHED, "promotion"}
-    states = dict(flow_stages(said["flow_run_id"], lambda stages: ended <= set(final(stages))))
+    states = dict(flow_stages(output["flow_run_id"], lambda stages: ended <= set(final(stages))))
     assert states["pseudo-labelling of the target"] == "Cached"
     assert (states["adaptation"], states["evaluation"]) == ("Completed", "Completed")
-    assert said["scores"] == story.better["scores"]
-    assert tracking_sha(said["version"]) == tracking_sha(story.better["version"])
-    assert Path(said["picture"]).is_file()
+    assert output["scores"] == story.better["scores"]
+    assert tracking_sha(output["version"]) == tracking_sha(story.better["version"])
+    assert Path(output["picture"]).is_file()
 
 
 def bundle_sha(folder: Path) -> str:
@@ -425,10 +427,10 @@ def test_a_comparison_tells_selected_last_oracle_regret_and_harm(story):
     assert f"{100 * rows['aad', 'macro_accuracy']['oracle']:.2f}" in first["table"]
 
 
-def check_against_curves(said: Any, row: dict[str, Any]) -> None:
+def check_against_curves(output: Any, row: dict[str, Any]) -> None:
     """Selected, last and oracle of every seed follow from `target/<metric>` of its run."""
     client = tracking.client()
-    where = f"tags.`mlflow.parentRunId` = '{said['mlflow_run_id']}'"
+    where = f"tags.`mlflow.parentRunId` = '{output['mlflow_run_id']}'"
     for n, seed in enumerate(row["seeds"]):
         (run,) = [
             run
@@ -440,8 +442,8 @@ def check_against_curves(said: Any, row: dict[str, Any]) -> None:
         assert len(values) == EPOCHS
         assert math.isclose(row["oracle_values"][n], max(values.values()))
         assert math.isclose(row["last_values"][n], values[max(values)])
-        place = min(values) + row["selected_epochs"][n] - 1
-        assert math.isclose(row["selected_values"][n], values[place])
+        folder = min(values) + row["selected_epochs"][n] - 1
+        assert math.isclose(row["selected_values"][n], values[folder])
         scores = client.get_metric_history(run.info.run_id, f"score/{row['selected_by']}")
         by_epoch = {m.step: m.value for m in scores}
         assert max(by_epoch, key=by_epoch.get) == row["selected_epochs"][n]
@@ -449,11 +451,11 @@ def check_against_curves(said: Any, row: dict[str, Any]) -> None:
 
 def test_a_comparison_against_new_labels_comes_through_deleted_weights(story):
     """The weights of the earlier comparison are gone; other labels need them once more."""
-    given = small.target_arrays()
-    given["y"] = given["y"].copy()
-    test = np.flatnonzero(given["split"] == 1)
-    given["y"][test[:10]] = (given["y"][test[:10]] + 1) % 3
-    corrected = small.write(story.world.folder, "corrected", given, small.TARGET)
+    inputs = small.target_arrays()
+    inputs["y"] = inputs["y"].copy()
+    test = np.flatnonzero(inputs["split"] == 1)
+    inputs["y"][test[:10]] = (inputs["y"][test[:10]] + 1) % 3
+    corrected = small.write(story.world.folder, "corrected", inputs, small.TARGET)
 
     def compare(target: Path) -> Any:
         return sfda("compare", "--source", "models:/toy@source", "--target", target, "--methods",
@@ -461,9 +463,9 @@ def test_a_comparison_against_new_labels_comes_through_deleted_weights(story):
 
     first, second = compare(story.world.target), compare(corrected)
     values = [
-        next(row for row in said["rows"] if (row["method"], row["metric"])
+        next(row for row in output["rows"] if (row["method"], row["metric"])
              == ("aad", "overall_accuracy"))
-        for said in (first, second)
+        for output in (first, second)
     ]  # fmt: skip
     assert values[0]["selected_epochs"] == values[1]["selected_epochs"]
     assert [row["selected"] for row in values] == [1.0, pytest.approx(2 / 3)]

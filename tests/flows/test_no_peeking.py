@@ -25,8 +25,8 @@ def adapted(world: World, name: str, target: Path) -> dict[str, Any]:
     """An adaptation in a home of its own, where nothing can come from a cache."""
     home = world.home(name)
     with home.entered():
-        said = sfda(*ADAPT, "--source", world.bundle, "--target", target).json
-        stages = completed_stages(said["flow_run_id"], 7)
+        output = sfda(*ADAPT, "--source", world.bundle, "--target", target).json
+        stages = completed_stages(output["flow_run_id"], 7)
         assert {"pseudo-labelling of the target", "adaptation"} <= set(stages)
         (history,) = home.path.glob("runs/*/history.json")
         of_time = ("seconds", "spent", "weights")
@@ -34,15 +34,15 @@ def adapted(world: World, name: str, target: Path) -> dict[str, Any]:
             {key: value for key, value in epoch.items() if key not in of_time}
             for epoch in json.loads(history.read_text())
         ]
-        sha256 = model_ref(said["uri"]).sha256
+        sha256 = model_ref(output["uri"]).sha256
     return {
         "chosen": {
             "epochs": epochs,  # losses, scores and weights of all of them
             "sha256": sha256,
-            "scores": said["scores"],
-            "selected_epoch": said["selected_epoch"],
+            "scores": output["scores"],
+            "selected_epoch": output["selected_epoch"],
         },
-        "metrics": said["metrics"],
+        "metrics": output["metrics"],
     }
 
 
@@ -53,18 +53,18 @@ def permuted(labels: np.ndarray) -> np.ndarray:
 
 def with_rows(folder: Path, labels: np.ndarray | None) -> Path:
     """The target with a CSV of its rows, and labels in it if there are some."""
-    given, folder = small.target_arrays(), folder.absolute()
+    inputs, folder = small.target_arrays(), folder.absolute()
     folder.mkdir()
     rows = folder / "rows.csv"
     with rows.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "split"] + ["class"] * (labels is not None))
-        for i, split in enumerate(given["split"]):
+        for i, split in enumerate(inputs["split"]):
             own = [] if labels is None else [small.CLASSES[labels[i]]]
             writer.writerow([i, "adapt" if split == 0 else "test", *own])
     entry = {"rows": "rows.csv", "sha256": small.sha256(rows)}
     splits = {name: entry | {"where": name, "count": n} for name, n in small.TARGET.items()}
-    return small.write(folder, "target", {"x": given["x"]}, small.TARGET, splits=splits)
+    return small.write(folder, "target", {"x": inputs["x"]}, small.TARGET, splits=splits)
 
 
 @pytest.fixture(scope="module")
@@ -73,37 +73,37 @@ def labelled(world: World) -> dict[str, Any]:
 
 
 def test_a_target_without_any_label_gives_the_same_weights(world, labelled):
-    given = small.target_arrays()
+    inputs = small.target_arrays()
     bare = small.write(
-        world.folder / "none", "target", {n: given[n] for n in ("x", "split")}, small.TARGET
+        world.folder / "none", "target", {n: inputs[n] for n in ("x", "split")}, small.TARGET
     )
-    found = adapted(world, "none", bare)
-    assert found["chosen"] == labelled["chosen"]
-    assert found["metrics"] == {"source": None, "adapted": None}
+    result = adapted(world, "none", bare)
+    assert result["chosen"] == labelled["chosen"]
+    assert result["metrics"] == {"source": None, "adapted": None}
     assert labelled["metrics"]["adapted"]["overall_accuracy"] > 0.5
 
 
 def test_permuted_labels_in_the_archive_change_nothing_but_the_evaluation(world, labelled):
-    given = small.target_arrays()
-    other = given | {"y": permuted(given["y"])}
-    assert (other["y"] != given["y"]).mean() > 0.5
-    found = adapted(world, "npz", small.write(world.folder / "npz", "target", other, small.TARGET))
-    assert found["chosen"] == labelled["chosen"]
-    assert found["metrics"]["source"] != labelled["metrics"]["source"]
-    assert found["metrics"]["adapted"] != labelled["metrics"]["adapted"]
+    inputs = small.target_arrays()
+    other = inputs | {"y": permuted(inputs["y"])}
+    assert (other["y"] != inputs["y"]).mean() > 0.5
+    result = adapted(world, "npz", small.write(world.folder / "npz", "target", other, small.TARGET))
+    assert result["chosen"] == labelled["chosen"]
+    assert result["metrics"]["source"] != labelled["metrics"]["source"]
+    assert result["metrics"]["adapted"] != labelled["metrics"]["adapted"]
 
 
 def test_permuted_labels_in_a_row_file_change_nothing_but_the_evaluation(world, labelled):
     labels = small.target_arrays()["y"]
-    found = adapted(world, "csv", with_rows(world.folder / "csv", permuted(labels)))
-    assert found["chosen"] == labelled["chosen"]
-    assert found["metrics"]["adapted"] != labelled["metrics"]["adapted"]
+    result = adapted(world, "csv", with_rows(world.folder / "csv", permuted(labels)))
+    assert result["chosen"] == labelled["chosen"]
+    assert result["metrics"]["adapted"] != labelled["metrics"]["adapted"]
 
 
 def test_other_images_do_change_the_weights(world, labelled):
-    given = small.target_arrays()
-    given["x"][0, 0, 0] ^= 64
-    found = adapted(
-        world, "image", small.write(world.folder / "image", "target", given, small.TARGET)
+    inputs = small.target_arrays()
+    inputs["x"][0, 0, 0] ^= 64
+    result = adapted(
+        world, "image", small.write(world.folder / "image", "target", inputs, small.TARGET)
     )
-    assert found["chosen"]["sha256"] != labelled["chosen"]["sha256"]
+    assert result["chosen"]["sha256"] != labelled["chosen"]["sha256"]

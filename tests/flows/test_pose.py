@@ -78,12 +78,12 @@ def test_a_source_model_is_trained_and_scored_by_pck(shop):
 
 
 def test_a_prior_is_trained_from_joints_alone_and_is_in_the_model(shop):
-    said = shop.prior.json
-    assert said["uri"] == "models:/figures/2"
+    output = shop.prior.json
+    assert output["uri"] == "models:/figures/2"
     assert "the prior is weak" in shop.prior.err  # 90 steps are too few, and that is said
     version = tracking.find_version("figures", "2")
-    assert tracking.version_tags(version)["prior_sha256"] == said["prior_sha256"]
-    spec = json.loads(next(tracking.fetch(said["uri"]).rglob("spec.json")).read_text())
+    assert tracking.version_tags(version)["prior_sha256"] == output["prior_sha256"]
+    spec = json.loads(next(tracking.fetch(output["uri"]).rglob("spec.json")).read_text())
     assert spec["prior_hidden"] == [16]
 
 
@@ -92,10 +92,10 @@ def test_post_without_a_prior_runs_only_if_told_to(shop):
     assert done.code == 2
     assert "post needs the pose prior" in done.err
     assert "sfda train-prior" in done.err
-    said = shop.adapt(
+    output = shop.adapt(
         shop.target, "--epochs", "1", "--set", "without_prior=true", source="models:/figures/1"
     ).json
-    assert "plausible" not in said["scores"]
+    assert "plausible" not in output["scores"]
 
 
 def test_stages_artifacts_and_scores(shop, adapted):
@@ -114,9 +114,9 @@ def test_stages_artifacts_and_scores(shop, adapted):
         assert len(np.unique(drawn.reshape(-1, drawn.shape[2]), axis=0)) > 50
 
 
-def sha(said: Any) -> str:
-    found = tracking.find_version(said["name"], said["version"])
-    return tracking.version_tags(found)["sha256"]
+def sha(output: Any) -> str:
+    result = tracking.find_version(output["name"], output["version"])
+    return tracking.version_tags(result)["sha256"]
 
 
 def test_other_joints_change_nothing_but_the_evaluation(shop, adapted):
@@ -133,10 +133,10 @@ def test_other_joints_change_nothing_but_the_evaluation(shop, adapted):
     other = small_pose.write(
         shop.folder / "other", "target", small_pose.TARGET, night=True, annotations=wrong
     )
-    said = shop.adapt(other, "--epochs", "2", "--set", "prior_from=1").json
-    assert sha(said) == sha(adapted)
-    assert said["scores"] == adapted["scores"]
-    assert said["metrics"] != adapted["metrics"]
+    output = shop.adapt(other, "--epochs", "2", "--set", "prior_from=1").json
+    assert sha(output) == sha(adapted)
+    assert output["scores"] == adapted["scores"]
+    assert output["metrics"] != adapted["metrics"]
 
 
 def test_every_method_runs_and_a_comparison_shows_pck_and_oks(shop):
@@ -156,11 +156,11 @@ print(json.dumps({k: v.tolist() for k, v in found.items()}))
 
 
 def test_predictions_are_in_pixels_of_the_images_and_serving_agrees(shop, adapted, tmp_path):
-    said = sfda(
+    output = sfda(
         "predict", "--model", adapted["uri"], "--data", shop.target, "--split", "test", "--out",
         tmp_path, "--json",
     ).json  # fmt: skip
-    assert said["count"] == small_pose.TARGET["test"]
+    assert output["count"] == small_pose.TARGET["test"]
     with (tmp_path / "predictions.csv").open() as opened:
         rows = list(csv.DictReader(opened))
     # crops as the manifest's boxes and padding make them: 60 pixels, 1.1 times, around the middle
@@ -191,14 +191,14 @@ def test_a_published_checkpoint_is_imported_by_its_own_names(shop, tmp_path):
         for k, v in network.state_dict().items()
     }
     torch.save(weights, tmp_path / "pose.pth")
-    given = ("import-model", tmp_path / "pose.pth", "--problem", "pose", "--arch", "pose:resnet18",
+    inputs = ("import-model", tmp_path / "pose.pth", "--problem", "pose", "--arch", "pose:resnet18",
              "--name", "published", "--size", "64")  # fmt: skip
     bones = tmp_path / "bones.yaml"
     bones.write_text(f"edges: [[{JOINTS[0]}, {JOINTS[1]}]]\n")
-    found = sfda(*given, "--classes", ",".join(JOINTS), "--skeleton", bones, "--json")
-    assert found.json["uri"] == "models:/published/1"
+    result = sfda(*inputs, "--classes", ",".join(JOINTS), "--skeleton", bones, "--json")
+    assert result.json["uri"] == "models:/published/1"
     assert open_spec("models:/published/1").skeleton == Skeleton(edges=((JOINTS[0], JOINTS[1]),))
-    done = sfda(*given, "--classes", "a,b")
+    done = sfda(*inputs, "--classes", "a,b")
     assert done.code == 2
     assert "the checkpoint has 11 heatmaps, but 2 joints were named" in done.err
 
@@ -211,9 +211,9 @@ def test_joints_are_asked_for_and_learnt_from(shop, tmp_path):
     assert asked["copied"]
     request = json.loads((tmp_path / "ask" / "request.json").read_text())
     assert len(request["edges"]) == len(JOINTS) - 1
-    for wanted in request["wanted"]:
-        with Image.open(tmp_path / "ask" / wanted["file"]) as picture:
-            assert picture.size == (wanted["width"], wanted["height"])
+    for expected in request["wanted"]:
+        with Image.open(tmp_path / "ask" / expected["file"]) as picture:
+            assert picture.size == (expected["width"], expected["height"])
     out = tmp_path / "answered.yaml"
     sfda(
         "answer", tmp_path / "ask", exported(tmp_path / "ask"), "--target", shop.target, "--out",
@@ -224,14 +224,14 @@ def test_joints_are_asked_for_and_learnt_from(shop, tmp_path):
         ("lp_ft", "loss/heatmap", ("--set", "steps=2", "--set", "head_epochs=1")),
     ):
         words = ("--method", method, "--name", "told", "--epochs", "2", *more)
-        said = shop.adapt(out, *words).json
-        assert loss in tracking.client().get_run(said["mlflow_run_id"]).data.metrics
+        output = shop.adapt(out, *words).json
+        assert loss in tracking.client().get_run(output["mlflow_run_id"]).data.metrics
 
 
 def test_rounds_of_joints_are_answered_from_held_back_ones(shop):
-    said = sfda(
+    output = sfda(
         "rounds", "--source", "models:/figures@source", "--target", shop.target, "--queries",
         "entropy", "--methods", "ft", "--budgets", "4,8", "--set", "ft.steps=2", "--set",
         "ft.schedule.epochs=1", "--json",
     ).json  # fmt: skip
-    assert [row["labels"] for row in said["rows"]] == [4, 8]
+    assert [row["labels"] for row in output["rows"]] == [4, 8]

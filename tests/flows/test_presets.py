@@ -45,22 +45,22 @@ def flow_of(name: str) -> Any:
 
 def config_of(name: str) -> Any:
     """The settings of a preset of one method, over the method's defaults."""
-    given = presets.read(name)
-    kind = plugins.load("methods", given["method"]).Config if "method" in given else None
-    return (kind or SupervisedConfig).from_settings(given["settings"])
+    inputs = presets.read(name)
+    kind = plugins.load("methods", inputs["method"]).Config if "method" in inputs else None
+    return (kind or SupervisedConfig).from_settings(inputs["settings"])
 
 
 @every_preset
 def test_every_preset_parses_against_its_flow_and_its_methods(name):
     flow = flow_of(name)
-    given = presets.read(name, allowed=presets.allowed_for(flow) - {"data", "arch", "name"})
-    flow.validate_parameters(ADDRESSES[flow] | given)
+    inputs = presets.read(name, allowed=presets.allowed_for(flow) - {"data", "arch", "name"})
+    flow.validate_parameters(ADDRESSES[flow] | inputs)
     if flow not in (compare, rounds):
-        assert (flow is adapt) == ("method" in given)
+        assert (flow is adapt) == ("method" in inputs)
         config_of(name)
         return
-    assert given["settings"]
-    for method, settings in given["settings"].items():
+    assert inputs["settings"]
+    for method, settings in inputs["settings"].items():
         kind = SupervisedConfig if method == BOUND else plugins.load("methods", method).Config
         kind.from_settings(settings)
 
@@ -151,11 +151,11 @@ def test_a_source_recipe_is_followed_and_what_is_said_beside_it_wins(world, home
         "settings": {"schedule": small.FAST, "smoothing": 0.2},
     }))  # fmt: skip
     words = ("train-source", "--data", world.source, "--arch", "sfda:tiny", "--name", "by-recipe")
-    said = sfda(*words, "--preset", recipe, "--epochs", 1, "--set", "schedule.lr=1e-3",
+    output = sfda(*words, "--preset", recipe, "--epochs", 1, "--set", "schedule.lr=1e-3",
                 "--json").json  # fmt: skip
-    params = tracking.client().get_run(said["mlflow_run_id"]).data.params
-    wanted = {"schedule.epochs": "1", "schedule.batch_size": "8", "smoothing": "0.2", "seed": "7"}
-    assert wanted.items() <= params.items()
+    params = tracking.client().get_run(output["mlflow_run_id"]).data.params
+    expected = {"schedule.epochs": "1", "schedule.batch_size": "8", "smoothing": "0.2", "seed": "7"}
+    assert expected.items() <= params.items()
     assert float(params["schedule.lr"]) == 1e-3
     recipe.write_text("arch: timm:resnet10t\n")
     ended = sfda(*words, "--preset", recipe)
@@ -171,15 +171,17 @@ def test_the_classes_of_a_regime_are_chosen_by_command(world, home, tmp_path):
     regimes.write_text("open: {source: [bar, post], target: [bar, post, cross]}\n")
     out = tmp_path / "open" / "source.yaml"
     words = ("subset", world.source, "--out", out)
-    said = sfda(*words, "--regimes", regimes, "--regime", "open", "--side", "source", "--json").json
-    assert said == {
+    output = sfda(
+        *words, "--regimes", regimes, "--regime", "open", "--side", "source", "--json"
+    ).json
+    assert output == {
         "manifest": str(out), "splits": {"train": 40, "val": 20}, "classes": ["bar", "post"],
     }  # fmt: skip
     assert yaml.safe_load(out.read_text())["name"] == "toy/source (open, source)"
     assert sfda("check", out, "--json").json["ok"]
     by_name = sfda(*words, "--classes", "cross, bar")
     assert by_name.out.strip() == f"{out}: train 40, val 20"
-    for given in ([], ["--regimes", regimes], ["--classes", "bar,post", "--side", "source"]):
-        ended = sfda(*words, *given)
+    for inputs in ([], ["--regimes", regimes], ["--classes", "bar,post", "--side", "source"]):
+        ended = sfda(*words, *inputs)
         assert ended.code == 2
         assert "give --classes a,b,c, or --regimes FILE with --regime and --side" in ended.err

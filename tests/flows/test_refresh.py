@@ -12,7 +12,7 @@ import pytest
 import small
 import yaml
 from asking import exported
-from conftest import Home, Said, World, flow_artifacts, sfda
+from conftest import CommandResult, Home, World, flow_artifacts, sfda
 from PIL import Image
 
 from flows.cli import adapt as adapt_commands
@@ -34,9 +34,11 @@ def put_images(folder: Path, first: int, count: int, *, dull: bool = True, seed:
         os.utime(file, (time.time() - 1000, time.time() - 1000))
 
 
-def look(world: World, folder: Path, *more: object, settings: tuple[str, ...] = ()) -> Said:
-    given = small.FAST | {"epochs": 1}
-    fast = [w for n, value in given.items() for w in ("--set", f"schedule.{n}={value}")]
+def look(
+    world: World, folder: Path, *more: object, settings: tuple[str, ...] = ()
+) -> CommandResult:
+    inputs = small.FAST | {"epochs": 1}
+    fast = [w for n, value in inputs.items() for w in ("--set", f"schedule.{n}={value}")]
     return sfda(
         "refresh", folder, "--source", world.bundle, "--name", "toy", "--method", "shot", *fast,
         *more, "--json",
@@ -140,8 +142,8 @@ def test_labels_make_a_test_split_and_new_labels_a_new_version(world: World, hom
 def test_an_event_is_all_that_follows_where_it_is_asked_for(world: World, home: Home):
     folder = home.path / "announced"
     put_images(folder, 0, 9)
-    found = look(world, folder, "--announce").json
-    assert found["outcome"] == "announced"
+    result = look(world, folder, "--announce").json
+    assert result["outcome"] == "announced"
     assert tracking.versions("toy") == []
     assert look(world, folder, "--announce").json["outcome"] == "unchanged"
 
@@ -166,8 +168,8 @@ def test_a_manifest_that_was_corrected_is_looked_at_as_it_is_now(world: World, h
         document["root"] = f"./{document['root']}"
     classes = document["classes"]
     made.write_text(yaml.safe_dump(document | {"classes": [f"no {name}" for name in classes]}))
-    said = look(world, made)
-    assert said.code == 2, said.err
+    output = look(world, made)
+    assert output.code == 2, output.err
     made.write_text(yaml.safe_dump(document))
     assert look(world, made).json["outcome"] == "adapted"
     assert len(tracking.versions("toy")) == 1
@@ -198,29 +200,29 @@ def test_a_kill_after_the_adaptation_registers_nothing_twice(
 def test_what_is_wrong_is_said_in_one_line(world: World, home: Home):
     folder = home.path / "faults"
     put_images(folder, 0, 9)
-    for more, told in (
+    for more, message in (
         (("--policy", "min_shar=0.1"), "min_shar"),
         (("--policy", "min_share=3"), "min_share"),
         (("--labels", home.path / "no.csv"), "no.csv"),
         (("--budget", "soon"), "soon"),
         (("--target-name", "a/b"), "a/b"),
     ):
-        said = look(world, folder, *more)
-        assert said.code == 2, said
-        assert told in said.err
-        assert "Traceback" not in said.err
+        output = look(world, folder, *more)
+        assert output.code == 2, output
+        assert message in output.err
+        assert "Traceback" not in output.err
     (folder / "0003.png").write_bytes(b"no picture")
     os.utime(folder / "0003.png", (1, 1))
-    said = look(world, folder)
-    assert said.code == 2
-    assert "0003.png" in said.err
+    output = look(world, folder)
+    assert output.code == 2
+    assert "0003.png" in output.err
     put_images(folder, 0, 9)
     assert look(world, folder).json["outcome"] == "adapted"
     other = home.path / "elsewhere"
     put_images(other, 0, 3)
-    said = look(world, other, "--target-name", "faults")
-    assert said.code == 2
-    assert "--target-name" in said.err
+    output = look(world, other, "--target-name", "faults")
+    assert output.code == 2
+    assert "--target-name" in output.err
 
 
 def test_a_second_look_at_the_same_time_does_nothing(world: World, home: Home):
@@ -241,21 +243,21 @@ def test_watch_looks_again_and_survives_a_fault(
     put_images(folder, 0, 9)
     really, looks = adapt_commands.refresh_once, []
 
-    def unlucky(*given: object) -> None:
+    def unlucky(*inputs: object) -> None:
         looks.append(1)
         if len(looks) == 2:
             raise RuntimeError("the database is locked")
-        really(*given)
+        really(*inputs)
 
     monkeypatch.setattr(adapt_commands, "refresh_once", unlucky)
-    said = sfda(
+    output = sfda(
         "watch", folder, "--source", world.bundle, "--name", "toy", "--method", "bn", "--every",
         "1s", "--looks", "3", "--json",
     )  # fmt: skip
-    assert said.code == 0, said.err
-    lines = [json.loads(line)["outcome"] for line in said.out.splitlines()]
+    assert output.code == 0, output.err
+    lines = [json.loads(line)["outcome"] for line in output.out.splitlines()]
     assert lines == ["adapted", "unchanged"]
-    assert "the database is locked; the next look is in 1s" in said.err
+    assert "the database is locked; the next look is in 1s" in output.err
 
 
 def test_answers_about_a_folder_stay_with_it(world: World, home: Home):
@@ -265,16 +267,16 @@ def test_answers_about_a_folder_stay_with_it(world: World, home: Home):
     assert look(world, folder).json["outcome"] == "adapted"
     ask = ["query", "--model", world.bundle, "--target", folder, "--by", "margin", "--json"]
 
-    def answered(place: Path, count: int) -> list[str]:
-        asked = sfda(*ask, "--budget", count, "--out", place).json
-        sfda("answer", place, exported(place), "--target", asked["manifest"], "--json")
+    def answered(folder: Path, count: int) -> list[str]:
+        asked = sfda(*ask, "--budget", count, "--out", folder).json
+        sfda("answer", folder, exported(folder), "--target", asked["manifest"], "--json")
         return asked["wanted"]
 
     one = answered(home.path / "ask1", 4)
-    told = look(world, folder).json
-    assert (told["outcome"], told["version"]) == ("adapted", 2)
-    assert told["says"].startswith("people have answered: models:/")
-    run = tracking.client().get_run(told["adapted"]["mlflow_run_id"])
+    message = look(world, folder).json
+    assert (message["outcome"], message["version"]) == ("adapted", 2)
+    assert message["says"].startswith("people have answered: models:/")
+    run = tracking.client().get_run(message["adapted"]["mlflow_run_id"])
     assert "loss/labelled_class" in run.data.metrics
     assert look(world, folder).json["outcome"] == "unchanged"
 
@@ -286,9 +288,9 @@ def test_answers_about_a_folder_stay_with_it(world: World, home: Home):
     grown = look(world, folder).json
     assert (grown["outcome"], grown["version"]) == ("adapted", 3)
     split = read_split(open_manifest(grown["manifest"]), "adapt")
-    kept = {split.names[row] for row in split.annotations.rows}
-    assert kept == {*one[2:], *two} & set(split.names)
-    assert kept
+    remaining = {split.names[row] for row in split.annotations.rows}
+    assert remaining == {*one[2:], *two} & set(split.names)
+    assert remaining
     again = sfda(*ask, "--budget", 1000, "--out", home.path / "rest").json
     assert not set(again["wanted"]) & {*one[2:], *two}
     assert sfda("check", again["manifest"], "--json").json["ok"]

@@ -22,9 +22,9 @@ def shop(world):
     weights = world.bundle / "weights.safetensors"
     with home.entered():
         names = ",".join(small.CLASSES)
-        said = sfda("import-model", weights, "--arch", "sfda:tiny", "--name", "toy",
+        output = sfda("import-model", weights, "--arch", "sfda:tiny", "--name", "toy",
                     "--classes", names)  # fmt: skip
-        assert said.code == 0, said.err
+        assert output.code == 0, output.err
         yield target
 
 
@@ -33,42 +33,42 @@ def adapt(target, *words):
 
 
 def test_an_open_target_is_told_measured_and_answered(shop, tmp_path):
-    said = adapt(shop, "--method", "shot")
-    assert "classes that the model lacks, counted as unknown: ring" in said.err
-    found = said.json
-    assert found["selected_by"] == "last"
+    output = adapt(shop, "--method", "shot")
+    assert "classes that the model lacks, counted as unknown: ring" in output.err
+    result = output.json
+    assert result["selected_by"] == "last"
     for side in ("source", "adapted"):
-        metrics = found["metrics"][side]
+        metrics = result["metrics"][side]
         assert {"h_score", "hos", "os", "os_star", "unk", "rejected_share"} <= metrics.keys()
         star, unk = metrics["os_star"], metrics["unk"]
         assert metrics["h_score"] == pytest.approx(2 * star * unk / (star + unk or 1))
-    report = flow_artifacts(found["flow_run_id"])["adaptation-report"]
+    report = flow_artifacts(result["flow_run_id"])["adaptation-report"]
     assert "| unknown | 10 |" in report
     assert 'answer "unknown" where their uncertainty is above' in report
-    assert "ring" in flow_artifacts(found["flow_run_id"])["pseudo-labels"]
-    done = sfda("predict", "--model", found["uri"], "--data", shop, "--split", "test",
+    assert "ring" in flow_artifacts(result["flow_run_id"])["pseudo-labels"]
+    done = sfda("predict", "--model", result["uri"], "--data", shop, "--split", "test",
                 "--out", tmp_path, "--json").json  # fmt: skip
     with open(done["file"], newline="") as file:
         labels = [row["label"] for row in csv.DictReader(file)]
     share = labels.count("unknown") / len(labels)
-    assert share == pytest.approx(found["metrics"]["adapted"]["rejected_share"])
+    assert share == pytest.approx(result["metrics"]["adapted"]["rejected_share"])
 
 
 def test_a_fixed_threshold_can_be_given_to_any_method(shop):
-    found = adapt(shop, "--method", "mean_teacher", "--set", "reject=0.0").json
-    assert found["metrics"]["adapted"]["unk"] == 1.0
-    assert found["metrics"]["adapted"]["os_star"] == 0.0
+    result = adapt(shop, "--method", "mean_teacher", "--set", "reject=0.0").json
+    assert result["metrics"]["adapted"]["unk"] == 1.0
+    assert result["metrics"]["adapted"]["os_star"] == 0.0
 
 
 def test_without_rejection_no_sample_is_called_unknown(shop):
-    found = adapt(shop, "--method", "aad").json
-    assert found["metrics"]["adapted"]["unk"] == found["metrics"]["adapted"]["h_score"] == 0.0
+    result = adapt(shop, "--method", "aad").json
+    assert result["metrics"]["adapted"]["unk"] == result["metrics"]["adapted"]["h_score"] == 0.0
 
 
 def test_a_comparison_on_an_open_target_has_the_source_at_its_best_threshold(shop):
     words = ("--source", "models:/toy/1", "--target", shop, *FAST, "--json")
-    found = sfda("compare", *words, "--methods", "shot,bn,source").json
-    rows = {(row["method"], row["metric"]): row for row in found["rows"]}
+    result = sfda("compare", *words, "--methods", "shot,bn,source").json
+    rows = {(row["method"], row["metric"]): row for row in result["rows"]}
     names = {method for method, _ in rows}
     floor = "source, rejects above 0.5"
     (oracle,) = (name for name in names if "(oracle)" in name)
@@ -76,25 +76,25 @@ def test_a_comparison_on_an_open_target_has_the_source_at_its_best_threshold(sho
     assert {metric for _, metric in rows} == {"h_score", "os_star", "unk", "os"}
     assert rows[oracle, "h_score"]["selected"] >= rows[floor, "h_score"]["selected"]
     assert rows["shot", "h_score"]["source"] == rows[floor, "h_score"]["selected"]
-    assert "unknown 10" in found["table"]
+    assert "unknown 10" in result["table"]
 
 
 def test_the_bound_has_no_meaning_where_there_are_unknown_samples(shop):
     words = ("--source", "models:/toy/1", "--target", shop, *FAST, "--json")
-    said = sfda("compare", *words, "--methods", "supervised")
-    assert said.code == 2
-    assert "samples of classes that the model lacks" in said.err
+    output = sfda("compare", *words, "--methods", "supervised")
+    assert output.code == 2
+    assert "samples of classes that the model lacks" in output.err
 
 
 def test_a_partial_target_keeps_the_closed_metrics(shop, world):
-    given = small.target_arrays()
-    kept = given["y"] != 1
-    part = {name: values[kept] for name, values in given.items()}
+    inputs = small.target_arrays()
+    remaining = inputs["y"] != 1
+    part = {name: values[remaining] for name, values in inputs.items()}
     sizes = {name: int((part["split"] == i).sum()) for i, name in enumerate(small.TARGET)}
     part["y"] = (part["y"] == 2).astype(int)
     target = small.write(world.folder, "partial", part, sizes, classes=["bar", "cross"])
-    said = adapt(target, "--method", "shot")
-    assert "classes of the model that the target lacks: post" in said.err
-    metrics = said.json["metrics"]["adapted"]
+    output = adapt(target, "--method", "shot")
+    assert "classes of the model that the target lacks: post" in output.err
+    metrics = output.json["metrics"]["adapted"]
     assert "h_score" not in metrics
     assert 0 <= metrics["macro_accuracy"] <= 1

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small
+import small_det
+import small_pose
 from conftest import Home, World, sfda
 
+from sfda.sandbox.attest import WAYS
 from sfda.sandbox.landlock import abi
 from tasks import tracking
 
@@ -52,12 +57,12 @@ def adapted(world: World, name: str, *words: object) -> tuple[Any, dict[str, str
     """The command's answer, tags of the run and its attestation, in a home of its own."""
     home = world.home(f"sandbox-{name}")
     with home.entered():
-        said = sfda(*ADAPT, "--source", world.bundle, "--target", world.target, *words)
-        if said.code:
-            return said, {}, {}
-        run = tracking.client().get_run(said.json["mlflow_run_id"])
-        place = tracking.client().download_artifacts(run.info.run_id, "attestation.json")
-        return said.json, run.data.tags, json.loads(Path(place).read_text())
+        output = sfda(*ADAPT, "--source", world.bundle, "--target", world.target, *words)
+        if output.code:
+            return output, {}, {}
+        run = tracking.client().get_run(output.json["mlflow_run_id"])
+        folder = tracking.client().download_artifacts(run.info.run_id, "attestation.json")
+        return output.json, run.data.tags, json.loads(Path(folder).read_text())
 
 
 def test_the_result_is_that_of_the_unrestricted_process_and_the_run_attests_it(world, monkeypatch):
@@ -65,20 +70,60 @@ def test_the_result_is_that_of_the_unrestricted_process_and_the_run_attests_it(w
     assert open_tags["source_free"] == "not enforced: SFDA_CONFINE=off"
     assert not open_told["enforced"]
     monkeypatch.delenv("SFDA_CONFINE")
-    said, tags, told = adapted(world, "closed", "--method", "shot")
-    assert said["scores"] == open_said["scores"]
-    assert said["metrics"] == open_said["metrics"]
-    assert tags["source_free"] == f"enforced (Landlock, ABI {told['abi']})"
-    assert told["enforced"]
-    assert told["abi"] == abi()
-    assert str(world.target) in told["read"]
-    assert str(world.bundle) in told["read"]
-    assert not [p for p in told["read"] if Path(p).is_relative_to(world.source)]
-    assert {"source_sha256", "manifest_sha256", "code_sha256"} <= {k for k, v in told.items() if v}
+    output, tags, message = adapted(world, "closed", "--method", "shot")
+    assert output["scores"] == open_said["scores"]
+    assert output["metrics"] == open_said["metrics"]
+    assert tags["source_free"] == f"enforced (Landlock, ABI {message['abi']})"
+    assert message["enforced"]
+    assert message["abi"] == abi()
+    assert message["ways_out"].keys() == WAYS.keys()
+    assert not [answer for answer in message["ways_out"].values() if answer.startswith("open")]
+    assert not message["network"]
+    assert str(world.target) in message["read"]
+    assert str(world.bundle) in message["read"]
+    assert not [p for p in message["read"] if Path(p).is_relative_to(world.source)]
+    assert {"source_sha256", "manifest_sha256", "code_sha256"} <= {
+        k for k, v in message.items() if v
+    }
     home = Home(world.folder / "homes" / "sandbox-closed")
     with home.entered():  # the curves came through the pipe
-        history = tracking.client().get_metric_history(said["mlflow_run_id"], "epoch")
+        history = tracking.client().get_metric_history(output["mlflow_run_id"], "epoch")
     assert [m.value for m in history] == [1, 2]
+
+
+def test_two_loader_workers_change_nothing(world, monkeypatch):
+    """They hand their batches over by files, since sockets are refused."""
+    expected, _, _ = adapted(world, "workers-open", "--method", "aad")
+    monkeypatch.delenv("SFDA_CONFINE")
+    output, _, message = adapted(world, "workers-closed", "--method", "aad", "--workers", 2)
+    assert message["enforced"]
+    assert (output["scores"], output["metrics"]) == (expected["scores"], expected["metrics"])
+
+
+@pytest.mark.parametrize("problem", ["detection", "pose"])
+def test_the_other_problems_work_inside_with_two_workers(world, monkeypatch, problem):
+    arch, write, more = {
+        "detection": ("sfda:tinyrcnn", partial(small_det.write, seed=1), ()),
+        "pose": ("pose:tiny", small_pose.write, ("--set", "without_prior=true")),
+    }[problem]
+    folder, home = world.folder / f"sandbox-{problem}", world.home(f"sandbox-{problem}")
+    sizes = (small_det.SOURCE, small_det.TARGET)
+    if problem == "pose":
+        sizes = (small_pose.SOURCE, small_pose.TARGET)
+    source, target = write(folder, "source", sizes[0]), write(folder, "target", sizes[1])
+    few = ("--epochs", 1, "--set", "schedule.batch_size=8", "--json")
+    result = []
+    with home.entered():
+        words = ("--data", source, "--arch", arch, "--name", "toy", *few)
+        model = sfda("train-source", *words).json["uri"]
+        for workers in (0, 2):
+            words = ("--source", model, "--target", target, "--workers", workers, *more, *few)
+            output = sfda("adapt", *words).json
+            result.append((output["scores"], output["metrics"]))
+            monkeypatch.delenv("SFDA_CONFINE", raising=False)  # from here on inside
+            for remaining in ("results", "runs"):
+                shutil.rmtree(home.path / remaining, ignore_errors=True)
+    assert result[0] == result[1]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -121,7 +166,7 @@ def test_a_killed_process_is_started_again_and_finds_the_same(world, monkeypatch
     monkeypatch.delenv("SFDA_CONFINE")
     (tmp_path / "sitecustomize.py").write_text(DIES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    said, tags, _ = adapted(world, "killed", "--method", "shot")
+    output, tags, _ = adapted(world, "killed", "--method", "shot")
     assert list((world.folder / "homes" / "sandbox-killed").glob("runs/*/died"))
     assert tags["source_free"].startswith("enforced")
-    assert (said["scores"], said["metrics"]) == (expected["scores"], expected["metrics"])
+    assert (output["scores"], output["metrics"]) == (expected["scores"], expected["metrics"])

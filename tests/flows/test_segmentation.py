@@ -90,9 +90,11 @@ def test_stages_and_artifacts_are_those_of_every_problem(adapted):
 
 
 def test_the_panel_and_the_picture_are_kept_with_the_run(adapted, tmp_path):
-    kept = {f.path for f in tracking.client().list_artifacts(adapted["mlflow_run_id"], "pictures")}
+    remaining = {
+        f.path for f in tracking.client().list_artifacts(adapted["mlflow_run_id"], "pictures")
+    }
     names = {Path(adapted[key]).name for key in ("panel", "picture")}
-    assert kept == {f"pictures/{name}" for name in names}
+    assert remaining == {f"pictures/{name}" for name in names}
     panel = np.array(Image.open(adapted["panel"]))
     assert len(np.unique(panel.reshape(-1, panel.shape[2]), axis=0)) > 50  # it shows something
 
@@ -102,11 +104,11 @@ def test_a_target_without_masks_gives_the_same_weights_and_still_a_panel(shop, a
         rows = [{k: r[k] for k in ("file", "split")} for r in csv.DictReader(opened)]
     (shop.folder / "bare").symlink_to(shop.folder / "target")
     bare = small_seg.write_manifest(shop.folder, "bare", rows, small_seg.TARGET)
-    said = shop.adapt(bare, "--method", "bn").json
-    assert said["metrics"] == {"source": None, "adapted": None}
-    assert said["promoted"] is False
-    assert Path(said["panel"]).is_file()
-    assert sha(said) == sha(adapted)
+    output = shop.adapt(bare, "--method", "bn").json
+    assert output["metrics"] == {"source": None, "adapted": None}
+    assert output["promoted"] is False
+    assert Path(output["panel"]).is_file()
+    assert sha(output) == sha(adapted)
 
 
 def test_permuted_masks_change_nothing_but_the_evaluation(shop, adapted):
@@ -117,21 +119,21 @@ def test_permuted_masks_change_nothing_but_the_evaluation(shop, adapted):
         row["mask"] = mask
     (shop.folder / "permuted").symlink_to(shop.folder / "target")
     permuted = small_seg.write_manifest(shop.folder, "permuted", rows, small_seg.TARGET)
-    said = shop.adapt(permuted, "--method", "bn").json
-    assert sha(said) == sha(adapted)
-    assert said["scores"] == adapted["scores"]
-    assert said["metrics"] != adapted["metrics"]
+    output = shop.adapt(permuted, "--method", "bn").json
+    assert sha(output) == sha(adapted)
+    assert output["scores"] == adapted["scores"]
+    assert output["metrics"] != adapted["metrics"]
 
 
-def sha(said: Any) -> str:
-    found = tracking.find_version(said["name"], said["version"])
-    return tracking.version_tags(found)["sha256"]
+def sha(output: Any) -> str:
+    result = tracking.find_version(output["name"], output["version"])
+    return tracking.version_tags(result)["sha256"]
 
 
 def test_every_segmentation_method_runs_by_command(shop):
     for method in ("source", "alpha_bn", "mean_teacher", "adami", "adaent", "osuda"):
-        said = shop.adapt(shop.target, "--method", method, "--epochs", "1").json
-        assert 0 < said["metrics"]["adapted"]["mean_iou"] <= 1, method
+        output = shop.adapt(shop.target, "--method", method, "--epochs", "1").json
+        assert 0 < output["metrics"]["adapted"]["mean_iou"] <= 1, method
 
 
 def test_a_comparison_shows_iou_dice_and_accuracy(shop):
@@ -144,11 +146,11 @@ def test_a_comparison_shows_iou_dice_and_accuracy(shop):
 
 
 def test_predictions_are_masks_of_the_images_size(shop, adapted, tmp_path):
-    said = sfda(
+    output = sfda(
         "predict", "--model", adapted["uri"], "--data", shop.target, "--split", "test", "--out",
         tmp_path, "--json",
     ).json  # fmt: skip
-    assert said["count"] == small_seg.TARGET["test"]
+    assert output["count"] == small_seg.TARGET["test"]
     with (tmp_path / "predictions.csv").open() as opened:
         rows = list(csv.DictReader(opened))
     mask = np.array(Image.open(tmp_path / rows[0]["mask"]))
@@ -179,8 +181,8 @@ def test_a_version_answers_through_mlflow_as_predict_does(shop, adapted, tmp_pat
     sfda("predict", "--model", adapted["uri"], "--data", shop.target, "--split", "test", "--out",
          tmp_path, "--json")  # fmt: skip
     with (tmp_path / "predictions.csv").open() as opened:
-        kept = [np.array(Image.open(tmp_path / row["mask"])) for row in csv.DictReader(opened)]
-    assert (masks == np.stack(kept)).all()
+        remaining = [np.array(Image.open(tmp_path / row["mask"])) for row in csv.DictReader(opened)]
+    assert (masks == np.stack(remaining)).all()
 
 
 @pytest.fixture
@@ -189,10 +191,10 @@ def broken(shop: Shop, tmp_path: Path) -> Any:
 
     def make(mask: np.ndarray | None) -> Path:
         path = small_seg.write(tmp_path, "broken", small_seg.TARGET, seed=2, dull=True)
-        place = tmp_path / "broken" / "masks" / "030.png"  # of the test split
-        place.unlink()
+        folder = tmp_path / "broken" / "masks" / "030.png"  # of the test split
+        folder.unlink()
         if mask is not None:
-            Image.fromarray(mask).save(place)
+            Image.fromarray(mask).save(folder)
         return path
 
     return make
@@ -223,29 +225,29 @@ def test_a_mask_that_cannot_be_used_is_named_and_nothing_is_registered(shop, bro
 
 
 def test_a_classifiers_method_or_head_is_refused(shop):
-    said = shop.adapt(shop.target, "--method", "shot")
-    assert said.code == 2
-    assert "shot is not for segmentation" in said.err
-    said = sfda("train-source", "--data", shop.source, "--arch", "sfda:tinyunet", "--name", "x",
+    output = shop.adapt(shop.target, "--method", "shot")
+    assert output.code == 2
+    assert "shot is not for segmentation" in output.err
+    output = sfda("train-source", "--data", shop.source, "--arch", "sfda:tinyunet", "--name", "x",
                 "--head", "plain")  # fmt: skip
-    assert said.code == 2
-    assert "only classifiers" in said.err
+    assert output.code == 2
+    assert "only classifiers" in output.err
 
 
 def test_an_input_too_small_for_the_network_is_refused_before_training(shop):
-    said = sfda("train-source", "--data", shop.source, "--arch", "smp:pan/resnet18", "--size", "64",
-                "--name", "x")  # fmt: skip
-    assert said.code == 2
-    assert "smp:pan/resnet18 cannot take rgb images of 64x64" in said.err
+    words = ("--arch", "smp:pan/resnet18", "--size", "64", "--name", "x")
+    output = sfda("train-source", "--data", shop.source, *words)
+    assert output.code == 2
+    assert "smp:pan/resnet18 cannot take rgb images of 64x64" in output.err
 
 
 def test_class_ratios_come_from_a_file(shop, tmp_path):
     file = tmp_path / "ratios.yaml"
     file.write_text("ground: 0.75\ndisc: 0.12\nbar: 0.13\n")
     adapt = ("--method", "adami", "--epochs", "1", "--set", f"ratios=@{file}")
-    said = shop.adapt(shop.target, *adapt)
-    assert said.code == 0
-    assert "class ratios from the settings: ground 0.750" in said.err
+    output = shop.adapt(shop.target, *adapt)
+    assert output.code == 0
+    assert "class ratios from the settings: ground 0.750" in output.err
     file.write_text("ground: 0.75\nliver: 0.12\n")
     refused = shop.adapt(shop.target, *adapt)
     assert refused.code == 2
@@ -261,10 +263,10 @@ def test_a_card_added_later_is_not_overlooked_by_the_cache(shop, tmp_path):
          ",".join(small_seg.CLASSES), "--name", "late")  # fmt: skip
 
     def prior(version: int) -> str:
-        said = sfda("adapt", "--source", f"models:/late/{version}", "--target", shop.target,
+        output = sfda("adapt", "--source", f"models:/late/{version}", "--target", shop.target,
                     "--method", "adami", "--epochs", "1", "--name", "later")  # fmt: skip
-        assert said.code == 0, said.err
-        return next(line for line in said.err.splitlines() if "class ratios" in line)
+        assert output.code == 0, output.err
+        return next(line for line in output.err.splitlines() if "class ratios" in line)
 
     assert "estimated from the target" in prior(1)
     card = sfda("card", "--model", "models:/late/1", "--data", shop.source, "--json").json

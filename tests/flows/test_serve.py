@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
@@ -16,6 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psutil
 import pytest
 import small
 from conftest import World
@@ -54,11 +57,11 @@ def jobs_file(folder: Path, text: str = JOBS) -> Path:
 def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(world, tmp_path):
     from flows.deployments import deployments, read_jobs
 
-    found = {d.name: d for d in deployments(read_jobs(jobs_file(tmp_path)))}
-    assert set(found) == {
+    result = {d.name: d for d in deployments(read_jobs(jobs_file(tmp_path)))}
+    assert set(result) == {
         "adapt", "refresh", "compare", "query", "ask", "promote", "rollback", "site", "nightly",
     }  # fmt: skip
-    site, nightly = found["site"], found["nightly"]
+    site, nightly = result["site"], result["nightly"]
     assert site.parameters == {
         "target": str(tmp_path / "images"), "source": str(tmp_path / "toy"), "name": "served",
         "target_name": "site", "method": "shot", "epochs": 1,
@@ -69,9 +72,9 @@ def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(worl
     assert [(s.schedule.cron, s.schedule.timezone) for s in nightly.schedules] == [
         ("0 2 * * *", "Europe/Vienna")
     ]
-    assert not found["adapt"].schedules
+    assert not result["adapt"].schedules
     assert {d.concurrency_limit for d in (site, nightly)} == {1}
-    assert all(d.tags == ["sfda"] for d in found.values())
+    assert all(d.tags == ["sfda"] for d in result.values())
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,9 @@ class Served:
     def call(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
-            f"{self.said['prefect_url']}/api/{path}", data, {"content-type": "application/json"}
+            f"{self.said['prefect_api']}/{path}",
+            data,
+            {"content-type": "application/json", "authorization": self.basic()},
         )
         for _ in range(20):
             try:
@@ -167,23 +172,31 @@ class Served:
             time.sleep(1)
         raise AssertionError(f"{path}: busy")
 
+    def basic(self) -> str:
+        secret = (self.folder / "home" / "secrets" / "prefect").read_text().strip()
+        return "Basic " + base64.b64encode(secret.encode()).decode()
+
+    def page(self, name: str) -> str:
+        """The origin of a page."""
+        return str(self.said[f"{name}_url"]).partition("/open?")[0]
+
     def start(self, deployment: str, **parameters: Any) -> str:
-        found = self.call(f"deployments/name/{deployment}")
+        result = self.call(f"deployments/name/{deployment}")
         made = self.call(
-            f"deployments/{found['id']}/create_flow_run",
-            {"parameters": found["parameters"] | parameters},
+            f"deployments/{result['id']}/create_flow_run",
+            {"parameters": result["parameters"] | parameters},
         )
         return str(made["id"])
 
     def sfda(self, *words: object) -> Any:
         """Call the command line beside the server."""
-        told = subprocess.run(
+        message = subprocess.run(
             [*SFDA, *map(str, words), "--json"],
             capture_output=True, text=True,
-            env=self.env | {"PREFECT_API_URL": f"{self.said['prefect_url']}/api"},
+            env=self.env | {"PREFECT_API_URL": f"{self.page('prefect')}/api"},
         )  # fmt: skip
-        assert told.returncode == 0, told.stderr
-        return json.loads(told.stdout)
+        assert message.returncode == 0, message.stderr
+        return json.loads(message.stdout)
 
     def end(self, run: str, *states: str) -> Any:
         ends = states or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -214,10 +227,10 @@ def served(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             stdout=out, stderr=err, cwd=folder, env=env,
             start_new_session=True,
         )  # fmt: skip
-    found = Served(process, folder, env)
+    result = Served(process, folder, env)
     try:
-        found.wait()
-        yield found
+        result.wait()
+        yield result
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -230,6 +243,49 @@ def test_a_job_adapts_at_its_first_look_and_has_nothing_to_do_at_its_second(serv
     assert "models:/served/1" in first["message"]
     second = served.end(served.start("refresh-target/site"))
     assert (second["type"], second["name"]) == ("COMPLETED", "Unchanged"), second["message"]
+
+
+def test_servers_are_open_to_nobody_without_the_secret(served):
+    pulls = {"pull_steps": [{"prefect.deployments.steps.run_shell_script": {"script": "id"}}]}
+    result = served.call("deployments/name/refresh-target/site")["id"]
+    for api in (served.said["prefect_api"], f"{served.page('prefect')}/api"):
+        for headers in ({}, {"origin": "http://evil.example"}, {"host": "evil.example"}):
+            with httpx.Client(base_url=api, headers=headers, trust_env=False) as client:
+                assert client.patch(f"/deployments/{result}", json=pulls).status_code in (401, 421)
+                read = client.post("/flows/filter", json={})
+                assert read.status_code in (401, 421)
+                assert read.headers.get("access-control-allow-origin") is None
+    assert served.call(f"deployments/{result}")["pull_steps"] != pulls["pull_steps"]
+    experiments = f"{served.page('mlflow')}/api/2.0/mlflow/experiments/search?max_results=1"
+    assert httpx.get(experiments, trust_env=False).status_code == 401
+
+
+def test_links_open_the_pages_and_no_secret_is_in_an_argument_or_a_log(served):
+    for name in ("mlflow", "prefect"):
+        with httpx.Client(trust_env=False, follow_redirects=True) as browser:
+            page = browser.get(served.said[f"{name}_url"])
+            assert page.status_code == 200
+            assert "<html" in page.text
+            assert "default-src 'self'" in page.headers["content-security-policy"]
+            again = httpx.get(served.said[f"{name}_url"], trust_env=False)
+            assert again.status_code == 401
+    listens = {
+        one.laddr.ip
+        for process in psutil.Process(served.process.pid).children(recursive=True)
+        for one in process.net_connections()
+        if one.status == psutil.CONN_LISTEN
+    }
+    assert listens == {"127.0.0.1"}
+    home = served.folder / "home"
+    secrets = [(home / "secrets" / "prefect").read_text().strip().partition(":")[2]]
+    secrets += [served.said[f"{name}_url"].partition("key=")[2] for name in ("mlflow", "prefect")]
+    everyone = [served.process.pid]
+    everyone += [one.pid for one in psutil.Process(served.process.pid).children(recursive=True)]
+    words = b"".join(Path(f"/proc/{one}/cmdline").read_bytes() for one in everyone)
+    words += b"".join(file.read_bytes() for file in (home / "logs").rglob("*") if file.is_file())
+    words += (served.folder / "err").read_bytes()
+    assert not [secret for secret in secrets if secret.encode() in words]
+    assert home.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_form_refuses_a_wrong_parameter(served):
@@ -274,8 +330,8 @@ def test_a_run_that_needs_labels_suspends_and_goes_on_from_the_answers(served):
     right = served.folder / "right.csv"
     labels = small.target_arrays()["y"]
     _write_answers(right, rows, [small.CLASSES[labels[int(row["index"])]] for row in rows])
-    told = served.sfda("answer", request, right, "--target", served.folder / "target.yaml")
-    assert (told["answered"], told["resumed"]) == (6, run)
+    order = served.sfda("answer", request, right, "--target", served.folder / "target.yaml")
+    assert (order["answered"], order["resumed"]) == (6, run)
     state = served.end(run)
     assert state["type"] == "COMPLETED", state["message"]
     after = served.sfda("status")

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 SERVES = """
@@ -20,18 +21,22 @@ print(server and server.pid, os.environ.get("PREFECT_API_URL"), flush=True)
 if sys.argv[2:] == ["ask"]:
     from prefect.client.orchestration import get_client
     with get_client(sync_client=True) as client:
-        print(client.api_healthcheck(), flush=True)
+        print(client.api_healthcheck(), client.read_flows(), flush=True)
 if sys.argv[2:] == ["wait"]:
     time.sleep(100)
 """
 
 
 def start(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:
-    kept = {name: v for name, v in os.environ.items() if not name.startswith("PREFECT_")}
-    kept |= {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    remaining = {name: v for name, v in os.environ.items() if not name.startswith("PREFECT_")}
+    remaining["SFDA_HOME"] = str(folder / "home")
+    remaining |= {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
     return subprocess.Popen(
         [sys.executable, "-c", SERVES, str(folder / "server.log"), *words],
-        env=kept | env, cwd=folder, stdout=subprocess.PIPE, text=True,
+        env=remaining | env, cwd=folder, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -57,9 +62,42 @@ def test_a_request_waits_for_the_server_and_the_server_ends_with_the_command(tmp
     served, answer = out.splitlines()
     number, address = served.split()
     assert address.startswith("http://127.0.0.1:")
-    assert answer == "None"  # no exception to report
+    assert answer == "None []"  # no exception to report
     assert ends(int(number))
     assert (tmp_path / "prefect" / "prefect.db").is_file()
+
+
+@pytest.mark.flow
+def test_the_server_refuses_whoever_does_not_know_the_secret(tmp_path):
+    """Another user's shell: it sees the port and every argument, but not the environment."""
+    job = start(tmp_path, "wait")
+    try:
+        assert job.stdout
+        number, address = job.stdout.readline().split()
+        file = tmp_path / "home" / "secrets" / "prefect"
+        secret = file.read_text().strip()
+        assert (file.parent.parent.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (
+            0o700,
+            0o700,
+        )
+        assert file.stat().st_mode & 0o777 == 0o600
+        pulls = {"pull_steps": [{"prefect.deployments.steps.run_shell_script": {"script": "id"}}]}
+        some = "00000000-0000-0000-0000-000000000000"
+        with httpx.Client(base_url=address, trust_env=False, timeout=90) as client:
+            for auth in (None, ("sfda", ""), ("sfda", "guess"), ("admin", secret[5:])):
+                assert client.post("/flows/filter", json={}, auth=auth).status_code == 401
+                patched = client.patch(f"/deployments/{some}", json=pulls, auth=auth)
+                assert patched.status_code == 401
+            user, _, password = secret.partition(":")
+            known = client.post("/flows/filter", json={}, auth=(user, password))
+            assert known.status_code == 200
+        for process in (job.pid, int(number)):
+            assert password.encode() not in Path(f"/proc/{process}/cmdline").read_bytes()
+        assert password not in (tmp_path / "server.log").read_text()
+        assert (tmp_path / "prefect" / "prefect.db").stat().st_mode & 0o777 == 0o600
+    finally:
+        job.kill()
+        job.communicate()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a kill")

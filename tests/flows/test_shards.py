@@ -40,8 +40,8 @@ def random_bundle(folder: Path, problem: Any, spec: ModelSpec) -> ModelRef:
 
 def gray(folder: Path) -> tuple[ModelRef, Path]:
     many = {"adapt": 600, "test": 300}
-    given = small.arrays(many, seed=3, dull=True)
-    return small.bundle(folder / "model"), small.write(folder, "target", given, many)
+    inputs = small.arrays(many, seed=3, dull=True)
+    return small.bundle(folder / "model"), small.write(folder, "target", inputs, many)
 
 
 def scenes(folder: Path) -> tuple[ModelRef, Path]:
@@ -97,11 +97,11 @@ def looked(
         ran.append(file.name)
         whole(file, answers, problem)
 
-    place = world.home(home)
-    with place.entered(), pytest.MonkeyPatch.context() as patch:
+    folder = world.home(home)
+    with folder.entered(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("tasks.shards.write_part", counted)
         predictions, report = look()
-        assert not list((place.path / "parts").glob("*/*.npz"))  # nothing is left behind
+        assert not list((folder.path / "parts").glob("*/*.npz"))  # nothing is left behind
     return predictions, report, ran
 
 

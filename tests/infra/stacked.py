@@ -58,19 +58,19 @@ class Stacked:
 
     def start(self, deployment: str, **parameters: Any) -> str:
         """Order a run; its id."""
-        found = self.call(f"deployments/name/{deployment}")
-        body = {"parameters": found["parameters"] | parameters}
-        return str(self.call(f"deployments/{found['id']}/create_flow_run", body)["id"])
+        result = self.call(f"deployments/name/{deployment}")
+        body = {"parameters": result["parameters"] | parameters}
+        return str(self.call(f"deployments/{result['id']}/create_flow_run", body)["id"])
 
     def runs(self, ids: list[str] | None = None) -> list[dict[str, Any]]:
         """Runs with these ids, or all, scheduled ones left out."""
         chosen: Any = {"state": {"type": {"not_any_": ["SCHEDULED"]}}}
         if ids is not None:
             chosen = {"id": {"any_": ids}}
-        found: list[dict[str, Any]] = self.call(
+        result: list[dict[str, Any]] = self.call(
             "flow_runs/filter", {"flow_runs": chosen, "sort": "EXPECTED_START_TIME_ASC"}
         )
-        return found
+        return result
 
     def parts(self) -> dict[str, psutil.Process]:
         """The live processes that the stack keeps up, by name."""
@@ -78,25 +78,25 @@ class Stacked:
             "postgres": "/bin/postgres", "s3": "moto.server", "prefect": "server start",
             "mlflow": "mlflow server",
         }  # fmt: skip
-        found = {}
+        result = {}
         for child in psutil.Process(self.process.pid).children():
             line = " ".join(child.cmdline())
             for name, word in words.items():
                 if word in line:
-                    found[name] = child
+                    result[name] = child
             if "worker start" in line:
-                found[line.partition("--name ")[2].split()[0]] = child
-        return found
+                result[line.partition("--name ")[2].split()[0]] = child
+        return result
 
     def flows(self) -> list[psutil.Process]:
         """Processes that run a flow at this moment."""
-        found = []
+        result = []
         for process in psutil.process_iter(["cmdline", "environ"]):
             line = " ".join(process.info["cmdline"] or ())
             ours = (process.info["environ"] or {}).get("SFDA_HOME") == self.env["SFDA_HOME"]
             if "prefect.engine" in line and ours:
-                found.append(process)
-        return found
+                result.append(process)
+        return result
 
     @property
     def home(self) -> Path:
@@ -112,8 +112,8 @@ def stack(*words: str) -> Iterator[Stacked]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     program = [sys.executable, str(ROOT / "infra" / "stack.py")]
     env = clean | {"PYTHONPATH": str(ROOT)}
-    told = subprocess.run([*program, "--new-secrets"], env=env, capture_output=True, text=True)
-    env |= dict(line.split("=", 1) for line in told.stdout.split())
+    message = subprocess.run([*program, "--new-secrets"], env=env, capture_output=True, text=True)
+    env |= dict(line.split("=", 1) for line in message.stdout.split())
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
         process = subprocess.Popen(
             [*program, "--folder", str(folder), *words], env=env, stdout=out, stderr=err
@@ -124,9 +124,9 @@ def stack(*words: str) -> Iterator[Stacked]:
             assert process.poll() is None, (folder / "err").read_text()
             assert time.monotonic() < end, (folder / "err").read_text()
             time.sleep(0.3)
-        said = json.loads(text)
-        said.pop("pids")
-        yield Stacked(process, folder, env | said)
+        output = json.loads(text)
+        output.pop("pids")
+        yield Stacked(process, folder, env | output)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(120)

@@ -69,8 +69,8 @@ Path(sys.argv[2]).write_text(json.dumps(told))
         [sys.executable, "-c", program, *words], check=True, capture_output=True,
         env=clean | {"SFDA_HOME": str(folder / "quiet"), "PYTHONPATH": str(stacked.ROOT)},
     )  # fmt: skip
-    told: dict[str, Any] = json.loads((folder / "told").read_text())
-    return {name: (found[0], found[1]) for name, found in told.items()}
+    message: dict[str, Any] = json.loads((folder / "told").read_text())
+    return {name: (result[0], result[1]) for name, result in message.items()}
 
 
 def kill(on: stacked.Stacked, kind: str, rng: random.Random, started: dict[str, int]) -> str | None:

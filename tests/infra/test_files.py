@@ -19,21 +19,21 @@ INFRA = ROOT / "infra"
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((INFRA / "compose.yaml").read_text())
-    return found
+    result: dict[str, Any] = yaml.safe_load((INFRA / "compose.yaml").read_text())
+    return result
 
 
 @pytest.fixture(scope="module")
 def secrets() -> set[str]:
     """The names that `--new-secrets` prints, each with a value of its own."""
-    told = subprocess.run(
+    message = subprocess.run(
         [sys.executable, str(INFRA / "stack.py"), "--new-secrets"],
         capture_output=True, text=True, check=True, cwd=ROOT,
     ).stdout  # fmt: skip
-    found = dict(line.split("=", 1) for line in told.split())
-    assert len(set(found.values())) == len(found)
-    assert all(len(v) >= 12 for k, v in found.items() if k != "MLFLOW_TRACKING_USERNAME")
-    return set(found)
+    result = dict(line.split("=", 1) for line in message.split())
+    assert len(set(result.values())) == len(result)
+    assert all(len(v) >= 12 for k, v in result.items() if k != "MLFLOW_TRACKING_USERNAME")
+    return set(result)
 
 
 def test_every_deployment_names_a_flow_that_is_there():
@@ -43,8 +43,8 @@ def test_every_deployment_names_a_flow_that_is_there():
         assert importlib.util.find_spec(module)
         flow = getattr(importlib.import_module(module), name)
         assert "sfda" in one["tags"]  # the automations look for it
-        for given in one.get("parameters", {}):
-            assert given in flow.parameters.properties
+        for inputs in one.get("parameters", {}):
+            assert inputs in flow.parameters.properties
         for trigger in one.get("triggers", []):
             assert set(trigger["parameters"]) <= set(flow.parameters.properties)
 

@@ -26,9 +26,9 @@ def test_sixty_jobs_over_four_workers_end_in_order_and_within_the_limit(tmp_path
     small.bundle(tmp_path / "source")
     small.write(tmp_path, "target", small.target_arrays(), small.TARGET)
     with stacked.stack("--workers", str(WORKERS), "--slots", str(SLOTS)) as on:
-        found = on.call("deployments/name/adapt/adapt")
+        result = on.call("deployments/name/adapt/adapt")
         first = datetime.now(UTC) + timedelta(seconds=5)
-        ids = [_order(on, found["id"], tmp_path, n, first) for n in range(JOBS)]
+        ids = [_order(on, result["id"], tmp_path, n, first) for n in range(JOBS)]
         begun, most, memory = time.monotonic(), 0, {"prefect": [0.0], "mlflow": [0.0]}
         while True:
             runs = on.runs(ids)
@@ -47,7 +47,7 @@ def test_sixty_jobs_over_four_workers_end_in_order_and_within_the_limit(tmp_path
         assert most == SLOTS  # it was used
         by_plan = sorted(runs, key=lambda r: r["expected_start_time"])
         order = sorted(range(JOBS), key=lambda i: by_plan[i]["start_time"])
-        overtaken = [abs(i - place) for place, i in enumerate(order)]
+        overtaken = [abs(i - folder) for folder, i in enumerate(order)]
         assert max(overtaken) <= WORKERS + SLOTS  # what workers hold in hand at a time
         names = {r["parameters"]["name"] for r in runs}
         assert len(names) == JOBS

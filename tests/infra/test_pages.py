@@ -29,12 +29,12 @@ class Pages:
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
-    def wait(self, found: Callable[[], Any], seconds: float = 60) -> Any:
+    def wait(self, results: Callable[[], Any], seconds: float = 60) -> Any:
         """What `found` gives once it gives something."""
         end, last = time.monotonic() + seconds, None
         while time.monotonic() < end:
             try:
-                if result := found():
+                if result := results():
                     return result
             except Exception as error:  # the page is not there yet, or is being drawn anew
                 last = error
@@ -47,8 +47,8 @@ class Pages:
 
     def seen(self, words: str) -> list[Any]:
         """What can be seen and says exactly this."""
-        found = self.all(f"//*[normalize-space(.)='{words}' and not(*)]")
-        return [one for one in found if one.is_displayed()]
+        result = self.all(f"//*[normalize-space(.)='{words}' and not(*)]")
+        return [one for one in result if one.is_displayed()]
 
     def text(self) -> str:
         return str(self.driver.find_element("tag name", "body").text)
@@ -90,8 +90,8 @@ def test_a_form_refuses_what_is_wrong_and_starts_a_run_whose_pages_show_its_resu
     target = small.write(tmp_path / "new-site", "target", small.target_arrays(), small.TARGET)
     with stacked.stack("--workers", "1") as on:
         prefect = on.env["PREFECT_API_URL"].removesuffix("/api")
-        found = on.call("deployments/name/adapt/adapt")
-        form = f"{prefect}/deployments/deployment/{found['id']}/run"
+        result = on.call("deployments/name/adapt/adapt")
+        form = f"{prefect}/deployments/deployment/{result['id']}/run"
         pages.driver.get(form)
         box = pages.wait(lambda: pages.all("//input"))[0]
         box.send_keys(on.env["PREFECT_API_AUTH_STRING"])
@@ -125,8 +125,8 @@ def test_a_form_refuses_what_is_wrong_and_starts_a_run_whose_pages_show_its_resu
 
 
 def _ended(on: stacked.Stacked, run: str) -> Any:
-    (found,) = on.runs([run])
-    return found if found["state_type"] in stacked.ENDED else None
+    (result,) = on.runs([run])
+    return result if result["state_type"] in stacked.ENDED else None
 
 
 def _see_the_registry(pages: Pages, on: stacked.Stacked) -> None:

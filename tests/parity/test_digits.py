@@ -29,10 +29,10 @@ def test_shot_reaches_the_published_accuracy() -> None:
         settings={"lr_scale": {"backbone": 1.0}},
         seed=2019,
     )
-    found = adapt(
+    result = adapt(
         trained.version.uri, str(MANIFESTS / "usps.yaml"), **presets.read("digits-shot"), seed=0
     )
-    source = found.sides.source.metrics["overall_accuracy"]
-    adapted = found.sides.adapted.metrics["overall_accuracy"]
+    source = result.sides.source.metrics["overall_accuracy"]
+    adapted = result.sides.adapted.metrics["overall_accuracy"]
     assert source < 0.93, "the shift must cost the source model something"
     assert adapted == pytest.approx(0.979, abs=0.01)

@@ -100,10 +100,10 @@ def alter(file: Path) -> None:
 @pytest.mark.parametrize("spoil", [alter, Path.unlink])
 @pytest.mark.parametrize("name", ["epoch-0001/weights.safetensors", "epoch-0001/spec.json"])
 def test_altered_and_deleted_weights_are_seen(adaptation, name, spoil):
-    kept = {"metadata": {}, "result": adaptation.model_dump_json()}  # as Prefect writes it
-    assert intact(kept)
+    remaining = {"metadata": {}, "result": adaptation.model_dump_json()}  # as Prefect writes it
+    assert intact(remaining)
     spoil(Path(adaptation.folder, name))
-    assert not intact(kept)
+    assert not intact(remaining)
 
 
 @pytest.mark.parametrize("spoil", [alter, Path.unlink])
@@ -134,10 +134,12 @@ def test_altered_and_deleted_predictions_are_seen(tmp_path, name, spoil):
 def test_a_deleted_picture_is_seen(tmp_path, kind):
     picture = tmp_path / "p.png"
     picture.write_bytes(b"png")
-    kept = SideBySide(split="test", source=None, adapted=None, **{kind: str(picture)}).model_dump()
-    assert intact(kept)
+    remaining = SideBySide(
+        split="test", source=None, adapted=None, **{kind: str(picture)}
+    ).model_dump()
+    assert intact(remaining)
     picture.unlink()
-    assert not intact(kept)
+    assert not intact(remaining)
     assert intact(SideBySide(split=None, source=None, adapted=None).model_dump())
 
 

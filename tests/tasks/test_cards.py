@@ -17,11 +17,11 @@ SOME_CLASSES_MORE = (*small.CLASSES, "ring")
 @pytest.fixture(scope="module")
 def seen() -> dict[str, np.ndarray]:
     """What the source model makes of its own data, as numpy sees it: the classes are uneven."""
-    given = small.source_arrays()
-    kept = np.flatnonzero(
-        (given["split"] == 1) & ((given["y"] != 1) | (given["x"].sum((1, 2)) % 2))
+    inputs = small.source_arrays()
+    remaining = np.flatnonzero(
+        (inputs["split"] == 1) & ((inputs["y"] != 1) | (inputs["x"].sum((1, 2)) % 2))
     )
-    images, labels = given["x"][kept], given["y"][kept]
+    images, labels = inputs["x"][remaining], inputs["y"][remaining]
     network = small.source().eval()
     with torch.no_grad():
         out = network((torch.from_numpy(images)[:, None].float() / 255 - 0.5) / 0.5)
@@ -62,8 +62,8 @@ def test_confidences_and_calibration_are_those_of_numpy(card, seen):
     right = seen["probs"].argmax(1) == seen["labels"]
     histogram = np.histogram(confidence, bins=20, range=(0, 1))[0]
     assert card.tensors["confidence_histogram"].tolist() == histogram.tolist()
-    place = np.minimum((confidence * 15).astype(int), 14)
-    by_hand = [np.bincount(place, w, 15) for w in (np.ones(len(right)), confidence, right)]
+    folder = np.minimum((confidence * 15).astype(int), 14)
+    by_hand = [np.bincount(folder, w, 15) for w in (np.ones(len(right)), confidence, right)]
     assert np.allclose(card.tensors["calibration"], by_hand, atol=1e-5)
     counts, sums, hits = by_hand
     error = np.abs(sums - hits).sum() / counts.sum()

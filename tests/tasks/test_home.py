@@ -59,8 +59,8 @@ def test_what_the_user_has_set_stays(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
 def test_a_full_or_closed_disk_is_bad_input_that_says_what_to_do(number):
-    said = f"cannot write the state: {os.strerror(number)}; free some space"
-    with pytest.raises(BadInput, match=said), state_folder.disk_errors("the state"):
+    output = f"cannot write the state: {os.strerror(number)}; free some space"
+    with pytest.raises(BadInput, match=output), state_folder.disk_errors("the state"):
         raise OSError(number, os.strerror(number))
 
 

@@ -43,9 +43,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def answered(target: Path, rows: list[int], folder: Path, out: Path | None = None) -> Path:
     request_for(target, rows, folder)
-    found = take_annotations(folder, exported(folder), target, out=out).manifest
-    carry_over.note_annotations(found)
-    return found
+    result = take_annotations(folder, exported(folder), target, out=out).manifest
+    carry_over.note_annotations(result)
+    return result
 
 
 def again(target: Path, name: str) -> Path:
@@ -59,17 +59,17 @@ def again(target: Path, name: str) -> Path:
 
 def content(manifest: Path) -> dict[int, Any]:
     """What was answered, by row."""
-    found = read_split(open_manifest(manifest), "adapt").annotations
-    assert found is not None
-    if found.masks is not None:
-        own = [found.masks.mask(n).tolist() for n in range(len(found.rows))]
-    elif found.boxes is not None:
-        own = [part.boxes.tolist() for part in found.boxes.rows]
-    elif found.persons is not None:
-        own = [person.joints.tolist() for person in found.persons]
+    result = read_split(open_manifest(manifest), "adapt").annotations
+    assert result is not None
+    if result.masks is not None:
+        own = [result.masks.mask(n).tolist() for n in range(len(result.rows))]
+    elif result.boxes is not None:
+        own = [part.boxes.tolist() for part in result.boxes.rows]
+    elif result.persons is not None:
+        own = [person.joints.tolist() for person in result.persons]
     else:
-        own = found.labels.tolist()
-    return dict(zip(found.rows.tolist(), own, strict=True))
+        own = result.labels.tolist()
+    return dict(zip(result.rows.tolist(), own, strict=True))
 
 
 @pytest.mark.parametrize("problem", MAKERS)
@@ -132,10 +132,10 @@ def test_nothing_is_known_of_other_images(home: Path, tmp_path: Path) -> None:
 def test_a_folder_asked_about_again_is_the_next_version(
     home: Path, tmp_path: Path, packed: bool
 ) -> None:
-    given = small.target_arrays()["x"][:9]
+    inputs = small.target_arrays()["x"][:9]
     folder = tmp_path / "site"
     folder.mkdir()
-    for n, image in enumerate(given):
+    for n, image in enumerate(inputs):
         Image.fromarray(image).save(folder / f"{n}.png")
     if packed:
         with zipfile.ZipFile(tmp_path / "site.zip", "w") as archive:
@@ -175,11 +175,11 @@ def test_a_folder_asked_about_again_is_the_next_version(
 def test_other_images_in_an_archive_of_the_same_name_have_no_answers(
     home: Path, tmp_path: Path, suffix: str
 ) -> None:
-    given = small.target_arrays()
+    inputs = small.target_arrays()
 
     def made(images: Any) -> Path:
         if suffix == ".npz":
-            return small.write(tmp_path, "target", given | {"x": images}, small.TARGET)
+            return small.write(tmp_path, "target", inputs | {"x": images}, small.TARGET)
         with zipfile.ZipFile(tmp_path / "site.zip", "w") as archive:
             for n, image in enumerate(images[:9]):
                 with archive.open(f"{n}.png", "w") as opened:
@@ -191,8 +191,8 @@ def test_other_images_in_an_archive_of_the_same_name_have_no_answers(
             out=tmp_path / "site.yaml",
         )  # fmt: skip
 
-    answered(made(given["x"]), [3, 1], tmp_path / "ask", tmp_path / "answered.yaml")
-    other = given["x"].copy()
+    answered(made(inputs["x"]), [3, 1], tmp_path / "ask", tmp_path / "answered.yaml")
+    other = inputs["x"].copy()
     other[3] = 255 - other[3]
     new = made(other)
     assert carry_over.carry_annotations(new) == 1
@@ -238,4 +238,4 @@ def test_answers_of_both_splits_are_put_into_a_new_manifest(home: Path, tmp_path
     assert carry_over.carry_annotations(new) == 3
     assert verify_manifest(new).ok
     splits = [read_split(open_manifest(new), name).annotations for name in ("adapt", "test")]
-    assert [len(found.rows) for found in splits if found] == [2, 1]
+    assert [len(result.rows) for result in splits if result] == [2, 1]

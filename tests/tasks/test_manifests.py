@@ -56,15 +56,15 @@ def test_without_a_shared_class_the_manifest_is_another_problems():
     ],
 )
 def test_the_list_of_classes_declares_the_regime(classes, regime, extra, missing):
-    found = class_shift(classes, MODEL, "m")
-    assert (found.regime, found.extra, found.missing) == (regime, extra, missing)
+    result = class_shift(classes, MODEL, "m")
+    assert (result.regime, result.extra, result.missing) == (regime, extra, missing)
 
 
 def test_a_shift_of_classes_is_told_by_name_and_a_slip_is_suspected():
-    said = class_shift(("bar", "cros"), MODEL, "m").text()
-    assert "lacks, counted as unknown: cros" in said
-    assert "target lacks: post, cross" in said
-    assert "if 'cros' is meant to be 'cross', correct the manifest" in said
+    output = class_shift(("bar", "cros"), MODEL, "m").text()
+    assert "lacks, counted as unknown: cros" in output
+    assert "target lacks: post, cross" in output
+    assert "if 'cros' is meant to be 'cross', correct the manifest" in output
     assert class_shift(MODEL, MODEL, "m").text() == ""
 
 
@@ -75,10 +75,10 @@ def test_foreign_samples_are_unknown_to_evaluation_and_refused_for_learning(home
     opened = manifests.open_split(
         manifests.open_ref(manifests.manifest_ref(path)), "test", small.SPEC.input
     )
-    given = small.target_arrays()
-    truth = given["y"][given["split"] == 1]
-    found = labels.labels_for(opened.split, MODEL, unknown=True)
-    assert found.tolist() == np.where(truth == 1, -1, truth).tolist()
+    inputs = small.target_arrays()
+    truth = inputs["y"][inputs["split"] == 1]
+    result = labels.labels_for(opened.split, MODEL, unknown=True)
+    assert result.tolist() == np.where(truth == 1, -1, truth).tolist()
     with pytest.raises(BadInput, match=r"classes that the model lacks.*: ring; the model has bar"):
         labels.labels_for(opened.split, MODEL)
 
@@ -98,13 +98,13 @@ def test_labels_come_in_the_models_order(home, target):
     opened = manifests.open_split(
         manifests.open_ref(manifests.manifest_ref(target)), "test", small.SPEC.input
     )
-    given = small.target_arrays()
-    truth = given["y"][given["split"] == 1]
+    inputs = small.target_arrays()
+    truth = inputs["y"][inputs["split"] == 1]
     names = ("post", "cross", "bar")
-    found = labels.labels_for(opened.split, names)
-    assert [names[i] for i in found] == [MODEL[i] for i in truth]
+    result = labels.labels_for(opened.split, names)
+    assert [names[i] for i in result] == [MODEL[i] for i in truth]
     assert opened.images.shape == (30, 16, 16, 1)
-    assert np.array_equal(opened.images[..., 0], given["x"][given["split"] == 1])
+    assert np.array_equal(opened.images[..., 0], inputs["x"][inputs["split"] == 1])
     assert opened.info().size == 30
 
 
@@ -119,16 +119,16 @@ def test_labels_are_not_there_once_they_are_dropped(home, target):
 
 
 def test_what_is_seen_has_no_label_in_it(home, tmp_path):
-    given = small.target_arrays()
-    shuffled = given | {"y": np.random.default_rng(0).permutation(given["y"])}
-    bare = {name: array for name, array in given.items() if name != "y"}
-    other = given | {"x": given["x"] ^ 1}
+    inputs = small.target_arrays()
+    shuffled = inputs | {"y": np.random.default_rng(0).permutation(inputs["y"])}
+    bare = {name: array for name, array in inputs.items() if name != "y"}
+    other = inputs | {"x": inputs["x"] ^ 1}
     seen = [
         manifests.seen_digest(
             manifests.manifest_ref(small.write(tmp_path / str(i), "t", arrays, small.TARGET)),
             "adapt",
         )
-        for i, arrays in enumerate((given, shuffled, bare, other))
+        for i, arrays in enumerate((inputs, shuffled, bare, other))
     ]
     assert seen[0] == seen[1] == seen[2] != seen[3]
 
@@ -142,8 +142,8 @@ def test_a_manifest_that_changes_while_the_job_runs_is_refused(home, target):
 
 
 def test_an_archive_that_is_not_the_manifests_is_refused_at_the_first_look(home, target):
-    given = small.target_arrays()
-    np.savez(target.with_suffix(".npz"), **(given | {"y": given["y"][::-1]}))
+    inputs = small.target_arrays()
+    np.savez(target.with_suffix(".npz"), **(inputs | {"y": inputs["y"][::-1]}))
     with pytest.raises(
         BadInput, match=r"target\.npz is not the file that .*target\.yaml was made for"
     ):
@@ -154,10 +154,10 @@ def test_an_archive_that_is_not_the_manifests_is_refused_at_the_first_look(home,
 
 
 def test_classes_without_names_are_named_by_number(home, tmp_path):
-    given = small.source_arrays()
-    numbered = small.write(tmp_path, "n", given, small.SOURCE, classes=3)
+    inputs = small.source_arrays()
+    numbered = small.write(tmp_path, "n", inputs, small.SOURCE, classes=3)
     assert manifests.manifest_classes(manifests.manifest_ref(numbered)) == ("0", "1", "2")
-    bare = {name: array for name, array in given.items() if name != "y"}
+    bare = {name: array for name, array in inputs.items() if name != "y"}
     nameless = small.write(tmp_path, "b", bare, small.SOURCE, classes=None)
     with pytest.raises(BadInput, match="names no classes, and training needs them"):
         manifests.manifest_classes(manifests.manifest_ref(nameless))
@@ -167,13 +167,13 @@ def test_classes_without_names_are_named_by_number(home, tmp_path):
 def test_other_masks_in_the_same_files_are_other_labels(home, tmp_path, split):
     path = small_seg.write(tmp_path, "target", small_seg.TARGET, seed=3)
     ref = manifests.manifest_ref(path)
-    found = open_manifest(path)
-    split = split if split in found.splits else "test"
+    result = open_manifest(path)
+    split = split if split in result.splits else "test"
     before = manifests.masks_digest(ref, split)
     assert before == manifests.masks_digest(ref, split)
     assert manifests.evaluation_split(ref, split).masks == before
-    inspected, _ = inspect_split(found, split)
-    file = found.location / inspected.masks[0]
+    inspected, _ = inspect_split(result, split)
+    file = result.location / inspected.masks[0]
     Image.fromarray(2 - np.asarray(Image.open(file)).clip(0, 2)).save(file)
     assert manifests.manifest_ref(path) == ref, "the manifest does not tell"
     assert manifests.masks_digest(ref, split) != before

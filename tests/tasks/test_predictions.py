@@ -56,8 +56,8 @@ def shuffled(look):
 
 @pytest.fixture
 def images():
-    given = small.target_arrays()
-    return given["x"][given["split"] == 0]
+    inputs = small.target_arrays()
+    return inputs["x"][inputs["split"] == 0]
 
 
 def keep(look, folder: Path, size: int, network: nn.Module | None = None):
@@ -75,8 +75,8 @@ def test_a_replay_is_what_a_live_scan_sees_whatever_the_shards(
     ref = keep(shuffled(live.look), tmp_path / "kept", 48)
     replayed = outputs(replaying(live, ref, small.SPEC), network)
     assert live.made == 0
-    for kept, seen in zip(replayed, outputs(live.look, network), strict=True):
-        assert torch.equal(kept, seen)
+    for remaining, seen in zip(replayed, outputs(live.look, network), strict=True):
+        assert torch.equal(remaining, seen)
     assert len(list((tmp_path / "kept").glob("features-*.npy"))) == -(-48 // shard)
     verify_predictions(ref)
 

@@ -115,9 +115,9 @@ def test_a_manifest_is_logged_as_a_dataset_with_its_whole_digest(home, tmp_path)
     path = small.write(tmp_path, "source", small.source_arrays(), small.SOURCE)
     ref, run_id = ManifestRef(path=str(path), sha256=file_digest(path)), start()
     tracking.log_manifest(run_id, "toy/source", ref, "target-unlabelled")
-    (found,) = tracking.client().get_run(run_id).inputs.dataset_inputs
-    assert (found.dataset.name, found.dataset.digest) == ("toy/source", ref.sha256[:32])
-    assert {tag.key: tag.value for tag in found.tags} == {
+    (result,) = tracking.client().get_run(run_id).inputs.dataset_inputs
+    assert (result.dataset.name, result.dataset.digest) == ("toy/source", ref.sha256[:32])
+    assert {tag.key: tag.value for tag in result.tags} == {
         "mlflow.data.context": "target-unlabelled",
         "sha256": ref.sha256,
     }
@@ -127,12 +127,12 @@ def test_system_metrics_reach_the_run(home):
     run_id, end = start(), time.monotonic() + 30
     with tracking.system_metrics(run_id):
         while time.monotonic() < end:
-            found = tracking.client().get_run(run_id).data.metrics
-            if any(name.startswith("system/") for name in found):
+            result = tracking.client().get_run(run_id).data.metrics
+            if any(name.startswith("system/") for name in result):
                 break
             time.sleep(0.1)
-    assert found["system/system_memory_usage_megabytes"] > 0
-    assert "system/cpu_utilization_percentage" in found
+    assert result["system/system_memory_usage_megabytes"] > 0
+    assert "system/cpu_utilization_percentage" in result
 
 
 def test_a_run_registers_one_version_however_often_it_is_asked(home, tmp_path):
@@ -151,10 +151,10 @@ def test_a_run_registers_one_version_however_often_it_is_asked(home, tmp_path):
 
 
 def test_a_registered_version_opens_as_the_same_model(registered, tmp_path):
-    found = model_ref(registered().uri)
-    assert found.sha256 == small.bundle(tmp_path / "again").sha256
-    assert found.classes == small.CLASSES
-    network, spec = open_model(found)
+    result = model_ref(registered().uri)
+    assert result.sha256 == small.bundle(tmp_path / "again").sha256
+    assert result.classes == small.CLASSES
+    network, spec = open_model(result)
     assert spec == small.SPEC
     assert small.accuracy(network, small.source_arrays(), 1) == 1.0
 
@@ -168,7 +168,7 @@ def test_an_alias_is_resolved_and_what_is_not_there_is_named_with_what_is(regist
     assert tracking.canonical("models:/toy/2") == "models:/toy/2"
     assert tracking.canonical("some/folder") == "some/folder"
     assert [v.aliases for v in tracking.versions("toy")] == [("candidate",), ("source",)]
-    for address, said in (
+    for address, output in (
         (
             "models:/toy@champion",
             "no model at models:/toy@champion: its aliases are candidate, source",
@@ -182,7 +182,7 @@ def test_an_alias_is_resolved_and_what_is_not_there_is_named_with_what_is(regist
         ("models:/o'hare@champion", "'o'hare' cannot name a model"),
         ("models:/@champion", "'' cannot name a model"),
     ):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=output):
             tracking.canonical(address)
 
 
@@ -211,13 +211,13 @@ def test_champions_follow_each_other_and_the_last_one_can_be_taken_back(register
     second, third = registered(), registered()
     assert not register.champion_if_first(second)
     for version, before in ((second, "1"), (third, "2")):
-        found, previous = register.promote("toy", version.version)
-        assert (found.version, previous) == (version.version, before)
+        result, previous = register.promote("toy", version.version)
+        assert (result.version, previous) == (version.version, before)
     assert tracking.champions("toy") == ["1", "2", "3"]
     assert tracking.canonical("models:/toy@previous") == "models:/toy/2"
 
-    found, previous = register.rollback("toy")
-    assert (found.version, previous) == ("2", "3")
+    result, previous = register.rollback("toy")
+    assert (result.version, previous) == ("2", "3")
     assert tracking.champions("toy") == ["1", "2"]
     assert tracking.canonical("models:/toy@champion") == "models:/toy/2"
     assert tracking.canonical("models:/toy@previous") == "models:/toy/1"
@@ -231,8 +231,8 @@ def test_champions_follow_each_other_and_the_last_one_can_be_taken_back(register
 
 def test_promoting_the_champion_again_adds_nothing_to_its_history(registered):
     register.champion_if_first(registered())
-    found, previous = register.promote("toy", "1")
-    assert (found.version, previous) == ("1", "1")
+    result, previous = register.promote("toy", "1")
+    assert (result.version, previous) == ("1", "1")
     assert tracking.champions("toy") == ["1"]
 
 
@@ -251,11 +251,11 @@ def test_what_a_deployed_model_needs_is_what_its_loader_imports():
         "print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found = set(done.stdout.split())
+    result = set(done.stdout.split())
     heavy = {"albumentations", "cv2", "matplotlib", "mlflow", "nibabel", "prefect", "scipy",
              "segmentation_models_pytorch", "sklearn", "threadpoolctl"}  # fmt: skip
-    assert not heavy & found
-    assert {"torch", "torchvision", "numpy", "PIL", "pydantic", "safetensors"} <= found
+    assert not heavy & result
+    assert {"torch", "torchvision", "numpy", "PIL", "pydantic", "safetensors"} <= result
 
 
 def test_a_model_that_was_half_fetched_is_fetched_again(registered, monkeypatch):
@@ -263,13 +263,13 @@ def test_a_model_that_was_half_fetched_is_fetched_again(registered, monkeypatch)
     uri = registered().uri
     folder = registry.fetch(uri)
     monkeypatch.setattr(registry, "store_uri", lambda: "http://elsewhere")
-    given: list[Path] = []
+    inputs: list[Path] = []
 
     def download(**_: Any) -> str:
-        place = Path(tempfile.mkdtemp()) / "model"
-        shutil.copytree(folder, place)
-        given.append(place)
-        return str(place)
+        path = Path(tempfile.mkdtemp()) / "model"
+        shutil.copytree(folder, path)
+        inputs.append(path)
+        return str(path)
 
     monkeypatch.setattr(registry.mlflow.artifacts, "download_artifacts", download)
     moved = shutil.move
@@ -283,11 +283,13 @@ def test_a_model_that_was_half_fetched_is_fetched_again(registered, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         registry.fetch(uri)
     monkeypatch.setattr(registry.shutil, "move", moved)
-    kept = registry.fetch(uri)
-    assert {p.name for p in kept.iterdir()} == {p.name for p in Path(folder).iterdir()}
-    assert registry.fetch(uri) == kept
-    assert len(given) == 2
-    assert [p.name for p in kept.parent.iterdir()] == [kept.name], "nothing is left beside it"
+    remaining = registry.fetch(uri)
+    assert {p.name for p in remaining.iterdir()} == {p.name for p in Path(folder).iterdir()}
+    assert registry.fetch(uri) == remaining
+    assert len(inputs) == 2
+    assert [p.name for p in remaining.parent.iterdir()] == [remaining.name], (
+        "nothing is left beside it"
+    )
 
 
 def test_a_champion_that_comes_while_the_old_one_is_scored_is_scored_too(registered, monkeypatch):

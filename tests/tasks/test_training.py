@@ -44,8 +44,8 @@ def make(name: str, **schedule: object) -> Method:
 def infomax(network: torch.nn.Module) -> EpochScores:
     """What the adaptation's stage would score with."""
     look = small.look(IMAGES)
-    found = {name: plugins.load("validators", name)() for name in ("infomax", "nuclear_norm")}
-    return score_unlabelled((SeenViews(*seen) for seen in look(network)), found)
+    result = {name: plugins.load("validators", name)() for name in ("infomax", "nuclear_norm")}
+    return score_unlabelled((SeenViews(*seen) for seen in look(network)), result)
 
 
 @dataclass
@@ -81,7 +81,7 @@ def training(home, tmp_path) -> Callable[..., Training]:
         with pytest.raises(Killed), tracking.run("job", key=folder, tags={}, params={}) as run_id:
             raise Killed  # the next start of the same work continues this run
         strong = type(method).views != "none"
-        given = {
+        inputs = {
             "folder": tmp_path / folder,
             "method": method,
             "spec": small.SPEC,
@@ -95,14 +95,14 @@ def training(home, tmp_path) -> Callable[..., Training]:
             "watch": RunWatch(run_id, "toy"),
             "title": "toy",
         }
-        return Training(**(given | changes))
+        return Training(**(inputs | changes))
 
     return make_training
 
 
-def outcome(found: Adaptation) -> list[tuple[str | None, Scores]]:
+def outcome(result: Adaptation) -> list[tuple[str | None, Scores]]:
     """What must not depend on kills: weights and scores of every epoch."""
-    return [(c.sha256, c.scores) for c in found.candidates]
+    return [(c.sha256, c.scores) for c in result.candidates]
 
 
 def curves(run_id: str) -> dict[str, dict[int, float]]:
@@ -133,8 +133,8 @@ def test_a_killed_run_ends_as_the_undisturbed_one(training, name, schedule):
     assert [epoch["epoch"] for epoch in history] == [0, 1]
 
     last = training(make(name, **schedule))
-    found = last.run()
-    assert outcome(found) == outcome(expected)
+    result = last.run()
+    assert outcome(result) == outcome(expected)
     assert curves(last.watch.run_id) == curves(undisturbed.watch.run_id)
     assert curves(last.watch.run_id)["epoch"] == {1: 1, 2: 2, 3: 3, 4: 4}
 
@@ -148,11 +148,11 @@ def test_a_run_that_is_done_is_not_run_again(training):
 
 def test_the_history_is_shown_by_another_run_that_finds_it_done(training):
     first = training(make("shot"))
-    found = first.run()
+    result = first.run()
     other = training(make("shot"), "other")
-    log_history(found, other.watch.run_id)
+    log_history(result, other.watch.run_id)
     assert curves(other.watch.run_id) == curves(first.watch.run_id)
-    log_history(found, other.watch.run_id)  # nothing twice
+    log_history(result, other.watch.run_id)  # nothing twice
     history = tracking.client().get_metric_history(other.watch.run_id, "epoch")
     assert [m.step for m in history] == [1, 2, 3, 4]
 
@@ -178,11 +178,11 @@ def epochs_on(folder: Path) -> list[str]:
 
 def test_only_the_best_and_the_last_weights_are_kept(training, tmp_path):
     scores = Scripted([0.3, 0.9, 0.1, 0.9], tmp_path / "run")
-    found = training(make("shot"), scorer=scores).run()
+    result = training(make("shot"), scorer=scores).run()
     assert scores.seen == [[], ["epoch-0000"], ["epoch-0001"], ["epoch-0001", "epoch-0002"]]
     assert epochs_on(tmp_path / "run") == ["epoch-0001", "epoch-0003"]
-    assert [c.weights is not None for c in found.candidates] == [False, True, False, True]
-    assert [c.scores["infomax"] for c in found.candidates] == [0.3, 0.9, 0.1, 0.9]
+    assert [c.weights is not None for c in result.candidates] == [False, True, False, True]
+    assert [c.scores["infomax"] for c in result.candidates] == [0.3, 0.9, 0.1, 0.9]
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert best_epoch(history, "infomax") == 1  # the earliest of equals
     assert best_epoch(history, "last") == 3
@@ -197,9 +197,9 @@ def test_the_threshold_of_rejection_is_part_of_the_model(training):
 
 
 def test_a_comparison_keeps_all_weights(training, tmp_path):
-    found = training(make("shot"), scorer=Scripted([0.3, 0.9, 0.1, 0.2]), keep="all").run()
+    result = training(make("shot"), scorer=Scripted([0.3, 0.9, 0.1, 0.2]), keep="all").run()
     assert epochs_on(tmp_path / "run") == [f"epoch-000{i}" for i in range(4)]
-    assert [c.weights for c in found.candidates] == [None] * 4  # they go when it has scored them
+    assert [c.weights for c in result.candidates] == [None] * 4  # they go when it has scored them
 
 
 class PoisonConfig(MethodConfig):
@@ -234,8 +234,8 @@ def poisoned(kind: type[Method], **schedule: object) -> Method:
 
 def test_a_loss_that_is_no_number_ends_the_run_and_is_named_with_its_step(training, tmp_path):
     run = training(poisoned(Poisoned))
-    said = "toy: the loss 'poison' is not finite at step 8; lower the .*schedule.lr=0.003"
-    with pytest.raises(BadInput, match=said):
+    output = "toy: the loss 'poison' is not finite at step 8; lower the .*schedule.lr=0.003"
+    with pytest.raises(BadInput, match=output):
         run.run()
     state = torch.load(tmp_path / "run" / "state.pt")
     assert state["next_epoch"] == 1  # of 6 steps each; the spoilt second epoch is not kept
@@ -256,10 +256,10 @@ def test_a_kill_while_the_state_is_written_costs_one_epoch_and_no_number(
     expected = training(make("shot"), "undisturbed").run()
     save, count = torch.save, [0]
 
-    def dies_half_way(kept: object, file: BinaryIO) -> None:
+    def dies_half_way(remaining: object, file: BinaryIO) -> None:
         count[0] += 1
         whole = io.BytesIO()
-        save(kept, whole)
+        save(remaining, whole)
         content = whole.getvalue()
         if count[0] != 2:
             file.write(content)
@@ -311,14 +311,14 @@ def test_a_budget_ends_the_run_with_the_epochs_that_it_allows(training):
     steps = training(make("shot"), "count").batches.steps()
     budget = 2.5 * (steps + 1)  # in the middle of the third epoch
     timed = training(make("shot"), budget=budget, now=Watch())
-    found = timed.run()
-    assert outcome(found) == outcome(whole)[:2]
-    assert found.cut == f"the budget of {budget:g} s ended after 2 of {EPOCHS} epochs"
+    result = timed.run()
+    assert outcome(result) == outcome(whole)[:2]
+    assert result.cut == f"the budget of {budget:g} s ended after 2 of {EPOCHS} epochs"
     assert curves(timed.watch.run_id)["epoch"] == {1: 1, 2: 2}
     assert whole.cut is None
 
     again = training(make("shot"), budget=budget, now=Watch()).run()
-    assert outcome(again)[:2] == outcome(found)  # what is left of the budget is not used twice
+    assert outcome(again)[:2] == outcome(result)  # what is left of the budget is not used twice
     assert len(again.candidates) <= 3
 
     more = training(make("shot"), budget=1e9, now=Watch()).run()
@@ -330,30 +330,30 @@ def test_a_budget_below_one_epoch_gives_the_network_as_it_is_then(training):
     steps = training(make("shot"), "count").batches.steps()
     assert steps > 3
     short = training(make("shot"), budget=2.5, now=Watch())
-    found = short.run()
-    assert [c.epoch for c in found.candidates] == [0]
-    assert found.cut is not None
-    assert "after 0 of" in found.cut
+    result = short.run()
+    assert [c.epoch for c in result.candidates] == [0]
+    assert result.cut is not None
+    assert "after 0 of" in result.cut
     assert not (short.folder / "state.pt").exists()  # a longer run starts anew
     whole = training(make("shot"), "whole").run()
-    assert outcome(found) != outcome(whole)[:1]
+    assert outcome(result) != outcome(whole)[:1]
     assert outcome(training(make("shot")).run()) == outcome(whole)
 
 
 def test_a_budget_that_ends_with_the_last_step_of_an_epoch_keeps_the_epoch(training):
     steps = training(make("shot"), "count").batches.steps()
-    found = training(make("shot"), budget=steps - 0.5, now=Watch()).run()
-    assert outcome(found) == outcome(training(make("shot"), "whole").run())[:1]
-    assert found.cut is not None
-    assert "after 1 of" in found.cut
+    result = training(make("shot"), budget=steps - 0.5, now=Watch()).run()
+    assert outcome(result) == outcome(training(make("shot"), "whole").run())[:1]
+    assert result.cut is not None
+    assert "after 1 of" in result.cut
 
 
 def test_a_budget_ends_a_run_whose_epochs_have_one_step(training):
     made = training(make("shot"), budget=6.5, now=Watch())
     batches = made.batches
     made.batches = OneStep(batches)
-    found = made.run()
-    assert found.cut is not None
+    result = made.run()
+    assert result.cut is not None
     assert 1 <= len(made.history) < EPOCHS
 
 

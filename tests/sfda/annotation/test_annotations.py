@@ -58,11 +58,11 @@ def test_literal_words_of_a_brush_are_read() -> None:
 
 def test_label_studio_answers_make_the_next_version(tmp_path: Path, target: Path) -> None:
     request_for(target, [3, 10, 4], tmp_path / "ask")
-    found = take_annotations(tmp_path / "ask", exported(tmp_path / "ask"), target)
-    assert (found.manifest.name, found.annotated, found.requested, found.total) == (
+    result = take_annotations(tmp_path / "ask", exported(tmp_path / "ask"), target)
+    assert (result.manifest.name, result.annotated, result.requested, result.total) == (
         "target.v2.yaml", 3, 3, 3
     )  # fmt: skip
-    manifest = open_manifest(found.manifest)
+    manifest = open_manifest(result.manifest)
     assert manifest.version == 2
     split = read_split(manifest.unlabelled(), "adapt")
     assert split.labels is None
@@ -70,15 +70,15 @@ def test_label_studio_answers_make_the_next_version(tmp_path: Path, target: Path
     assert split.annotations.rows.tolist() == [3, 10, 4]
     assert split.annotations.labels.tolist() == [0, 1, 1]
     assert read_split(manifest, "test").annotations is None
-    assert verify_manifest(found.manifest).ok
+    assert verify_manifest(result.manifest).ok
     old = open_manifest(target)
     assert unlabelled_digest(manifest, "adapt") == unlabelled_digest(old, "adapt")
-    request_for(found.manifest, [7], tmp_path / "again")
-    more = take_annotations(tmp_path / "again", exported(tmp_path / "again"), found.manifest)
+    request_for(result.manifest, [7], tmp_path / "again")
+    more = take_annotations(tmp_path / "again", exported(tmp_path / "again"), result.manifest)
     assert (more.manifest.name, more.total) == ("target.v3.yaml", 4)
-    kept = read_split(open_manifest(more.manifest), "adapt").annotations
-    assert kept is not None
-    assert kept.rows.tolist() == [3, 10, 4, 7]
+    remaining = read_split(open_manifest(more.manifest), "adapt").annotations
+    assert remaining is not None
+    assert remaining.rows.tolist() == [3, 10, 4, 7]
 
 
 def test_the_other_formats_say_the_same(tmp_path: Path, target: Path) -> None:
@@ -103,12 +103,12 @@ def test_the_other_formats_say_the_same(tmp_path: Path, target: Path) -> None:
         archive.writestr("annotations/instances_default.json", json.dumps(coco))
     for n, answers in enumerate((least, table, indices, packed)):
         out = tmp_path / "out" / f"{n}.yaml"
-        found = take_annotations(folder, answers, target, out=out)
+        result = take_annotations(folder, answers, target, out=out)
         split = read_split(open_manifest(out), "adapt")
         assert split.annotations is not None
         assert split.annotations.labels.tolist() == [2, 0], answers
         assert split.labels is not None, "the images are found from another folder"
-        assert found.annotated == 2
+        assert result.annotated == 2
 
 
 def test_every_fault_is_named_at_once_and_nothing_is_taken(tmp_path: Path, target: Path) -> None:
@@ -127,13 +127,13 @@ def test_every_fault_is_named_at_once_and_nothing_is_taken(tmp_path: Path, targe
     before = sorted(p.name for p in tmp_path.iterdir())
     with pytest.raises(BadInput) as error:
         take_annotations(tmp_path / "ask", exported(tmp_path / "ask", spoil), target)
-    said = str(error.value)
+    output = str(error.value)
     for part in (
         "unknown class (known: bar, post, cross): 0 (circle)", "2 annotations that disagree",
         "several classes: 2 (bar, post)", "never asked for: 77", "cannot be read",
         "answered twice: 6", "nothing was taken",
     ):  # fmt: skip
-        assert part in said, part
+        assert part in output, part
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
@@ -182,11 +182,11 @@ def test_masks_come_back_pixel_by_pixel(tmp_path: Path, scenes: Path, kind: str)
         with answers.open("w", newline="") as opened:
             writer = csv.writer(opened)
             writer.writerow(["row", "mask"])
-            for wanted, row in zip(request.requested, (5, 2), strict=True):
+            for expected, row in zip(request.requested, (5, 2), strict=True):
                 Image.fromarray(masks[row]).save(folder / f"{row}.png")
-                writer.writerow([wanted.row, f"{row}.png"])
-    found = take_annotations(folder, answers, scenes)
-    split = read_split(open_manifest(found.manifest).unlabelled(), "adapt")
+                writer.writerow([expected.row, f"{row}.png"])
+    result = take_annotations(folder, answers, scenes)
+    split = read_split(open_manifest(result.manifest).unlabelled(), "adapt")
     assert split.masks is None
     assert split.annotations is not None
     assert split.annotations.rows.tolist() == [5, 2]
@@ -206,11 +206,11 @@ def test_what_nobody_painted_does_not_count(tmp_path: Path, scenes: Path) -> Non
         ]  # fmt: skip
         return tasks
 
-    found = take_annotations(folder, exported(folder, polygon), scenes)
-    split = read_split(open_manifest(found.manifest), "adapt")
+    results = take_annotations(folder, exported(folder, polygon), scenes)
+    split = read_split(open_manifest(results.manifest), "adapt")
     assert split.annotations is not None
     mask = split.annotations.masks.mask(0)
     assert (mask[:16, :16] == 2).all()
     assert (mask[20:, 20:] == 255).all()
     assert torch.from_numpy(mask).unique().tolist() == [2, 255]
-    assert yaml.safe_load(found.manifest.read_text())["splits"]["adapt"]["answers"]["count"] == 1
+    assert yaml.safe_load(results.manifest.read_text())["splits"]["adapt"]["answers"]["count"] == 1

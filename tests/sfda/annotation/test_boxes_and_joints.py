@@ -37,12 +37,12 @@ def posed(tmp_path: Path) -> Path:
 @pytest.fixture
 def crowd(tmp_path: Path) -> Path:
     """Two persons side by side in every picture, their boxes apart."""
-    place = tmp_path / "crowd"
-    place.mkdir()
+    folder = tmp_path / "crowd"
+    folder.mkdir()
     images, annotations = [], []
     for n in range(4):
         two = [figures.in_the_gym(2 * n + k) for k in (0, 1)]
-        Image.fromarray(np.hstack([f.image for f in two])).save(place / f"{n}.png")
+        Image.fromarray(np.hstack([f.image for f in two])).save(folder / f"{n}.png")
         images.append({"id": n, "file_name": f"{n}.png", "split": "adapt"})
         for k, figure in enumerate(two):
             flat = [float(v) for x, y in figure.joints for v in (x + 64 * k, y, 2)]
@@ -69,12 +69,12 @@ def crowd(tmp_path: Path) -> Path:
 
 def answers_of(manifest: Path) -> Any:
     """The answers, and the labels that nobody may see."""
-    found = read_split(open_manifest(manifest), "adapt")
+    result = read_split(open_manifest(manifest), "adapt")
     hidden = read_split(open_manifest(manifest).unlabelled(), "adapt")
     assert hidden.boxes is None
     assert hidden.persons is None
     assert hidden.annotations is not None
-    return hidden.annotations, found
+    return hidden.annotations, result
 
 
 FORMATS = [exported, least, coco, xml, filled]
@@ -84,14 +84,14 @@ FORMATS = [exported, least, coco, xml, filled]
 def test_boxes_come_back(tmp_path: Path, boxed: Path, export: Callable[[Path], Path]) -> None:
     folder = tmp_path / "ask"
     request_for(boxed, [5, 2], folder)
-    found = take_annotations(folder, export(folder), boxed)
-    answers, split = answers_of(found.manifest)
+    result = take_annotations(folder, export(folder), boxed)
+    answers, split = answers_of(result.manifest)
     assert answers.rows.tolist() == [5, 2]
     for n, row in enumerate((5, 2)):
         np.testing.assert_allclose(answers.boxes[n].boxes, split.boxes[row].boxes, atol=0.01)
         assert answers.boxes[n].labels.tolist() == split.boxes[row].labels.tolist()
         assert len(answers.boxes[n].labels)
-    assert verify_manifest(found.manifest).ok
+    assert verify_manifest(result.manifest).ok
 
 
 @pytest.mark.parametrize("export", FORMATS)
@@ -103,13 +103,13 @@ def test_joints_come_back(
     request = request_for(posed, [5, 2], folder, copied=copied)
     assert request.requested[0].corner == ((-1, -1) if copied else (0, 0))
     assert request.requested[0].height == (66 if copied else 64)
-    found = take_annotations(folder, export(folder), posed)
-    answers, split = answers_of(found.manifest)
+    result = take_annotations(folder, export(folder), posed)
+    answers, split = answers_of(result.manifest)
     assert answers.rows.tolist() == [5, 2]
     for n, row in enumerate((5, 2)):
         np.testing.assert_allclose(answers.persons[n].joints, split.persons[row].joints, atol=0.01)
         assert answers.persons[n].visible.all()
-    assert verify_manifest(found.manifest).ok
+    assert verify_manifest(result.manifest).ok
 
 
 @pytest.mark.parametrize("export", FORMATS)
@@ -123,8 +123,8 @@ def test_persons_of_one_picture_are_told_apart(
     assert [image["file_name"] for image in document["images"]] == ["1.png", "0.png"]
     document["annotations"].reverse()  # nobody keeps an order
     (folder / "cvat_coco.json").write_text(json.dumps(document))
-    found = take_annotations(folder, export(folder), crowd)
-    answers, split = answers_of(found.manifest)
+    result = take_annotations(folder, export(folder), crowd)
+    answers, split = answers_of(result.manifest)
     assert sorted(answers.rows.tolist()) == [0, 2, 3]
     for person, row in zip(answers.persons, answers.rows.tolist(), strict=True):
         np.testing.assert_allclose(person.joints, split.persons[row].joints, atol=0.01)
@@ -150,8 +150,8 @@ def test_an_empty_picture_is_an_answer_only_if_somebody_says_so(
         tasks[2]["annotations"][0] |= {"result": [], "was_cancelled": True}
         return tasks
 
-    found = take_annotations(folder, exported(folder, cleared), boxed, out=tmp_path / "a.yaml")
-    answers, _ = answers_of(found.manifest)
+    results = take_annotations(folder, exported(folder, cleared), boxed, out=tmp_path / "a.yaml")
+    answers, _ = answers_of(results.manifest)
     assert answers.rows.tolist() == [5, 2], "handed in, and skipped"
     assert [len(part.labels) for part in answers.boxes.rows] == [
         len(read_split(open_manifest(boxed), "adapt").boxes[5].labels), 0
@@ -160,11 +160,11 @@ def test_an_empty_picture_is_an_answer_only_if_somebody_says_so(
     document["annotations"] = [a for a in document["annotations"] if a["image_id"] == 1]
     (folder / "cvat_coco.json").write_text(json.dumps(document))
     for n, export in enumerate((coco, xml)):
-        found = take_annotations(folder, export(folder), boxed, out=tmp_path / f"b{n}.yaml")
-        assert (found.annotated, found.unmarked) == (1, 2)
+        results = take_annotations(folder, export(folder), boxed, out=tmp_path / f"b{n}.yaml")
+        assert (results.annotated, results.unmarked) == (1, 2)
         out = tmp_path / f"c{n}.yaml"
-        found = take_annotations(folder, export(folder), boxed, out=out, empty=True)
-        assert (found.annotated, found.unmarked) == (3, 0)
+        results = take_annotations(folder, export(folder), boxed, out=out, empty=True)
+        assert (results.annotated, results.unmarked) == (3, 0)
         answers, _ = answers_of(out)
         assert sorted(len(part.labels) for part in answers.boxes.rows)[:2] == [0, 0]
     document["annotations"] = []
@@ -176,12 +176,12 @@ def test_an_empty_picture_is_an_answer_only_if_somebody_says_so(
 def test_earlier_answers_are_kept_and_the_target_stays_the_same(
     tmp_path: Path, boxed: Path, posed: Path
 ) -> None:
-    for target, place in ((boxed, "box"), (posed, "pose")):
-        request_for(target, [5, 2], tmp_path / place)
-        first = take_annotations(tmp_path / place, exported(tmp_path / place), target)
-        again = tmp_path / f"{place}-again"
+    for target, folder in ((boxed, "box"), (posed, "pose")):
+        request_for(target, [5, 2], tmp_path / folder)
+        first = take_annotations(tmp_path / folder, exported(tmp_path / folder), target)
+        again = tmp_path / f"{folder}-again"
         request_for(first.manifest, [7], again)
-        out = tmp_path / "elsewhere" / f"{place}.yaml"
+        out = tmp_path / "elsewhere" / f"{folder}.yaml"
         second = take_annotations(again, exported(again), first.manifest, out=out)
         answers, _ = answers_of(second.manifest)
         assert answers.rows.tolist() == [5, 2, 7]
@@ -248,8 +248,8 @@ def test_faulty_joints_are_named_at_once(tmp_path: Path, posed: Path) -> None:
     def few(tasks: list[Any]) -> list[Any]:
         return spoil(tasks)[3:]
 
-    found = take_annotations(folder, exported(folder, few), posed)
-    answers, _ = answers_of(found.manifest)
+    results = take_annotations(folder, exported(folder, few), posed)
+    answers, _ = answers_of(results.manifest)
     assert answers.persons[0].visible.tolist() == [0.0] * 3 + [1.0] * (len(figures.JOINTS) - 3)
 
 
@@ -265,23 +265,23 @@ def test_a_turned_box_becomes_what_surrounds_it(tmp_path: Path, boxed: Path) -> 
         ]  # fmt: skip
         return tasks
 
-    found = take_annotations(folder, exported(folder, turned), boxed)
-    answers, _ = answers_of(found.manifest)
+    results = take_annotations(folder, exported(folder, turned), boxed)
+    answers, _ = answers_of(results.manifest)
     np.testing.assert_allclose(answers.boxes[0].boxes, [[24, 16, 32, 32]], atol=1e-4)
     image = '<image id="0" name="005.png" width="64" height="64">'
     about = '<box label="red" rotation="90" xtl="20" ytl="24" xbr="40" ybr="32"/>'
     answer = folder / "a.xml"
     answer.write_text(f"<annotations>{image}{about}</image></annotations>")
-    found = take_annotations(folder, answer, boxed, out=tmp_path / "other.yaml")
-    answers, _ = answers_of(found.manifest)
+    results = take_annotations(folder, answer, boxed, out=tmp_path / "other.yaml")
+    answers, _ = answers_of(results.manifest)
     np.testing.assert_allclose(answers.boxes[0].boxes, [[26, 18, 34, 38]], atol=1e-4)
 
 
 def test_a_changed_file_of_answers_is_found_out(tmp_path: Path, boxed: Path, posed: Path) -> None:
-    for target, place in ((boxed, "box"), (posed, "pose")):
-        request_for(target, [5, 2], tmp_path / place)
-        out = tmp_path / f"{place}.yaml"
-        take_annotations(tmp_path / place, exported(tmp_path / place), target, out=out)
+    for target, folder in ((boxed, "box"), (posed, "pose")):
+        request_for(target, [5, 2], tmp_path / folder)
+        out = tmp_path / f"{folder}.yaml"
+        take_annotations(tmp_path / folder, exported(tmp_path / folder), target, out=out)
         table = out.with_suffix(".answers.json")
         document = json.loads(table.read_text())
         document["images"][0]["file_name"] = "nobody.png"

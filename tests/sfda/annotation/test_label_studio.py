@@ -84,8 +84,8 @@ class Server:
             headers={"Authorization": f"Token {self.token}", "Content-Type": "application/json"},
         )  # fmt: skip
         with urllib.request.urlopen(request, timeout=60) as answer:
-            found: bytes = answer.read()
-        return found
+            result: bytes = answer.read()
+        return result
 
     def json(self, verb: str, path: str, body: Any = None) -> Any:
         return json.loads(self.call(verb, path, body))
@@ -110,9 +110,9 @@ def labelled(server: Server, request: Request, folder: Path, kinds: tuple[str, .
     """A project with the request's tasks; a person takes over every prediction; its exports."""
     project = {"title": request.problem, "label_config": label_config(request)}
     made = server.json("POST", "/api/projects", project)
-    place = f"/api/projects/{made['id']}"
+    path = f"/api/projects/{made['id']}"
     tasks = json.loads((folder / "label_studio.json").read_text())
-    taken = server.json("POST", f"{place}/import?return_task_ids=true", tasks)
+    taken = server.json("POST", f"{path}/import?return_task_ids=true", tasks)
     assert taken["task_count"] == len(tasks)
     assert taken["prediction_count"] == len(tasks), "predictions are pre-annotations"
     for number in taken["task_ids"]:
@@ -123,7 +123,7 @@ def labelled(server: Server, request: Request, folder: Path, kinds: tuple[str, .
     for kind in kinds:
         suffix = "csv" if kind == "CSV" else "json"
         file = folder / f"{kind}.{suffix}"
-        file.write_bytes(server.call("GET", f"{place}/export?exportType={kind}"))
+        file.write_bytes(server.call("GET", f"{path}/export?exportType={kind}"))
         files.append(file)
     return files
 
@@ -137,8 +137,8 @@ def test_classes_go_out_and_come_back(server: Server, tmp_path: Path) -> None:
         take_annotations(tmp_path / "ask", file, target, out=out)
         answers = read_split(open_manifest(out), "adapt").annotations
         assert answers is not None
-        given = dict(zip(answers.rows.tolist(), answers.labels.tolist(), strict=True))
-        assert given == {3: 0, 10: 1, 4: 1}, file.name
+        inputs = dict(zip(answers.rows.tolist(), answers.labels.tolist(), strict=True))
+        assert inputs == {3: 0, 10: 1, 4: 1}, file.name
 
 
 def test_masks_go_out_and_come_back(server: Server, tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_masks_go_out_and_come_back(server: Server, tmp_path: Path) -> None:
         answers = read_split(open_manifest(out), "adapt").annotations
         assert answers is not None
         assert sorted(answers.rows.tolist()) == [2, 5]
-        for place, row in enumerate(answers.rows.tolist()):
-            assert np.array_equal(answers.masks.mask(place), masks[row]), file.name
+        for folder, row in enumerate(answers.rows.tolist()):
+            assert np.array_equal(answers.masks.mask(folder), masks[row]), file.name
 
 
 @pytest.mark.parametrize("problem", ["boxes", "joints"])
@@ -171,11 +171,11 @@ def test_boxes_and_joints_go_out_and_come_back(
         answers = read_split(open_manifest(out), "adapt").annotations
         assert answers is not None
         assert sorted(answers.rows.tolist()) == [2, 5]
-        for place, row in enumerate(answers.rows.tolist()):
+        for folder, row in enumerate(answers.rows.tolist()):
             if problem == "boxes":
-                given, own = answers.boxes[place], truth.boxes[row]
-                np.testing.assert_allclose(given.boxes, own.boxes, atol=0.01)
-                assert given.labels.tolist() == own.labels.tolist(), file.name
+                inputs, own = answers.boxes[folder], truth.boxes[row]
+                np.testing.assert_allclose(inputs.boxes, own.boxes, atol=0.01)
+                assert inputs.labels.tolist() == own.labels.tolist(), file.name
             else:
-                given, own = answers.persons[place], truth.persons[row]
-                np.testing.assert_allclose(given.joints, own.joints, atol=0.01)
+                inputs, own = answers.persons[folder], truth.persons[row]
+                np.testing.assert_allclose(inputs.joints, own.joints, atol=0.01)

@@ -70,18 +70,18 @@ def table(folder: Path, text: str) -> Path:
 
 def labels(manifest: Path) -> dict[str, str]:
     split = read_split(open_manifest(manifest), "adapt")
-    found = split.annotations
-    assert found is not None
+    result = split.annotations
+    assert result is not None
     return {
-        split.names[row]: found.classes[label]
-        for row, label in zip(found.rows, found.labels, strict=True)
+        split.names[row]: result.classes[label]
+        for row, label in zip(result.rows, result.labels, strict=True)
     }
 
 
-def refused(folder: Path, answers: Path, target: Path, said: str) -> None:
+def refused(folder: Path, answers: Path, target: Path, output: str) -> None:
     """Nothing is taken, and the message says so."""
     before = sorted(p.name for p in target.parent.iterdir())
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=output):
         take_annotations(folder, answers, target)
     assert sorted(p.name for p in target.parent.iterdir()) == before
 
@@ -91,10 +91,10 @@ def test_a_picture_that_shares_its_name_is_another_picture(tmp_path: Path, site:
     refused(folder, table(folder, "y/a.png,bar\n"), site, "never asked for: y/a.png")
     refused(folder, table(folder, "a.png,bar\n"), site, "never asked for: a.png")
     folder = ask(site, ["a.png", "x/a.png", "y/a.png"], tmp_path / "both")
-    found = take_annotations(
+    result = take_annotations(
         folder, table(folder, "y/a.png,bar\na.png,post\nx/a.png,cross\n"), site
     )
-    assert labels(found.manifest) == {"a.png": "post", "x/a.png": "cross", "y/a.png": "bar"}
+    assert labels(result.manifest) == {"a.png": "post", "x/a.png": "cross", "y/a.png": "bar"}
 
 
 def wanted(row: str, key: str) -> RequestedRow:
@@ -131,8 +131,8 @@ def test_a_name_that_several_pictures_end_in_is_refused(tmp_path: Path, site: Pa
         tmp_path / "site", problem="classification", classes=small.CLASSES, out=site
     )
     folder = ask(again, ["x/a.png", "y/a.png"], tmp_path / "ask")
-    said = r"names that several pictures end in: a.png \(x/a.png, y/a.png\)"
-    refused(folder, table(folder, "a.png,bar\n"), again, said)
+    output = r"names that several pictures end in: a.png \(x/a.png, y/a.png\)"
+    refused(folder, table(folder, "a.png,bar\n"), again, output)
 
 
 def test_run_lengths_are_those_of_the_picture() -> None:
@@ -203,8 +203,8 @@ def test_something_else_is_not_an_image_without_boxes(
         tasks[0]["annotations"][0]["result"] = [{"value": value, **size}]
         return tasks
 
-    said = "cannot be read|something else where boxes|masks or polygons where boxes"
-    refused(folder, exported(folder, other), boxed, said)
+    output = "cannot be read|something else where boxes|masks or polygons where boxes"
+    refused(folder, exported(folder, other), boxed, output)
 
 
 def test_a_remark_beside_boxes_says_nothing(tmp_path: Path, boxed: Path) -> None:
@@ -240,8 +240,8 @@ def test_pictures_of_another_size_are_refused(
         text = text.replace(f' {key}="{value}"', f' {key}="{value // 2}"')
     smaller = folder / ("smaller" + Path(name).suffix)
     smaller.write_text(text)
-    said = f"of another size than its image: .*{height // 2}.*, not {width} x {height}"
-    refused(folder, smaller, target, said)
+    output = f"of another size than its image: .*{height // 2}.*, not {width} x {height}"
+    refused(folder, smaller, target, output)
 
 
 def test_a_person_without_joints_is_no_answer(tmp_path: Path, posed: Path) -> None:
@@ -269,12 +269,12 @@ def test_json_min_says_who_handed_it_in(tmp_path: Path, boxed: Path) -> None:
     answers = folder / "some.json"
     answers.write_text(json.dumps(rows))
     assert take_annotations(folder, answers, boxed, out=tmp_path / "one.yaml").annotated == 1
-    given = [row | {"annotation_id": n} for n, row in enumerate([*rows, rows[1]])]
-    answers.write_text(json.dumps(given))
-    found = take_annotations(folder, answers, boxed, out=tmp_path / "two.yaml")
-    assert found.annotated == 2, "one without boxes, and one that two persons agree on"
-    given[2]["box"] = [dict(given[2]["box"][0], x=1.25)]
-    answers.write_text(json.dumps(given))
+    inputs = [row | {"annotation_id": n} for n, row in enumerate([*rows, rows[1]])]
+    answers.write_text(json.dumps(inputs))
+    result = take_annotations(folder, answers, boxed, out=tmp_path / "two.yaml")
+    assert result.annotated == 2, "one without boxes, and one that two persons agree on"
+    inputs[2]["box"] = [dict(inputs[2]["box"][0], x=1.25)]
+    answers.write_text(json.dumps(inputs))
     refused(folder, answers, boxed, "2 annotations that disagree")
 
 
@@ -335,8 +335,8 @@ def test_answers_of_every_split_go_to_another_folder(tmp_path: Path, boxed: Path
     (tmp_path / "more" / "request.json").write_text(json.dumps(request))
     answers = tmp_path / "more" / "empty.json"
     answers.write_text(json.dumps([{"data": {"row": one["row"]}, "annotations": [{"result": []}]}]))
-    found = take_annotations(tmp_path / "more", answers, first, out=out)
-    assert found.total == 1
+    results = take_annotations(tmp_path / "more", answers, first, out=out)
+    assert results.total == 1
     assert (there / row_file).read_text() == "another's"
     assert verify_manifest(out).ok
     adapt, test = (read_split(open_manifest(out), name).annotations for name in ("adapt", "test"))
@@ -364,6 +364,6 @@ def test_an_absolute_root_is_told_as_seen_from_the_new_folder(
     own.write_text(yaml.safe_dump(document))
     folder = ask(own, ["c.png"], tmp_path / "ask")
     out = tmp_path / "elsewhere" / "site.yaml"
-    found = take_annotations(folder, table(folder, "c.png,bar\n"), own, out=out)
-    assert labels(found.manifest) == {"c.png": "bar"}
+    result = take_annotations(folder, table(folder, "c.png,bar\n"), own, out=out)
+    assert labels(result.manifest) == {"c.png": "bar"}
     assert verify_manifest(out).ok

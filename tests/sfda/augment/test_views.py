@@ -184,9 +184,9 @@ def test_what_a_view_changes_is_drawn_independently():
     plain = Views(jitter=0, hue=0, grayscale=0)
     weak = ViewMaker(spec, plain, seed=0).weak(images, 0, rows)[..., 0].astype(int)
     flipped = weak[:, 0, 0] > weak[:, 0, 1]
-    place = weak.min((1, 2))
+    folder = weak.min((1, 2))
     assert 0.4 < flipped.mean() < 0.6
-    assert abs(np.corrcoef(flipped, place)[0, 1]) < 0.15
+    assert abs(np.corrcoef(flipped, folder)[0, 1]) < 0.15
 
     colour = np.empty((len(rows), 32, 32, 3), np.uint8)
     colour[:] = (200, 50, 50)
@@ -306,9 +306,9 @@ def test_rectangles_of_noise_are_drawn_as_torchvision_draws_them(
     assert 0.8 * low < min(shapes)
     assert max(shapes) < 1.25 * high
     rng = np.random.default_rng(0)  # the same by its definition
-    wanted = []
-    while len(wanted) < 4000:
+    expected = []
+    while len(expected) < 4000:
         area, shape = rng.uniform(*scale) * where.size, np.exp(rng.uniform(*np.log((low, high))))
         if (area * shape) ** 0.5 < side[0] and (area / shape) ** 0.5 < side[1]:
-            wanted.append(shape)
-    assert np.median(shapes) == pytest.approx(np.median(wanted), rel=0.25)
+            expected.append(shape)
+    assert np.median(shapes) == pytest.approx(np.median(expected), rel=0.25)

@@ -21,8 +21,8 @@ JOINTS = ["nose", "left_hand", "right_hand"]
 CATEGORY = {"id": 1, "name": "person", "keypoints": JOINTS, "skeleton": [[1, 2], [1, 3]]}
 
 
-def person(number: int, image: int, *, told: bool = True, **more: Any) -> dict[str, Any]:
-    points = {"keypoints": [4, 5, 2, 1, 9, 1, 0, 0, 0]} if told else {}
+def person(number: int, image: int, *, annotated: bool = True, **more: Any) -> dict[str, Any]:
+    points = {"keypoints": [4, 5, 2, 1, 9, 1, 0, 0, 0]} if annotated else {}
     return {
         "id": number, "image_id": image, "category_id": 1, "bbox": [1, 2, 8, 9], **points, **more
     }  # fmt: skip
@@ -47,36 +47,36 @@ def made(tmp_path: Path, people: list[dict[str, Any]], images: int, **more: Any)
 
 def test_where_all_persons_have_joints_some_images_are_held_out(tmp_path):
     path = made(tmp_path, [person(i, i % 6) for i in range(9)], 6)
-    found = open_manifest(path)
-    assert found.classes == tuple(JOINTS)
-    assert found.skeleton == Skeleton(
+    result = open_manifest(path)
+    assert result.classes == tuple(JOINTS)
+    assert result.skeleton == Skeleton(
         edges=(("nose", "left_hand"), ("nose", "right_hand")), pairs=(("left_hand", "right_hand"),)
     )
-    assert set(found.splits) == {"adapt", "train", "test", "val"}
-    learn, test = read_split(found, "train"), read_split(found, "test")
+    assert set(result.splits) == {"adapt", "train", "test", "val"}
+    learn, test = read_split(result, "train"), read_split(result, "test")
     assert len(learn) + len(test) == 9
     assert {n.split("@")[0] for n in learn.names}.isdisjoint(n.split("@")[0] for n in test.names)
     assert learn.persons is not None
     np.testing.assert_array_equal(learn.persons[0].joints[:2], [[4, 5], [1, 9]])
     np.testing.assert_array_equal(learn.persons[0].visible, [1, 1, 0])
-    assert read_split(found.unlabelled(), "adapt").persons is None
+    assert read_split(result.unlabelled(), "adapt").persons is None
 
 
 def test_where_some_have_they_are_the_test_and_images_without_a_person_are_seen_whole(tmp_path):
-    people = [person(1, 0), person(2, 0), person(3, 1, told=False), person(4, 2, iscrowd=1)]
-    found = open_manifest(made(tmp_path, people, 3))
-    assert {name: split.count for name, split in found.splits.items()} == {"test": 2, "adapt": 4}
-    adapt = read_split(found, "adapt")
+    people = [person(1, 0), person(2, 0), person(3, 1, annotated=False), person(4, 2, iscrowd=1)]
+    result = open_manifest(made(tmp_path, people, 3))
+    assert {name: split.count for name, split in result.splits.items()} == {"test": 2, "adapt": 4}
+    adapt = read_split(result, "adapt")
     assert adapt.names == ("1.png@1", "3.png@1", "4.png@1", "5.png@1")
     assert adapt.persons is None
     assert adapt.image(1).shape[:2] == (30, 30)  # the longer side, squared
-    assert read_split(found, "test").persons is not None
+    assert read_split(result, "test").persons is not None
 
 
 def test_boxes_alone_make_an_unlabelled_target(tmp_path):
-    found = open_manifest(made(tmp_path, [person(i, i, told=False) for i in range(6)], 6))
-    assert list(found.splits) == ["adapt"]
-    assert len(read_split(found, "adapt")) == 6
+    result = open_manifest(made(tmp_path, [person(i, i, annotated=False) for i in range(6)], 6))
+    assert list(result.splits) == ["adapt"]
+    assert len(read_split(result, "adapt")) == 6
 
 
 def test_some_of_the_joints_and_a_skeleton_of_ones_own(tmp_path):
@@ -84,10 +84,10 @@ def test_some_of_the_joints_and_a_skeleton_of_ones_own(tmp_path):
     file.write_text("skeleton:\n  edges: [[nose, left_hand]]\n  unit: [nose, left_hand]\n")
     bones = read_skeleton(file)
     people = [person(i, i % 6) for i in range(6)]
-    found = open_manifest(made(tmp_path, people, 6, classes=("left_hand", "nose"), skeleton=bones))
-    assert found.classes == ("left_hand", "nose")
-    assert found.skeleton == bones
-    split = read_split(found, "test")
+    result = open_manifest(made(tmp_path, people, 6, classes=("left_hand", "nose"), skeleton=bones))
+    assert result.classes == ("left_hand", "nose")
+    assert result.skeleton == bones
+    split = read_split(result, "test")
     assert split.persons is not None
     np.testing.assert_array_equal(split.persons[0].joints, [[1, 9], [4, 5]])
 

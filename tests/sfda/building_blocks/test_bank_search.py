@@ -26,10 +26,10 @@ def clustered(size: int = SIZE, dim: int = DIM, *, seed: int = 0) -> Tensor:
 
 
 def filled(x: Tensor, *, approximate: bool = False) -> MemoryBank:
-    found = MemoryBank(len(x), x.shape[1], 3, approximate=approximate)
-    found.update(torch.arange(len(x)), x, torch.full((len(x), 3), 1 / 3))
-    found.index_()
-    return found
+    result = MemoryBank(len(x), x.shape[1], 3, approximate=approximate)
+    result.update(torch.arange(len(x)), x, torch.full((len(x), 3), 1 / 3))
+    result.index_()
+    return result
 
 
 def drifted(x: Tensor) -> Tensor:
@@ -65,10 +65,10 @@ def test_the_largest_of_columns_are_found_in_their_groups(rows: int) -> None:
     near = torch.randn(rows, 4, generator=torch.Generator().manual_seed(rows))
     near[-1, 0] = 9.0  # in the rest, which fills no group
     near[:3, 1] = torch.tensor([7.0, 8.0, 9.0])  # several in one group
-    values, found = largest(near, 3)
+    values, result = largest(near, 3)
     expected = near.sort(dim=0, descending=True)
     assert torch.equal(values, expected.values[:3].T)
-    assert torch.equal(found, expected.indices[:3].T)
+    assert torch.equal(result, expected.indices[:3].T)
 
 
 def test_equal_features_still_give_k_rows_and_never_the_own() -> None:
@@ -190,8 +190,8 @@ def test_the_same_rows_give_the_same_index() -> None:
     state = torch.get_rng_state()
     other.index_()
     assert torch.equal(state, torch.get_rng_state()), "the run's own numbers must not move"
-    found = [b._index.candidates(b.features[QUERIES], 40) for b in (one, other)]  # type: ignore[union-attr]
-    assert torch.equal(*found)
+    result = [b._index.candidates(b.features[QUERIES], 40) for b in (one, other)]  # type: ignore[union-attr]
+    assert torch.equal(*result)
 
 
 def test_copies_and_states_know_nothing_of_the_index() -> None:

@@ -30,46 +30,46 @@ from sfda.types import Clock, TargetInfo
 
 def filled(size: int = 50, dim: int = 6, classes: int = 4) -> tuple[MemoryBank, torch.Tensor]:
     x = torch.randn(size, dim, generator=torch.Generator().manual_seed(1))
-    found = MemoryBank(size, dim, classes)
-    found.update(torch.arange(size), x, x[:, :classes].softmax(1))
-    return found, x
+    result = MemoryBank(size, dim, classes)
+    result.update(torch.arange(size), x, x[:, :classes].softmax(1))
+    return result, x
 
 
 def test_bank_rows_are_addressed_by_index_and_of_unit_length() -> None:
-    found, x = filled()
+    result, x = filled()
     rows = torch.tensor([7, 3])
-    found.update(rows, 5 * x[[0, 1]], torch.eye(4)[:2])
-    assert torch.allclose(found.features[7], F.normalize(x[0], dim=0))
-    assert torch.equal(found.probs[3], torch.eye(4)[1])
-    assert torch.allclose(found.features[4], F.normalize(x[4], dim=0)), "no other row may change"
+    result.update(rows, 5 * x[[0, 1]], torch.eye(4)[:2])
+    assert torch.allclose(result.features[7], F.normalize(x[0], dim=0))
+    assert torch.equal(result.probs[3], torch.eye(4)[1])
+    assert torch.allclose(result.features[4], F.normalize(x[4], dim=0)), "no other row may change"
 
 
 def test_a_zero_feature_stays_zero_and_is_no_nan() -> None:
-    found, _ = filled()
-    found.update(torch.tensor([0]), torch.zeros(1, 6), torch.full((1, 4), 0.25))
-    assert torch.equal(found.features[0], torch.zeros(6))
+    result, _ = filled()
+    result.update(torch.tensor([0]), torch.zeros(1, 6), torch.full((1, 4), 0.25))
+    assert torch.equal(result.features[0], torch.zeros(6))
 
 
 @pytest.mark.parametrize("tile", [1, 7, 10**6])
 def test_neighbours_are_the_sorted_similarities_without_the_own_row(
     tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, x = filled()
+    result, x = filled()
     monkeypatch.setattr(bank_module, "SIMILARITY_TILE", tile)
     rows = torch.tensor([5, 0, 49])
     unit = F.normalize(x, dim=1)
-    got = found.neighbours(rows, x[rows], 4)
-    plain = found.nearest(x[rows], 4)
-    for place, row in enumerate(rows.tolist()):
+    got = result.neighbours(rows, x[rows], 4)
+    plain = result.nearest(x[rows], 4)
+    for folder, row in enumerate(rows.tolist()):
         order = sorted(range(50), key=lambda j: -float(unit[row] @ unit[j]))
-        assert plain[place].tolist() == order[:4]
-        assert got[place].tolist() == [j for j in order if j != row][:4]
+        assert plain[folder].tolist() == order[:4]
+        assert got[folder].tolist() == [j for j in order if j != row][:4]
 
 
 def test_more_neighbours_than_others_is_an_error() -> None:
-    found, x = filled(size=4)
+    result, x = filled(size=4)
     with pytest.raises(ValueError, match="4 neighbours among 4"):
-        found.neighbours(torch.arange(2), x[:2], 4)
+        result.neighbours(torch.arange(2), x[:2], 4)
 
 
 def test_similarities_are_taken_in_float32_under_autocast() -> None:
@@ -141,7 +141,7 @@ def test_the_teacher_is_an_average(buffers: str) -> None:
 def test_a_student_that_does_not_fit_moves_no_teacher() -> None:
     teacher = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    for student, told in (
+    for student, message in (
         (
             nn.Sequential(nn.Linear(2, 2), nn.Identity(), nn.BatchNorm1d(2)),
             r"1\.bias, 1\.weight, 2",
@@ -149,7 +149,7 @@ def test_a_student_that_does_not_fit_moves_no_teacher() -> None:
         (nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(2)), r"shape of 0\.bias, 0\.weight"),
         (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False)), "running"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             ema_update_(teacher, student, decay=0.5, buffers="average")
     assert all(value.equal(before[name]) for name, value in teacher.state_dict().items())
 
@@ -181,9 +181,9 @@ def test_a_constant_rate_stays() -> None:
 def test_settings_go_over_the_defaults_part_by_part() -> None:
     from sfda.methods.shot import ShotConfig
 
-    found = ShotConfig.from_settings({"schedule": {"lr": 0.5}, "lr_scale": {"backbone": 1}})
-    assert found.schedule == Schedule(lr=0.5, epochs=15)
-    assert found.lr_scale == {"backbone": 1.0, "head": 0.0}
+    result = ShotConfig.from_settings({"schedule": {"lr": 0.5}, "lr_scale": {"backbone": 1}})
+    assert result.schedule == Schedule(lr=0.5, epochs=15)
+    assert result.lr_scale == {"backbone": 1.0, "head": 0.0}
     with pytest.raises(BadInput, match=r"there is no 'schedule\.epoch'; did you mean 'epochs'"):
         ShotConfig.from_settings({"schedule": {"epoch": 3}})
     with pytest.raises(BadInput, match="pseudo_weight = -1"):

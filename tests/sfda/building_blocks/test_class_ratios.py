@@ -116,16 +116,16 @@ def test_ratios_that_make_no_sense_are_refused(given, said):
 
 def test_class_weights_may_be_given_by_name():
     kind = plugins.load("methods", "adami")
-    given = {"blue": 0.6, "ground": 0.1, "red": 0.3}
-    found = {}
-    for weights in (given, "equal", "prior"):
+    inputs = {"blue": 0.6, "ground": 0.1, "red": 0.3}
+    result = {}
+    for weights in (inputs, "equal", "prior"):
         ratios = {"ground": 0.8, "red": 0.1, "blue": 0.1}
         config = kind.Config.from_settings({"class_weights": weights, "ratios": ratios})
         method = kind(toyseg.source(), toyseg.info(), config)
-        found[str(weights)] = method._weights().tolist()
-    assert found[str(given)] == pytest.approx([0.1, 0.3, 0.6])
-    assert found["equal"] == [1, 1, 1]
-    assert found["prior"] == pytest.approx([1 / 17, 8 / 17, 8 / 17])
+        result[str(weights)] = method._weights().tolist()
+    assert result[str(inputs)] == pytest.approx([0.1, 0.3, 0.6])
+    assert result["equal"] == [1, 1, 1]
+    assert result["prior"] == pytest.approx([1 / 17, 8 / 17, 8 / 17])
 
 
 @pytest.mark.parametrize(
@@ -236,9 +236,9 @@ def test_ratios_of_tiles_are_compared_as_means_over_the_batch():
     assert float(method.losses(tiles, Clock(0, 1, 1))["prior"]) == pytest.approx(0, abs=2e-3)
     small = torch.ones(2, 4, 8, dtype=torch.bool)
     small[1, :, 1:] = False  # of the red one an eighth is shown: 8 to 1
-    found = method.losses(replace(tiles, shown=small), Clock(0, 1, 1))["prior"]
+    result = method.losses(replace(tiles, shown=small), Clock(0, 1, 1))["prior"]
     expected = 8 / 9 * math.log(16 / 9) + 1 / 9 * math.log(2 / 9)
-    assert float(found) == pytest.approx(expected, abs=5e-3)
+    assert float(result) == pytest.approx(expected, abs=5e-3)
 
 
 def run(settings, name="adami"):

@@ -49,10 +49,10 @@ def test_k_means_is_as_tight_as_scikit_learns(spread: float, count: int) -> None
 
 def test_centroids_are_the_means_of_their_rows() -> None:
     x = blobs()
-    found = k_means(x, 7, tol=0.0)
-    nearest = torch.cdist(x, found).argmin(1)
-    for place in range(7):
-        torch.testing.assert_close(found[place], x[nearest == place].mean(0))
+    result = k_means(x, 7, tol=0.0)
+    nearest = torch.cdist(x, result).argmin(1)
+    for folder in range(7):
+        torch.testing.assert_close(result[folder], x[nearest == folder].mean(0))
 
 
 def test_weight_zero_is_the_same_as_absence() -> None:
@@ -61,8 +61,8 @@ def test_weight_zero_is_the_same_as_absence() -> None:
     masked, subset = k_means(x, 5, weights=weights), k_means(x[weights > 0], 5)
     torch.testing.assert_close(masked, subset)
     outlier = torch.cat([x, 100 * torch.ones(1, x.shape[1])])
-    kept = F.pad(weights, (0, 1))
-    torch.testing.assert_close(k_means(outlier, 5, weights=kept), masked)
+    remaining = F.pad(weights, (0, 1))
+    torch.testing.assert_close(k_means(outlier, 5, weights=remaining), masked)
 
 
 def test_weight_two_is_the_same_as_two_copies() -> None:
@@ -101,9 +101,9 @@ def test_a_cluster_without_rows_moves_to_the_worst_served_row() -> None:
 
 def test_fewer_distinct_rows_than_clusters_is_finite() -> None:
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat(5, 1)
-    found = k_means(x, 4)
-    assert found.isfinite().all()
-    assert inertia(x, found) == 0
+    result = k_means(x, 4)
+    assert result.isfinite().all()
+    assert inertia(x, result) == 0
     zeros = k_means(torch.zeros(6, 3), 2, weights=torch.tensor([0.0, 0, 0, 1, 1, 1]))
     assert torch.equal(zeros, torch.zeros(2, 3))
 
@@ -161,9 +161,9 @@ def test_split_in_two_is_the_best_of_all_cuts_and_what_scikit_learn_finds(seed: 
 def test_silhouettes_prefer_the_true_number_and_skip_what_cannot_be() -> None:
     x = torch.cat([torch.randn(30, 2, generator=torch.Generator().manual_seed(n)) / 9 + 5 * n
                    for n in range(3)])  # fmt: skip
-    found = silhouettes(x, (2, 3, 6, 90, 1))
-    assert found.argmax() == 1
-    assert found[3] == found[4] == 0
+    result = silhouettes(x, (2, 3, 6, 90, 1))
+    assert result.argmax() == 1
+    assert result[3] == result[4] == 0
     assert torch.equal(silhouettes(torch.zeros(9, 2), (2, 3)), torch.zeros(2))
 
 
@@ -217,8 +217,8 @@ def test_another_class_that_fires_is_ignored() -> None:
 def test_positives_by_hand() -> None:
     features = F.normalize(torch.tensor([[1.0, 0], [1, 1], [0, 1], [-1, 0]]), dim=1)
     probs = torch.tensor([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.5, 0.5]])
-    found = positives(features, probs, count=2, rho=0.75)
-    assert found.members.T.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
-    torch.testing.assert_close(found.trust, 0.75 + 0.25 * torch.tensor([0.8, 0.65]))
+    result = positives(features, probs, count=2, rho=0.75)
+    assert result.members.T.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    torch.testing.assert_close(result.trust, 0.75 + 0.25 * torch.tensor([0.8, 0.65]))
     expected = F.normalize(torch.stack([features[:2].mean(0), features[2:].mean(0)]), dim=1)
-    torch.testing.assert_close(found.prototypes, expected)
+    torch.testing.assert_close(result.prototypes, expected)

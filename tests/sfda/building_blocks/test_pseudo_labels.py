@@ -22,18 +22,18 @@ class Left(nn.Module):
 
 def test_a_mirrored_view_is_mirrored_back_before_averaging():
     images = torch.randn(1, 2, 4, 6, generator=torch.Generator().manual_seed(0))
-    found = averaged(Left(), images, (1.0,))
+    result = averaged(Left(), images, (1.0,))
     straight = Left()(images).logits.softmax(1)
     mirrored = Left()(images.flip(-1)).logits.softmax(1).flip(-1)
-    torch.testing.assert_close(found, (straight + mirrored) / 2)  # probabilities, not logits
+    torch.testing.assert_close(result, (straight + mirrored) / 2)  # probabilities, not logits
 
 
 def test_scales_are_undone_and_all_count_alike():
     images = torch.zeros(1, 2, 8, 8)
     images[:, 1] = 3.0
-    found = averaged(nn.Sequential(_AsOutput()), images, (0.5, 1.0, 2.0))
-    assert found.shape == (1, 2, 8, 8)
-    torch.testing.assert_close(found, images.softmax(1))
+    result = averaged(nn.Sequential(_AsOutput()), images, (0.5, 1.0, 2.0))
+    assert result.shape == (1, 2, 8, 8)
+    torch.testing.assert_close(result, images.softmax(1))
 
 
 class _AsOutput(nn.Module):
@@ -52,9 +52,9 @@ def test_by_class_the_better_half_is_labelled_and_all_that_reach_the_threshold()
     both = torch.cat(
         [probs(0.99, 0.95, 0.92, 0.91, winner=0), probs(0.8, 0.7, 0.6, winner=1)], dim=3
     )
-    found = sure(both, 0.9, by_class=True)[0, 0].tolist()
+    result = sure(both, 0.9, by_class=True)[0, 0].tolist()
     # class 0: its median lies above 0.9, so all four reach 0.9; class 1: median 0.7
-    assert found == [0, 0, 0, 0, 1, 1, UNSURE]
+    assert result == [0, 0, 0, 0, 1, 1, UNSURE]
     plain = sure(both, 0.9, by_class=False)[0, 0].tolist()
     assert plain == [0, 0, 0, 0, UNSURE, UNSURE, UNSURE]
 
@@ -62,9 +62,9 @@ def test_by_class_the_better_half_is_labelled_and_all_that_reach_the_threshold()
 def test_padding_is_never_labelled_and_moves_no_median():
     padded = probs(0.6, 0.7, 0.8, 0.89, 0.89, 0.89, winner=1)
     shown = torch.tensor([True] * 3 + [False] * 3).view(1, 1, 6)
-    wanted = [UNSURE, 1, 1, UNSURE, UNSURE, UNSURE]  # the median of what is shown is 0.7
-    assert sure(padded, 0.9, by_class=True, shown=shown)[0, 0].tolist() == wanted
-    assert sure(padded, 0.65, by_class=False, shown=shown)[0, 0].tolist() == wanted
+    expected = [UNSURE, 1, 1, UNSURE, UNSURE, UNSURE]  # the median of what is shown is 0.7
+    assert sure(padded, 0.9, by_class=True, shown=shown)[0, 0].tolist() == expected
+    assert sure(padded, 0.65, by_class=False, shown=shown)[0, 0].tolist() == expected
     none = torch.zeros(1, 1, 6, dtype=torch.bool)
     assert (sure(padded, 0.0, by_class=True, shown=none) == UNSURE).all()
 

@@ -62,42 +62,42 @@ def test_open_metrics_by_hand():
     metric = ClassificationMetric(("a", "b", "c"), reject=0.9)
     even, sure = [1 / 3] * 3, [0.98, 0.01, 0.01]
     metric.update(output([sure, even, sure, even, sure]).logits, torch.tensor([0, 0, 1, -1, -1]))
-    found = metric.compute()
-    assert found["os_star"] == pytest.approx((1 / 2 + 0) / 2), "c does not occur"
-    assert found["unk"] == pytest.approx(1 / 2)
-    assert found["os"] == pytest.approx((1 / 2 + 0 + 1 / 2) / 3)
-    assert found["hos"] == found["h_score"] == pytest.approx(2 * 0.25 * 0.5 / 0.75)
-    assert found["overall_accuracy"] == pytest.approx(2 / 5)
-    assert found["macro_accuracy"] == pytest.approx(found["os"])
-    assert found["rejected_share"] == pytest.approx(2 / 5)
-    assert main_metric(found) == "h_score"
+    result = metric.compute()
+    assert result["os_star"] == pytest.approx((1 / 2 + 0) / 2), "c does not occur"
+    assert result["unk"] == pytest.approx(1 / 2)
+    assert result["os"] == pytest.approx((1 / 2 + 0 + 1 / 2) / 3)
+    assert result["hos"] == result["h_score"] == pytest.approx(2 * 0.25 * 0.5 / 0.75)
+    assert result["overall_accuracy"] == pytest.approx(2 / 5)
+    assert result["macro_accuracy"] == pytest.approx(result["os"])
+    assert result["rejected_share"] == pytest.approx(2 / 5)
+    assert main_metric(result) == "h_score"
     assert metric.classes == ("a", "b", "c", "unknown")
     assert metric.confusion.tolist() == [[1, 0, 0, 1], [1, 0, 0, 0], [0] * 4, [1, 0, 0, 1]]
     assert metric.per_class()["unknown"] == {"accuracy": 0.5, "count": 2.0}
     assert metric.per_class()["c"] == {"count": 0.0}
     log_loss = -(math.log(0.98) + math.log(1 / 3) + math.log(0.01)) / 3
-    assert found["log_loss"] == pytest.approx(log_loss, abs=1e-4), "known samples alone"
+    assert result["log_loss"] == pytest.approx(log_loss, abs=1e-4), "known samples alone"
 
 
 def test_answering_a_class_that_the_target_lacks_is_an_error():
     counts = torch.tensor([[3, 1, 0], [0, 0, 0], [0, 2, 2]])  # source-private: the second
-    found = open_set_metrics(counts)
-    assert (found["os_star"], found["unk"]) == (0.75, 0.5)
+    result = open_set_metrics(counts)
+    assert (result["os_star"], result["unk"]) == (0.75, 0.5)
 
 
 def test_no_unknown_right_gives_zero_and_not_nan():
-    found = open_set_metrics(torch.tensor([[0, 1, 0], [1, 0, 0], [1, 0, 0]]))
-    assert found["h_score"] == 0.0
+    result = open_set_metrics(torch.tensor([[0, 1, 0], [1, 0, 0], [1, 0, 0]]))
+    assert result["h_score"] == 0.0
 
 
 def test_a_closed_target_and_a_model_that_rejects():
     metric = ClassificationMetric(("a", "b"), reject=0.9)
     metric.update(output([[0.5, 0.5], [0.99, 0.01]]).logits, torch.tensor([0, 0]))
-    found = metric.compute()
-    assert found["macro_accuracy"] == 0.5
-    assert found["rejected_share"] == 0.5
-    assert "h_score" not in found
-    assert main_metric(found) == "macro_accuracy"
+    result = metric.compute()
+    assert result["macro_accuracy"] == 0.5
+    assert result["rejected_share"] == 0.5
+    assert "h_score" not in result
+    assert main_metric(result) == "macro_accuracy"
 
 
 def test_unknown_samples_alone_have_no_calibration():
@@ -118,8 +118,8 @@ def test_glc_h_score():
             metric = ClassificationMetric([str(i) for i in range(prob.shape[1])],
                                           reject=float(name.removeprefix("open_")))  # fmt: skip
             metric.update(prob.log(), labels)
-            found = open_set_metrics(metric.counts, eps=1e-5)
-            got = [found["h_score"], found["os_star"], found["unk"]]
+            result = open_set_metrics(metric.counts, eps=1e-5)
+            got = [result["h_score"], result["os_star"], result["unk"]]
             np.testing.assert_allclose(got, g[name], atol=1e-6, err_msg=name)
         closed = ClassificationMetric([str(i) for i in range(prob.shape[1])])
         closed.update(prob[:140].log(), labels[:140])
@@ -130,17 +130,17 @@ def test_glc_h_score():
 
 def test_a_report_of_an_open_target_names_unknown():
     pairs = [(output([[0.5, 0.5], [0.99, 0.01]]), torch.tensor([-1, 0]))]
-    found = classification_report(pairs, ("cat", "dog"), split="test", reject=0.9)
-    assert found.metrics["h_score"] == 1.0
-    assert list(found.per_class) == ["cat", "dog", "unknown"]
-    assert len(found.confusion) == 3
+    result = classification_report(pairs, ("cat", "dog"), split="test", reject=0.9)
+    assert result.metrics["h_score"] == 1.0
+    assert list(result.per_class) == ["cat", "dog", "unknown"]
+    assert len(result.confusion) == 3
 
 
 def test_a_class_called_unknown_and_rejection_exclude_each_other():
-    given = {
+    inputs = {
         "problem": "classification", "arch": "sfda:tiny", "classes": ("a", "unknown"),
         "input": {"size": (16, 16), "channels": "gray", "mean": (0.5,), "std": (0.5,)}, "views": {},
     }  # fmt: skip
-    assert ModelSpec.model_validate(given).reject is None
+    assert ModelSpec.model_validate(inputs).reject is None
     with pytest.raises(ValueError, match="called 'unknown'"):
-        ModelSpec.model_validate({**given, "reject": 0.5})
+        ModelSpec.model_validate({**inputs, "reject": 0.5})

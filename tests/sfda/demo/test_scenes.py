@@ -19,10 +19,10 @@ def demo(tmp_path_factory):
 
 def test_both_domains_are_whole_and_have_every_class(demo):
     for path, sizes in zip(demo, (scenes.SOURCE, scenes.TARGET), strict=True):
-        found = verify_manifest(path)
-        assert found.faults == []
-        assert found.count == sum(sizes.values())
-        assert found.classes == scenes.CLASSES
+        result = verify_manifest(path)
+        assert result.faults == []
+        assert result.count == sum(sizes.values())
+        assert result.classes == scenes.CLASSES
         for name, size in sizes.items():
             split = read_split(open_manifest(path), name)
             assert len(split) == size

@@ -55,30 +55,30 @@ def folder(tmp_path: Path, count: int = 4) -> Path:
     return root
 
 
-def written(tmp_path: Path, given: dict[str, Any]) -> Path:
+def written(tmp_path: Path, inputs: dict[str, Any]) -> Path:
     path = tmp_path / "boxes.json"
-    path.write_text(json.dumps(given))
+    path.write_text(json.dumps(inputs))
     return path
 
 
-def manifest_of(tmp_path: Path, given: dict[str, Any], **changes: Any) -> Path:
+def manifest_of(tmp_path: Path, inputs: dict[str, Any], **changes: Any) -> Path:
     folder(tmp_path)
-    rows = written(tmp_path, given)
+    rows = written(tmp_path, inputs)
     split = {"rows": rows.name, "sha256": file_digest(rows), "count": 4}
-    said = {
+    output = {
         "name": "pets", "problem": "detection", "origin": "a test", "root": "./images",
         "classes": ["dog", "cat"], "splits": {"test": split},
     } | changes  # fmt: skip
     path = tmp_path / "pets.yaml"
-    path.write_text(yaml.safe_dump(said))
+    path.write_text(yaml.safe_dump(output))
     return path
 
 
 def test_boxes_are_clipped_dropped_and_named_by_class(tmp_path: Path) -> None:
-    found = read_split(open_manifest(manifest_of(tmp_path, document())), "test")
-    assert found.labelled
-    assert found.boxes is not None
-    first, second, third, fourth = found.boxes.rows
+    results = read_split(open_manifest(manifest_of(tmp_path, document())), "test")
+    assert results.labelled
+    assert results.boxes is not None
+    first, second, third, fourth = results.boxes.rows
     assert first.boxes.tolist() == [[2, 3, 12, 8], [25, 15, 30, 20]]
     assert first.labels.tolist() == [1, 0]  # by name, whatever the ids
     assert len(second.boxes) == len(fourth.boxes) == 0
@@ -151,13 +151,13 @@ def test_a_manifest_is_made_of_images_and_a_document(tmp_path: Path) -> None:
         root, problem="detection", annotations=written(tmp_path, document(10)),
         out=tmp_path / "m.yaml",
     )  # fmt: skip
-    found = open_manifest(out)
-    assert found.classes == ("dog", "cat")  # in the order of their ids
-    assert {name: s.count for name, s in found.splits.items()} == {
+    result = open_manifest(out)
+    assert result.classes == ("dog", "cat")  # in the order of their ids
+    assert {name: s.count for name, s in result.splits.items()} == {
         "adapt": 8, "train": 8, "test": 2, "val": 2
     }  # fmt: skip
     assert verify_manifest(out).ok
-    names = [set(read_split(found, split).names) for split in ("adapt", "test")]
+    names = [set(read_split(result, split).names) for split in ("adapt", "test")]
     assert names[0].isdisjoint(names[1])
     assert len(names[0] | names[1]) == 10
     # without an entry for some: those are for adaptation, and nothing is said of their boxes
@@ -196,11 +196,11 @@ def test_pascal_voc_becomes_coco(tmp_path: Path) -> None:
     two = OBJECT.format(name="cat", hard=1, x1=5, y1=6, x2=30, y2=20)
     (voc / "Annotations/a.xml").write_text(VOC.format(name="a", objects=one + two))
     (voc / "Annotations/b.xml").write_text(VOC.format(name="b", objects=""))
-    found = convert_voc(voc, tmp_path / "out.json")
-    assert found == {"images": 2, "boxes": 2, "classes": ["cat", "dog"]}
-    given = json.loads((tmp_path / "out.json").read_text())
-    assert [i["file_name"] for i in given["images"]] == ["JPEGImages/a.jpg", "JPEGImages/b.jpg"]
-    boxes = [(a["category_id"], a["bbox"], a["iscrowd"]) for a in given["annotations"]]
+    result = convert_voc(voc, tmp_path / "out.json")
+    assert result == {"images": 2, "boxes": 2, "classes": ["cat", "dog"]}
+    inputs = json.loads((tmp_path / "out.json").read_text())
+    assert [i["file_name"] for i in inputs["images"]] == ["JPEGImages/a.jpg", "JPEGImages/b.jpg"]
+    boxes = [(a["category_id"], a["bbox"], a["iscrowd"]) for a in inputs["annotations"]]
     assert boxes == [(2, [0, 0, 10, 20], 0), (1, [4, 5, 26, 15], 1)]
     with pytest.raises(BadInput, match="classes that were not named: cat"):
         convert_voc(voc, tmp_path / "other.json", ("dog",))
@@ -224,8 +224,8 @@ def test_a_letterbox_keeps_the_ratio_and_boxes_find_back(size: tuple[int, int]) 
     assert (framed[height:] == 128).all()  # the mean
     assert (framed[:, width:] == 128).all()
     own = np.array([[1, 2, size[1] - 1, size[0] - 1]], np.float32)
-    given = BoxLabels(own, np.array([1]), np.array([False]))
-    there = boxes_to_frame(given, size, LETTER)
+    inputs = BoxLabels(own, np.array([1]), np.array([False]))
+    there = boxes_to_frame(inputs, size, LETTER)
     assert float(there.boxes[0, 2]) <= width
     back = boxes_from_frame(there, size, LETTER)
     np.testing.assert_allclose(back.boxes.numpy(), own, atol=1e-4)
@@ -233,7 +233,7 @@ def test_a_letterbox_keeps_the_ratio_and_boxes_find_back(size: tuple[int, int]) 
     outside = Boxes(torch.tensor([[0.0, 0, 70, 50], [width + 1.0, height + 1, 90, 90]]),
                     torch.zeros(2, dtype=torch.long), torch.ones(2))  # fmt: skip
     assert boxes_from_frame(outside, size, LETTER).boxes.tolist() == [[0, 0, size[1], size[0]]]
-    assert len(boxes_to_frame(given._replace(crowd=np.array([True])), size, LETTER).boxes) == 0
+    assert len(boxes_to_frame(inputs._replace(crowd=np.array([True])), size, LETTER).boxes) == 0
 
 
 def test_boxes_move_with_their_image() -> None:
@@ -264,7 +264,7 @@ def test_labelled_batches_hold_boxes_and_a_single_image_is_a_batch() -> None:
     assert loader.steps() == 3  # the last holds one image, which batch norm never sees
     for batch in loader.epoch(0):
         assert batch.labelled is not None
-        labels = [int(found.labels[0]) for found in batch.labelled.targets]
+        labels = [int(result.labels[0]) for result in batch.labelled.targets]
         assert labels == batch.index.tolist()
     with pytest.raises(BadInput, match="5 images but 4 lists of boxes"):
         LabelledLoader(images, boxes[:4], spec, views_for(spec), batch_size=2, seed=0, device="cpu")
@@ -273,35 +273,35 @@ def test_labelled_batches_hold_boxes_and_a_single_image_is_a_batch() -> None:
 def test_stated_sizes_are_those_of_the_images_or_none(tmp_path: Path) -> None:
     """Boxes of a smaller picture would be cut off at its side."""
     root, out = folder(tmp_path), tmp_path / "made.yaml"
-    given = document(annotations=[entry(0, 7, [2, 3, 25, 15])])
-    swapped = [image | {"width": 20, "height": 30} for image in given["images"]]
-    annotations = written(tmp_path, given | {"images": swapped})
-    said = r"another size than the annotations state: 0.png \(is 30 x 20, not 20 x 30\), 1.png"
-    with pytest.raises(BadInput, match=said):
+    inputs = document(annotations=[entry(0, 7, [2, 3, 25, 15])])
+    swapped = [image | {"width": 20, "height": 30} for image in inputs["images"]]
+    annotations = written(tmp_path, inputs | {"images": swapped})
+    output = r"another size than the annotations state: 0.png \(is 30 x 20, not 20 x 30\), 1.png"
+    with pytest.raises(BadInput, match=output):
         build_manifest(root, problem="detection", annotations=annotations, out=out)
     assert not out.exists()
     for nothing in ({"width": 0, "height": 0}, {"width": None}, {}):
         bare = [{"id": i, "file_name": f"{i}.png"} | nothing for i in range(4)]
-        annotations = written(tmp_path, given | {"images": bare})
+        annotations = written(tmp_path, inputs | {"images": bare})
         made = build_manifest(root, problem="detection", annotations=annotations, out=out)
         split = read_split(open_manifest(made), "test")
-        kept = [
+        remaining = [
             split.boxes[n].boxes.tolist() for n in range(len(split)) if split.names[n] == "0.png"
         ]
-        assert kept in ([], [[[2, 3, 27, 18]]])
+        assert remaining in ([], [[[2, 3, 27, 18]]])
         assert verify_manifest(made).ok
         for file in tmp_path.glob("made.*"):
             file.unlink()
-    build_manifest(root, problem="detection", annotations=written(tmp_path, given), out=out)
+    build_manifest(root, problem="detection", annotations=written(tmp_path, inputs), out=out)
     Image.new("RGB", (15, 10)).save(root / "0.png")
     assert any("0.png (is 15 x 10, not 30 x 20)" in fault for fault in verify_manifest(out).faults)
 
 
 def test_categories_may_have_ids_of_both_kinds(tmp_path: Path) -> None:
     categories = [{"id": "b", "name": "dog"}, {"id": 7, "name": "cat"}]
-    given = document(categories=categories, annotations=[entry(0, 7, [2, 3, 9, 9])])
+    inputs = document(categories=categories, annotations=[entry(0, 7, [2, 3, 9, 9])])
     made = build_manifest(
-        folder(tmp_path), problem="detection", annotations=written(tmp_path, given),
+        folder(tmp_path), problem="detection", annotations=written(tmp_path, inputs),
         out=tmp_path / "made.yaml",
     )  # fmt: skip
     assert open_manifest(made).classes == ("cat", "dog")

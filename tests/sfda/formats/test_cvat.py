@@ -31,8 +31,8 @@ def test_tags_and_masks_of_cvat(tmp_path: Path) -> None:
     )
     export = tmp_path / "annotations.xml"
     export.write_text(f"<annotations>{images}</annotations>")
-    found = take_annotations(tmp_path / "ask", export, target)
-    assert read_split(open_manifest(found.manifest), "adapt").annotations.labels.tolist() == [2, 0]
+    result = take_annotations(tmp_path / "ask", export, target)
+    assert read_split(open_manifest(result.manifest), "adapt").annotations.labels.tolist() == [2, 0]
 
     scenes = small_seg.write(tmp_path, "scenes", small_seg.TARGET, seed=3, dull=True)
     seen = request_for(scenes, [5], tmp_path / "paint")
@@ -50,8 +50,8 @@ def test_tags_and_masks_of_cvat(tmp_path: Path) -> None:
     export.write_text(
         export.read_text().replace("post", names[1]).replace('"bar"', f'"{names[2]}"')
     )
-    found = take_annotations(tmp_path / "paint", export, scenes)
-    mask = read_split(open_manifest(found.manifest), "adapt").annotations.masks.mask(0)
+    result = take_annotations(tmp_path / "paint", export, scenes)
+    mask = read_split(open_manifest(result.manifest), "adapt").annotations.masks.mask(0)
     expected = np.full((32, 32), 255 if "background" not in names else names.index("background"))
     expected[:4, :4] = 1
     expected[30, 2:5] = 2

@@ -133,9 +133,9 @@ def test_a_split_gives_masks_in_the_order_of_its_classes(made):
     assert split.labels is None
     assert split.labelled
     for row in range(2):
-        found = split.masks.mask(row)
-        assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found, np.roll(INDEX, row + 2))
+        result = split.masks.mask(row)
+        assert result.dtype == np.uint8
+        np.testing.assert_array_equal(result, np.roll(INDEX, row + 2))
     assert split.image(1).flat[0] == 30
 
 
@@ -298,10 +298,10 @@ def test_every_faulty_mask_is_named(folder):
     folder.put("masks/0.png", encoded(np.full((3, 4), 9, np.uint8)))
     folder.put("masks/2.png", encoded(np.zeros((9, 9), np.uint8)))
     folder.put("images/3.png", b"broken")
-    said = folder.faults()
-    assert "masks/0.png holds the value 9" in said
-    assert "masks/2.png has 9 x 9 pixels" in said
-    assert "images/3.png cannot be read" in said
+    output = folder.faults()
+    assert "masks/0.png holds the value 9" in output
+    assert "masks/2.png has 9 x 9 pixels" in output
+    assert "images/3.png cannot be read" in output
 
 
 def test_sixteen_bits_and_palettes_hold_indices_too(folder):

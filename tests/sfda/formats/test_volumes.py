@@ -114,10 +114,10 @@ def test_spacing_from_the_header_where_no_column_says_it(cases, tmp_path):
         update={"sha256": bytes_digest(rows.read_bytes()), "count": 48}
     )
     bare = manifest.model_copy(update={"splits": {"adapt": split}})
-    found = read_split(bare, "adapt")
-    assert found.spacings == ((2.0, 0.25, 0.5),) * 48
-    assert found.groups[0] == found.names[0].split("#")[0]
-    assert not found.labelled
+    result = read_split(bare, "adapt")
+    assert result.spacings == ((2.0, 0.25, 0.5),) * 48
+    assert result.groups[0] == result.names[0].split("#")[0]
+    assert not result.labelled
 
 
 def test_masks_have_no_part_in_the_digest_of_volumes(cases, tmp_path):
@@ -167,17 +167,17 @@ def test_faults_of_volumes_are_named(cases, tmp_path):
     first, second = sorted(set(names))[:2]
     (cases / first).write_bytes(b"no volume")
     (cases / second).unlink()
-    said = " | ".join(verify_manifest(out).faults)
-    assert f"{first}#0 cannot be read: it is no NIfTI file" in said
-    assert f"{second} is missing" in said
+    output = " | ".join(verify_manifest(out).faults)
+    assert f"{first}#0 cannot be read: it is no NIfTI file" in output
+    assert f"{second} is missing" in output
 
 
 def test_a_mask_of_another_grid_is_named(cases, tmp_path):
     out = build(cases, tmp_path / "m.yaml")
     truth = next(iter(sorted((cases / "truth").iterdir())))
     save(truth, np.zeros((3, 3, 12), np.uint8))
-    said = " | ".join(verify_manifest(out).faults)
-    assert "#0 has 3 x 3 pixels, but its image" in said
+    output = " | ".join(verify_manifest(out).faults)
+    assert "#0 has 3 x 3 pixels, but its image" in output
     save(truth, np.full(SHAPE, 0.5, np.float32))
     assert "holds the value 0.5" in " | ".join(verify_manifest(out).faults)
 

@@ -45,18 +45,18 @@ class Shown:
 
 def test_images_come_back_as_they_were_one_or_several(tmp_path):
     shown = Shown()
-    kept = decode_images(shown, TILED, tmp_path, key="k")
-    assert isinstance(kept, Ragged)
-    assert [kept[row].shape[:2] for row in range(3)] == list(SIZES)
+    remaining = decode_images(shown, TILED, tmp_path, key="k")
+    assert isinstance(remaining, Ragged)
+    assert [remaining[row].shape[:2] for row in range(3)] == list(SIZES)
     for row, image in enumerate(shown.images):
-        np.testing.assert_array_equal(kept[row], image)
+        np.testing.assert_array_equal(remaining[row], image)
     for rows in (np.array([2, 0]), slice(0, 2)):
-        got = kept[rows]
-        wanted = np.arange(3)[rows]
-        assert all((a == shown.images[i]).all() for a, i in zip(got, wanted, strict=True))
-    again = pickle.loads(pickle.dumps(kept))
+        got = remaining[rows]
+        expected = np.arange(3)[rows]
+        assert all((a == shown.images[i]).all() for a, i in zip(got, expected, strict=True))
+    again = pickle.loads(pickle.dumps(remaining))
     np.testing.assert_array_equal(again[1], shown.images[1])
-    assert len(pickle.dumps(kept)) < 500  # a worker is not sent the images
+    assert len(pickle.dumps(remaining)) < 500  # a worker is not sent the images
 
 
 def test_they_are_decoded_once(tmp_path):

@@ -43,10 +43,10 @@ def picture(height, width, seed=0):
 @pytest.mark.parametrize("size", [(16, 24), (64, 60), (33, 95), (10, 11), (200, 9)])
 def test_an_answer_that_needs_no_neighbour_is_the_same_in_tiles(size):
     image, classes = picture(*size)
-    found = segment(ByColour(), image, TILED, device="cpu", out_size=size)
-    assert (found.mask == classes).all()
+    result = segment(ByColour(), image, TILED, device="cpu", out_size=size)
+    assert (result.mask == classes).all()
     sure = float(torch.tensor([4.0, 0, 0]).softmax(0)[0])
-    assert (found.confidence == round(255 * sure)).all()
+    assert (result.confidence == round(255 * sure)).all()
 
 
 def test_tiles_of_a_network_with_neighbours_agree_away_from_the_borders():
@@ -58,9 +58,9 @@ def test_tiles_of_a_network_with_neighbours_agree_away_from_the_borders():
     whole = segment(network, image, WHOLE, device="cpu", out_size=(70, 80))
     same = tiled.mask == whole.mask
     hard = np.zeros((70, 80), np.uint8)  # tiles put side by side
-    for place in tiles(70, 80, (16, 24), overlap=(0, 0)):
-        part = image[place]
-        hard[place] = segment(network, part, WHOLE, device="cpu", out_size=(16, 24)).mask
+    for folder in tiles(70, 80, (16, 24), overlap=(0, 0)):
+        part = image[folder]
+        hard[folder] = segment(network, part, WHOLE, device="cpu", out_size=(16, 24)).mask
     assert (~same).mean() < 0.7 * (hard != whole.mask).mean() < 0.1
     assert same[:12, :18].all()  # where one tile alone answers
 
@@ -69,16 +69,16 @@ def test_memory_is_that_of_one_row_of_tiles(monkeypatch):
     shapes = []
     made = Band.__init__
 
-    def noted(self, *given):
-        made(self, *given)
+    def noted(self, *inputs):
+        made(self, *inputs)
         shapes.append(tuple(self.sum.shape))
 
     monkeypatch.setattr(Band, "__init__", noted)
     monkeypatch.setattr(forward, "BATCH_PIXELS", 3 * 16 * 24)
     network = ByColour()
     image, classes = picture(400, 100)
-    found = segment(network, image, TILED, device="cpu", out_size=(400, 100))
-    assert (found.mask == classes).all()
+    result = segment(network, image, TILED, device="cpu", out_size=(400, 100))
+    assert (result.mask == classes).all()
     assert shapes == [(3, 16, 100)]
     assert max(shape[0] for shape in network.seen) == 3
     assert {tuple(shape[2:]) for shape in network.seen} == {(16, 24)}
@@ -86,10 +86,10 @@ def test_memory_is_that_of_one_row_of_tiles(monkeypatch):
 
 def test_frames_are_resized_and_so_are_their_logits():
     image = np.repeat(np.repeat(picture(8, 12)[0], 2, 0), 2, 1)  # 16 x 24
-    found = segment(ByColour(), image, WHOLE, device="cpu", out_size=(32, 48))
-    assert found.mask.shape == (32, 48)
+    result = segment(ByColour(), image, WHOLE, device="cpu", out_size=(32, 48))
+    assert result.mask.shape == (32, 48)
     small = segment(ByColour(), image, WHOLE, device="cpu", out_size=(16, 24))
-    assert (found.mask[1::4, 1::4] == small.mask[::2, ::2]).all()
+    assert (result.mask[1::4, 1::4] == small.mask[::2, ::2]).all()
 
 
 def test_a_set_is_answered_in_order_whatever_the_batches(monkeypatch):
@@ -97,11 +97,11 @@ def test_a_set_is_answered_in_order_whatever_the_batches(monkeypatch):
     images = np.stack([image for image, _ in pictures])
     monkeypatch.setattr(forward, "BATCH_PIXELS", 2 * 16 * 24)
     sizes = [(16, 24), (16, 24), (8, 12), (16, 24), (16, 24)]
-    found = list(segment_all(ByColour(), images, WHOLE, device="cpu", sizes=sizes))
-    assert [row for row, _, _ in found] == [0, 1, 2, 3, 4]
-    assert found[2][1].shape == (8, 12)
+    result = list(segment_all(ByColour(), images, WHOLE, device="cpu", sizes=sizes))
+    assert [row for row, _, _ in result] == [0, 1, 2, 3, 4]
+    assert result[2][1].shape == (8, 12)
     for row in (0, 1, 3, 4):
-        assert (found[row][1] == pictures[row][1]).all()
+        assert (result[row][1] == pictures[row][1]).all()
 
 
 @pytest.mark.parametrize("size", [(40, 50), (7, 5), (9, 200), (300, 9)])
@@ -132,11 +132,11 @@ def test_a_large_answer_of_a_frame_is_made_in_bands(monkeypatch):
 def test_confidence_is_the_probability_of_the_answer():
     image = np.full((16, 24, 3), (255, 0, 0), np.uint8)
     image[:8] = (100, 90, 80)
-    found = segment(ByColour(), image, WHOLE, device="cpu", out_size=(16, 24))
+    result = segment(ByColour(), image, WHOLE, device="cpu", out_size=(16, 24))
     for row, colour in ((2, (100, 90, 80)), (12, (255, 0, 0))):
         powers = np.exp(4 * np.array(colour) / 255)
-        assert found.confidence[row, 3] == round(255 * powers[0] / powers.sum())
-    assert (found.mask == 0).all()
+        assert result.confidence[row, 3] == round(255 * powers[0] / powers.sum())
+    assert (result.mask == 0).all()
 
 
 def test_an_input_that_cuts_sides_off_is_refused():
@@ -165,8 +165,8 @@ def test_a_scan_of_large_images_sees_every_pixel(ragged):
     assert all(s.output.logits.shape[2:] == (16, 24) for s in seen)
     first = torch.cat([s.output.logits for s in seen])[:6].argmax(1).numpy()
     rebuilt = np.full((40, 30), -1)
-    for place, tile in zip(tiles(40, 30, (16, 24), overlap=(0, 0)), first, strict=True):
-        rebuilt[place] = tile
+    for folder, tile in zip(tiles(40, 30, (16, 24), overlap=(0, 0)), first, strict=True):
+        rebuilt[folder] = tile
     assert (rebuilt == picture(40, 30)[1]).all()
 
 

@@ -203,7 +203,7 @@ def test_labelled_batches_pair_images_with_their_labels(images):
 def test_labelled_scan_pairs_outputs_with_their_labels(images):
     network, labels = net(), np.arange(21) % 2
     pairs = list(labelled_scan(images, labels, SPEC, device="cpu", batch_size=8)(network))
-    assert torch.cat([given for _, given in pairs]).tolist() == labels.tolist()
+    assert torch.cat([inputs for _, inputs in pairs]).tolist() == labels.tolist()
     seen = scan(images, SPEC, device="cpu", batch_size=8)(network)
     assert all(out.equal(part.output) for (out, _), part in zip(pairs, seen, strict=True))
     with pytest.raises(BadInput, match="labels"):
@@ -259,13 +259,13 @@ def test_batches_with_masks_have_targets_of_every_pixel(images):
     batches = list(loader.epoch(0))
     assert len(batches) == loader.steps() == 5
     for batch in batches:
-        given = batch.labelled
-        assert given.index.equal(batch.index)
-        assert given.images.equal(batch.weak)
-        assert given.targets.dtype == torch.int64
-        assert given.targets.shape == (4, 6, 6)
+        inputs = batch.labelled
+        assert inputs.index.equal(batch.index)
+        assert inputs.images.equal(batch.weak)
+        assert inputs.targets.dtype == torch.int64
+        assert inputs.targets.shape == (4, 6, 6)
         bright = (255 * batch.weak[:, 0]).round().long()
-        assert given.targets.equal(bright.masked_fill(bright == 255, UNSURE))
+        assert inputs.targets.equal(bright.masked_fill(bright == 255, UNSURE))
     assert any((batch.labelled.targets == UNSURE).any() for batch in batches)
 
 
@@ -312,14 +312,16 @@ def test_images_of_several_sizes_come_as_crops_by_workers_too(tmp_path):
         loader = TargetLoader(
             images, spec, Views(crop=True), shown=True, workers=workers, **options
         )
-        (told,) = loader.epoch(0)
-        assert told.weak.shape == (5, 3, 6, 6)
-        small = int((told.index == 3).nonzero())  # of 3 x 5 pixels
-        assert told.shown.flatten(1).sum(1).tolist() == [15 if n == small else 36 for n in range(5)]
-        assert not told.weak[small][:, ~told.shown[small]].any()
-        assert told.weak[small][:, told.shown[small]].all()
+        (message,) = loader.epoch(0)
+        assert message.weak.shape == (5, 3, 6, 6)
+        small = int((message.index == 3).nonzero())  # of 3 x 5 pixels
+        assert message.shown.flatten(1).sum(1).tolist() == [
+            15 if n == small else 36 for n in range(5)
+        ]
+        assert not message.weak[small][:, ~message.shown[small]].any()
+        assert message.weak[small][:, message.shown[small]].all()
     (bare,) = TargetLoader(images, spec, Views(crop=True), **options).epoch(0)
-    assert bare.weak.equal(told.weak), "to say what is shown changes no view"
+    assert bare.weak.equal(message.weak), "to say what is shown changes no view"
 
 
 def test_a_mask_for_every_image_is_needed(images):

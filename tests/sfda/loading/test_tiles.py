@@ -14,9 +14,9 @@ from sfda.loading.tiles import blending, positions, tiles
 @pytest.mark.parametrize("size", [(16, 24), (64, 60), (17, 25), (16, 70), (50, 24)])
 def test_every_pixel_lies_in_a_tile_and_tiles_overlap_enough(size):
     counts = np.zeros(size, int)
-    for place in tiles(*size, (16, 24), overlap=(4, 6)):
-        assert counts[place].shape == (16, 24)
-        counts[place] += 1
+    for folder in tiles(*size, (16, 24), overlap=(4, 6)):
+        assert counts[folder].shape == (16, 24)
+        counts[folder] += 1
     assert counts.min() >= 1
     for length, side, overlap in zip(size, (16, 24), (4, 6), strict=True):
         starts = positions(length, side, overlap)

@@ -327,11 +327,11 @@ def test_every_fault_of_the_rows_is_named(folder):
     folder.write_rows(rows)
     folder.document["splits"]["test"]["count"] = 9
     folder.write()
-    said = folder.faults()
-    assert "cat/0.png (cow)" in said
-    assert "not a path below the root: ../secret.png" in said
-    assert "named twice: dog/1.png" in said
-    assert "split 'test': 2 rows, but the manifest counts 9" in said
+    output = folder.faults()
+    assert "cat/0.png (cow)" in output
+    assert "not a path below the root: ../secret.png" in output
+    assert "named twice: dog/1.png" in output
+    assert "split 'test': 2 rows, but the manifest counts 9" in output
 
 
 def test_labels_by_number(folder):
@@ -358,10 +358,10 @@ def test_missing_and_corrupt_images_are_all_named(folder):
     (data / "cat/0.png").unlink()
     (data / "dog/3.png").write_bytes(b"no image at all")
     (data / "cat/4.png").write_bytes(png(4)[:48])
-    said = folder.faults()
-    assert "cat/0.png is missing" in said
-    assert "dog/3.png cannot be read: it is no image" in said
-    assert "cat/4.png cannot be read" in said
+    output = folder.faults()
+    assert "cat/0.png is missing" in output
+    assert "dog/3.png cannot be read: it is no image" in output
+    assert "cat/4.png cannot be read" in output
     with pytest.raises(BadInput, match=r"dog/3\.png"):
         read_split(folder.open(), "adapt").image(3)
 
@@ -373,10 +373,10 @@ def test_faults_of_a_zip_are_all_named(zipped):
     recorded = zipped.document["archive"]
     zipped.pack(members)
     zipped.write(archive=recorded)
-    said = zipped.faults()
-    assert "all.zip is not the one" in said
-    assert "cat/0.png is missing from" in said
-    assert "dog/1.png in" in said
+    output = zipped.faults()
+    assert "all.zip is not the one" in output
+    assert "cat/0.png is missing from" in output
+    assert "dog/1.png in" in output
     (zipped.folder / "data" / "all.zip").unlink()
     assert "all.zip is missing" in zipped.faults()
     (zipped.folder / "data" / "all.zip").write_bytes(b"PK no zip")

@@ -56,8 +56,8 @@ def whole(request, tmp_path) -> Path:
 
 def by_row(path: Path, split: str) -> dict[str, str]:
     """Class name of every row id."""
-    found = read_split(open_manifest(path), split)
-    return {row: found.classes[k] for row, k in zip(found.row_ids, found.labels, strict=True)}
+    result = read_split(open_manifest(path), split)
+    return {row: result.classes[k] for row, k in zip(result.row_ids, result.labels, strict=True)}
 
 
 def test_every_split_keeps_the_rows_of_the_named_classes(whole, tmp_path):
@@ -69,8 +69,8 @@ def test_every_split_keeps_the_rows_of_the_named_classes(whole, tmp_path):
     assert manifest.name.endswith(" (open, source)")
     assert list(manifest.splits) == list(open_manifest(whole).splits)
     for split in manifest.splits:
-        kept = {row: name for row, name in by_row(whole, split).items() if name in KEPT}
-        assert list(by_row(out, split).items()) == list(kept.items())
+        remaining = {row: name for row, name in by_row(whole, split).items() if name in KEPT}
+        assert list(by_row(out, split).items()) == list(remaining.items())
     assert {name: spec.count for name, spec in manifest.splits.items()} == {
         "adapt": 16, "train": 16, "test": 4, "val": 4,
     }  # fmt: skip
@@ -88,11 +88,11 @@ def test_labels_are_names_and_digests_are_computed(whole, tmp_path):
     assert Counter((row["class"], row["split"]) for row in rows) == {
         ("ant", "adapt"): 8, ("dog", "adapt"): 8, ("ant", "test"): 2, ("dog", "test"): 2,
     }  # fmt: skip
-    said, before = yaml.safe_load(out.read_text()), yaml.safe_load(whole.read_text())
-    assert all(spec["sha256"] == sha(table) for spec in said["splits"].values())
-    assert said.get("archive") == before.get("archive")
-    assert said["name"] == before["name"] + " (2 of 4 classes)"
-    assert said["origin"] == before["origin"]
+    output, before = yaml.safe_load(out.read_text()), yaml.safe_load(whole.read_text())
+    assert all(spec["sha256"] == sha(table) for spec in output["splits"].values())
+    assert output.get("archive") == before.get("archive")
+    assert output["name"] == before["name"] + " (2 of 4 classes)"
+    assert output["origin"] == before["origin"]
 
 
 def test_a_subset_has_subsets(whole, tmp_path):
@@ -192,12 +192,12 @@ def test_what_has_no_labels_has_no_subset(tmp_path):
 
 
 def test_classes_and_splits_left_without_images_are_named(packed, tmp_path):
-    said = yaml.safe_load(packed.read_text())
-    said["classes"] = ["a", "b", "c", "d", "e"]
+    output = yaml.safe_load(packed.read_text())
+    output["classes"] = ["a", "b", "c", "d", "e"]
     table = tmp_path / "b.csv"
     table.write_text("index\n1\n4\n")
-    said["splits"]["odd"] = {"rows": "b.csv", "sha256": sha(table), "count": 2}
-    packed.write_text(yaml.safe_dump(said))
+    output["splits"]["odd"] = {"rows": "b.csv", "sha256": sha(table), "count": 2}
+    packed.write_text(yaml.safe_dump(output))
     with pytest.raises(BadInput) as error:
         write_subset(packed, classes=("a", "d", "e"), out=tmp_path / "p.yaml")
     assert "no images of class 'd'; no images of class 'e'; split 'odd' has none" in str(
@@ -269,9 +269,9 @@ def test_answers_to_rows_that_stay_are_kept(whole, tmp_path):
     keys = [split.names[row].removeprefix("x:") for row in rows]
     key = "index" if whole.parent.joinpath("data/photos.npz").exists() else "file"
     table = whole.with_suffix(".answers.csv")
-    told = ("dog", "ant", "cow")  # a bee that somebody took for an ant, and an ant for a cow
+    message = ("dog", "ant", "cow")  # a bee that somebody took for an ant, and an ant for a cow
     table.write_text(
-        f"{key},class\n" + "".join(f"{k},{t}\n" for k, t in zip(keys, told, strict=True))
+        f"{key},class\n" + "".join(f"{k},{t}\n" for k, t in zip(keys, message, strict=True))
     )
     document = yaml.safe_load(whole.read_text())
     document["splits"]["adapt"]["answers"] = {
@@ -280,9 +280,9 @@ def test_answers_to_rows_that_stay_are_kept(whole, tmp_path):
     whole.write_text(yaml.safe_dump(document))
     assert verify_manifest(whole).ok
     out = write_subset(whole, classes=KEPT, out=tmp_path / "elsewhere" / "two.yaml")
-    found = read_split(open_manifest(out), "adapt")
+    result = read_split(open_manifest(out), "adapt")
     assert verify_manifest(out).ok
-    assert found.annotations.classes == KEPT
-    assert [found.names[row].removeprefix("x:") for row in found.annotations.rows] == keys[:1]
-    assert found.annotations.labels.tolist() == [0]
+    assert result.annotations.classes == KEPT
+    assert [result.names[row].removeprefix("x:") for row in result.annotations.rows] == keys[:1]
+    assert result.annotations.labels.tolist() == [0]
     assert read_split(open_manifest(out), "test").annotations is None

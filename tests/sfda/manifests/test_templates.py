@@ -58,16 +58,16 @@ def test_no_other_templates_than_these():
 @pytest.mark.parametrize("benchmark", SPLITS)
 def test_regimes_are_the_published_splits_in_the_order_of_the_templates(benchmark):
     classes = next(raw(name) for name in TOTALS if name.split("/")[0] == benchmark)["classes"]
-    wanted = {"closed": (classes, classes)} if benchmark != "domainnet" else {}
+    expected = {"closed": (classes, classes)} if benchmark != "domainnet" else {}
     for regime, (shared, source, target) in SPLITS[benchmark].items():
         first = shared + source
         if (benchmark, regime) == ("office31", "open"):
             first += 10  # GLC passes over classes 10 to 19
         own = classes[first : first + target]
-        wanted[regime] = (classes[: shared + source], classes[:shared] + own)
+        expected[regime] = (classes[: shared + source], classes[:shared] + own)
         assert len(own) == target
-    found = read_regimes(FOLDER / benchmark / "regimes.yaml")
-    assert {k: (list(v.source), list(v.target)) for k, v in found.items()} == wanted
+    result = read_regimes(FOLDER / benchmark / "regimes.yaml")
+    assert {k: (list(v.source), list(v.target)) for k, v in result.items()} == expected
 
 
 def test_no_class_of_the_regimes_is_out_of_place():
@@ -81,13 +81,13 @@ def test_no_class_of_the_regimes_is_out_of_place():
 
 @every_template
 def test_says_all_that_a_reader_needs(name):
-    said = raw(name)
-    assert said["name"] == name
-    assert said["problem"] == "classification"
-    assert said["version"] == 1
-    assert said["template"] is True
-    assert all(said[key].strip() for key in ("origin", "licence", "layout"))
-    assert said["root"].split("/")[0] == name.split("/")[0]
+    output = raw(name)
+    assert output["name"] == name
+    assert output["problem"] == "classification"
+    assert output["version"] == 1
+    assert output["template"] is True
+    assert all(output[key].strip() for key in ("origin", "licence", "layout"))
+    assert output["root"].split("/")[0] == name.split("/")[0]
 
 
 @every_template

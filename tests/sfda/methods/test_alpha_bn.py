@@ -41,17 +41,17 @@ def test_merged_moments_are_those_of_all_samples():
 def test_the_first_layer_has_the_mixed_statistics_of_the_whole_target(weight):
     x, _ = toyseg.images(0.8, seed=1)
     source = toyseg.source()
-    found = adapted(x, source_weight=weight).adapted.backbone[1]
+    result = adapted(x, source_weight=weight).adapted.backbone[1]
     with torch.no_grad():
         z = source.backbone[0](x)
     var, mean = torch.var_mean(z, (0, 2, 3))
     old = source.backbone[1]
-    torch.testing.assert_close(found.running_mean, weight * old.running_mean + (1 - weight) * mean)
+    torch.testing.assert_close(result.running_mean, weight * old.running_mean + (1 - weight) * mean)
     torch.testing.assert_close(
-        found.running_var, weight * old.running_var + (1 - weight) * var, rtol=1e-4, atol=1e-5
+        result.running_var, weight * old.running_var + (1 - weight) * var, rtol=1e-4, atol=1e-5
     )
-    assert type(found) is nn.BatchNorm2d
-    assert torch.equal(found.weight, old.weight)
+    assert type(result) is nn.BatchNorm2d
+    assert torch.equal(result.weight, old.weight)
 
 
 def test_the_source_alone_is_the_source():

@@ -55,9 +55,9 @@ def test_lftl_losses_are_those_of_the_released_code() -> None:
     method._remember(torch.arange(14), g["emb_labeled_current"])
     torch.testing.assert_close(method.memory, g["memory_after"])
     features = g["emb_unlabeled"].clone().requires_grad_()
-    found = anchor_entropy(features, method.memory)
-    found.backward()
-    assert float(found) == pytest.approx(float(g["vpa_loss"]), rel=1e-5)
+    result = anchor_entropy(features, method.memory)
+    result.backward()
+    assert float(result) == pytest.approx(float(g["vpa_loss"]), rel=1e-5)
     torch.testing.assert_close(features.grad, g["vpa_grad"], rtol=1e-4, atol=1e-7)
     logits = g["logits"].clone().requires_grad_()
     probs = logits.softmax(1)
@@ -126,7 +126,7 @@ MODES = {"cls": "head", "BN": "norm", "clsBN": "head_norm", "feat": "features", 
 
 @pytest.mark.parametrize("theirs", MODES)
 def test_fine_tuning_trains_what_the_released_code_does(theirs: str) -> None:
-    found = np.load(toy_golden("fewshot_modes"), allow_pickle=False)
+    result = np.load(toy_golden("fewshot_modes"), allow_pickle=False)
     network = Classifier(
         nn.Sequential(
             nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
@@ -149,9 +149,9 @@ def test_fine_tuning_trains_what_the_released_code_does(theirs: str) -> None:
         name(n) for n, m in method.student.named_modules()
         if n and m.training and "parametrizations" not in n
     }  # fmt: skip
-    assert training == set(found[f"{theirs}_training"].tolist())
+    assert training == set(result[f"{theirs}_training"].tolist())
     trained = {name(n) for n, p in method.student.named_parameters() if p.requires_grad}
-    assert trained == set(found[f"{theirs}_params"].tolist())
+    assert trained == set(result[f"{theirs}_params"].tolist())
 
 
 def toy_golden(name: str) -> Any:
@@ -161,9 +161,9 @@ def toy_golden(name: str) -> Any:
 
 
 def small_rows(rows: Any, seed: int = 0) -> AnnotatedRows:
-    given = small.target_arrays()
+    inputs = small.target_arrays()
     return AnnotatedRows(
-        given["x"][..., None], np.array(rows), given["y"][rows], small.SPEC.input,
+        inputs["x"][..., None], np.array(rows), inputs["y"][rows], small.SPEC.input,
         small.SPEC.views, seed=seed, device="cpu",
     )  # fmt: skip
 
@@ -200,10 +200,10 @@ def test_sharpness_takes_the_gradient_elsewhere() -> None:
     for rho in (0.0, 0.05, 0.5):
         method = FineTuning(toy.source(), info(120, range(9)), FineTuning.Config(sharpness=rho))
         method.train()
-        found = method.losses(batch, Clock(0, 1, 1))["class"]
-        found.backward()
+        result = method.losses(batch, Clock(0, 1, 1))["class"]
+        result.backward()
         assert all(p.grad is not None for p in method.student.parameters())
-        losses.append(float(found))
+        losses.append(float(result))
     assert losses[0] < losses[1] < losses[2]
 
 
@@ -229,30 +229,30 @@ def test_masks_move_with_their_images() -> None:
         images, np.array([6, 2]), masks[[6, 2]][..., None], small_seg.SPEC.input,
         small_seg.SPEC.views, seed=0, device="cpu",
     )  # fmt: skip
-    found = rows.make(np.array([0, 1, 0]), np.array([0, 0, 1]))
-    assert found.index.tolist() == [6, 2, 6]
-    assert found.targets.shape == (3, 32, 32)
-    red = found.images[:, 0] - found.images[:, 2]
-    assert float(red[found.targets == 1].min()) > float(red[found.targets == 2].max())
+    result = rows.make(np.array([0, 1, 0]), np.array([0, 0, 1]))
+    assert result.index.tolist() == [6, 2, 6]
+    assert result.targets.shape == (3, 32, 32)
+    red = result.images[:, 0] - result.images[:, 2]
+    assert float(red[result.targets == 1].min()) > float(red[result.targets == 2].max())
 
 
 def test_boxes_move_with_their_images() -> None:
-    pictures, found = small_det.images(8, seed=2)
+    pictures, result = small_det.images(8, seed=2)
     spec = InputSpec(size=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3)
     views = views_for(spec).model_copy(update={"flip": True, "jitter": 0.0, "blur": 0.0})
     boxes = [
         Boxes(
-            torch.tensor([[x, y, x + w, y + h] for _, (x, y, w, h) in found[row]]).float(),
-            torch.tensor([label for label, _ in found[row]]), torch.ones(len(found[row])),
+            torch.tensor([[x, y, x + w, y + h] for _, (x, y, w, h) in result[row]]).float(),
+            torch.tensor([label for label, _ in result[row]]), torch.ones(len(result[row])),
         )
         for row in (6, 2)
     ]  # fmt: skip
     rows = AnnotatedRows(
         pictures, np.array([6, 2]), boxes, spec, views, seed=0, device="cpu"
     )  # fmt: skip
-    given = rows.make(np.array([0, 1] * 8), np.repeat(np.arange(8), 2))
+    inputs = rows.make(np.array([0, 1] * 8), np.repeat(np.arange(8), 2))
     moved = set()
-    for image, own in zip(given.images, given.targets, strict=True):
+    for image, own in zip(inputs.images, inputs.targets, strict=True):
         moved.add(tuple(own.boxes[0].tolist()))
         for (x1, y1, x2, y2), label in zip(own.boxes.long().tolist(), own.labels, strict=True):
             inside = image[:, y1:y2, x1:x2].mean((1, 2))
@@ -270,10 +270,10 @@ def test_joints_move_with_their_images() -> None:
     views = VIEWS.model_copy(update={"zoom": (0.8, 1.0), "jitter": 0.0})
     targets = PoseTargets(torch.from_numpy(spots), torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
     rows = AnnotatedRows(pictures, np.array([3, 1]), targets, spec, views, seed=0, device="cpu")
-    given = rows.make(np.array([0, 1] * 8), np.repeat(np.arange(8), 2))
-    assert given.targets.visible.tolist() == [[1, 1], [1, 0]] * 8
+    inputs = rows.make(np.array([0, 1] * 8), np.repeat(np.arange(8), 2))
+    assert inputs.targets.visible.tolist() == [[1, 1], [1, 0]] * 8
     seen = 0
-    for image, joints in zip(given.images, given.targets.joints, strict=True):
+    for image, joints in zip(inputs.images, inputs.targets.joints, strict=True):
         for channel, (x, y) in enumerate(joints.round().long().tolist()):
             if 2 < x < 29 and 2 < y < 29:
                 seen += 1
@@ -297,8 +297,8 @@ def test_left_and_right_change_places_in_a_mirror() -> None:
     twice = PoseTargets(*(torch.cat([part, part]) for part in targets))
     loader = LabelledLoader(np.repeat(picture, 2, 0), twice, spec, views, batch_size=2, **made)
     batches = [next(iter(loader.epoch(epoch))).labelled for epoch in range(8)]
-    for found in (alone, *batches):
-        for image, joints, visible in zip(found.images, *found.targets, strict=True):
+    for result in (alone, *batches):
+        for image, joints, visible in zip(result.images, *result.targets, strict=True):
             first, second = joints.round().long().tolist()
             mirrored = first[0] != 8
             left, right = (second, first) if mirrored else (first, second)
@@ -306,8 +306,8 @@ def test_left_and_right_change_places_in_a_mirror() -> None:
             assert float(image[0, left[1], left[0]]) > 0.9
             assert float(image[1, right[1], right[0]]) > 0.9
             assert visible.tolist() == ([0, 1] if mirrored else [1, 0])
-    told = {tuple(joints.round().long().flatten().tolist()) for joints in alone.targets.joints}
-    assert len(told) == 2
+    message = {tuple(joints.round().long().flatten().tolist()) for joints in alone.targets.joints}
+    assert len(message) == 2
 
 
 @pytest.mark.parametrize("toy_", [toydet, toypose])
@@ -317,15 +317,15 @@ def test_labels_of_boxes_and_joints_are_learnt_beside_a_method_and_alone(toy_: A
     few = torch.arange(4)
     for name, settings in (("mean_teacher", {}), ("ft", {"steps": 40})):
         kind = plugins.load("methods", name)
-        given = merged(kind.defaults_by_problem.get(toy_.PROBLEM, {}), settings)
-        config = kind.Config.from_settings(given)
+        inputs = merged(kind.defaults_by_problem.get(toy_.PROBLEM, {}), settings)
+        config = kind.Config.from_settings(inputs)
         config = config.model_copy(update={"schedule": toy_.FAST})
         info = replace(toy_.info(), labelled=few)
         method = kind(toy_.source(), info, config)
         optimizer = torch.optim.Adam(method.student.parameters(), 1e-3)
         own = y[:4] if isinstance(y, list) else type(y)(*(part[:4] for part in y))
         method.train()
-        found = []
+        result = []
         for step in range(15):
             batch = TargetBatch(few, x[:4], x[:4], labelled=Labelled(few, x[:4], own))
             clock = Clock(step, 15, 1)
@@ -338,9 +338,9 @@ def test_labels_of_boxes_and_joints_are_learnt_beside_a_method_and_alone(toy_: A
             total = torch.stack(list(losses.values())).sum()
             total.backward()
             optimizer.step()
-            found.append(float(total))
+            result.append(float(total))
         assert len(losses) == (4 if toy_.PROBLEM == "detection" else 1)
-        assert np.mean(found[-3:]) < 0.9 * np.mean(found[:3]), (name, found)
+        assert np.mean(result[-3:]) < 0.9 * np.mean(result[:3]), (name, result)
 
 
 def test_a_detector_is_tuned_as_a_whole() -> None:
@@ -353,16 +353,16 @@ def test_a_detector_is_tuned_as_a_whole() -> None:
 
 
 def test_shot_with_labels_learns_what_it_is_told() -> None:
-    given = small.target_arrays()
-    x, y = given["x"][:48], given["y"][:48]
+    inputs = small.target_arrays()
+    x, y = inputs["x"][:48], inputs["y"][:48]
     config = ShotConfig.from_settings({"schedule": small.FAST | {"epochs": 6}})
     rows = list(range(12))
     losses: dict[str, list[float]] = {}
-    for told in (False, True):
+    for message in (False, True):
         method = Shot(small.source(), small.info(48), config)
-        batches = with_annotated(small.batches(x), small_rows(rows) if told else None, method, 8)
+        batches = with_annotated(small.batches(x), small_rows(rows) if message else None, method, 8)
         for event in adapt(method, batches, small.look(x), config.schedule):
-            if isinstance(event, StepEnd) and told:
+            if isinstance(event, StepEnd) and message:
                 for name, value in event.losses.items():
                     losses.setdefault(name, []).append(float(value))
         with torch.no_grad():

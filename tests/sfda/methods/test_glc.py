@@ -36,8 +36,8 @@ CASES = ["closed", "osda"]
 
 
 def load(name: str) -> dict[str, Tensor]:
-    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as found:
-        return {key: torch.from_numpy(np.array(found[key])) for key in found.files}
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as result:
+        return {key: torch.from_numpy(np.array(result[key])) for key in result.files}
 
 
 def sizes(g: dict[str, Tensor]) -> tuple[int, int]:
@@ -57,24 +57,24 @@ def test_one_vs_all_with_the_authors_negatives(case: str) -> None:
     assert (count, against) == (int(g["pos_topk_num"]), int(g["KK"]))
     features, probs = F.normalize(g["feat"], dim=1), g["prob"]
     torch.testing.assert_close(features, g["feat_bank"])
-    found = positives(features, probs, count=count, rho=float(g["rho"]))
+    result = positives(features, probs, count=count, rho=float(g["rho"]))
     for c in range(classes):
-        assert set(found.members[:, c].nonzero().flatten().tolist()) == set(
+        assert set(result.members[:, c].nonzero().flatten().tolist()) == set(
             g["pos_topk_idx"][c].tolist()
         )
-    torch.testing.assert_close(found.prototypes, g["pos_proto"], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found.trust, g["pos_cls_prior"], rtol=1e-5, atol=1e-6)
-    cosine = features @ found.prototypes.T
+    torch.testing.assert_close(result.prototypes, g["pos_proto"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result.trust, g["pos_cls_prior"], rtol=1e-5, atol=1e-6)
+    cosine = features @ result.prototypes.T
     assert torch.equal(cosine.argmax(1), g["prior_class"])
-    torch.testing.assert_close(found.trust * cosine, g["pos_simi"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result.trust * cosine, g["pos_simi"], rtol=1e-5, atol=1e-6)
     negatives = F.normalize(g["neg_centroids"], dim=2)
     for c in range(classes):
-        lead = margin(features, found.prototypes[c], found.trust[c], negatives[c])
+        lead = margin(features, result.prototypes[c], result.trust[c], negatives[c])
         torch.testing.assert_close(lead, g["ova_margin"][:, c], rtol=1e-4, atol=1e-5)
         best = torch.maximum(g["pos_simi"][:, c], g["pos_simi"][:, c] - lead)
         torch.testing.assert_close(best, g["max_simi"][:, c], rtol=1e-5, atol=1e-5)
         assert torch.equal(lead >= 0, g["max_idx"][:, c] == 0)
-    labels = one_vs_all(features, found, lambda c: negatives[c])
+    labels = one_vs_all(features, result, lambda c: negatives[c])
     assert torch.equal(theirs(labels, classes), g["hard_label"])
     torch.testing.assert_close(soft_targets(labels, classes), g["pseudo_label_bank"])
 
@@ -108,7 +108,7 @@ def test_class_count_from_the_authors_features() -> None:
     assert float(method.gamma) == best_coefficient(method.scores.tolist())
 
 
-class Given(nn.Module):
+class PassThrough(nn.Module):
     """A backbone that answers with what it is given, so that features can be set."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Answers(nn.Module):
 
 
 def glc(head: nn.Module, dim: int, classes: int, size: int, **settings: Any) -> Glc:
-    network = Classifier(Given(), nn.Identity(), head, feature_dim=dim, num_classes=classes)
+    network = Classifier(PassThrough(), nn.Identity(), head, feature_dim=dim, num_classes=classes)
     return Glc(network, toy.info(size), GlcConfig.from_settings(settings))
 
 

@@ -66,13 +66,13 @@ def test_the_target_has_no_background_and_the_weight_no_gradient() -> None:
 
 
 def test_boxes_without_an_area_or_a_number_are_no_labels() -> None:
-    found = Boxes(
+    result = Boxes(
         torch.tensor([[0.0, 0, 5, 5], [1, 1, 1, 9], [0, 0, float("nan"), 4], [2, 2, 2.005, 9]]),
         torch.arange(4),
         torch.tensor([0.9, 0.9, 0.9, 0.9]),
     )
-    assert usable(found.boxes).tolist() == [True, False, False, False]
-    assert sure_boxes(found, 0.7).labels.tolist() == [0]
+    assert usable(result.boxes).tolist() == [True, False, False, False]
+    assert sure_boxes(result, 0.7).labels.tolist() == [0]
     empty = toydet.no_boxes()
     assert empty.boxes.shape == (0, 4)
     assert len(sure_boxes(empty, 0.7).labels) == 0
@@ -84,19 +84,19 @@ def test_boxes_without_an_area_or_a_number_are_no_labels() -> None:
 
 
 def test_boxes_are_sure_doubtful_or_nothing() -> None:
-    found = Boxes(torch.rand(4, 4) + torch.tensor([0.0, 0, 5, 5]), torch.arange(4),
+    result = Boxes(torch.rand(4, 4) + torch.tensor([0.0, 0, 5, 5]), torch.arange(4),
                   torch.tensor([0.9, 0.7, 0.3, 0.05]))  # fmt: skip
-    sure, doubtful = sorted_out([found], 0.7, BoxTeaching())
+    sure, doubtful = sorted_out([result], 0.7, BoxTeaching())
     assert sure[0].labels.tolist() == [0]
     assert doubtful is not None
     assert doubtful[0].labels.tolist() == [1, 2]
-    assert sorted_out([found], 0.7, BoxTeaching(doubt=None))[1] is None
+    assert sorted_out([result], 0.7, BoxTeaching(doubt=None))[1] is None
 
 
 def made(name: str, kit: Any = toydet, **settings: Any) -> Any:
     kind = plugins.load("methods", name)
-    given = merged(kind.defaults_by_problem.get("detection", {}), settings)
-    method = kind(kit.source(), kit.info(), kind.Config.from_settings(given))
+    inputs = merged(kind.defaults_by_problem.get("detection", {}), settings)
+    method = kind(kit.source(), kit.info(), kind.Config.from_settings(inputs))
     method.train()
     return method
 
@@ -112,7 +112,7 @@ def test_a_step_is_the_supervised_losses_and_a_tenth_of_the_distillation(kit: An
     losses = method.losses(batch, Clock(0, 3, 1))
     with torch.no_grad():
         taught = method.teacher.regions(batch.weak)
-        sure = [sure_boxes(found, 0.5) for found in taught.detections]
+        sure = [sure_boxes(result, 0.5) for result in taught.detections]
         seen = method.student.regions(batch.strong, taught.proposals)
     plain = detection_loss.loss(method.student, batch.strong, sure)
     for name, term in plain.items():
@@ -121,9 +121,9 @@ def test_a_step_is_the_supervised_losses_and_a_tenth_of_the_distillation(kit: An
     for proposals, boxes in zip(taught.proposals, sure, strict=True):
         rows = slice(start, start + len(proposals))
         start += len(proposals)
-        kept = mine(taught.logits[rows], taught.refined[rows], boxes.boxes, **limits)
-        one, other = seen.logits[rows][kept], taught.logits[rows][kept]
-        weight = feature_distance(seen.features[rows][kept], taught.features[rows][kept])
+        remaining = mine(taught.logits[rows], taught.refined[rows], boxes.boxes, **limits)
+        one, other = seen.logits[rows][remaining], taught.logits[rows][remaining]
+        weight = feature_distance(seen.features[rows][remaining], taught.features[rows][remaining])
         total += float(distillation(one, other, weight)) / 4
     assert total > 0
     assert float(losses["distil"].detach()) == pytest.approx(0.1 * total, rel=1e-3)

@@ -48,14 +48,14 @@ def fast(kit: Any) -> Schedule:
 
 def make(name: str, kit: Any = toy, **settings: Any) -> Method:
     kind = plugins.load("methods", name)
-    given = merged(
+    inputs = merged(
         kind.defaults_by_problem.get(kit.PROBLEM, {}),
         {"schedule": fast(kit).model_dump(), **settings},
     )
     if name == "lp_ft":
-        given["head_epochs"] = 1
+        inputs["head_epochs"] = 1
     info = replace(kit.info(), labelled=GIVEN) if kind.labelled_rows == "own" else kit.info()
-    return kind(kit.source(), info, kind.Config.from_settings(given))
+    return kind(kit.source(), info, kind.Config.from_settings(inputs))
 
 
 def taught(batch: TargetBatch, kit: Any, *, shift: float = 0.5) -> TargetBatch:
@@ -97,10 +97,10 @@ def run(
         batches = Taught(batches, kit, shift)
     for event in adapt(method, batches, kit.scan(x), fast(kit), seed=3, resume=resume):
         if isinstance(event, EpochEnd):
-            kept = io.BytesIO()
-            torch.save({"m": dict(event.state.method), "o": event.state.optimizer}, kept)
-            kept.seek(0)
-            loaded = torch.load(kept, weights_only=True)
+            remaining = io.BytesIO()
+            torch.save({"m": dict(event.state.method), "o": event.state.optimizer}, remaining)
+            remaining.seek(0)
+            loaded = torch.load(remaining, weights_only=True)
             state = State(event.state.next_epoch, loaded["m"], loaded["o"])
             ends.append(EpochEnd(event.clock, event.adapted, state))
     return ends
@@ -328,10 +328,10 @@ def test_labelled_rows_add_their_loss_and_leave_the_statistics_alone(kit: Any, n
     rows = torch.arange(min(24, kit.SIZE))
     batch = taught(kit.batch(x, rows), kit)
     before = {n: b.clone() for n, b in method.student.named_buffers() if "running" in n}
-    found = method.labelled_losses(batch, Clock(0, 5, 3))
-    assert bool(found) == (plugins.load("methods", name).labelled_rows == "added")
+    result = method.labelled_losses(batch, Clock(0, 5, 3))
+    assert bool(result) == (plugins.load("methods", name).labelled_rows == "added")
     assert method.labelled_losses(kit.batch(x, rows), Clock(0, 5, 3)) == {}
-    for loss_name, loss in found.items():
+    for loss_name, loss in result.items():
         assert loss_name.startswith("labelled_")
         assert loss.isfinite()
         assert loss.requires_grad

@@ -51,8 +51,8 @@ def attraction(q: Tensor, p: Tensor) -> float:
 
 
 def test_one_step_equals_the_authors_code() -> None:
-    with np.load(GOLDEN, allow_pickle=False) as found:
-        g = {key: torch.from_numpy(np.array(found[key])) for key in found.files}
+    with np.load(GOLDEN, allow_pickle=False) as result:
+        g = {key: torch.from_numpy(np.array(result[key])) for key in result.files}
     method = method_of(g["cls_w"], 50, neighbours=int(g["K"]), expanded=int(g["KK"]))
     method.bank.features.copy_(g["fea_bank0"])
     method.bank.probs.copy_(g["score_bank0"])
@@ -141,14 +141,14 @@ def test_a_tiny_target_has_fewer_neighbours_and_still_a_loss(size: int) -> None:
 
 def test_an_approximate_search_runs_and_falls_back_on_a_small_target() -> None:
     x, _ = toy.images(0.5, seed=1)
-    found = {}
+    result = {}
     for search in ("exact", "approximate"):
         config = NrcConfig.from_settings({"search": search})
         method = Nrc(toy.source(), toy.info(), config)
         schedule = Schedule(lr=0.02, epochs=2, batch_size=24)
         events = adapt(method, toy.Batches(x), toy.scan(x), schedule, seed=3)
-        found[search] = [e.losses for e in events if isinstance(e, StepEnd)]
-    for one, other in zip(found["exact"], found["approximate"], strict=True):
+        result[search] = [e.losses for e in events if isinstance(e, StepEnd)]
+    for one, other in zip(result["exact"], result["approximate"], strict=True):
         assert {k: float(v) for k, v in one.items()} == {k: float(v) for k, v in other.items()}
 
 

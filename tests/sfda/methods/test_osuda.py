@@ -31,8 +31,8 @@ def test_at_first_the_answer_is_the_source_models():
     method = started()
     with torch.no_grad():
         expected = toyseg.source().eval()(x[:8]).logits
-        found = method.student(x[:8]).logits
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        result = method.student(x[:8]).logits
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_without_the_source_the_answer_is_that_of_batch_norm_in_train_mode():
@@ -67,8 +67,8 @@ def test_the_consistency_by_hand():
     alpha = [2 * 1 / 1.5, 2 * 0.5 / 1.5]
     affine = torch.tensor([[1.5, 1.0], [0.0, 0.25]])
     source = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
-    wanted = (1 + alpha[0]) * 0.5 + (1 + alpha[1]) * 0.25
-    assert float(scale_consistency(affine, source, gap)) == pytest.approx(wanted)
+    expected = (1 + alpha[0]) * 0.5 + (1 + alpha[1]) * 0.25
+    assert float(scale_consistency(affine, source, gap)) == pytest.approx(expected)
 
 
 def test_the_sources_part_decays_by_iteration_or_epoch():
@@ -84,8 +84,8 @@ def test_entropy_fades_and_the_deployed_network_is_an_ordinary_one():
     with torch.no_grad():
         early = method.losses(rows, Clock(0, 10, 1))["entropy"]
         probs = toyseg.source()(x[:8]).logits.softmax(1)
-    wanted = -10 * (probs * (probs + 1e-10).log()).sum(1).mean()
-    assert float(early) == pytest.approx(float(wanted), rel=1e-4)
+    expected = -10 * (probs * (probs + 1e-10).log()).sum(1).mean()
+    assert float(early) == pytest.approx(float(expected), rel=1e-4)
     plain = toyseg.network()
     plain.load_state_dict(method.adapted.state_dict())  # every name fits
     method.adapted.eval()

@@ -22,8 +22,8 @@ def ratios():
     return {name: torch.from_numpy(g[name]) for name in g.files if g[name].dtype.kind in "fi"}
 
 
-def close(found, wanted, rel):
-    torch.testing.assert_close(found.double(), wanted.double(), rtol=rel, atol=1e-9)
+def close(result, expected, rel):
+    torch.testing.assert_close(result.double(), expected.double(), rtol=rel, atol=1e-9)
 
 
 def test_ratios_of_the_released_code_and_of_the_paper(ratios):
@@ -45,10 +45,10 @@ def test_both_terms_and_their_gradients(ratios):
         entropy = weighted_entropy(probs, ratios["weights"].float())
         return logits, entropy, ratio_divergence(predicted, prior, reverse=False)
 
-    for place, name in ((1, "entropy"), (2, "kl")):
-        found = terms()
-        close(found[place].detach(), ratios[f"loss_{name}"], 1e-5)
-        (gradient,) = torch.autograd.grad(found[place], found[0])
+    for folder, name in ((1, "entropy"), (2, "kl")):
+        result = terms()
+        close(result[folder].detach(), ratios[f"loss_{name}"], 1e-5)
+        (gradient,) = torch.autograd.grad(result[folder], result[0])
         close(gradient, ratios[f"grad_{name}"], 1e-4)
     logits, entropy, kl = terms()
     (gradient,) = torch.autograd.grad(entropy + kl, logits)
@@ -85,7 +85,7 @@ def test_terms_and_gradients_of_other_shapes_and_priors(case):
     logits = 2 * rng.standard_normal((2, classes, height, width))
     prior = rng.dirichlet(np.ones(classes), 2) * np.array(sums)[:, None] / (height * width)
     weights = rng.dirichlet(np.ones(classes))
-    wanted = reference(logits, prior, weights)
+    expected = reference(logits, prior, weights)
 
     def term(name, values):
         probs = values.softmax(1)
@@ -96,19 +96,19 @@ def test_terms_and_gradients_of_other_shapes_and_priors(case):
 
     step = 1e-5
     places = [tuple(rng.integers(0, logits.shape)) for _ in range(12)]
-    for name, value in wanted.items():
+    for name, value in expected.items():
         variable = torch.from_numpy(logits).requires_grad_()
-        found = term(name, variable)
-        assert found.item() == pytest.approx(value, rel=1e-9)
-        (gradient,) = torch.autograd.grad(found, variable)
-        for place in places:
+        result = term(name, variable)
+        assert result.item() == pytest.approx(value, rel=1e-9)
+        (gradient,) = torch.autograd.grad(result, variable)
+        for folder in places:
             sides = []
             for sign in (1, -1):
                 moved = logits.copy()
-                moved[place] += sign * step
+                moved[folder] += sign * step
                 sides.append(reference(moved, prior, weights)[name])
             slope = (sides[0] - sides[1]) / (2 * step)
-            assert gradient[place].item() == pytest.approx(slope, rel=1e-4, abs=1e-9)
+            assert gradient[folder].item() == pytest.approx(slope, rel=1e-4, abs=1e-9)
         single = term(name, torch.from_numpy(logits.astype(np.float32)))
         assert single.item() == pytest.approx(value, abs=1e-6)
 
@@ -137,8 +137,8 @@ def test_alpha_batch_norm(test_weight, mode):
     mixed = AlphaBN(layer, source_weight=1 - float(test_weight), online=True)
     mixed.train(mode == "train")  # its answer does not depend on the mode
     x = torch.from_numpy(g["x"])
-    wanted = torch.from_numpy(g[f"out_testweight_{test_weight}"])
-    torch.testing.assert_close(mixed(x), wanted, rtol=1e-5, atol=1e-5)
+    expected = torch.from_numpy(g[f"out_testweight_{test_weight}"])
+    torch.testing.assert_close(mixed(x), expected, rtol=1e-5, atol=1e-5)
     alone = torch.from_numpy(g[f"out_b1_testweight_{test_weight}"])
     torch.testing.assert_close(mixed(x[:1]), alone, rtol=1e-5, atol=1e-5)
     assert mixed.last is not None

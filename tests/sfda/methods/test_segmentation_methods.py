@@ -45,13 +45,13 @@ def test_soft_cross_entropy_of_pixels_with_its_gradient(symmetric):
     ours = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.double, requires_grad=True)
     theirs = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.double)
     p, q = ours.softmax(1), theirs.softmax(1)
-    wanted = -(q * ours.log_softmax(1)).sum(1)
+    expected = -(q * ours.log_softmax(1)).sum(1)
     if symmetric:
-        wanted = 0.5 * wanted - 0.5 * (p * theirs.log_softmax(1)).sum(1)
-    found = soft_cross_entropy(ours, q, symmetric=symmetric)
-    torch.testing.assert_close(found, wanted.mean())
+        expected = 0.5 * expected - 0.5 * (p * theirs.log_softmax(1)).sum(1)
+    result = soft_cross_entropy(ours, q, symmetric=symmetric)
+    torch.testing.assert_close(result, expected.mean())
     torch.testing.assert_close(
-        torch.autograd.grad(found, ours), torch.autograd.grad(wanted.mean(), ours)
+        torch.autograd.grad(result, ours), torch.autograd.grad(expected.mean(), ours)
     )
 
 
@@ -88,12 +88,12 @@ def test_no_sure_pixel_gives_zero_on_the_graph(labels):
 def test_soft_labels_are_the_teachers_probabilities_where_it_is_sure():
     x, _ = toyseg.images(0.5, seed=1)
     soft, hard = teacher(labels="soft"), teacher()
-    found, classes = soft._labels(x), hard._labels(x)
-    kept = classes >= 0
-    assert 0.4 < kept.float().mean() < 1
-    assert torch.equal(found.sum(1) > 0, kept)
-    assert torch.equal(found.argmax(1)[kept], classes[kept])
-    torch.testing.assert_close(found.sum(1)[kept], torch.ones(int(kept.sum())))
+    result, classes = soft._labels(x), hard._labels(x)
+    remaining = classes >= 0
+    assert 0.4 < remaining.float().mean() < 1
+    assert torch.equal(result.sum(1) > 0, remaining)
+    assert torch.equal(result.argmax(1)[remaining], classes[remaining])
+    torch.testing.assert_close(result.sum(1)[remaining], torch.ones(int(remaining.sum())))
 
 
 def test_distributions_are_mixed_as_classes_are():
@@ -101,9 +101,9 @@ def test_distributions_are_mixed_as_classes_are():
     onehot = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1).float()
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     mixed = []
-    for given in (labels, onehot):
+    for inputs in (labels, onehot):
         torch.manual_seed(2)
-        mixed.append(cut_and_mix(images, given, 0.25))
+        mixed.append(cut_and_mix(images, inputs, 0.25))
     assert torch.equal(mixed[0][0], mixed[1][0])
     assert torch.equal(mixed[0][1], mixed[1][1].argmax(1))
     assert not torch.equal(mixed[0][1], labels)

@@ -60,8 +60,8 @@ def close(got: Any, expected: Any, rtol: float = 1e-4, atol: float = 1e-6) -> No
 
 
 def test_three_steps_equal_the_authors_code() -> None:
-    with np.load(GOLDEN / "sfda2_main.npz", allow_pickle=False) as found:
-        g = {key: torch.from_numpy(np.array(found[key])) for key in found.files}
+    with np.load(GOLDEN / "sfda2_main.npz", allow_pickle=False) as result:
+        g = {key: torch.from_numpy(np.array(result[key])) for key in result.files}
     steps, weights = int(g["max_iter"]), (float(g["alpha_1"]), float(g["alpha_2"]))
     method = method_of(
         len(g["fea_bank0"]),
@@ -187,7 +187,7 @@ def test_the_cheap_forms_are_the_plain_ones(
         z, weight, bias = draw(step, batch, dim), draw(10 + step, classes, dim), draw(20, classes)
         scores = draw(30 + step, classes, classes).softmax(1)
         affinity = (scores @ scores.T).fill_diagonal_(0)
-        found = []
+        result = []
         for cheap in (True, False):
             leaves = [t.clone().requires_grad_() for t in (z, weight, bias)]
             logits = leaves[0] @ leaves[1].T + leaves[2]
@@ -201,8 +201,8 @@ def test_the_cheap_forms_are_the_plain_ones(
                 augment = plain.augment(logits, leaves[1], s, y, 20.0)
                 apart = plain.disentangle(s, affinity)
             grads = torch.autograd.grad(augment.sum(), leaves, retain_graph=True)
-            found.append([augment, *grads, apart, torch.autograd.grad(apart, leaves[0])[0]])
-        for one, other in zip(*found, strict=True):
+            result.append([augment, *grads, apart, torch.autograd.grad(apart, leaves[0])[0]])
+        for one, other in zip(*result, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
             assert other.abs().max() > 1e-3, "nothing was compared"
         close(ours.covariances, plain.covariances, rtol=1e-9, atol=1e-12)
@@ -239,13 +239,13 @@ def test_a_run_of_steps_equals_the_objective_written_out() -> None:
         p, y = logits.softmax(1), logits.argmax(1)
         bank[rows], scores[rows] = F.normalize(z2.detach(), dim=1), p.detach()
         attract = disperse = 0.0
-        for place, i in enumerate(rows):
+        for folder, i in enumerate(rows):
             order = sorted(set(range(size)) - {i}, key=lambda j, i=i: -float(bank[i] @ bank[j]))
             for j in order[:k]:
-                attract += (scores[j] * (scores[j].log() - p[place])).sum() / len(rows)
+                attract += (scores[j] * (scores[j].log() - p[folder])).sum() / len(rows)
             for other in range(len(rows)):
-                if other != place:
-                    disperse += (p[place] @ p[other]) ** 2 / len(rows)
+                if other != folder:
+                    disperse += (p[folder] @ p[other]) ** 2 / len(rows)
         s = plain.update(z2, y)
         of = [scores[scores.argmax(1) == c] for c in range(classes)]
         means = torch.stack([m.sum(0) / max(len(m), 1) for m in of])
@@ -273,14 +273,14 @@ def test_turned_blobs_keep_their_names() -> None:
     x, y = toy.images(0.7, seed=1)
     before = toy.accuracy(toy.source(), x, y)
     schedule = Schedule(lr=0.02, epochs=3, batch_size=24)
-    found = {}
+    result = {}
     for push in (None, 1.0):
         config = SFDA2Config(schedule=schedule, push=push)
         method = SFDA2(toy.source(), toy.info(), config)
         list(adapt(method, toy.Batches(x), toy.scan(x), schedule))
-        found[push] = toy.accuracy(method.adapted, x, y)
-    assert found[None] > before + 0.05
-    assert found[1.0] < 0.5, "the paper's push no longer harms so few classes: drop the deviation"
+        result[push] = toy.accuracy(method.adapted, x, y)
+    assert result[None] > before + 0.05
+    assert result[1.0] < 0.5, "the paper's push no longer harms so few classes: drop the deviation"
 
 
 def test_a_class_without_samples_anywhere_is_no_nan() -> None:
@@ -299,11 +299,11 @@ def test_a_class_without_samples_anywhere_is_no_nan() -> None:
 
 
 def test_single_samples_have_no_covariance_and_no_gradient() -> None:
-    found = ClassCovariances(3, 4)
+    result = ClassCovariances(3, 4)
     z = draw(4, 3, 4).float().requires_grad_()
-    present = found.update(z, torch.arange(3))
-    assert float(found.covariances.abs().sum()) == 0
-    apart = found.disentanglement(present, 1 - torch.eye(3))
+    present = result.update(z, torch.arange(3))
+    assert float(result.covariances.abs().sum()) == 0
+    apart = result.disentanglement(present, 1 - torch.eye(3))
     assert apart.item() == -3.0
     apart.backward()
     assert z.grad is not None
@@ -343,25 +343,25 @@ def test_sums_of_scores_and_products_do_not_drift() -> None:
 
 def test_covariances_are_of_all_that_was_seen_in_any_order() -> None:
     z, y = draw(6, 90, 4), torch.arange(90) % 3 % 2
-    found = ClassCovariances(2, 4).double()
+    result = ClassCovariances(2, 4).double()
     for rows in torch.randperm(90, generator=torch.Generator().manual_seed(0)).split(13):
-        found.update(z[rows], y[rows])
+        result.update(z[rows], y[rows])
     for c in range(2):
-        close(found.means[c], z[y == c].mean(0))
-        close(found.covariances[c], torch.cov(z[y == c].T, correction=0))
+        close(result.means[c], z[y == c].mean(0))
+        close(result.covariances[c], torch.cov(z[y == c].T, correction=0))
 
 
 def test_statistics_are_float32_under_autocast() -> None:
     z, y, weight = draw(7, 12, 6).float(), torch.arange(12) % 4, draw(8, 4, 6).float()
-    found = []
+    result = []
     for half in (False, True):
         statistics = ClassCovariances(4, 6)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             present = statistics.update(z, y)
             loss = augmented_loss(z[:, :4], weight, present, strength=5.0)
             apart = statistics.disentanglement(present, 1 - torch.eye(4))
-        found.append((present.covariances, loss, apart))
-    for one, other in zip(*found, strict=True):
+        result.append((present.covariances, loss, apart))
+    for one, other in zip(*result, strict=True):
         assert one.dtype == torch.float32
         assert torch.equal(one, other)
 

@@ -155,8 +155,8 @@ def test_dropout_comes_after_the_batch_norm():
     features = build("sfda:lenet", 10)(torch.rand(64, 1, 28, 28)).features
     gone = features == 0.0
     assert 0.45 < float(gone.float().mean()) < 0.55
-    kept = features.detach()[~gone]
-    assert float(kept.square().mean()) == pytest.approx(4.0, rel=0.1)  # unit variance, doubled
+    remaining = features.detach()[~gone]
+    assert float(remaining.square().mean()) == pytest.approx(4.0, rel=0.1)  # unit variance, doubled
 
 
 def test_tiny_is_tiny():

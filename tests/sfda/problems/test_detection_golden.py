@@ -68,9 +68,9 @@ def test_the_divergence_for_any_number_of_classes() -> None:
     case = tensors("kl_divergence")
     for i in range(int(case["n_cases"])):
         student = case[f"c{i}_student_logits"].clone().requires_grad_()
-        given = case[f"c{i}_teacher_fg_logits"]
+        inputs = case[f"c{i}_teacher_fg_logits"]
         teacher = torch.cat(
-            [given, torch.zeros(len(given), 1)], 1
+            [inputs, torch.zeros(len(inputs), 1)], 1
         )  # its background is not looked at
         loss = 0.1 * distillation(student, teacher, case[f"c{i}_weight"])
         assert float(loss.detach()) == pytest.approx(float(case[f"c{i}_loss_weighted"]), rel=1e-5)
@@ -85,11 +85,11 @@ def test_the_divergence_for_any_number_of_classes() -> None:
 @pytest.mark.parametrize("threshold", ["05", "07", "08", "09"])
 def test_sure_boxes_are_strictly_above_the_threshold(threshold: str) -> None:
     case = tensors("pseudo_label_threshold")
-    found = Boxes(case["boxes"], case["classes"], case["scores"])
-    kept = sure_boxes(found, int(threshold) / 10)
-    torch.testing.assert_close(kept.boxes, case[f"thr{threshold}_boxes"])
-    assert kept.labels.tolist() == case[f"thr{threshold}_classes"].tolist()
-    torch.testing.assert_close(kept.scores, case[f"thr{threshold}_scores"])
+    result = Boxes(case["boxes"], case["classes"], case["scores"])
+    remaining = sure_boxes(result, int(threshold) / 10)
+    torch.testing.assert_close(remaining.boxes, case[f"thr{threshold}_boxes"])
+    assert remaining.labels.tolist() == case[f"thr{threshold}_classes"].tolist()
+    torch.testing.assert_close(remaining.scores, case[f"thr{threshold}_scores"])
 
 
 def net() -> nn.Module:
@@ -135,10 +135,10 @@ def test_voc_average_precision_as_released() -> None:
     for label, (points, area) in enumerate(
         zip(case["ap50_11point_per_class"], case["ap50_area_per_class"], strict=True)
     ):
-        found = voc_ap(answers, truth, label, interpolation="11points")
-        assert 100 * found == pytest.approx(points, abs=1e-6)
-        found = voc_ap(answers, truth, label, interpolation="area")
-        assert 100 * found == pytest.approx(np.nan_to_num(area), abs=1e-6)
+        result = voc_ap(answers, truth, label, interpolation="11points")
+        assert 100 * result == pytest.approx(points, abs=1e-6)
+        result = voc_ap(answers, truth, label, interpolation="area")
+        assert 100 * result == pytest.approx(np.nan_to_num(area), abs=1e-6)
     metric = DetectionMetric([str(name) for name in case["class_names"]])
     for answer, known in zip(answers, truth, strict=True):
         metric.update(answer, known)

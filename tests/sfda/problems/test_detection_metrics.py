@@ -39,15 +39,15 @@ def test_a_curve_by_hand() -> None:
     metric = DetectionMetric(("a", "b"))
     # of class a two boxes: found at 0.9, a miss at 0.8, found at 0.7
     metric.update(boxes((0, 0, 0.9), (50, 0, 0.8), (100, 0, 0.7)), truth((0, 0), (100, 0)))
-    found = metric.compute()
+    result = metric.compute()
     # precision 1 up to recall 0.5, then 2/3
-    assert found["coco_ap50"] == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
-    assert found["voc_ap50_area"] == pytest.approx(0.5 + 0.5 * 2 / 3)
-    assert found["voc07_ap50"] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11 / 2)  # b counts 0
-    assert found["coco_ap"] == pytest.approx(found["coco_ap50"])  # the boxes fit exactly
+    assert result["coco_ap50"] == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
+    assert result["voc_ap50_area"] == pytest.approx(0.5 + 0.5 * 2 / 3)
+    assert result["voc07_ap50"] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11 / 2)  # b counts 0
+    assert result["coco_ap"] == pytest.approx(result["coco_ap50"])  # the boxes fit exactly
     assert metric.per_class()["b"] == {"boxes": 0.0}
-    assert main_metric(found) == "coco_ap50"
-    assert score_of(found) == ("boxes", "ap50")
+    assert main_metric(result) == "coco_ap50"
+    assert score_of(result) == ("boxes", "ap50")
 
 
 def test_a_class_that_is_not_counted_is_neither_right_nor_wrong() -> None:
@@ -95,11 +95,11 @@ def test_the_same_as_pycocotools_tells() -> None:
     metric = DetectionMetric(("a", "b", "c"))
     for _ in range(12):
         known = [(float(x), int(rng.integers(0, 3))) for x in rng.choice(30, 4, False) * 12]
-        said = [
+        output = [
             (x + rng.normal(0, 1.5), c if rng.random() < 0.8 else 0, rng.random()) for x, c in known
         ]
-        said += [(float(rng.integers(0, 300)), int(rng.integers(0, 3)), rng.random() * 0.6)]
-        metric.update(boxes(*said), truth(*known))
+        output += [(float(rng.integers(0, 300)), int(rng.integers(0, 3)), rng.random() * 0.6)]
+        metric.update(boxes(*output), truth(*known))
     with contextlib.redirect_stdout(io.StringIO()):
         document = COCO()
         document.dataset = _coco_truth(metric.truth, range(3))
@@ -109,9 +109,9 @@ def test_the_same_as_pycocotools_tells() -> None:
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    found = metric.compute()
+    result = metric.compute()
     for name, value in zip(("coco_ap", "coco_ap50", "coco_ap75"), evaluation.stats, strict=False):
-        assert found[name] == pytest.approx(value, abs=1e-9)
+        assert result[name] == pytest.approx(value, abs=1e-9)
         assert 0.1 < value < 0.95
 
 

@@ -65,10 +65,10 @@ def test_the_same_weights_give_the_same_regions_in_both_libraries() -> None:
         left = torch.cat(left) if isinstance(left, list) else left
         right = torch.cat(right) if isinstance(right, list) else right
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-3)
-    for found, known in zip(one.detections, other.detections, strict=True):
-        torch.testing.assert_close(found.boxes, known.boxes, rtol=1e-4, atol=1e-3)
-        assert found.labels.tolist() == known.labels.tolist()
-        torch.testing.assert_close(found.scores, known.scores, rtol=1e-4, atol=1e-4)
+    for result, known in zip(one.detections, other.detections, strict=True):
+        torch.testing.assert_close(result.boxes, known.boxes, rtol=1e-4, atol=1e-3)
+        assert result.labels.tolist() == known.labels.tolist()
+        torch.testing.assert_close(result.scores, known.scores, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -86,31 +86,31 @@ def test_torchvisions_parts_together_are_its_own_answer() -> None:
     ours.roi_heads.score_thresh = 0.0
     ours.rpn.score_thresh = model.rpn.score_thresh
     x = torch.rand(2, 3, 96, 96)
-    for found, known in zip(ours(x).boxes, model(list(x)), strict=True):
-        torch.testing.assert_close(found.boxes, known["boxes"])
-        torch.testing.assert_close(found.scores, known["scores"])
-        assert (found.labels + 1).tolist() == known["labels"].tolist()
+    for result, known in zip(ours(x).boxes, model(list(x)), strict=True):
+        torch.testing.assert_close(result.boxes, known["boxes"])
+        torch.testing.assert_close(result.scores, known["scores"])
+        assert (result.labels + 1).tolist() == known["labels"].tolist()
 
 
 @KITS
 @torch.no_grad()
 def test_features_times_the_last_layer_are_the_logits(kit: Any) -> None:
     model, (x, _) = kit.source(), squares()
-    found = model.regions(x)
+    result = model.regions(x)
     if kit is toydet:
         last = model.roi_heads.box_predictor.cls_score
-        again = last(found.features)
+        again = last(result.features)
         again = torch.cat([again[:, 1:], again[:, :1]], 1)
     else:
-        again = model.roi_head.bbox_head.fc_cls(found.features)
-    torch.testing.assert_close(again, found.logits, rtol=1e-5, atol=1e-5)
+        again = model.roi_head.bbox_head.fc_cls(result.features)
+    torch.testing.assert_close(again, result.logits, rtol=1e-5, atol=1e-5)
     # on given proposals the same rows come again, and no detections
-    given = model.regions(x, found.proposals)
-    torch.testing.assert_close(given.logits, found.logits)
-    assert given.detections == []
-    background = found.logits.argmax(1) == found.logits.shape[1] - 1
+    inputs = model.regions(x, result.proposals)
+    torch.testing.assert_close(inputs.logits, result.logits)
+    assert inputs.detections == []
+    background = result.logits.argmax(1) == result.logits.shape[1] - 1
     assert background.any()
-    torch.testing.assert_close(found.refined[background], torch.cat(found.proposals)[background])
+    torch.testing.assert_close(result.refined[background], torch.cat(result.proposals)[background])
 
 
 @KITS
@@ -136,16 +136,16 @@ def test_boxes_are_no_half_numbers_under_autocast(kit: Any) -> None:
     model, (x, y) = kit.source().eval(), squares()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         features = model.features(x)
-        found = model.regions(x, None, features)
+        result = model.regions(x, None, features)
         losses = detection_loss.loss(model.train(), x, y, features=features)
         model.eval()
     exact = model.regions(x, None, features)
-    assert len(torch.cat(found.proposals))
+    assert len(torch.cat(result.proposals))
     for one, other in (
-        (torch.cat(found.proposals), torch.cat(exact.proposals)),
-        (found.refined, exact.refined),
-        (found.logits, exact.logits),
-        (torch.cat([b.boxes for b in found.detections]),
+        (torch.cat(result.proposals), torch.cat(exact.proposals)),
+        (result.refined, exact.refined),
+        (result.logits, exact.logits),
+        (torch.cat([b.boxes for b in result.detections]),
          torch.cat([b.boxes for b in exact.detections])),
     ):  # fmt: skip
         assert one.dtype == torch.float32
@@ -166,10 +166,10 @@ def test_images_without_boxes_are_background_or_count_nothing(kit: Any) -> None:
     assert float(total.detach()) == 0
     total.backward()  # on the graph
     half = [y[0], toydet.no_boxes(), y[2], toydet.no_boxes()]
-    kept = detection_loss.loss(model, x, half, empty="skip", features=model.features(x))
+    remaining = detection_loss.loss(model, x, half, empty="skip", features=model.features(x))
     alone = detection_loss.loss(model, x[[0, 2]], [y[0], y[2]])
     for name in alone:
-        torch.testing.assert_close(kept[name], alone[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(remaining[name], alone[name], rtol=1e-5, atol=1e-6)
     plain = detection_loss.loss(model, x, y, regression=False)
     assert set(plain) == {"objectness", "class"}
 
@@ -243,12 +243,12 @@ def test_an_mmdet_checkpoint_is_read_without_making_its_objects(tmp_path: Any) -
     path = tmp_path / "epoch_1.pth"
     log = {"loss": Theirs([1.0, 2.0], [1, 1])}
     torch.save({"meta": {"epoch": 1}, "state_dict": model.state_dict(), "message_hub": log}, path)
-    found, _ = load_detector(
+    result, _ = load_detector(
         read_weights(path), arch=f"mmdet:{config}", classes=("red", "blue"), input=SMALL
     )
     x, _ = squares()
     with torch.no_grad():
-        torch.testing.assert_close(found(x).logits, model(x).logits)
+        torch.testing.assert_close(result(x).logits, model(x).logits)
     held = {"meta": {}, "state_dict": {"a": torch.ones(1)}, "object": HistoryBuffer()}
     torch.save(held, path)
     with pytest.raises(BadInput, match="pickled Python objects"):
@@ -277,10 +277,10 @@ def test_what_does_not_fit_is_named() -> None:
 
 
 def test_a_configuration_says_how_it_wants_its_images() -> None:
-    found = config_input("faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
-    assert found is not None
-    assert (found.size, found.channels, found.scale) == ((800, 1344), "rgb", 1.0)
-    assert found.mean == (123.675, 116.28, 103.53)
+    result = config_input("faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
+    assert result is not None
+    assert (result.size, result.channels, result.scale) == ((800, 1344), "rgb", 1.0)
+    assert result.mean == (123.675, 116.28, 103.53)
     spec = detection.make_spec(FASTER, ("a", "b"), input=SMALL)
     assert spec.config is not None
     assert spec.config["roi_head"]["bbox_head"]["num_classes"] == 2
@@ -307,14 +307,14 @@ def test_a_one_stage_detector_predicts_and_learns_but_has_no_regions() -> None:
 def test_a_backbone_is_filled_from_a_classifiers_weights() -> None:
     from torchvision.models import squeezenet1_1
 
-    given = squeezenet1_1(weights=None).state_dict()
+    inputs = squeezenet1_1(weights=None).state_dict()
     spec = detection.make_spec("torchvision:fasterrcnn_squeezenet1_1_fpn", ("a",), input=SMALL)
     model: Detector = detection.build_from_spec(spec)
-    load_detector_backbone(model, given)
+    load_detector_backbone(model, inputs)
     held = model.state_dict()
-    torch.testing.assert_close(held["backbone.body.0.weight"], given["features.0.weight"])
+    torch.testing.assert_close(held["backbone.body.0.weight"], inputs["features.0.weight"])
     with pytest.raises(BadInput, match="missing"):
-        load_detector_backbone(model, {k: v for k, v in given.items() if "features.0" not in k})
+        load_detector_backbone(model, {k: v for k, v in inputs.items() if "features.0" not in k})
 
 
 def test_what_stands_in_for_compiled_operations() -> None:
@@ -323,18 +323,18 @@ def test_what_stands_in_for_compiled_operations() -> None:
     from mmcv.ops import nms, sigmoid_focal_loss
 
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])
-    kept, index = nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)
+    remaining, index = nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)
     assert index.tolist() == [0, 2]
-    assert kept.shape == (2, 5)
+    assert remaining.shape == (2, 5)
     logits = torch.randn(6, 3, requires_grad=True)
     labels = torch.tensor([0, 1, 2, 3, 3, 0])  # 3 is the background
     loss = sigmoid_focal_loss(logits, labels, 2.0, 0.25, None, "sum")
     loss.backward()
-    wanted = nn.functional.one_hot(labels, 4)[:, :3].float()
+    expected = nn.functional.one_hot(labels, 4)[:, :3].float()
     again = logits.detach().clone().requires_grad_()
     p = again.sigmoid()
     known = -(
-        0.25 * wanted * (1 - p) ** 2 * p.log() + 0.75 * (1 - wanted) * p**2 * (1 - p).log()
+        0.25 * expected * (1 - p) ** 2 * p.log() + 0.75 * (1 - expected) * p**2 * (1 - p).log()
     ).sum()
     known.backward()
     assert float(loss.detach()) == pytest.approx(float(known.detach()), rel=1e-5)

@@ -10,7 +10,7 @@ import torch
 import toypose
 
 from sfda import plugins
-from sfda.adaptation.pose_prior import poses_in
+from sfda.adaptation.prior import poses_in
 from sfda.building_blocks.heatmaps import soft_argmax
 from sfda.building_blocks.warps import features_back, inverted, maps_back, points_back
 from sfda.errors import BadInput
@@ -41,8 +41,8 @@ def test_geometry_and_losses_keep_their_digits_under_autocast():
 
     exact = everything()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = everything()
-    for a, b in zip(found, exact, strict=True):
+        result = everything()
+    for a, b in zip(result, exact, strict=True):
         assert a.dtype == b.dtype
         torch.testing.assert_close(a, b)
 
@@ -69,10 +69,10 @@ def test_in_the_frame_of_the_image_a_mirrored_left_is_left_again():
     warp = Warp(mirror, torch.ones(8, dtype=torch.bool))
     batch = toypose.batch(x, range(8))
     method.losses(replace(batch, strong=other_way, strong_warp=warp), Clock(0, 1, 1))
-    found = seen[-1]  # in eval mode the network itself asks the prior first
+    result = seen[-1]  # in eval mode the network itself asks the prior first
     expected = shown[:, [1, 0, 2]]
     expected[..., 0] = x.shape[-1] - 1 - expected[..., 0]
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0.05)
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=0.05)
 
 
 def test_joints_on_no_bone_may_be_missing_from_poses(tmp_path):

@@ -39,8 +39,8 @@ def sample(truth=True):
 
 
 def test_a_mask_has_its_classes_colours_and_grey_where_it_does_not_count():
-    found = coloured(np.array([[0, 3, 255]], np.uint8))
-    assert found[0].tolist() == [rgb(0), rgb(3), list(IGNORED)]
+    result = coloured(np.array([[0, 3, 255]], np.uint8))
+    assert result[0].tolist() == [rgb(0), rgb(3), list(IGNORED)]
 
 
 def test_every_class_has_a_colour_of_its_own():
@@ -85,9 +85,9 @@ def test_the_legend_of_many_long_names_stays_within_the_picture():
 def test_large_images_are_drawn_small_and_masks_keep_their_values():
     mask = np.zeros((2000, 1000), np.uint8)
     mask[:, 500:] = 4
-    found = small(mask)
-    assert found.shape == (480, 240)
-    assert set(np.unique(found)) == {0, 4}
+    result = small(mask)
+    assert result.shape == (480, 240)
+    assert set(np.unique(result)) == {0, 4}
     assert small(np.zeros((2000, 1000, 3), np.uint8)).shape == (480, 240, 3)
     assert small(mask[:100, :100]).shape == (100, 100)
 

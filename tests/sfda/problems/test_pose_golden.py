@@ -73,8 +73,8 @@ def test_losses_of_heatmaps():
     plain = joints_mse(case["output"], case["target"], torch.ones_like(weight))
     assert float(plain) == pytest.approx(float(case["joints_mse_noweight"]), rel=1e-5)
     for mask, known in ((case["tea_mask"], "cons_masked"), (weight >= -9, "cons_nomask")):
-        found = heatmap_consistency(case["output"], case["target"], mask)
-        assert float(found) == pytest.approx(float(case[known]), rel=1e-5)
+        result = heatmap_consistency(case["output"], case["target"], mask)
+        assert float(result) == pytest.approx(float(case[known]), rel=1e-5)
 
 
 def test_the_affine_and_its_inverse_in_three_steps():
@@ -91,8 +91,8 @@ def test_the_affine_and_its_inverse_in_three_steps():
     maps, _ = target_maps(case["keypoints_forward"], ones, image=(256, 256), size=(64, 64))
     back = three_steps_back(maps, params, stride=4)
     torch.testing.assert_close(back, case["heat_inverse"], rtol=1e-5, atol=1e-6)
-    place, _ = peaks(back)
-    assert place.float().tolist() == case["argmax_after_inverse"].tolist()
+    folder, _ = peaks(back)
+    assert folder.float().tolist() == case["argmax_after_inverse"].tolist()
     feature = case["feature"].expand(len(params), -1, -1, -1)
     back = three_steps_back(feature, params, stride=32)
     torch.testing.assert_close(back, case["feature_inverse"], rtol=1e-5, atol=1e-6)
@@ -116,8 +116,8 @@ def released_prior() -> tuple[PosePrior, dict[str, torch.Tensor]]:
 
 def test_the_prior_and_its_gradient():
     prior, case = released_prior()
-    found = directions(case["coords"], BODY)
-    torch.testing.assert_close(found.float(), case["orientations"], rtol=1e-5, atol=1e-6)
+    result = directions(case["coords"], BODY)
+    torch.testing.assert_close(result.float(), case["orientations"], rtol=1e-5, atol=1e-6)
     for number, layer in enumerate(prior.layers):
         torch.testing.assert_close(layer.weight, case[f"eff.lin{number}.weight"])
     maps = case["heatmaps"].clone().requires_grad_()
@@ -139,11 +139,11 @@ def test_one_step_before_the_prior_joins():
     teacher = three_steps_back(case["y_teacher"], other, stride=4)
     output = three_steps_back(student, own, stride=4)
     torch.testing.assert_close(output.detach(), case["y_student_back"])
-    place, peak = peaks(teacher)
+    folder, peak = peaks(teacher)
     torch.testing.assert_close(peak, case["teacher_peak"])
     mask = surer_part(peak, 0.5)
     assert mask.tolist() == case["mask"].tolist()
-    pseudo = render(place, size=(64, 64))
+    pseudo = render(folder, size=(64, 64))
     torch.testing.assert_close(pseudo, case["pseudo_heatmap"], rtol=1e-5, atol=1e-6)
     loss_c = heatmap_consistency(output, pseudo, mask)
     assert float(loss_c.detach()) == pytest.approx(float(case["loss_c"]), rel=1e-5)
@@ -152,9 +152,9 @@ def test_one_step_before_the_prior_joins():
     torch.testing.assert_close(one.detach(), case["f_student_back"])
     torch.testing.assert_close(two, case["f_teacher_back"])
     pooled = one.mean((2, 3)), two.mean((2, 3))
-    found = cross_correlation(*pooled).detach()
-    off = ~torch.eye(len(found), dtype=torch.bool)
-    torch.testing.assert_close(found[off], case["cross_correlation"][off], rtol=1e-4, atol=1e-5)
+    result = cross_correlation(*pooled).detach()
+    off = ~torch.eye(len(result), dtype=torch.bool)
+    torch.testing.assert_close(result[off], case["cross_correlation"][off], rtol=1e-4, atol=1e-5)
     loss_b = decorrelation(*pooled)
     assert float(loss_b.detach()) == pytest.approx(float(case["loss_b"]), rel=1e-4)
     total = loss_c + 0.5 * 1e-3 * loss_b

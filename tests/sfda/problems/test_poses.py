@@ -55,9 +55,9 @@ def test_a_thousand_warps_and_back_miss_by_less_than_half_a_pixel_of_the_map():
     across = (axis - there[..., :1] / 4) ** 2
     down = (axis - there[..., 1:] / 4) ** 2
     maps = torch.exp(-(down[..., :, None] + across[..., None, :]) / 8).float()
-    found = soft_argmax(maps_back(maps, warp_of(moved), image=(256, 256)), 20.0)
+    result = soft_argmax(maps_back(maps, warp_of(moved), image=(256, 256)), 20.0)
     inside = ((there > 8) & (there < 248)).all(-1)
-    miss = (found - torch.from_numpy(joints) / 4).norm(dim=-1)[inside]
+    miss = (result - torch.from_numpy(joints) / 4).norm(dim=-1)[inside]
     assert inside.float().mean() > 0.99
     assert float(miss.max()) < 0.5
     assert float(miss.mean()) < 0.1
@@ -86,10 +86,10 @@ def test_mirrored_maps_come_back_with_left_and_right_changed():
     flip = Warp(torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]]), torch.tensor([True]))
     maps = render(torch.tensor([[[10, 20], [40, 30]]]), size=(64, 64))
     back = maps_back(maps, flip, image=(256, 256), pairs=[(0, 1)])
-    place, _ = peaks(back)
+    folder, _ = peaks(back)
     # pixel i stands for the image's pixel 4 i, whose mirror 255 - 4 i lies at 63.75 - i
-    assert place[0, 1].tolist() in ([54, 20], [53, 20])
-    assert place[0, 0].tolist() in ([24, 30], [23, 30])
+    assert folder[0, 1].tolist() in ([54, 20], [53, 20])
+    assert folder[0, 0].tolist() in ([24, 30], [23, 30])
     assert maps_back(maps, None, image=(256, 256)) is maps
     ramp = torch.arange(8.0).expand(1, 1, 8, 8)
     torch.testing.assert_close(features_back(ramp, flip), ramp.flip(-1))
@@ -174,11 +174,11 @@ def test_pck_by_hand():
     metric = PoseMetric(("a", "b", "c"), skeleton)
     truth = person((0, 0, 2), (20, 0, 2), (5, 5, 0))  # the unit is 20 pixels; c is not labelled
     metric.update(np.array([[0.9, 0], [23, 0], [90, 90]]), np.ones(3), truth)
-    found = metric.compute()
-    assert found["pck_at_0.05"] == 0.5
-    assert found["pck_at_0.1"] == 0.5
-    assert found["pck_at_0.2"] == 1.0
-    assert found["mean_distance"] == pytest.approx((0.9 + 3) / 2 / 20)
+    result = metric.compute()
+    assert result["pck_at_0.05"] == 0.5
+    assert result["pck_at_0.1"] == 0.5
+    assert result["pck_at_0.2"] == 1.0
+    assert result["mean_distance"] == pytest.approx((0.9 + 3) / 2 / 20)
     assert metric.per_class()["c"] == {"count": 0.0}
     assert metric.per_class()["group both"] == {"count": 2.0, "pck": 0.5, "pck_at_0.2": 1.0}
     assert "distance between a and b" in metric.note()
@@ -266,8 +266,8 @@ def test_an_occluded_image_loses_a_joint_where_it_lies_in_the_view():
     batch = toypose.batch(x, list(range(8)))
     taught = teacher_maps(model, batch, 0.5)
     torch.manual_seed(0)
-    found = occluded(x, taught, warp, rate=1.0, above=0.2, half=3 / 32)
-    changed = (found != x).any(1)
+    result = occluded(x, taught, warp, rate=1.0, above=0.2, half=3 / 32)
+    changed = (result != x).any(1)
     assert changed.flatten(1).any(1).all()
     for i in range(8):
         rows, columns = changed[i].nonzero().unbind(1)
@@ -300,8 +300,8 @@ def test_the_prior_joins_at_its_epoch_and_each_part_can_be_left_out():
     assert float(bare["feature"].detach()) == 0.0
     assert "prior" not in bare
     teacher = plugins.load("methods", "mean_teacher")
-    given = merged(teacher.defaults_by_problem["pose"], {})
-    plain = teacher(toypose.source(), toypose.info(), teacher.Config.from_settings(given))
+    inputs = merged(teacher.defaults_by_problem["pose"], {})
+    plain = teacher(toypose.source(), toypose.info(), teacher.Config.from_settings(inputs))
     plain.train()
     alone = plain.losses(batch, late)
     torch.testing.assert_close(alone["prediction"], bare["prediction"], rtol=1e-4, atol=1e-8)

@@ -29,10 +29,10 @@ def test_features_logits_and_labels_of_a_pixel_stay_together():
     masks[0, 3, 3] = UNSURE
     coarse = places[..., 1::2, 1::2]  # features at half the size, in the middle of each 2x2 block
     output = SegOutput(coarse.repeat(1, 5, 1, 1), places.repeat(1, 3, 1, 1))
-    found, labels = some_pixels(output, masks)
+    result, labels = some_pixels(output, masks)
     assert labels.tolist() == [5, 7, 13]  # the fourth does not count
-    assert found.features[:, 4].tolist() == [5, 7, 13]
-    assert found.logits[:, 2].tolist() == [5, 7, 13]
+    assert result.features[:, 4].tolist() == [5, 7, 13]
+    assert result.logits[:, 2].tolist() == [5, 7, 13]
 
 
 def test_no_more_pixels_than_asked_for_are_taken():

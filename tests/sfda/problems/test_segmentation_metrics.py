@@ -20,26 +20,26 @@ def mask(text):
 def test_overlaps_and_accuracies_by_hand():
     metric = SegmentationMetric(CLASSES)
     metric.update(mask("0011 0011"), mask("0001 0x11"))
-    found = metric.compute()
+    result = metric.compute()
     # seven pixels count; one of background was called organ
     assert metric.confusion.tolist() == [[3, 1, 0], [0, 3, 0], [0, 0, 0]]
-    assert found["mean_iou"] == pytest.approx((3 / 4 + 3 / 4) / 2)
-    assert found["mean_iou_absent_zero"] == pytest.approx((3 / 4 + 3 / 4 + 0) / 3)
-    assert found["pixel_accuracy"] == pytest.approx(6 / 7)
-    assert found["macro_pixel_accuracy"] == pytest.approx((3 / 4 + 1) / 2)
+    assert result["mean_iou"] == pytest.approx((3 / 4 + 3 / 4) / 2)
+    assert result["mean_iou_absent_zero"] == pytest.approx((3 / 4 + 3 / 4 + 0) / 3)
+    assert result["pixel_accuracy"] == pytest.approx(6 / 7)
+    assert result["macro_pixel_accuracy"] == pytest.approx((3 / 4 + 1) / 2)
     # organ 2*3/(4+3); lesion in neither mask counts 1; the background has no part
-    assert found["mean_dice"] == pytest.approx((6 / 7 + 1) / 2)
-    assert not {"hd95_mm", "hd95_undefined"} & set(found)
+    assert result["mean_dice"] == pytest.approx((6 / 7 + 1) / 2)
+    assert not {"hd95_mm", "hd95_undefined"} & set(result)
 
 
 def test_iou_is_of_the_whole_set_and_dice_of_each_image():
     metric = SegmentationMetric(("road", "car"))
     metric.update(mask("01"), mask("01"))
     metric.update(mask("00 00"), mask("01 11"))
-    found = metric.compute()
-    assert found["mean_iou"] == pytest.approx((2 / 5 + 1 / 4) / 2)
+    result = metric.compute()
+    assert result["mean_iou"] == pytest.approx((2 / 5 + 1 / 4) / 2)
     road, car = (1 + 2 * 1 / (4 + 1)) / 2, (1 + 0) / 2
-    assert found["mean_dice"] == pytest.approx((road + car) / 2)
+    assert result["mean_dice"] == pytest.approx((road + car) / 2)
     rows = metric.per_class()
     assert rows["car"]["dice"] == pytest.approx(car)
     assert rows["car"]["iou"] == pytest.approx(1 / 4)
@@ -70,11 +70,11 @@ def test_distances_are_in_mm_of_images():
     answer[1, 1], truth[4, 5] = 1, 1
     truth[8, 8] = 2  # the answer has none: no distance, and that is counted
     metric.update(answer, truth, spacing=(2.0, 0.5))
-    found = metric.compute()
-    assert found["hd95_mm"] == pytest.approx((6**2 + 2**2) ** 0.5)
-    assert found["assd_mm"] == pytest.approx((6**2 + 2**2) ** 0.5)
-    assert found["hd95_undefined"] == 1
-    assert metric.per_class()["organ"]["hd95_mm"] == pytest.approx(found["hd95_mm"])
+    result = metric.compute()
+    assert result["hd95_mm"] == pytest.approx((6**2 + 2**2) ** 0.5)
+    assert result["assd_mm"] == pytest.approx((6**2 + 2**2) ** 0.5)
+    assert result["hd95_undefined"] == 1
+    assert metric.per_class()["organ"]["hd95_mm"] == pytest.approx(result["hd95_mm"])
     assert "hd95_mm" not in metric.per_class()["lesion"]
     truth[8, 8] = 0
     metric.update(answer, truth, spacing=(2.0, 0.5))  # neither has it: no distance either

@@ -51,9 +51,9 @@ def test_a_librarys_network_answers_as_before_with_the_same_parameters(arch):
     images = torch.randn(1, 3, 224, 224) if "dpt" in arch else torch.randn(1, 3, 128, 160)
     expected = native(images)
     expected = expected["out"] if isinstance(expected, dict) else expected
-    found = wrapped(images)
-    assert torch.allclose(found.logits, expected, atol=1e-5)
-    assert found.features.shape[1] == wrapped.feature_dim
+    result = wrapped(images)
+    assert torch.allclose(result.logits, expected, atol=1e-5)
+    assert result.features.shape[1] == wrapped.feature_dim
     assert sum(p.numel() for p in wrapped.parameters()) == sum(
         p.numel() for p in native.parameters()
     )
@@ -65,13 +65,13 @@ def test_logits_have_the_images_size_and_padding_is_seen_by_nobody(arch):
     torch.manual_seed(0)
     network = segmentation.build(arch, 4).eval()
     images = torch.randn(2, 3, 45, 51)
-    found = network(images)
-    assert found.logits.shape == (2, 4, 45, 51)
-    assert found.logits.dtype == torch.float32
+    result = network(images)
+    assert result.logits.shape == (2, 4, 45, 51)
+    assert result.logits.dtype == torch.float32
     # what is padded repeats the border: the same image, already padded so, answers the same
     below, right = -45 % network.multiple, -51 % network.multiple
     whole = network(F.pad(images, (0, right, 0, below), mode="replicate"))
-    assert torch.equal(whole.logits[..., :45, :51], found.logits)
+    assert torch.equal(whole.logits[..., :45, :51], result.logits)
 
 
 @pytest.mark.parametrize("arch", POOLED)
@@ -93,8 +93,8 @@ def test_a_lone_value_is_normalised_with_what_ran_before_and_a_pair_is_not():
     layer.running_mean.copy_(torch.tensor([1.0, -1.0]))
     layer.running_var.fill_(4.0)
     spare_lone_values(layer)
-    found = layer(torch.tensor([3.0, 3.0]).view(1, 2, 1, 1)).flatten()
-    assert found.tolist() == pytest.approx([1.0, 2.0], abs=1e-4)  # (3 - mean) / 2
+    result = layer(torch.tensor([3.0, 3.0]).view(1, 2, 1, 1)).flatten()
+    assert result.tolist() == pytest.approx([1.0, 2.0], abs=1e-4)  # (3 - mean) / 2
     pair = layer(torch.tensor([[3.0, 3.0], [5.0, 7.0]]).view(2, 2, 1, 1))
     assert pair[:, 0].flatten().tolist() == pytest.approx([-1.0, 1.0], abs=1e-4)
     assert layer.running_mean[0].item() == pytest.approx(0.9 * 1 + 0.1 * 4)
@@ -122,11 +122,11 @@ def test_the_tiny_network_learns_a_shape_at_once():
 def test_one_output_becomes_two_logits():
     torch.manual_seed(0)
     network = segmentation.build("sfda:tinyunet", 2, binary_logit=True).eval()
-    found = network(torch.randn(1, 3, 8, 8))
-    assert found.logits.shape == (1, 2, 8, 8)
-    assert (found.logits[:, 0] == 0).all()
-    raw = network.head(found.features)[:, 0]
-    assert torch.allclose(found.logits.softmax(1)[:, 1], raw.sigmoid(), atol=1e-6)
+    result = network(torch.randn(1, 3, 8, 8))
+    assert result.logits.shape == (1, 2, 8, 8)
+    assert (result.logits[:, 0] == 0).all()
+    raw = network.head(result.features)[:, 0]
+    assert torch.allclose(result.logits.softmax(1)[:, 1], raw.sigmoid(), atol=1e-6)
     with pytest.raises(BadInput, match="two classes"):
         segmentation.build("sfda:tinyunet", 3, binary_logit=True)
 
@@ -192,14 +192,14 @@ class Fixed(torch.nn.Module):
 def test_the_loss_counts_sure_pixels_alone_and_is_zero_on_the_graph_without_any():
     logits = torch.tensor([[[[2.0, 0.0]], [[0.0, 1.0]]]], requires_grad=True)  # [1, 2, 1, 2]
     targets = torch.tensor([[[0, UNSURE]]])
-    found = segmentation_loss.loss(Fixed(), logits, targets)["class"]
-    assert found.item() == pytest.approx(-F.log_softmax(torch.tensor([2.0, 0.0]), 0)[0].item())
+    result = segmentation_loss.loss(Fixed(), logits, targets)["class"]
+    assert result.item() == pytest.approx(-F.log_softmax(torch.tensor([2.0, 0.0]), 0)[0].item())
     both = segmentation_loss.loss(Fixed(), logits, torch.tensor([[[0, 1]]]))["class"]
     second = -F.log_softmax(torch.tensor([0.0, 1.0]), 0)[1].item()
-    assert both.item() == pytest.approx((found.item() + second) / 2)
+    assert both.item() == pytest.approx((result.item() + second) / 2)
     weights = torch.tensor([1.0, 3.0])
     weighted = segmentation_loss.loss(Fixed(), logits, torch.tensor([[[0, 1]]]), weights=weights)
-    assert weighted["class"].item() == pytest.approx((found.item() + 3 * second) / 2)
+    assert weighted["class"].item() == pytest.approx((result.item() + 3 * second) / 2)
     nothing = segmentation_loss.loss(Fixed(), logits, torch.full((1, 1, 2), UNSURE))["class"]
     assert nothing.item() == 0
     nothing.backward()

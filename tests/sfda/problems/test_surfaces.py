@@ -64,8 +64,8 @@ MONAI = [  # monai 1.6.1: get_mask_edges and get_surface_distance, both ways con
 def test_monais_numbers():
     rng = np.random.default_rng(0)
     for shape, spacing, percentiles, means in MONAI:
-        for wanted, mean in zip(percentiles, means, strict=True):
+        for expected, mean in zip(percentiles, means, strict=True):
             one = ndimage.gaussian_filter(rng.normal(size=shape), 3) > 0.02
             other = ndimage.gaussian_filter(rng.normal(size=shape), 3) > 0.03
-            assert hd95(one, other, spacing) == pytest.approx(wanted, rel=1e-6)
+            assert hd95(one, other, spacing) == pytest.approx(expected, rel=1e-6)
             assert assd(one, other, spacing) == pytest.approx(mean, rel=1e-6)

@@ -45,9 +45,11 @@ def pool(
     return Pool(shards, np.array(labelled, dtype=np.int64), **more)
 
 
-def made(name: str, problem: str = "classification", **given: Any) -> Any:
+def made(name: str, problem: str = "classification", **inputs: Any) -> Any:
     kind = plugins.load("queries", name)
-    return kind(kind.Config.from_settings(merged(kind.defaults_by_problem.get(problem, {}), given)))
+    return kind(
+        kind.Config.from_settings(merged(kind.defaults_by_problem.get(problem, {}), inputs))
+    )
 
 
 def drawn(seed: int = 0, size: int = 200, maps: bool = False) -> tuple[Any, Any]:
@@ -62,38 +64,38 @@ def drawn(seed: int = 0, size: int = 200, maps: bool = False) -> tuple[Any, Any]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_query_keeps_to_its_budget_and_to_what_is_unlabelled(name: str, problem: str) -> None:
     logits, features = drawn(maps=problem == "segmentation")
-    given = pool(logits, features, range(0, 200, 3), whole=problem == "classification")
-    rows = made(name, problem).choose(given, 20, seed=4)
+    inputs = pool(logits, features, range(0, 200, 3), whole=problem == "classification")
+    rows = made(name, problem).choose(inputs, 20, seed=4)
     assert len(rows) == len(set(rows.tolist())) == 20
     assert not set(rows.tolist()) & set(range(0, 200, 3))
-    assert rows.tolist() == made(name, problem).choose(given, 20, seed=4).tolist()
-    other = pool(logits, features, range(0, 200, 3), cut=200, whole=given.whole)
+    assert rows.tolist() == made(name, problem).choose(inputs, 20, seed=4).tolist()
+    other = pool(logits, features, range(0, 200, 3), cut=200, whole=inputs.whole)
     assert rows.tolist() == made(name, problem).choose(other, 20, seed=4).tolist(), "shards count"
-    rest = made(name, problem).choose(given, 10_000)
-    assert sorted(rest.tolist()) == given.free.tolist()
-    assert len(made(name, problem).choose(given, 0)) == 0
+    rest = made(name, problem).choose(inputs, 10_000)
+    assert sorted(rest.tolist()) == inputs.free.tolist()
+    assert len(made(name, problem).choose(inputs, 0)) == 0
 
 
 def test_uncertain_rows_come_first() -> None:
     probs = torch.tensor([[0.9, 0.05, 0.05], [0.5, 0.49, 0.01], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]])
-    given = pool(probs.log(), torch.zeros(4, 2))
-    assert made("entropy").choose(given, 2).tolist() == [2, 1]
-    assert made("margin").choose(given, 2).tolist() == [1, 2]
+    inputs = pool(probs.log(), torch.zeros(4, 2))
+    assert made("entropy").choose(inputs, 2).tolist() == [2, 1]
+    assert made("margin").choose(inputs, 2).tolist() == [1, 2]
 
 
 def test_a_diverse_choice_takes_no_twins() -> None:
     logits = torch.tensor([[0.0, 0.0], [0.0, 0.01], [0.0, 0.5], [0.0, 4.0]])
     features = torch.tensor([[1.0, 0], [1.0, 0.01], [0.0, 1], [5.0, 5]])
-    given = pool(logits, features)
-    assert made("margin").choose(given, 2).tolist() == [0, 1]
+    inputs = pool(logits, features)
+    assert made("margin").choose(inputs, 2).tolist() == [0, 1]
     rows = made("margin", "pose", diverse=3 // 2 + 1).choose(pool(logits[:3], features[:3]), 2)
     assert 2 in rows.tolist()
 
 
 def test_coreset_takes_the_farthest_from_what_is_labelled() -> None:
     features = torch.tensor([[0.0], [1.0], [10.0], [4.0], [9.0]])
-    given = pool(torch.zeros(5, 2), features, [0], cut=2)
-    assert made("coreset").choose(given, 3).tolist() == [2, 3, 1]
+    inputs = pool(torch.zeros(5, 2), features, [0], cut=2)
+    assert made("coreset").choose(inputs, 3).tolist() == [2, 3, 1]
     first = made("coreset").choose(pool(torch.zeros(5, 2), features), 1).tolist()
     assert first == [3], "the mean is 4.8"
 
@@ -121,22 +123,22 @@ def test_badge_draws_as_k_means_plus_plus_over_whole_gradients(
         assert rows[0] == first
         seen[0, rows[1]] += 1
         seen[1, rows[2]] += 1
-    for found, expected in zip(seen / draws, (second, third), strict=True):
+    for result, expected in zip(seen / draws, (second, third), strict=True):
         spread = (expected * (1 - expected) / draws).sqrt()
-        assert ((found - expected).abs() <= 4.5 * spread + 1e-9).all()
+        assert ((result - expected).abs() <= 4.5 * spread + 1e-9).all()
 
 
 def test_badge_takes_no_row_twice_and_is_the_same_under_one_seed() -> None:
     logits, features = drawn(3)
-    given = pool(logits, features)
-    rows = made("badge").choose(given, 30, seed=1)
+    inputs = pool(logits, features)
+    rows = made("badge").choose(inputs, 30, seed=1)
     assert len(set(rows.tolist())) == 30
-    np.testing.assert_array_equal(rows, made("badge").choose(given, 30, seed=1))
+    np.testing.assert_array_equal(rows, made("badge").choose(inputs, 30, seed=1))
 
 
 def test_badge_of_equal_rows_still_fills_the_budget() -> None:
-    given = pool(torch.zeros(6, 2), torch.ones(6, 3))
-    assert sorted(made("badge").choose(given, 4).tolist()) == [0, 1, 2, 3]
+    inputs = pool(torch.zeros(6, 2), torch.ones(6, 3))
+    assert sorted(made("badge").choose(inputs, 4).tolist()) == [0, 1, 2, 3]
 
 
 def test_lftl_chooses_as_the_released_code() -> None:
@@ -149,11 +151,11 @@ def test_lftl_chooses_as_the_released_code() -> None:
     before = None
     for r in range(int(g["rounds"])):
         probs = g["probs"][r]
-        given = pool(probs.log(), torch.zeros(80, 2), labelled, before=before)
+        inputs = pool(probs.log(), torch.zeros(80, 2), labelled, before=before)
         free = g[f"r{r}_unlabeled_before"]
-        assert given.free.tolist() == free.tolist()
-        torch.testing.assert_close(query.scores(given)[free], g[f"r{r}_score"], atol=1e-6, rtol=0)
-        rows = query.choose(given, int(g["n_query"]))
+        assert inputs.free.tolist() == free.tolist()
+        torch.testing.assert_close(query.scores(inputs)[free], g[f"r{r}_score"], atol=1e-6, rtol=0)
+        rows = query.choose(inputs, int(g["n_query"]))
         assert rows.tolist() == g[f"r{r}_selected"].tolist()
         labelled += rows.tolist()
         before = Before(probs, summarise(torch.zeros(80, 2), probs.log()).margin)
@@ -162,39 +164,39 @@ def test_lftl_chooses_as_the_released_code() -> None:
 def test_lftl_leaves_alone_the_classes_that_are_sure_already() -> None:
     probs = torch.tensor([[0.98, 0.01, 0.01], [0.97, 0.02, 0.01], [0.01, 0.98, 0.01],
                           [0.5, 0.2, 0.3], [0.3, 0.5, 0.2], [0.2, 0.29, 0.51]])  # fmt: skip
-    given = pool(probs.log(), torch.zeros(6, 2))
+    inputs = pool(probs.log(), torch.zeros(6, 2))
     margin = torch.tensor([0.97, 0.95, 0.97, 0.2, 0.2, 0.22])
     weight = torch.tensor([1, 1, 0.5, 1, 0.5, 0])  # of the three surest: class 0 twice, 1 once
     query = made("lftl", surest=3)
-    torch.testing.assert_close(query.scores(given), margin / 0.97 + 0.1 * weight)
-    assert query.choose(given, 3).tolist() == [5, 4, 3]
+    torch.testing.assert_close(query.scores(inputs), margin / 0.97 + 0.1 * weight)
+    assert query.choose(inputs, 3).tolist() == [5, 4, 3]
 
 
 def test_lftl_contrasts_logarithms_if_asked_to_and_not_new_rows() -> None:
     now = torch.tensor([[0.6, 0.4], [0.6, 0.4]])
     old = torch.tensor([[0.9, 0.1], [torch.nan, torch.nan]])
-    given = pool(now.log(), torch.zeros(2, 2), before=Before(old, torch.zeros(2)))
+    inputs = pool(now.log(), torch.zeros(2, 2), before=Before(old, torch.zeros(2)))
     query = made("lftl", space="log", balance=0.0, contrast=0.1)
     gap, before = np.log(0.6 / 0.4), np.log(9)
-    assert query.scores(given).tolist() == pytest.approx([gap + 0.1 * (gap - before), gap])
+    assert query.scores(inputs).tolist() == pytest.approx([gap + 0.1 * (gap - before), gap])
 
 
 def test_another_number_of_classes_is_no_contrast() -> None:
-    given = pool(torch.zeros(2, 2), torch.zeros(2, 2), before=Before(torch.zeros(2, 3),
+    inputs = pool(torch.zeros(2, 2), torch.zeros(2, 2), before=Before(torch.zeros(2, 3),
                  torch.zeros(2)))  # fmt: skip
     with pytest.raises(BadInput, match="leave out --before"):
-        made("lftl").choose(given, 1)
+        made("lftl").choose(inputs, 1)
 
 
 def test_a_map_is_summed_up_by_its_means() -> None:
     logits, features = drawn(5, 3, maps=True)
-    found = summarise(features, logits)
+    result = summarise(features, logits)
     rows = summarise(
         features.permute(0, 2, 3, 1).reshape(-1, 8), logits.permute(0, 2, 3, 1).reshape(-1, 5)
     )
     for name in ("features", "probs", "entropy", "margin"):
         one = getattr(rows, name).unflatten(0, (3, 16)).mean(1)
-        torch.testing.assert_close(getattr(found, name), one)
+        torch.testing.assert_close(getattr(result, name), one)
 
 
 @pytest.mark.parametrize("labelled", [(), (3, 50)])
@@ -217,8 +219,8 @@ def test_boxes_are_summed_up_by_how_unsure_they_are() -> None:
         scores, labels = (torch.tensor(part) for part in zip(*pairs, strict=True))
         return Boxes(torch.zeros(len(pairs), 4), labels, scores.float())
 
-    given = [found((0.5, 1), (1.0, 0)), toydet.no_boxes(), found((0.9, 1), (0.05, 0))]
-    summary = summarise_boxes(torch.zeros(3, 7), given, 2)
+    inputs = [found((0.5, 1), (1.0, 0)), toydet.no_boxes(), found((0.9, 1), (0.05, 0))]
+    summary = summarise_boxes(torch.zeros(3, 7), inputs, 2)
     torch.testing.assert_close(
         summary.probs, torch.tensor([[0.5, 0.25, 0.25], [0, 0, 1], [0, 0.9, 0.1]])
     )
@@ -246,19 +248,19 @@ def test_a_detector_is_summed_up_in_one_pass(tmp_path: Path) -> None:
     network = own_detector("tinyrcnn", 2).eval()
     pictures, _ = small_det.images(9, seed=1)
     spec = InputSpec(size=(64, 64), mean=(0.3,) * 3, std=(0.3,) * 3)
-    kept = [
+    remaining = [
         keep_summaries(
             scan(pictures, spec, device="cpu", batch_size=size), network, "detection",
             tmp_path / str(size), 9,
         )
         for size in (4, 9)
     ]  # fmt: skip
-    for one, other in zip(*(shards[0][1] for shards in kept), strict=True):
+    for one, other in zip(*(shards[0][1] for shards in remaining), strict=True):
         torch.testing.assert_close(one, other)
-    ((_, summary),) = kept[0]
+    ((_, summary),) = remaining[0]
     sizes = [(64, 64)] * 9
-    found = [b for _, b in detect_all(network, pictures, spec, device="cpu", sizes=sizes)]
-    expected = summarise_boxes(summary.features, found, network.num_classes)
+    result = [b for _, b in detect_all(network, pictures, spec, device="cpu", sizes=sizes)]
+    expected = summarise_boxes(summary.features, result, network.num_classes)
     torch.testing.assert_close(summary.probs, expected.probs)
     maps = network.features(standardise(torch.from_numpy(pictures), spec, "cpu"))
     torch.testing.assert_close(summary.features, maps["0"].mean((2, 3)))

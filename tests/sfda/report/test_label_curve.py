@@ -25,15 +25,15 @@ def test_a_query_has_one_colour_and_its_points_are_means(monkeypatch: pytest.Mon
         row("lftl", "shot", 10, 0, 0.9), row("random", "shot", 10, 0, 0.6),
     ]  # fmt: skip
     figure: Any = pictures.label_curve(rows, {"overall_accuracy": 0.3}, title="t")
-    found: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, Any]] = {}
     for axes in figure.axes:
         for container in axes.containers:
             line = container.lines[0]
-            found.setdefault(container.get_label(), {})[axes.get_title()] = line
-    assert {name: set(own) for name, own in found.items()} == {
+            result.setdefault(container.get_label(), {})[axes.get_title()] = line
+    assert {name: set(own) for name, own in result.items()} == {
         "random": {"lftl", "shot"}, "lftl": {"lftl", "shot"}, "entropy": {"shot"},
     }  # fmt: skip
-    colours = [{line.get_color() for line in own.values()} for own in found.values()]
+    colours = [{line.get_color() for line in own.values()} for own in result.values()]
     assert all(len(own) == 1 for own in colours)
     assert len(set.union(*colours)) == 3
-    np.testing.assert_allclose(found["random"]["lftl"].get_ydata().astype(float), [60.0])
+    np.testing.assert_allclose(result["random"]["lftl"].get_ydata().astype(float), [60.0])

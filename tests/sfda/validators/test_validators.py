@@ -151,20 +151,20 @@ def test_pixels_score_as_images_with_the_same_probabilities(name: str) -> None:
 def test_validators_are_for_both_problems() -> None:
     problems = [plugins.load("validators", name).problems for name in VALIDATORS]
     assert {"entropy", "infomax", "nuclear_norm", "agreement"} <= set(VALIDATORS)
-    assert all({"classification", "segmentation"} <= found for found in problems)
+    assert all({"classification", "segmentation"} <= result for result in problems)
 
 
 def test_metrics_by_hand() -> None:
     metric = ClassificationMetric(("a", "b", "c"))
     out = output([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.3, 0.6, 0.1]])
     metric.update(out.logits, torch.tensor([0, 0, 1, 0]))
-    found = metric.compute()
-    assert found["overall_accuracy"] == pytest.approx(3 / 4)
-    assert found["macro_accuracy"] == pytest.approx((2 / 3 + 1) / 2), "class c does not occur"
+    result = metric.compute()
+    assert result["overall_accuracy"] == pytest.approx(3 / 4)
+    assert result["macro_accuracy"] == pytest.approx((2 / 3 + 1) / 2), "class c does not occur"
     gaps = abs(0.8 - 1) + abs((0.6 + 0.6) - 1) + abs(0.7 - 1)
-    assert found["expected_calibration_error"] == pytest.approx(gaps / 4, abs=1e-6)
+    assert result["expected_calibration_error"] == pytest.approx(gaps / 4, abs=1e-6)
     log_loss = -sum(map(math.log, (0.8, 0.6, 0.7, 0.3))) / 4
-    assert found["log_loss"] == pytest.approx(log_loss, abs=1e-6)
+    assert result["log_loss"] == pytest.approx(log_loss, abs=1e-6)
     assert metric.per_class() == {
         "a": {"accuracy": pytest.approx(2 / 3), "count": 3.0},
         "b": {"accuracy": 1.0, "count": 1.0},
@@ -180,8 +180,8 @@ def test_metrics_of_nothing_are_an_error() -> None:
 
 def test_the_picture_is_a_png_of_a_readable_size() -> None:
     pairs = [(output([[0.9, 0.1], [0.3, 0.7]]), torch.tensor([0, 0]))]
-    found = classification_report(pairs, ("cat", "dog"), split="test")
-    png = side_by_side(found, found, title="toy")
+    result = classification_report(pairs, ("cat", "dog"), split="test")
+    png = side_by_side(result, result, title="toy")
     assert png.startswith(b"\x89PNG")
     width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
     assert (width, height) == (1500, 520)

@@ -1,6 +1,7 @@
 """Bundles: what goes in comes out, an edit shows, and half a bundle never appears."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from sfda.errors import BadInput
 from sfda.problems.classification.network import build_from_spec, make_spec
 from sfda.problems.registry import read_bundle
 from sfda.weights.bundle import bundle_digest, network_digest, read_spec, write_bundle
+from sfda.weights.bundle_files import copy_files
+from sfda.weights.source_card import Card, CardFacts, read_card, write_card
 
 SPEC = make_spec("sfda:tiny", ("a", "b", "c"), bottleneck_dim=8)
 
@@ -28,8 +31,8 @@ def test_what_goes_in_comes_out(tmp_path, arch, head):
     spec = make_spec(arch, ("a", "b", "c"), head=head, bottleneck_dim=8)
     network = build_from_spec(spec).eval()
     digest = write_bundle(tmp_path / "deep" / "model", network, spec)
-    again, found = read_bundle(tmp_path / "deep" / "model", sha256=digest)
-    assert found == spec
+    again, result = read_bundle(tmp_path / "deep" / "model", sha256=digest)
+    assert result == spec
     assert not again.training
     images = torch.rand(2, spec.input.depth, *spec.input.size)
     with torch.no_grad():
@@ -46,10 +49,10 @@ def test_digest_depends_on_every_weight_and_every_word_of_the_spec(network):
     spec = SPEC.model_copy(update={"input": SPEC.input.model_copy(update={"mean": (0.4,)})})
     assert network_digest(network, spec) != first
     for name, value in network.state_dict().items():
-        kept = value.clone()
+        remaining = value.clone()
         value.view(-1)[0] += 1
         assert network_digest(network, SPEC) != first, name
-        value.copy_(kept)
+        value.copy_(remaining)
     assert network_digest(network, SPEC) == first
 
 
@@ -172,6 +175,87 @@ def test_a_card_is_carried_along_and_not_covered(tmp_path, network):
     assert (tmp_path / "model" / "card.safetensors").read_bytes() == card.read_bytes()
     assert digest == network_digest(network, SPEC)
     assert read_bundle(tmp_path / "model")[1] == SPEC
+
+
+def test_a_card_that_was_changed_is_refused(tmp_path):
+    facts = CardFacts(
+        classes=("a",), source_sha256="0", manifest="m", manifest_sha256="0", split="test",
+        count=1, metrics={}, temperature=1.0,
+    )  # fmt: skip
+    write_card(tmp_path, Card(facts, {"class_prior": torch.ones(1)}))
+    file = tmp_path / "card.safetensors"
+    whole = file.read_bytes()
+    assert read_card(tmp_path).facts == facts
+    for before, after in ((b'count\\":1', b'count\\":2'), (whole[-4:], b"\0\0\0\0")):
+        assert before in whole
+        file.write_bytes(whole.replace(before, after))
+        with pytest.raises(BadInput, match="changed after it was written"):
+            read_card(tmp_path)
+    # as version 0.1.0 wrote it
+    save_file({"class_prior": torch.ones(1)}, file, metadata={"facts": facts.model_dump_json()})
+    assert read_card(tmp_path).facts == facts
+
+
+def opened_every_way(folder, tmp_path):
+    yield lambda: read_spec(folder)
+    yield lambda: read_bundle(folder)
+    yield lambda: bundle_digest(folder)
+    yield lambda: read_card(folder)
+    yield lambda: copy_files(folder, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", ["sfda.py", ".hidden", "MLmodel", "weights.pt", "folder/"])
+def test_other_files_in_a_bundle_are_refused(tmp_path, network, name):
+    folder = tmp_path / "model"
+    write_bundle(folder, network, SPEC)
+    (folder / name).mkdir() if name.endswith("/") else (folder / name).write_text("x")
+    for opened in opened_every_way(folder, tmp_path):
+        with pytest.raises(BadInput, match=rf"model holds {name.strip('/')} besides"):
+            opened()
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "spec.json", "card.safetensors"])
+@pytest.mark.parametrize("kind", ["link", "broken link", "pipe", "folder"])
+def test_links_and_pipes_in_a_bundle_are_refused(tmp_path, network, name, kind):
+    folder = tmp_path / "model"
+    write_bundle(folder, network, SPEC)
+    file = folder / name
+    if file.exists():
+        file.rename(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(b"x")
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to(tmp_path / name if kind == "link" else tmp_path / "absent")
+    for opened in opened_every_way(folder, tmp_path):
+        with pytest.raises(BadInput, match=rf"{name} is a link or no regular file"):
+            opened()
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_huge_spec_is_not_read(tmp_path, network):
+    folder = tmp_path / "model"
+    write_bundle(folder, network, SPEC)
+    with (folder / "spec.json").open("ab") as file:
+        file.truncate(5 * 2**20)
+    with pytest.raises(BadInput, match="at most 4 MiB"):
+        read_bundle(folder)
+    (folder / "spec.json").write_text('{"config":' + '{"a":' * 100_000 + "1" + "}" * 100_001)
+    with pytest.raises(BadInput, match=r"spec\.json cannot be used"):
+        read_bundle(folder)
+
+
+def test_a_copy_has_the_model_and_its_card(tmp_path, network):
+    card = tmp_path / "card.safetensors"
+    save_file({"prototype": torch.ones(2)}, card)
+    digest = write_bundle(tmp_path / "model", network, SPEC, card=card)
+    copy_files(tmp_path / "model", tmp_path / "copy")
+    assert bundle_digest(tmp_path / "copy") == digest
+    assert (tmp_path / "copy" / "card.safetensors").read_bytes() == card.read_bytes()
 
 
 def test_tied_and_scattered_weights_are_written(tmp_path, network):

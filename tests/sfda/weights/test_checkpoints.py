@@ -257,8 +257,8 @@ def test_damage_anywhere_is_told(tmp_path):
         path.write_bytes(whole[:size])
         with pytest.raises(BadInput, match=r"net\.pth"):
             read_weights(path)
-    for place in range(0, 400, 7):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    for folder in range(0, 400, 7):
+        path.write_bytes(whole[:folder] + bytes([whole[folder] ^ 0xFF]) + whole[folder + 1 :])
         with contextlib.suppress(BadInput):  # where nothing but a number changed it is read
             read_weights(path)
     arrays = tmp_path / "net.npz"
@@ -290,9 +290,13 @@ def test_weights_whose_answers_are_no_numbers_are_told():
 
 def test_what_is_no_state_dict_is_said(tmp_path):
     path = tmp_path / "net.pt"
-    for held, said in ((5, "type int"), ({"epoch": 1}, "'epoch'"), ([torch.ones(1)], "type list")):
+    for held, output in (
+        (5, "type int"),
+        ({"epoch": 1}, "'epoch'"),
+        ([torch.ones(1)], "type list"),
+    ):
         torch.save(held, path)
-        with pytest.raises(BadInput, match=f"no state dict but .*{said}"):
+        with pytest.raises(BadInput, match=f"no state dict but .*{output}"):
             read_weights(path)
     with pytest.raises(BadInput, match="no weights at"):
         read_weights(tmp_path / "absent.pt")

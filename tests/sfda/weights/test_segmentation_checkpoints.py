@@ -118,10 +118,10 @@ def test_every_key_that_does_not_fit_is_named(native):
     weights["decoder.blocks.0.conv1.0.weight"] = torch.ones(2, 2)
     with pytest.raises(BadInput) as refused:
         load_segmenter(weights, arch=UNET, classes=CLASSES, input=INPUT)
-    said = str(refused.value)
-    assert "1 missing: encoder.conv1.weight" in said
-    assert "1 unexpected: encoder.extra.weight" in said
-    assert "decoder.blocks.0.conv1.0.weight is (2, 2)" in said
+    output = str(refused.value)
+    assert "1 missing: encoder.conv1.weight" in output
+    assert "1 unexpected: encoder.extra.weight" in output
+    assert "decoder.blocks.0.conv1.0.weight is (2, 2)" in output
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,6 @@ def test_weights_of_timms_own_fill_an_encoder_that_smp_took_from_timm():
     network = segmentation.build("smp:unet/tu-resnet18", 5)
     theirs = {k.removeprefix("model."): v + 1 for k, v in network.backbone.state_dict().items()}
     load_encoder(network, theirs | {"fc.weight": torch.ones(1000, 512)})
-    found = network.backbone.state_dict()
-    assert all(torch.equal(v, theirs[k.removeprefix("model.")]) for k, v in found.items())
-    load_encoder(network, found)
+    result = network.backbone.state_dict()
+    assert all(torch.equal(v, theirs[k.removeprefix("model.")]) for k, v in result.items())
+    load_encoder(network, result)

@@ -1,0 +1,54 @@
+"""`--trust-code PACKAGE`, on every command that opens a model: whose code a model may name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from sfda.plugins import TRUST_CODE, trusted_packages
+
+OPENS_MODELS = frozenset({"source", "model", "arch", "jobs"})  # parameters of commands that do
+TrustCodeOption = Annotated[
+    list[str] | None,
+    typer.Option("--trust-code", help="a package whose code the model may name; it runs"),
+]
+
+
+def offer_trust_(app: typer.Typer) -> None:
+    """Give the option to every command of the app that opens a model."""
+    for command in app.registered_commands:
+        callback = command.callback
+        if callback and OPENS_MODELS & set(inspect.signature(callback).parameters):
+            command.callback = _with_trust(callback)
+
+
+def _with_trust(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """The same command, whose call holds the packages in the environment: jobs inherit them."""
+
+    @functools.wraps(callback)
+    def trusting(*args: Any, trust_code: list[str] | None = None, **rest: Any) -> Any:
+        if not trust_code:
+            return callback(*args, **rest)
+        before = os.environ.get(TRUST_CODE)
+        os.environ[TRUST_CODE] = ",".join(sorted(trusted_packages() | set(trust_code)))
+        try:
+            return callback(*args, **rest)
+        finally:
+            if before is None:
+                del os.environ[TRUST_CODE]
+            else:
+                os.environ[TRUST_CODE] = before
+
+    signature = inspect.signature(callback, eval_str=True)
+    option = inspect.Parameter(
+        "trust_code", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=TrustCodeOption
+    )
+    parameters = [*signature.parameters.values(), option]
+    trusting.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    trusting.__annotations__ = {p.name: p.annotation for p in parameters}
+    return trusting

@@ -1,0 +1,1 @@
+"""The panel of what changed most, one file a problem."""

@@ -1,0 +1,241 @@
+"""The ways out of a restricted process, each tried by that very process.
+
+A probe does what an attacker would, harmlessly: where the kernel refuses, it raises. Nothing is
+concluded from what was asked of the kernel; only from what it answered.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sfda.sandbox.environment import is_passed
+from sfda.sandbox.seccomp import AUDIT, CALLS, TERMINAL
+
+REFUSED, OPEN, NOT_HERE = "refused", "open: ", "not enforceable here: "
+NO_WAY = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+Baits = Mapping[str, Any]
+
+
+class Way(NamedTuple):
+    """A way out, and what closes it."""
+
+    attempt: Callable[[Baits], object]  # raises OSError where it is closed
+    by: str  # "files", "calls", "signals", "memory" or "capabilities"
+    call: str = ""  # of CALLS, which work may be excepted from
+
+
+def ways_out(
+    baits: Baits, missing: Mapping[str, str], exceptions: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """Of every way whether it was refused, is open, or cannot be closed on this machine.
+
+    `missing` says why a kind of protection, named as `Way.by`, is not to be had here.
+    """
+    return {name: _tried(way, baits, missing, exceptions) for name, way in WAYS.items()}
+
+
+def still_open(ways: Mapping[str, str]) -> list[str]:
+    """Those ways that should have been closed and are not."""
+    return [
+        f"{name} ({answer.removeprefix(OPEN)})"
+        for name, answer in ways.items()
+        if answer.startswith(OPEN) and not answer.startswith(f"{OPEN}the work")
+    ]
+
+
+def _tried(way: Way, baits: Baits, missing: Mapping[str, str], exceptions: frozenset[str]) -> str:
+    try:
+        answer = way.attempt(baits)
+    except OSError as error:
+        if error.errno in NO_WAY:
+            return REFUSED
+        answer = error
+    if way.call in exceptions:
+        return f"{OPEN}the work needs {way.call}"
+    if way.by in missing:
+        return NOT_HERE + missing[way.by]
+    return OPEN + (str(answer) if answer else "it was not refused")
+
+
+def _call(name: str, *arguments: Any) -> None:
+    """A system call by its number. One that this machine lacks counts as refused."""
+    machine = os.uname().machine
+    number = CALLS[name][list(AUDIT).index(machine)] if machine in AUDIT else None
+    if number is None:
+        raise OSError(errno.ENOSYS, name)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(ctypes.c_long(number), *map(_word, arguments)) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+
+def _word(argument: Any) -> Any:
+    return ctypes.c_long(argument) if isinstance(argument, int) else argument
+
+
+def _read(baits: Baits) -> None:
+    Path(baits["file"]).read_bytes()
+
+
+def _write(baits: Baits) -> None:
+    with Path(baits["file"]).with_name("new").open("wb"):
+        pass
+
+
+def _link(baits: Baits) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "link")
+        link.symlink_to(baits["file"])
+        link.read_bytes()
+
+
+def _of_process(name: str) -> Callable[[Baits], None]:
+    def look(baits: Baits) -> None:
+        Path(f"/proc/{baits['process']}/{name}").read_bytes()
+
+    return look
+
+
+def _root_of_process(baits: Baits) -> None:
+    Path(f"/proc/{baits['process']}/root", str(baits["file"]).lstrip("/")).read_bytes()
+
+
+def _connect(family: int, kind: int, protocol: int, address: str) -> Callable[[Baits], None]:
+    def connect(baits: Baits) -> None:
+        to = ("127.0.0.1", baits["port"]) if address == "port" else baits[address]
+        with socket.socket(family, kind, protocol) as line:
+            line.settimeout(1)
+            line.connect(to)
+
+    return connect
+
+
+def _fast_open(baits: Baits) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as line:
+        line.settimeout(1)
+        line.sendto(b"x", socket.MSG_FASTOPEN, ("127.0.0.1", baits["port"]))
+
+
+def _datagram(baits: Baits) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        line.sendto(b"x", ("127.0.0.1", baits["port"]))
+
+
+def _socket(family: int, kind: int, protocol: int = 0) -> Callable[[Baits], None]:
+    return lambda _: socket.socket(family, kind, protocol).close()
+
+
+def _memory(baits: Baits) -> None:
+    if baits["memory"] is None:
+        raise OSError(errno.EACCES, "the parent cannot write there either")
+    try:
+        Path(baits["memory"]).read_bytes()
+    except FileNotFoundError:
+        raise OSError(errno.EACCES, "another folder lies there") from None
+
+
+def _metadata(change: Callable[[str], object]) -> Callable[[Baits], None]:
+    def attempt(_: Baits) -> None:
+        with tempfile.NamedTemporaryFile() as file:
+            change(file.name)
+
+    return attempt
+
+
+def _program(_: Baits) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            os.execv(sys.executable, [sys.executable, "-S", "-c", ""])
+        except OSError as error:
+            os._exit(error.errno or 255)
+        finally:
+            os._exit(255)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        raise OSError(code, sys.executable)
+
+
+def _signal(baits: Baits) -> None:
+    os.kill(baits["process"], 0)
+
+
+def _other_memory(baits: Baits) -> None:
+    buffer = ctypes.create_string_buffer(8)
+    part = (ctypes.c_size_t * 2)(ctypes.addressof(buffer), 8)
+    _call("process_vm_readv", baits["process"], part, 1, part, 1, 0)
+
+
+def _terminal(_: Baits) -> None:
+    fcntl.ioctl(0, TERMINAL[0], b"\0")
+
+
+def _environment(_: Baits) -> str:
+    entries = Path("/proc/self/environ").read_bytes().split(b"\0")
+    names = {entry.partition(b"=")[0].decode(errors="replace") for entry in entries}
+    others = sorted(name for name in {*names, *os.environ} if name and not is_passed(name))
+    if not others:
+        raise OSError(errno.EACCES, "nothing there")
+    return f"it holds {', '.join(others)}"
+
+
+def _capabilities(_: Baits) -> str:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    sets = dict(line.split(":\t") for line in lines if line.startswith("Cap"))
+    held = [f"{name} {value}" for name, value in sets.items() if int(value, 16)]
+    if not held or (os.geteuid() and [line.split()[0] for line in held] == ["CapBnd"]):
+        raise OSError(errno.EACCES, "none")  # what a plain user may not drop, and cannot get back
+    return ", ".join(held)
+
+
+SEIZE, NEW_NAMES, SESSION = 0x4206, 0x04000000, -3
+INET, UNIX = socket.AF_INET, getattr(socket, "AF_UNIX", 1)
+STREAM, MPTCP = socket.SOCK_STREAM, 262
+WAYS: Mapping[str, Way] = {
+    "read of a file outside": Way(_read, "files"),
+    "write outside": Way(_write, "files"),
+    "link to a file outside": Way(_link, "files"),
+    "environment of the parent": Way(_of_process("environ"), "files"),
+    "command line of the parent": Way(_of_process("cmdline"), "files"),
+    "root folder of the parent": Way(_root_of_process, "files"),
+    "TCP connection": Way(_connect(INET, STREAM, 0, "port"), "calls", "socket"),
+    "TCP Fast Open": Way(_fast_open, "calls", "socket"),
+    "MPTCP connection": Way(_connect(INET, STREAM, MPTCP, "port"), "calls", "socket"),
+    "UDP datagram": Way(_datagram, "calls", "socket"),
+    "UNIX socket by path": Way(_connect(UNIX, STREAM, 0, "path"), "calls", "socket"),
+    "abstract UNIX socket": Way(_connect(UNIX, STREAM, 0, "abstract"), "calls", "socket"),
+    "netlink socket": Way(_socket(16, socket.SOCK_RAW), "calls", "socket"),
+    "raw socket": Way(_socket(INET, socket.SOCK_RAW, 1), "calls", "socket"),
+    "packet socket": Way(_socket(17, socket.SOCK_RAW), "calls", "socket"),
+    "shared memory of others": Way(_memory, "memory"),
+    "System V shared memory": Way(lambda _: _call("shmget", 0, 4096, 0o600), "calls", "shmget"),
+    "chmod": Way(_metadata(lambda path: Path(path).chmod(0o600)), "calls", "chmod"),
+    "utime": Way(_metadata(os.utime), "calls", "utimensat"),
+    "setxattr": Way(
+        _metadata(lambda path: os.setxattr(path, "user.sfda", b"x")), "calls", "setxattr"
+    ),
+    "another program": Way(_program, "files", "execve"),
+    "signal to the parent": Way(_signal, "signals"),
+    "ptrace of the parent": Way(
+        lambda baits: _call("ptrace", SEIZE, baits["process"], 0, 0), "calls", "ptrace"
+    ),
+    "memory of the parent": Way(_other_memory, "calls", "process_vm_readv"),
+    "typing into the terminal": Way(_terminal, "calls"),
+    "mount": Way(lambda _: _call("mount", 0, 0, 0, 0, 0), "calls", "mount"),
+    "chroot": Way(lambda _: os.chroot("/"), "calls", "chroot"),
+    "new namespace": Way(lambda _: _call("unshare", NEW_NAMES), "calls", "unshare"),
+    "bpf": Way(lambda _: _call("bpf", 0, 0, 0), "calls", "bpf"),
+    "io_uring": Way(lambda _: _call("io_uring_setup", 1, 0), "calls", "io_uring_setup"),
+    "keys of the kernel": Way(lambda _: _call("keyctl", 0, SESSION, 0), "calls", "keyctl"),
+    "variables of the environment": Way(_environment, "environment"),
+    "capabilities": Way(_capabilities, "capabilities"),
+}
+NETWORK = tuple(name for name, way in WAYS.items() if way.call == "socket")

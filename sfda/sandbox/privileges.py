@@ -1,0 +1,98 @@
+"""Shared memory of its own, and no capabilities, for the rest of a process's life."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+SHARED_MEMORY = Path("/dev/shm")
+# linux/sched.h, sys/mount.h
+NEW_MOUNTS, NEW_IPC, NEW_USER = 0x00020000, 0x08000000, 0x10000000
+PRIVATE, NO_SUID, NO_DEVICES, NO_EXEC = (1 << 14) | (1 << 18), 2, 4, 8
+# linux/prctl.h, linux/capability.h
+DROP_BOUND, AMBIENT, CLEAR_ALL, NO_NEW_PRIVILEGES = 24, 47, 4, 38
+CAPABILITY_VERSION, OVERRIDE_ACCESS, LAST = 0x20080522, 1, 63
+
+
+def own_shared_memory() -> str | None:
+    """Mount memory of this process and its children alone as /dev/shm; or why that cannot be.
+
+    Root does it at once; others in a user namespace of their own, where the machine allows that.
+    """
+    if not SHARED_MEMORY.is_dir():
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.geteuid(), os.getegid()
+    try:
+        try:
+            _checked(libc.unshare(NEW_MOUNTS | NEW_IPC))
+        except PermissionError:
+            _checked(libc.unshare(NEW_USER | NEW_MOUNTS | NEW_IPC))
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+            Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+        _checked(libc.mount(b"none", b"/", None, ctypes.c_ulong(PRIVATE), None))
+        flags = ctypes.c_ulong(NO_SUID | NO_DEVICES | NO_EXEC)
+        target = os.fsencode(SHARED_MEMORY)
+        _checked(libc.mount(b"tmpfs", target, b"tmpfs", flags, b"mode=1777"))
+    except OSError as error:
+        return f"no /dev/shm of its own: {error.strerror}"
+    return None
+
+
+def drop_capabilities(needed: Iterable[Path]) -> Path | None:
+    """Give up all capabilities, and what could bring them back.
+
+    Of `needed` files some may belong to others, so that root reads them by a capability alone: the
+    first such file is returned, and that one capability kept.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    permitted = _capabilities(libc)
+    _set_capabilities(libc, 0, permitted)
+    foreign = next((path for path in needed if _is_denied(path)), None)
+    left = permitted & (1 << OVERRIDE_ACCESS) if foreign else 0
+    _set_capabilities(libc, left, permitted)
+    if foreign and _is_denied(foreign):  # it does not help
+        left = 0
+    _set_capabilities(libc, permitted, permitted)
+    for number in range(LAST + 1):
+        with suppress(OSError):  # of those that the kernel does not know, or of a plain user
+            _checked(libc.prctl(DROP_BOUND, number, 0, 0, 0))
+    with suppress(OSError):
+        _checked(libc.prctl(AMBIENT, CLEAR_ALL, 0, 0, 0))
+    _set_capabilities(libc, left, left)
+    _checked(libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0))
+    return foreign if left else None
+
+
+def _is_denied(path: Path) -> bool:
+    return path.exists() and not os.access(path, os.R_OK, effective_ids=True)
+
+
+def _header() -> ctypes.Array[ctypes.c_char]:
+    return ctypes.create_string_buffer(struct.pack("=Ii", CAPABILITY_VERSION, 0), 8)
+
+
+def _capabilities(libc: ctypes.CDLL) -> int:
+    """Those that are permitted, a bit each."""
+    data = ctypes.create_string_buffer(24)
+    _checked(libc.capget(_header(), data))
+    words = struct.unpack("=6I", data.raw)
+    return int(words[1] | words[4] << 32)
+
+
+def _set_capabilities(libc: ctypes.CDLL, effective: int, permitted: int) -> None:
+    low, high = 0xFFFFFFFF, 32
+    words = (effective & low, permitted & low, 0, effective >> high, permitted >> high, 0)
+    data = ctypes.create_string_buffer(struct.pack("=6I", *words), 24)
+    _checked(libc.capset(_header(), data))
+
+
+def _checked(status: int) -> None:
+    if status < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

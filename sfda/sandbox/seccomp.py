@@ -1,0 +1,209 @@
+"""A filter of system calls for the rest of a process's life, through Linux's seccomp.
+
+What Landlock does not cover is refused here with EPERM: sockets of every family, new programs,
+other processes' memory, metadata of files, mounts and namespaces, and the kernel's less used doors.
+The filter is a program of classic BPF that is made here and handed over with `prctl`; threads and
+processes that come later inherit it, and nothing can take it off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# linux/prctl.h, linux/seccomp.h
+NO_NEW_PRIVILEGES, GET_SECCOMP, SET_SECCOMP, MODE_FILTER = 38, 21, 22, 2
+ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
+# linux/bpf_common.h: load a word of seccomp_data, jump if equal / if bits are set, return
+LOAD, EQUAL, BITS, RETURN = 0x20, 0x15, 0x45, 0x06
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
+X32 = 0x40000000  # calls of the x32 ABI, which would pass by other numbers
+NAMESPACES = 0x7E020080  # CLONE_NEW*: time, mount, cgroup, uts, ipc, user, pid, net
+
+AUDIT = MappingProxyType({"x86_64": 0xC000003E, "aarch64": 0xC00000B7})
+# asm/unistd_64.h of x86-64 and asm-generic/unistd.h of 64-bit Arm; None where a call is not there
+CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
+    {
+        # the network, local sockets included; a pair of connected ones stays, it leads nowhere
+        "socket": (41, 198),
+        # other programs, and other processes
+        "execve": (59, 221),
+        "execveat": (322, 281),
+        "ptrace": (101, 117),
+        "process_vm_readv": (310, 270),
+        "process_vm_writev": (311, 271),
+        "process_madvise": (440, 440),
+        "pidfd_getfd": (438, 438),
+        "kcmp": (312, 272),
+        # metadata of files, which Landlock leaves alone
+        "chmod": (90, None),
+        "fchmod": (91, 52),
+        "fchmodat": (268, 53),
+        "fchmodat2": (452, 452),
+        "chown": (92, None),
+        "fchown": (93, 55),
+        "lchown": (94, None),
+        "fchownat": (260, 54),
+        "utime": (132, None),
+        "utimes": (235, None),
+        "futimesat": (261, None),
+        "utimensat": (280, 88),
+        "setxattr": (188, 5),
+        "lsetxattr": (189, 6),
+        "fsetxattr": (190, 7),
+        "setxattrat": (463, 463),
+        "removexattr": (197, 14),
+        "lremovexattr": (198, 15),
+        "fremovexattr": (199, 16),
+        "removexattrat": (466, 466),
+        "file_setattr": (469, 469),
+        # mounts, roots and namespaces
+        "mount": (165, 40),
+        "umount2": (166, 39),
+        "pivot_root": (155, 41),
+        "chroot": (161, 51),
+        "unshare": (272, 97),
+        "setns": (308, 268),
+        "fsopen": (430, 430),
+        "fsconfig": (431, 431),
+        "fsmount": (432, 432),
+        "fspick": (433, 433),
+        "move_mount": (429, 429),
+        "open_tree": (428, 428),
+        "mount_setattr": (442, 442),
+        "open_by_handle_at": (304, 265),
+        "name_to_handle_at": (303, 264),
+        "mknod": (133, None),
+        "mknodat": (259, 33),
+        # the kernel itself
+        "bpf": (321, 280),
+        "io_uring_setup": (425, 425),
+        "io_uring_enter": (426, 426),
+        "io_uring_register": (427, 427),
+        "perf_event_open": (298, 241),
+        "userfaultfd": (323, 282),
+        "fanotify_init": (300, 262),
+        "add_key": (248, 217),
+        "request_key": (249, 218),
+        "keyctl": (250, 219),
+        "init_module": (175, 105),
+        "finit_module": (313, 273),
+        "delete_module": (176, 106),
+        "kexec_load": (246, 104),
+        "kexec_file_load": (320, 294),
+        "swapon": (167, 224),
+        "swapoff": (168, 225),
+        "reboot": (169, 142),
+        "sethostname": (170, 161),
+        "setdomainname": (171, 162),
+        "settimeofday": (164, 170),
+        "clock_settime": (227, 112),
+        "adjtimex": (159, 171),
+        "clock_adjtime": (305, 266),
+        "iopl": (172, None),
+        "ioperm": (173, None),
+        "acct": (163, 89),
+        "quotactl": (179, 60),
+        "quotactl_fd": (443, 443),
+        "syslog": (103, 116),
+        "personality": (135, 92),
+        "lookup_dcookie": (212, 18),
+        "nfsservctl": (180, 42),
+        "uselib": (134, None),
+        "ustat": (136, None),
+        "vhangup": (153, 58),
+        # memory and queues that strangers can reach by a number or a name
+        "shmget": (29, 194),
+        "shmat": (30, 196),
+        "shmctl": (31, 195),
+        "semget": (64, 190),
+        "semop": (65, 193),
+        "semctl": (66, 191),
+        "msgget": (68, 186),
+        "msgsnd": (69, 189),
+        "msgrcv": (70, 188),
+        "mq_open": (240, 180),
+        "mq_unlink": (241, 181),
+    }
+)
+CLONE, CLONE3 = (56, 220), (435, 435)
+IOCTL, LIMITS = (16, 29), (302, 261)  # the second is prlimit64
+TERMINAL = (0x5412, 0x541C)  # TIOCSTI types into a terminal's shell, TIOCLINUX pastes there
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+
+def available() -> bool:
+    """Whether this kernel filters system calls and this module knows the machine's."""
+    if sys.platform != "linux" or os.uname().machine not in AUDIT:
+        return False
+    return int(ctypes.CDLL(None, use_errno=True).prctl(GET_SECCOMP, 0, 0, 0, 0)) >= 0
+
+
+def program(machine: str, *, allowed: frozenset[str] = frozenset()) -> bytes:
+    """The filter for "x86_64" or "aarch64" as instructions of 8 bytes, without `allowed` calls.
+
+    A call of another architecture ends the process. `clone3`, whose flags no filter can see, is
+    answered with ENOSYS, so that the C library takes `clone`; that is refused for new namespaces.
+    `ioctl` may not type into the terminal that the process came with, and limits can be asked for
+    and set of the process itself alone.
+    """
+    column = list(AUDIT).index(machine)
+    refused = ERRNO | errno.EPERM
+    code = [
+        (LOAD, 0, 0, ARCHITECTURE),
+        (EQUAL, 1, 0, AUDIT[machine]),
+        (RETURN, 0, 0, KILL),
+        (LOAD, 0, 0, NUMBER),
+    ]
+    if machine == "x86_64":
+        code += [(BITS, 0, 1, X32), (RETURN, 0, 0, refused)]
+    for name, numbers in CALLS.items():
+        number = numbers[column]
+        if number is not None and name not in allowed:
+            code += [(EQUAL, 0, 1, number), (RETURN, 0, 0, refused)]
+    code += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, ERRNO | errno.ENOSYS)]
+    code += [
+        (EQUAL, 0, 5, IOCTL[column]),
+        (LOAD, 0, 0, ARGUMENTS + 8),  # the request, the lower half of the second argument
+        (EQUAL, 1, 0, TERMINAL[0]),
+        (EQUAL, 0, 1, TERMINAL[1]),
+        (RETURN, 0, 0, refused),
+        (RETURN, 0, 0, ALLOW),
+        (EQUAL, 0, 4, LIMITS[column]),
+        (LOAD, 0, 0, ARGUMENTS),  # of which process: 0 is the one that asks
+        (EQUAL, 1, 0, 0),
+        (RETURN, 0, 0, refused),
+        (RETURN, 0, 0, ALLOW),
+        (EQUAL, 0, 3, CLONE[column]),
+        (LOAD, 0, 0, ARGUMENTS),  # its flags, the lower half of the first argument
+        (BITS, 0, 1, NAMESPACES),
+        (RETURN, 0, 0, refused),
+        (RETURN, 0, 0, ALLOW),
+    ]
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def refuse_calls(*, allowed: frozenset[str] = frozenset()) -> None:
+    """Refuse the calls above for the rest of this process's life, and of all that it starts.
+
+    Raises OSError where the kernel does not take the filter.
+    """
+    code = program(os.uname().machine, allowed=allowed)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    filter_ = _Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for arguments in (
+        (NO_NEW_PRIVILEGES, 1, 0, 0, 0),
+        (SET_SECCOMP, MODE_FILTER, ctypes.byref(filter_), 0, 0),
+    ):
+        if libc.prctl(*arguments):
+            number = ctypes.get_errno()
+            raise OSError(number, f"no filter of system calls: {os.strerror(number)}")

@@ -1,0 +1,71 @@
+"""The files of a bundle's folder: regular ones by name from a list, of bounded size, no others.
+
+A bundle comes from elsewhere: a link in it would show what lies outside, a pipe would never end,
+and what is not known is not carried on into a copy.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from sfda.errors import BadInput
+
+MIB = 2**20
+MOST_BYTES = {
+    "spec.json": 4 * MIB,
+    "weights.safetensors": 64 * 1024 * MIB,
+    "card.safetensors": 1024 * MIB,
+}
+
+
+def check_files(folder: Path) -> None:
+    """Raise BadInput for what no bundle holds: other files, folders, links, files too large."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise BadInput(f"{folder} is not a model bundle: {error.strerror}") from error
+    if strange := [name for name in names if name not in MOST_BYTES]:
+        more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+        raise BadInput(
+            f"{folder} holds {', '.join(strange[:3])}{more} besides the model: a bundle has "
+            f"{', '.join(MOST_BYTES)} and nothing else; move the rest away"
+        )
+    for name in names:
+        _check_status(folder / name, os.lstat(folder / name))
+
+
+def read_small(file: Path) -> bytes:
+    """All of a bundle's file, opened without following a link. Raises OSError or BadInput."""
+    with os.fdopen(os.open(file, _FLAGS), "rb") as opened:
+        _check_status(file, os.fstat(opened.fileno()))
+        return opened.read(MOST_BYTES[file.name] + 1)[: MOST_BYTES[file.name]]
+
+
+def copy_files(folder: Path, copy: Path) -> None:
+    """A bundle's own files into a new folder, none through a link. Raises BadInput."""
+    check_files(folder)
+    copy.mkdir()
+    for name in MOST_BYTES:
+        if not os.path.lexists(folder / name):
+            continue
+        with os.fdopen(os.open(folder / name, _FLAGS), "rb") as opened:
+            _check_status(folder / name, os.fstat(opened.fileno()))
+            with open(copy / name, "xb") as out:
+                shutil.copyfileobj(opened, out, 16 * MIB)
+
+
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def _check_status(file: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise BadInput(
+            f"{file} is a link or no regular file: a bundle holds its files themselves; put a copy "
+            "of the file in its place, if you know where it comes from"
+        )
+    if status.st_size > MOST_BYTES[file.name]:
+        most = MOST_BYTES[file.name] // MIB
+        raise BadInput(f"{file} has {status.st_size} bytes; at most {most} MiB are read")

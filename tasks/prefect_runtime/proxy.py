@@ -1,0 +1,264 @@
+"""What stands before MLflow's and Prefect's pages: a session, one origin, no way out of the page.
+
+A process of its own, on loopback. `pages.py` starts it and tells it by standard input, as JSON,
+what to serve: no secret is in its arguments or its environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import json
+import re
+import secrets
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+import httpx
+import uvicorn
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from tasks.prefect_runtime.page_policy import DATA, GUARDS, HOP, NOT_DOWN, NOT_UP, PAGE
+from tasks.prefect_runtime.websocket_relay import relay
+
+LINK_LIFE = 900.0  # seconds in which a link can be opened, once
+BODY_LIMIT = 4 * 2**30  # bytes of one request: an uploaded artifact
+SAFE = ("GET", "HEAD", "OPTIONS")
+SHUT = "This page opens by the link that `sfda ui` or `sfda serve` prints; each link opens it once."
+
+
+@dataclass
+class Page:
+    """One server behind its own port: who may ask it, and what its answers may do in a browser."""
+
+    port: int
+    upstream: str  # http://127.0.0.1:PORT, or the path of a UNIX socket
+    secret: str  # user:password, which opens the door to programs
+    key: str  # of the first link
+    tells_secret: bool = False  # whether the server behind demands the secret, too
+    paths: str = ".*"  # pattern of the paths of the page and its scripts; all else is data
+    scripts: str = ""  # what its scripts may beyond being loaded from here
+    links: dict[str, float] = field(default_factory=dict)
+    sessions: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.links[self.key] = time.monotonic() + LINK_LIFE
+        by_socket = self.upstream.startswith("/")
+        self.base = httpx.URL("http://localhost" if by_socket else self.upstream)
+        self.client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(
+                uds=self.upstream if by_socket else None,
+                limits=httpx.Limits(max_connections=200, keepalive_expiry=2),  # servers: 5 s
+            ),
+            timeout=httpx.Timeout(300, connect=10),
+            trust_env=False,
+        )
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self.cookie = f"sfda_{self.port}"  # cookies do not tell ports apart
+        self.basic = "Basic " + base64.b64encode(self.secret.encode()).decode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._websocket(WebSocket(scope, receive, send))
+        else:
+            request = Request(scope, receive)
+            response = await self._answer(request)
+            self._guard(request.url.path, response)
+            await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        path, headers = request.url.path, request.headers
+        if headers.get("host") != f"127.0.0.1:{self.port}":
+            return PlainTextResponse(f"This page is {self.origin} alone.\n", 421)
+        if path == "/open" and request.method == "GET":
+            return self._open(request)
+        if self._is_program(headers):
+            if path == "/link" and request.method == "POST":
+                return JSONResponse({"link": self._link()})
+        elif not self._has_session(headers):
+            return PlainTextResponse(SHUT + "\n", 401)
+        elif not self._is_own(request):
+            return PlainTextResponse("A page of another origin may not ask this one.\n", 403)
+        if int(headers.get("content-length") or 0) > BODY_LIMIT:
+            return PlainTextResponse("This is too large.\n", 413)
+        try:
+            return await self._pass_on(request)
+        except httpx.TransportError:
+            return PlainTextResponse("The server behind this page does not answer.\n", 502)
+
+    def _open(self, request: Request) -> Response:
+        """Open a session by an unused key; a browser that only looks ahead does not use it."""
+        ahead = "prefetch" in request.headers.get("sec-purpose", "")
+        ends = None if ahead else self.links.pop(request.query_params.get("key", ""), None)
+        if ends is None or ends < time.monotonic():
+            return PlainTextResponse(SHUT + "\n", 401)
+        session = secrets.token_urlsafe(32)
+        self.sessions.add(session)
+        response = Response(status_code=303, headers={"Location": "/"})
+        response.set_cookie(self.cookie, session, httponly=True, samesite="strict", path="/")
+        return response
+
+    def _link(self) -> str:
+        now = time.monotonic()
+        self.links = {key: ends for key, ends in self.links.items() if ends > now}
+        key = secrets.token_urlsafe(32)
+        self.links[key] = now + LINK_LIFE
+        return f"{self.origin}/open?key={key}"
+
+    def _is_program(self, headers: Headers) -> bool:
+        """Whether this comes with the home's secret, which no browser sends by itself."""
+        return hmac.compare_digest(headers.get("authorization", "").encode(), self.basic.encode())
+
+    def _has_session(self, headers: Headers) -> bool:
+        cookie = _cookies(headers).get(self.cookie)
+        return cookie is not None and any(
+            hmac.compare_digest(cookie.encode(), session.encode()) for session in self.sessions
+        )
+
+    def _is_own(self, request: Request) -> bool:
+        """Whether our own page asks, or the person who opens an address."""
+        headers, safe = request.headers, request.method in SAFE
+        if (origin := headers.get("origin")) is not None and origin != self.origin:
+            return False
+        site = headers.get("sec-fetch-site", "same-origin" if safe or origin else "unknown")
+        opened = safe and headers.get("sec-fetch-dest") == "document"
+        return site == "same-origin" or (safe and site == "none") or opened
+
+    async def _pass_on(self, request: Request) -> Response:
+        path = request.scope.get("raw_path") or request.url.path.encode()
+        query = request.scope["query_string"]
+        has_body = {"content-length", "transfer-encoding"} & set(request.headers.keys())
+        sent = self.client.build_request(
+            request.method,
+            self.base.copy_with(raw_path=path + (b"?" + query if query else b"")),
+            headers=self._upward(request.headers),
+            content=_bounded(request.stream()) if has_body else None,
+        )
+        if request.url.path == "/ui-settings":
+            sent.headers["accept-encoding"] = "identity"
+        answer = await self.client.send(sent, stream=True)
+        if request.url.path == "/ui-settings" and answer.status_code == 200:
+            return await _settings(answer)
+        response = StreamingResponse(_body(answer), answer.status_code)
+        response.raw_headers = list(self._downward(answer.headers))
+        return response
+
+    def _upward(self, headers: Headers) -> list[tuple[str, str]]:
+        hop = HOP | NOT_UP | _named(headers.get("connection", ""))
+        passed = [
+            (name, value)
+            for name, value in headers.items()
+            if name not in hop and not name.startswith("x-forwarded-")
+        ]
+        others = {name: value for name, value in _cookies(headers).items() if name != self.cookie}
+        if others:
+            passed.append(("cookie", "; ".join(f"{name}={v}" for name, v in others.items())))
+        if "accept-encoding" not in headers:
+            passed.append(("accept-encoding", "identity"))
+        if self.tells_secret:
+            passed.append(("authorization", self.basic))
+        return passed
+
+    def _downward(self, headers: httpx.Headers) -> Iterable[tuple[bytes, bytes]]:
+        hop = HOP | NOT_DOWN | _named(headers.get("connection", ""))
+        for name, value in headers.multi_items():
+            if name in hop or name.startswith(("access-control-", "cross-origin-")):
+                continue
+            if name == "location":
+                value = value.removeprefix(str(self.base).rstrip("/")) or "/"
+            yield name.encode("latin-1"), value.encode("latin-1")
+
+    def _guard(self, path: str, response: Response) -> None:
+        is_page = re.fullmatch(self.paths, path)
+        policy = PAGE.format(port=self.port, more=self.scripts) if is_page else DATA
+        response.headers["Content-Security-Policy"] = policy
+        response.headers["X-Frame-Options"] = "DENY" if is_page else "SAMEORIGIN"
+        for name, value in GUARDS.items():
+            response.headers[name] = value
+
+    async def _websocket(self, link: WebSocket) -> None:
+        origin = link.headers.get("origin")
+        own = self._has_session(link.headers) and origin == self.origin
+        program = origin is None and self.tells_secret  # the server behind asks it for the secret
+        if link.headers.get("host") != f"127.0.0.1:{self.port}" or not (own or program):
+            await link.close(1008)
+            return
+        await relay(link, str(self.base), self.secret if own else None)
+
+
+def _cookies(headers: Headers) -> dict[str, str]:
+    try:
+        return {name: one.value for name, one in SimpleCookie(headers.get("cookie", "")).items()}
+    except CookieError:
+        return {}
+
+
+def _named(connection: str) -> set[str]:
+    """Headers that hold for one connection alone, as it says itself."""
+    return {name.strip().lower() for name in connection.split(",")}
+
+
+async def _bounded(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    size = 0
+    async for part in stream:
+        size += len(part)
+        if size > BODY_LIMIT:
+            raise httpx.WriteError("the body is too large")
+        yield part
+
+
+async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for part in answer.aiter_raw():
+            yield part
+    finally:
+        await answer.aclose()
+
+
+async def _settings(answer: httpx.Response) -> Response:
+    """What Prefect's page reads first: it need not ask for the secret, which is put in here."""
+    settings = json.loads(await answer.aread())
+    return JSONResponse({**settings, "auth": None})
+
+
+def application(pages: dict[int, Page]) -> Any:
+    """All pages as one program, told apart by the port that was called."""
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        await pages[scope["server"][1]](scope, receive, send)
+
+    return run
+
+
+def main() -> None:
+    """Serve what standard input tells: a list of pages, each with the descriptor it listens on."""
+    pages: dict[int, Page] = {}
+    sockets = []
+    for record in json.load(sys.stdin):
+        sockets.append(socket.socket(fileno=record.pop("descriptor")))
+        page = Page(port=sockets[-1].getsockname()[1], **record)
+        pages[page.port] = page
+    config = uvicorn.Config(
+        application(pages),
+        lifespan="off",
+        log_level="warning",
+        access_log=False,  # an address may hold a key
+        server_header=False,
+        ws_max_size=2**24,
+        timeout_graceful_shutdown=2,
+    )
+    asyncio.run(uvicorn.Server(config).serve(sockets))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""One random secret a home, which every server that we start demands and our clients send."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sfda.state_folder import disk_errors, home, one_at_a_time, private_folder
+
+CLIENT, SERVER = "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"
+BYTES = 32
+
+
+def prefect_secret() -> str:
+    """What Prefect's servers over this home demand, `user:password`; made where there is none.
+
+    It lies in `$SFDA_HOME/secrets/prefect`, which nobody else can read; one that others could read
+    is replaced. It goes to processes by their environment, never by their arguments or a log.
+    """
+    folder = home() / "secrets"
+    file = folder / "prefect"
+    with disk_errors(str(file)):
+        private_folder(folder)
+        if text := _read(file):
+            return text
+        with one_at_a_time(file):
+            return _read(file) or _write(file)
+
+
+def _read(file: Path) -> str | None:
+    """What the file says; None where it is absent, a link, empty, or was open to others."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
+        return None
+    with os.fdopen(descriptor) as opened:
+        now = os.fstat(descriptor)
+        if not stat.S_ISREG(now.st_mode) or now.st_mode & 0o077 or now.st_uid != os.geteuid():
+            return None
+        return opened.read().strip() or None
+
+
+def _write(file: Path) -> str:
+    text = f"sfda:{secrets.token_urlsafe(BYTES)}"
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".prefect.")  # mode 0600
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(text + "\n")
+    os.replace(name, file)
+    return text
+
+
+@contextmanager
+def own_server(url: str) -> Iterator[None]:
+    """Note that this process serves Prefect's API there, for `know_own_server`."""
+    note = _note(url)
+    private_folder(note.parent)
+    note.write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def know_own_server() -> None:
+    """Where `PREFECT_API_URL` names a server that `sfda serve` or `sfda ui` runs over this home,
+    set its secret for this process. Whatever else the user has set stays."""
+    url = os.environ.get("PREFECT_API_URL", "")
+    if not url.startswith("http://127.0.0.1:") or CLIENT in os.environ:
+        return
+    with suppress(OSError, ValueError):  # no such server, or its process is gone
+        os.kill(int(_note(url).read_text()), 0)
+        os.environ[CLIENT] = prefect_secret()
+
+
+def _note(url: str) -> Path:
+    return home() / "run" / f"prefect-{urlsplit(url).port}"

@@ -1,0 +1,92 @@
+"""What becomes a version: the bundle's own files, whatever was left beside or in place of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import small
+
+from sfda.adaptation.run_folder import read_history, write_history
+from sfda.errors import BadInput
+from sfda.refs import Version
+from tasks import register
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """What was registered, instead of a registry."""
+    seen: list[dict[str, bytes]] = []
+
+    def register_bundle(run_id, bundle, name, **more):
+        seen.append({file.name: file.read_bytes() for file in bundle.iterdir()})
+        return Version(name=name, version="1", uri="models:/toy/1")
+
+    fake = SimpleNamespace(register_bundle=register_bundle, set_alias=lambda *_: None)
+    monkeypatch.setattr(register, "tracking", fake)
+    return seen
+
+
+@pytest.fixture
+def model(tmp_path):
+    return small.bundle(tmp_path / "run" / "epoch-0000")
+
+
+def taken(model, source=None):
+    return register.register_model.fn(model, "toy", "run", {}, "candidate", source)
+
+
+def test_its_files_and_the_sources_card_are_taken(model, registered, tmp_path):
+    source = small.bundle(tmp_path / "source")
+    (tmp_path / "source" / "card.safetensors").write_bytes(b"card")
+    taken(model, source)
+    folder = Path(model.uri)
+    assert registered == [
+        {name: (folder / name).read_bytes() for name in ("spec.json", "weights.safetensors")}
+        | {"card.safetensors": b"card"}
+    ]
+
+
+def test_a_link_in_place_of_a_file_is_refused(model, registered, tmp_path):
+    folder, secret = Path(model.uri), tmp_path / "secret"
+    secret.write_text("of the source data")
+    (folder / "card.safetensors").symlink_to(secret)
+    with pytest.raises(BadInput, match="links are not followed"):
+        taken(model)
+    (folder / "card.safetensors").unlink()
+    (folder / "spec.json").rename(tmp_path / "spec.json")
+    (folder / "spec.json").symlink_to(tmp_path / "spec.json")
+    with pytest.raises(BadInput, match="links are not followed"):
+        taken(model)
+    assert not registered
+
+
+def test_a_link_in_place_of_the_folder_is_refused(model, registered, tmp_path):
+    folder = Path(model.uri)
+    shutil.move(folder, tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match="links are not followed"):
+        taken(model)
+    assert not registered
+
+
+def test_other_weights_than_those_that_were_chosen_are_refused(model, registered):
+    with pytest.raises(BadInput, match="holds model"):
+        taken(model.model_copy(update={"sha256": "0" * 64}))
+    assert not registered
+
+
+def test_a_history_that_is_a_link_or_was_changed_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    digest = write_history(folder, [{"epoch": 0}])
+    assert read_history(folder, digest) == [{"epoch": 0}]
+    (folder / "history.json").write_text("[]")
+    with pytest.raises(BadInput, match="was changed"):
+        read_history(folder, digest)
+    (folder / "history.json").rename(tmp_path / "history.json")
+    (folder / "history.json").symlink_to(tmp_path / "history.json")
+    with pytest.raises(BadInput, match="links are not followed"):
+        read_history(folder, digest)
