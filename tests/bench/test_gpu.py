@@ -12,6 +12,7 @@ from tests.bench.gpu.__main__ import main
 from tests.bench.gpu.table import text
 
 
+@pytest.mark.slow
 def test_every_section_runs_and_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def test_two_loader_workers_change_nothing(world, monkeypatch):
     assert (output["scores"], output["metrics"]) == (expected["scores"], expected["metrics"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", ["detection", "pose"])
 def test_the_other_problems_work_inside_with_two_workers(world, monkeypatch, problem):
     arch, write, more = {
