@@ -13,6 +13,7 @@ from tasks.prefect_runtime.pages import servers
 from tasks.prefect_runtime.secrets import CLIENT, prefect_secret
 
 HEARTBEAT = 30  # seconds, the least that Prefect allows
+POLL = 2  # seconds between two looks for runs that are due: all is on one machine
 
 
 def serve(
@@ -41,7 +42,7 @@ def serve(
 
         offered = deployments(read_jobs(jobs) if jobs else ())
         installed = install(notify)
-        runner = Runner(limit=limit)
+        runner = Runner(limit=limit, query_seconds=POLL)
         for deployment in offered:
             runner.add_deployment(deployment)
         names = [f"{d.flow_name}/{d.name}" for d in offered]

@@ -4,13 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 class BadInput(ValueError):
     """Something the user gave cannot be used; the message names it and says what would do.
 
-    The command line prints the message alone and ends with exit code 2.
+    The command line prints the message alone and ends with exit code 2. What it names may be of
+    somebody else's making, so nothing in it is a command to a terminal.
     """
+
+    def __init__(self, message: object = "", *more: Any) -> None:
+        super().__init__(for_terminal(str(message)), *more)
+
+
+def for_terminal(text: str) -> str:
+    r"""The same, with `?` for each sign that a terminal would obey instead of showing it.
+
+    >>> for_terminal("class \x1b[2J")
+    'class ?[2J'
+    """
+    return "".join(sign if ord(sign) not in OBEYED else "?" for sign in text)
+
+
+# control characters but for tab and newline, halves of signs, and what turns the direction of text
+OBEYED = frozenset(
+    number
+    for first, last in (
+        (0x00, 0x08),
+        (0x0B, 0x1F),
+        (0x7F, 0x9F),
+        (0x202A, 0x202E),
+        (0x2066, 0x2069),
+        (0xD800, 0xDFFF),
+    )
+    for number in range(first, last + 1)
+)
 
 
 class NotFinite(BadInput):

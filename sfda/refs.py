@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from sfda.config import Config
 
@@ -14,6 +15,20 @@ Metrics = dict[str, float]
 MetricPoint = tuple[str, float, int]  # name, value, step
 Pixels = Annotated[int, Field(ge=1, le=16384)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Zoom = Annotated[float, Field(gt=0, le=100)]
+
+
+def _one_line(name: str) -> str:
+    """The same name, if it is of one line and of no sign that a terminal obeys."""
+    if odd := sorted({sign for sign in name if unicodedata.category(sign) in UNSEEN}):
+        raise ValueError(f"{name[:80]!r} holds {', '.join(f'U+{ord(sign):04X}' for sign in odd)}")
+    return name
+
+
+UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of signs, ends of lines
+Name = Annotated[str, Field(max_length=256), AfterValidator(_one_line)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+LONGEST_CLASS_LIST = 100_000
 
 
 class InputSpec(Config):
@@ -34,6 +49,8 @@ class InputSpec(Config):
     window: tuple[float, float] | Literal["percentile"] | None = None  # intensities made 0 to 255
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _consistent(self) -> InputSpec:
@@ -66,21 +83,25 @@ class Views(Config):
     """What random views of an image may change. Weak: crop, flip, rotation; strong: all."""
 
     crop: bool = True  # a random crop of `size` out of `resize`; without room to crop, see `pad`
-    pad: int = Field(0, ge=0)  # pixels of black border added before the crop
+    pad: int = Field(0, ge=0, le=16384)  # pixels of black border added before the crop
     flip: bool = True  # mirror left to right, half of the time
     rotate: float = Field(0.0, ge=0, le=180)  # at most this many degrees, either way
     shear: float = Field(0.0, ge=0, lt=80)  # pose: at most this many degrees, either way
     move: float = Field(0.0, ge=0, le=0.5)  # pose: at most this share of the side, either way
-    zoom: tuple[float, float] = (1.0, 1.0)  # pose: from and to
+    zoom: tuple[Zoom, Zoom] = (1.0, 1.0)  # pose: from and to
     jitter: float = Field(0.4, ge=0, le=1)  # strong: brightness, contrast, saturation
     jittered: Share = 1.0  # probability of that and of a hue
     hue: float = Field(0.1, ge=0, le=0.5)
     grayscale: float = Field(0.2, ge=0, le=1)  # probability
     blur: float = Field(0.5, ge=0, le=1)  # probability of a Gaussian blur
-    blur_sigma: float | None = Field(None, ge=0.1)  # its most, in pixels; None: by the image's size
+    blur_sigma: float | None = Field(
+        None, ge=0.1, le=1000
+    )  # its most, in pixels; None: by the image's size
     # probability of a rectangle of one colour; three numbers: of three rectangles of noise, a
     # larger one and two longer ones
     erase: Share | tuple[Share, Share, Share] = 0.5
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Skeleton(Config):
@@ -104,7 +125,8 @@ class Skeleton(Config):
         self, pairs: tuple[tuple[str, str], ...], joints: tuple[str, ...]
     ) -> list[tuple[int, int]]:
         """Pairs of names as pairs of indices."""
-        return [(joints.index(a), joints.index(b)) for a, b in pairs]
+        index = {name: number for number, name in enumerate(joints)}
+        return [(index[a], index[b]) for a, b in pairs]
 
 
 class ManifestRef(Config):
@@ -134,8 +156,8 @@ class ModelSpec(Config):
 
     format: Literal[1] = 1
     problem: Problem
-    arch: str  # torchvision:resnet50, timm:..., sfda:lenet, sfda:tiny
-    classes: tuple[str, ...]
+    arch: Name  # torchvision:resnet50, timm:..., sfda:lenet, sfda:tiny
+    classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=LONGEST_CLASS_LIST)]
     input: InputSpec
     views: Views
     head: Literal["bottleneck", "plain"] = "bottleneck"  # SHOT's, or the network's own
@@ -146,9 +168,14 @@ class ModelSpec(Config):
     skeleton: Skeleton | None = None  # pose: `classes` are the joints
     prior_hidden: tuple[int, ...] | None = None  # pose: widths of the prior's layers, if it has one
     reject: float | None = Field(None, ge=0, le=1)  # uncertainty above which it says "unknown"
+    card_sha256: Digest | None = None  # of the card's file; None: no card, or one of version 0.1.0
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _unambiguous(self) -> ModelSpec:
+        if self.skeleton and (odd := self.skeleton.faults(self.classes)):
+            raise ValueError(f"the skeleton names what is no joint: {', '.join(odd[:10])}")
         if self.reject is not None and "unknown" in self.classes:
             raise ValueError("a class is called 'unknown', so 'unknown' cannot mean rejection")
         return self

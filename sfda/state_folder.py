@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from sfda.errors import BadInput
 
@@ -27,6 +28,7 @@ def data_folder() -> Path:
     return Path(os.environ.get("SFDA_DATA") or ".").expanduser().absolute()
 
 
+PERSONS_UMASK = "SFDA_UMASK"  # the umask that a command was called with, for what it starts
 NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 REMEDY = (
     "free some space or point SFDA_HOME to another disk, then start the same command again: "
@@ -58,7 +60,7 @@ def private_folder(folder: Path) -> None:
     now = folder.stat()
     if now.st_mode & 0o077 and now.st_uid == os.geteuid():
         folder.chmod(0o700)
-        log.info("%s was open to other users and is closed to them now", folder)
+        log.warning("%s was open to other users and is closed to them now", folder)
 
 
 def private_file(file: Path) -> None:
@@ -70,6 +72,43 @@ def private_file(file: Path) -> None:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
+
+
+def close_new_files() -> int:
+    """Files and folders that this process and its children make are their owner's alone from now
+    on; the umask before. Libraries write below the home, too, so it holds for the whole process.
+    """
+    before = os.umask(0o077)
+    os.environ.setdefault(PERSONS_UMASK, f"{before:03o}")
+    return before
+
+
+def close_copies(address: str) -> None:
+    """Close to others what was copied into the home with the modes that it had elsewhere, below the
+    address of a folder; elsewhere nothing is done."""
+    folder = Path(unquote(urlsplit(address).path)) if address.startswith("file:") else Path(address)
+    if folder.is_relative_to(state_folder()):
+        for path in (folder, *folder.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode & 0o700)
+
+
+@contextmanager
+def named_by_a_person(path: Path) -> Iterator[int]:
+    """What is written meanwhile has the modes of that person's own umask, which is yielded; below
+    the home it stays its owner's alone."""
+    before = os.umask(0o077)
+    try:
+        mask = int(os.environ[PERSONS_UMASK], 8) & 0o777
+    except (KeyError, ValueError):
+        mask = before
+    if path.absolute().is_relative_to(state_folder()):
+        mask |= 0o077
+    os.umask(mask)
+    try:
+        yield mask
+    finally:
+        os.umask(before)
 
 
 def decoded_folder() -> Path:

@@ -18,9 +18,8 @@ from sfda.errors import BadInput
 from sfda.refs import ManifestRef, ModelRef, Report, SideBySide, Version
 from sfda.sandbox.crossing import copy_within
 from sfda.state_folder import home, one_at_a_time
-from sfda.weights.bundle import SPEC, WEIGHTS, bundle_digest, read_spec
-from sfda.weights.bundle_files import MOST_BYTES
-from sfda.weights.source_card import CARD_FILE
+from sfda.weights.bundle import bundle_digest, check_card, read_spec
+from sfda.weights.bundle_files import CARD_FILE, MOST_BYTES, SPEC, WEIGHTS
 from tasks import tracking
 from tasks.evaluate import evaluate_model
 from tasks.prefect_runtime.retry import SERVERS
@@ -40,7 +39,8 @@ def register_model(
 ) -> Version:
     """A new version of `name` with these weights, which `alias` names.
 
-    An adapted model carries its source's card on, since the source data are gone.
+    An adapted model carries its source's card on, since the source data are gone; it must be the
+    card that its spec states, if that states one.
     """
     folder = locate(model.uri)
     with tempfile.TemporaryDirectory() as scratch:
@@ -48,6 +48,7 @@ def register_model(
         cards = [*([locate(source.uri).resolve()] if source else []), folder]
         if card := next((p for p in cards if (p / CARD_FILE).exists()), None):
             copy_within(card, CARD_FILE, bundle / CARD_FILE, limit=MOST_BYTES[CARD_FILE])
+            check_card(bundle, read_spec(bundle))
         version = tracking.register_bundle(
             run_id,
             bundle,

@@ -103,8 +103,8 @@ def add_card(
     if card is None:
         return model, report
     folder = home() / "cards" / key_of(model=model.sha256, facts=card.facts)[:24]
-    copy_with_card(locate(model.uri), card, folder)
-    return model.model_copy(update={"uri": str(folder)}), report
+    digest = copy_with_card(locate(model.uri), card, folder)
+    return model.model_copy(update={"uri": str(folder), "sha256": digest}), report
 
 
 def spec_of(model: ModelRef) -> ModelSpec:

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any, NoReturn
 
+from sfda.errors import for_terminal
+
 
 class Output:
     """What a command has to say; with `--json` stdout is kept free for one object."""
@@ -26,11 +28,11 @@ class Output:
             self.stdout.flush()
             self.printed = True
         else:
-            print(text, flush=True)
+            print(for_terminal(text), flush=True)
 
     def fail(self, message: str, code: int = 2) -> NoReturn:
         """One message on stderr and an exit code; with `--json` also an object that holds it."""
-        print(f"sfda: {message}", file=sys.stderr)
+        print(f"sfda: {for_terminal(message)}", file=sys.stderr)
         if self.as_json and not self.printed:
             self.show({"error": message}, "")
         sys.exit(code)

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from flows.cli.output import Output
 from sfda.errors import BadInput, no_manifest, no_model
+from sfda.state_folder import close_new_files
 
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own lines go to the terminal
@@ -37,25 +38,25 @@ def session(
     """Everything between the command line and a flow: environment, logs, errors.
 
     `BadInput` ends the process with exit code 2 and its message alone; an interrupt with 130.
-    Without `state` nothing is made below `$SFDA_HOME`. Where a `flow` is to run, a Prefect server
-    starts at once, unless the user has one; and where it `adapts`, so does what makes the adapting
-    processes. Before that it is seen that there is something at the addresses of `models` and
-    `data`, since all else takes seconds.
+    Without `state` nothing is made below `$SFDA_HOME`; with it, new files are closed to others.
+    Where a `flow` is to run, a Prefect server starts at once, unless the user has one; and where it
+    `adapts`, so does what makes the adapting processes. Before that it is seen that there is
+    something at the addresses of `models` and `data`, since all else takes seconds.
     """
     out = Output(as_json)
-    server = None
+    server, umask = None, close_new_files() if state else None
     if threading.current_thread() is threading.main_thread():
         # else a polite kill would leave Prefect's temporary server behind
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
     try:
+        _log_to_stderr()
         if state:
             from tasks.prefect_runtime.home import prepare_environment
 
             for name, value in QUIET.items():
                 os.environ.setdefault(name, value)
             prepare_environment()
-        _log_to_stderr()
         _check_addresses(models, data)
         if flow:
             from tasks.prefect_runtime.server import start_server
@@ -78,6 +79,8 @@ def session(
         raise
     finally:
         out.close()
+        if umask is not None:
+            os.umask(umask)
 
 
 def end_at_once(run: Callable[[], Any]) -> None:

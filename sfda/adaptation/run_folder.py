@@ -6,24 +6,55 @@ The history is a list with a document an epoch: its losses, scores, and where it
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, FiniteFloat, TypeAdapter
 
+from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.manifests.digests import bytes_digest, file_digest
-from sfda.refs import Candidate, MetricPoint
+from sfda.refs import Candidate, Digest, MetricPoint
 from sfda.sandbox.crossing import read_within
+from sfda.sandbox.messages import Unacceptable, valid
 from sfda.state_folder import disk_errors
 from sfda.types import State
 from sfda.weights.bundle import bundle_digest
 
 History = list[dict[str, Any]]
 HISTORY_SIZE = 1 << 28  # bytes at most
+
+# what MLflow takes as a metric's name
+MetricName = Annotated[str, Field(pattern=r"^[\w-][\w. :-]*(/[\w-][\w. :-]*)*$", max_length=200)]
+Curve = Annotated[list[float], Field(max_length=100)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+METRIC_POINTS = TypeAdapter(
+    Annotated[list[tuple[MetricName, float, Count]], Field(max_length=1 << 16)]
+)
+
+
+class Epoch(Config):
+    """What a history says of an epoch."""
+
+    epoch: Count
+    steps: Annotated[list[Count], Field(max_length=100)]
+    losses: Annotated[dict[MetricName, Curve], Field(max_length=200)]
+    rate: Curve
+    last_step: Count
+    images: Count
+    seconds: Annotated[float, Field(ge=1e-6, le=1e9)]
+    scores: Annotated[dict[MetricName, float], Field(max_length=200)]
+    sha256: Digest
+    weights: str | None
+    spent: FiniteFloat
+
+
+_HISTORY = TypeAdapter(Annotated[list[Epoch], Field(min_length=1)])
 
 
 def epoch_folder(folder: Path, epoch: int) -> Path:
@@ -86,6 +117,35 @@ def read_history(folder: Path, sha256: str) -> History:
             "start the command again"
         )
     history: History = json.loads(content)
+    return history
+
+
+def checked_history(
+    content: bytes, *, epochs: int, by: str, keep: Literal["best", "all"]
+) -> list[Epoch]:
+    """A history that somebody else wrote: at most `epochs`, counted from 0, to be chosen from by
+    the score `by`, with the weights that `keep` asks for.
+
+    Raises Unacceptable; BadInput for a score that is not a number.
+    """
+    history: list[Epoch] = valid(_HISTORY, content, "a history")
+    if [epoch.epoch for epoch in history] != list(range(min(len(history), epochs))):
+        raise Unacceptable("a history of other epochs than were ordered")
+    for epoch in history:
+        sizes = {len(epoch.steps), len(epoch.rate), *map(len, epoch.losses.values())}
+        if len(sizes) != 1:
+            raise Unacceptable("curves of different lengths")
+        if by != "last" and by not in epoch.scores:
+            raise Unacceptable(f"an epoch without the score '{by}'")
+        if by != "last" and math.isnan(epoch.scores[by]):
+            raise BadInput(
+                f"after epoch {epoch.epoch + 1} the score '{by}' is not a number; choose by "
+                "another one: --select-by"
+            )
+    weighed = [epoch.weights is not None for epoch in history]
+    best = best_epoch([epoch.model_dump() for epoch in history], by)
+    if not (weighed[best] and weighed[-1] if keep == "best" else all(weighed)):
+        raise Unacceptable("a history without the weights that were to be there")
     return history
 
 

@@ -1,6 +1,8 @@
 """The adaptation in a sandbox: it can reach the target, its source model and its own state alone.
 
-Both ends are here: what the parent orders and reads, and what the process does with an order.
+What is here is outside: what the parent orders, and what it takes of what comes out, which is data
+of somebody else. Numbers and names are checked one by one, addresses are made anew, and weights
+must be of the source's network. What the process does is in `sfda.adaptation.worker`.
 """
 
 from __future__ import annotations
@@ -8,18 +10,36 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 import sfda
+from sfda.config import Config
+from sfda.errors import BadInput
 from sfda.sandbox import process
 from sfda.sandbox.attest import NETWORK
+from sfda.sandbox.crossing import opened_within, read_within
+from sfda.sandbox.messages import Message, Unacceptable, plain, refused, valid
 
 if TYPE_CHECKING:
     from sfda.adaptation.training import Watch
     from sfda.adaptation.worker import Order
-    from sfda.refs import Adaptation, Attestation, MetricPoint
+    from sfda.loading.progress import ProgressBar
+    from sfda.refs import Adaptation, Attestation, ModelSpec
 
 log = logging.getLogger("sfda")
+MOST_LOG = 1 << 20  # signs of one run's log
+MOST_CALLS = 64  # of a server, for each epoch
+LINE = 1000  # signs of a line beside the bar
+
+
+class _Outcome(Config):
+    """What is taken of the adaptation's own words; the rest is read off its history."""
+
+    history_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    peak_memory_mb: Annotated[FiniteFloat, Field(ge=0)]
+    cut: str | None
 
 
 def preload_worker() -> None:
@@ -31,10 +51,11 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
     """The result, and what the process could reach that made it.
 
     Where the kernel cannot enforce anything the work is done here, and the second part says so.
-    Raises BadInput as the work does, ProcessDied where the process is killed.
+    Raises BadInput as the work does, or where what comes out is not to be taken over; ProcessDied
+    where the process is killed.
     """
     from sfda.adaptation.worker import work
-    from sfda.refs import Adaptation, Attestation
+    from sfda.refs import Attestation
 
     kernel = os.uname().release
     if reason := process.unenforceable():
@@ -45,40 +66,27 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
     read, images, location = _readable(order)
     own, folder = _system(), Path(order.folder)
     job = process.SandboxJob(
-        work=f"{__name__}:work_in_sandbox",
+        work="sfda.adaptation.worker:work_in_sandbox",
         order={"order": order.model_dump(mode="json"), "shown": watch.shown()},
         folder=folder,
         read=[*own, *read, *images],
         listed=[Path(sfda.__file__).parents[1], location],  # modules are looked for in the first
     )
-    done = process.run_job(job, lambda message: _hear(message, watch))
+    with Ear(watch, order.title, _epochs(order)) as ear:
+        done = process.run_job(job, ear.hear)
     level, ways = done.held
-    adaptation = _addressed(Adaptation.model_validate(done.result), folder)
-    return adaptation, Attestation(
+    return taken_over(done.result, order), Attestation(
         enforced=True,
         says=f"enforced (Landlock, ABI {level})",
         abi=level,
         network=any(not ways[name].startswith("refused") for name in NETWORK),
         read=tuple(str(path) for path in (*own, *read)),
-        write=tuple(str(path) for path in (folder, process.kernels(), *process.devices())),
+        write=tuple(str(path) for path in (folder, *process.devices())),
         ways_out=ways,
         images=len(images),
         location=str(location),
         kernel=kernel,
     )
-
-
-def _addressed(adaptation: Adaptation, folder: Path) -> Adaptation:
-    """The same, with addresses that are known here: none is taken from inside."""
-    from sfda.adaptation.run_folder import epoch_folder
-
-    candidates = tuple(
-        candidate.model_copy(update={"weights": str(epoch_folder(folder, candidate.epoch))})
-        if candidate.weights
-        else candidate
-        for candidate in adaptation.candidates
-    )
-    return adaptation.model_copy(update={"folder": str(folder), "candidates": candidates})
 
 
 def _system() -> list[Path]:
@@ -102,58 +110,147 @@ def _readable(order: Order) -> tuple[list[Path], list[Path], Path]:
     return [*own, *more, *decoded], images, manifest.location
 
 
-def _hear(message: dict[str, Any], watch: Watch) -> None:
-    """Hand one message of the process on."""
-    match message:
-        case {"points": points}:
-            watch.points([tuple(point) for point in points])
-        case {"share": share}:
-            watch.share(share)
-        case {"log": text, "level": level, "on_bar": on_bar}:
-            log.log(level, "%s", _plain(text), extra={"on_bar": on_bar})
+def _epochs(order: Order) -> int:
+    """How many there can be."""
+    return int(order.plan.config["schedule"]["epochs"])
 
 
-def _plain(text: str) -> str:
-    """Without what a terminal would take for a command."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)
+class Ear:
+    """Hands messages of the process on to who shows them; as a context, the bar's life."""
+
+    def __init__(self, watch: Watch, title: str, epochs: int) -> None:
+        self._watch, self._title = watch, title
+        self._calls, self._log = MOST_CALLS * (epochs + 1), MOST_LOG
+        self._bar: ProgressBar | None = None
+
+    def __enter__(self) -> Ear:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._bar:
+            self._bar.__exit__(*error)
+
+    def hear(self, message: Message) -> None:
+        """Show one message. Raises Unacceptable for one that the work never sends."""
+        match message:
+            case {"points": list(points)}:
+                self._count_call()
+                from sfda.adaptation.run_folder import METRIC_POINTS
+
+                self._watch.points(valid(METRIC_POINTS, points, "points of curves"))
+            case {"share": float() | int() as share} if 0 <= share <= 1:
+                self._count_call()
+                self._watch.share(float(share))
+            case {"progress": [title, int(done), int(total)]} if 0 <= done <= total < 2**53:
+                if title == plain(self._title):
+                    self._bar_of(total).to(done, total)
+            case {"beside": [str(title), str(line)]} if title == plain(self._title):
+                if self._may_log(line):
+                    self._bar_of(1).say(line[:LINE])
+            case {"log": str(text), "level": int(level)} if 0 <= level <= logging.CRITICAL:
+                if self._may_log(text):
+                    log.log(level, "%s", text)
+            case _:
+                raise Unacceptable("a message of an unknown kind")
+
+    def _bar_of(self, total: int) -> ProgressBar:
+        if self._bar is None:
+            from sfda.loading.progress import ProgressBar
+
+            self._bar = ProgressBar(self._title, total)
+            self._bar.__enter__()
+        return self._bar
+
+    def _count_call(self) -> None:
+        self._calls -= 1
+        if self._calls < 0:
+            raise Unacceptable("more curves than its epochs can have")
+
+    def _may_log(self, text: str) -> bool:
+        before, self._log = self._log, self._log - len(text) - 1
+        if before > 0 >= self._log:
+            log.warning("%s: the log is longer than %d signs and ends", self._title, MOST_LOG)
+        return self._log > 0
 
 
-class _Relay:
-    """The watch of the process: what it gets goes to the parent."""
+def taken_over(result: Message, order: Order) -> Adaptation:
+    """What the process says it has made, if what it has left bears that out.
 
-    def __init__(self, send: process.Send, shown: int) -> None:
-        self.send = send
-        self._shown = shown
+    Raises BadInput where it does not: nothing of it is used then.
+    """
+    from sfda.adaptation.run_folder import HISTORY_SIZE, checked_history, epoch_folder
+    from sfda.manifests.digests import bytes_digest
+    from sfda.refs import Adaptation, Candidate
 
-    def shown(self) -> int:
-        return self._shown
-
-    def points(self, points: list[MetricPoint]) -> None:
-        self.send(points=points)
-
-    def share(self, done: float) -> None:
-        self.send(share=done)
-
-
-class _ToParent(logging.Handler):
-    def __init__(self, send: process.Send) -> None:
-        super().__init__()
-        self.send = send
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.send(
-            log=record.getMessage(), level=record.levelno, on_bar=getattr(record, "on_bar", False)
+    folder = Path(order.folder)
+    try:
+        outcome = valid(
+            TypeAdapter(_Outcome), {n: result.get(n) for n in _Outcome.model_fields}, "a result"
         )
+        content = read_within(folder, "history.json", limit=HISTORY_SIZE)
+        if bytes_digest(content) != outcome.history_sha256:
+            raise Unacceptable("another history than the one in its folder")
+        history = checked_history(
+            content, epochs=_epochs(order), by=order.plan.select_by, keep=order.keep
+        )
+        for epoch in history:
+            if epoch.weights:
+                _check_weights(epoch_folder(folder, epoch.epoch), order)
+    except Unacceptable as error:
+        raise refused(error, folder) from None
+    seconds, shown = sum(epoch.seconds for epoch in history), order.keep == "best"
+    return Adaptation(
+        folder=str(folder),
+        history_sha256=outcome.history_sha256,
+        candidates=tuple(
+            Candidate(
+                epoch=epoch.epoch,
+                scores=epoch.scores,
+                weights=str(epoch_folder(folder, epoch.epoch)) if shown and epoch.weights else None,
+                sha256=epoch.sha256,
+            )
+            for epoch in history
+        ),
+        seconds=seconds,
+        images_per_second=sum(epoch.images for epoch in history) / seconds,
+        peak_memory_mb=outcome.peak_memory_mb,
+        cut=outcome.cut and " ".join(plain(outcome.cut, LINE).split()),
+    )
 
 
-def work_in_sandbox(document: dict[str, Any], send: process.Send) -> dict[str, Any]:
-    """Carry out an order inside the process; the adaptation as JSON."""
-    from sfda.adaptation.worker import Order, work
-    from sfda.sandbox.tensor_files import share_by_files
+def _check_weights(bundle: Path, order: Order) -> None:
+    """Whether a candidate is the source's network with other numbers. Raises BadInput."""
+    from sfda.weights.bundle import read_spec
+    from sfda.weights.bundle_files import SPEC, WEIGHTS
 
-    share_by_files()
-    log.handlers[:] = [_ToParent(send)]
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    order = Order.model_validate(document["order"])
-    return work(order, _Relay(send, document["shown"])).model_dump(mode="json")
+    source, own = Path(order.bundle), _tensors(bundle.parent, bundle.name)
+    if more := sorted({*os.listdir(bundle)} - {SPEC, WEIGHTS}):  # a card would be taken along
+        raise Unacceptable(f"{len(more)} more files beside a candidate's: {plain(more[0], 100)}")
+    try:
+        spec = read_spec(bundle)
+    except BadInput as error:
+        raise Unacceptable(f"a model that cannot be used ({error})") from None
+    if _fixed(spec) != _fixed(read_spec(source)):
+        raise Unacceptable(f"another kind of network than the source's ({bundle})")
+    if own != _tensors(source.resolve(), "."):
+        raise Unacceptable(f"tensors of other names or shapes than the source's ({bundle})")
+
+
+def _tensors(folder: Path, bundle: str) -> dict[str, tuple[object, tuple[int, ...]]]:
+    """Type (all of floating point are one) and shape of every tensor, by name."""
+    from sfda.weights.bundle_files import MOST_BYTES, WEIGHTS
+    from sfda.weights.tensor_file import TensorFile
+
+    try:
+        with opened_within(folder, f"{bundle}/{WEIGHTS}", limit=MOST_BYTES[WEIGHTS]) as file:
+            entries = TensorFile(file).entries
+    except BadInput:
+        raise
+    except ValueError as error:
+        raise Unacceptable(f"weights that cannot be read ({plain(str(error), 200)})") from None
+    return {n: (e.kind.is_floating_point or e.kind, e.shape) for n, e in entries.items()}
+
+
+def _fixed(spec: ModelSpec) -> dict[str, Any]:
+    """What an adaptation leaves as it is: all but the threshold of rejection."""
+    return spec.model_dump(exclude={"reject"})

@@ -22,8 +22,9 @@ from sfda.problems.detection.card import make_detection_card
 from sfda.problems.segmentation.card import make_segmentation_card
 from sfda.refs import ModelSpec, Report
 from sfda.state_folder import disk_errors, one_at_a_time
+from sfda.weights.bundle import bundle_digest
 from sfda.weights.bundle_files import copy_files
-from sfda.weights.source_card import Card, write_card
+from sfda.weights.source_card import Card, attach_card
 
 
 def make_source_card(
@@ -49,8 +50,11 @@ def make_source_card(
     return make_classification_card(network, outputs, facts, spec.classes)
 
 
-def copy_with_card(bundle: Path, card: Card, folder: Path) -> None:
-    """A copy of a bundle that carries this card, at `folder`; one that is there already stays."""
+def copy_with_card(bundle: Path, card: Card, folder: Path) -> str:
+    """A copy of a bundle that carries this card, at `folder`; one that is there already stays.
+
+    The copy's digest: it covers the card, and so is another than the bundle's.
+    """
     with (
         disk_errors(f"the card in {folder}"),
         one_at_a_time(folder),
@@ -58,9 +62,10 @@ def copy_with_card(bundle: Path, card: Card, folder: Path) -> None:
     ):
         fresh = Path(scratch, "bundle")
         copy_files(bundle, fresh)
-        write_card(fresh, card)
+        attach_card(fresh, card)
         if not folder.is_dir():
             fresh.rename(folder)
+        return bundle_digest(folder)
 
 
 def labelled_outputs(

@@ -1,10 +1,15 @@
-"""The work of the adapting stage, with all that it needs in hand: it asks no server."""
+"""The work of the adapting stage, with all that it needs in hand: it asks no server.
+
+What it has to say while it works in a sandbox goes to the parent (`sfda.adaptation.sandboxed`).
+"""
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -18,10 +23,16 @@ from sfda.inference.predictions import replaying, verify_predictions
 from sfda.loading.annotated_rows import annotated_rows, with_annotated
 from sfda.loading.batches import TargetLoader
 from sfda.loading.opened import open_ref, open_split
+from sfda.loading.progress import STEP
 from sfda.loading.scan import scan
 from sfda.methods._base import Method
 from sfda.problems.registry import read_bundle
-from sfda.refs import Adaptation, ManifestRef, ModelRef, PredictionsRef
+from sfda.refs import Adaptation, ManifestRef, MetricPoint, ModelRef, PredictionsRef
+from sfda.sandbox.process import Send
+from sfda.sandbox.tensor_files import share_by_files
+
+log = logging.getLogger("sfda")
+_EVERY = 0.1  # seconds between two words on how far it is
 
 
 class Order(Config):
@@ -112,3 +123,50 @@ def work(order: Order, watch: Watch) -> Adaptation:
         budget=order.budget,
     )
     return training.run()
+
+
+def work_in_sandbox(document: dict[str, Any], send: Send) -> dict[str, Any]:
+    """Carry out an order inside the process; the adaptation as JSON."""
+    share_by_files()
+    log.handlers[:] = [_ToParent(send)]
+    log.setLevel(STEP)
+    log.propagate = False
+    order = Order.model_validate(document["order"])
+    return work(order, _Relay(send, document["shown"])).model_dump(mode="json")
+
+
+class _Relay:
+    """The watch of the process: what it gets goes to the parent."""
+
+    def __init__(self, send: Send, shown: int) -> None:
+        self.send = send
+        self._shown = shown
+
+    def shown(self) -> int:
+        return self._shown
+
+    def points(self, points: list[MetricPoint]) -> None:
+        self.send(points=points)
+
+    def share(self, done: float) -> None:
+        self.send(share=done)
+
+
+class _ToParent(logging.Handler):
+    """Lines of the log and steps of bars as messages: the parent alone has a terminal."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__()
+        self.send = send
+        self._last = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if progress := getattr(record, "progress", None):
+            _, done, total = progress
+            if done == total or time.monotonic() - self._last > _EVERY:
+                self._last = time.monotonic()
+                self.send(progress=progress)
+        elif beside := getattr(record, "beside", None):
+            self.send(beside=beside)
+        else:
+            self.send(log=record.getMessage(), level=record.levelno)

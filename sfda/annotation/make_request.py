@@ -27,7 +27,7 @@ from sfda.loading.opened import Opened, open_ref
 from sfda.manifests.class_matching import joint_order
 from sfda.manifests.rows import Split
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
-from sfda.state_folder import disk_errors
+from sfda.state_folder import disk_errors, named_by_a_person
 from sfda.types import UNKNOWN
 
 SHOWN_SCORE = 0.3  # score from which a box is shown to people
@@ -173,11 +173,11 @@ def write_request(
     """Write the folder, whole or not at all: the request for every tool, and the pictures."""
     rest = np.ones(len(split), bool)
     rest[chosen.rows] = False
-    with disk_errors(str(folder)):
+    with disk_errors(str(folder)), named_by_a_person(folder) as umask:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            part.chmod(0o755)
+            part.chmod(0o777 & ~umask)
             for name, content in documents(request, guesses).items():
                 (part / name).write_bytes(content)
             if request.copied:

@@ -26,6 +26,7 @@ from sfda.formats.table import csv_bytes, read_csv
 from sfda.manifests.digests import bytes_digest, file_digest, row_id
 from sfda.manifests.schema import Manifest
 from sfda.manifests.write import put, refuse_other_suffix, relative_root
+from sfda.state_folder import named_by_a_person
 
 RowAnnotations = dict[str, tuple[RequestedRow, Annotation]]
 """What people say of requested rows, by their ids."""
@@ -132,7 +133,8 @@ def _put(manifest: Manifest, filed: FiledBySplit, out: Path, *, version: int) ->
     document = _manifest(manifest, entries, out, files) | {"version": version}
     files[out] = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100).encode()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        with named_by_a_person(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
         for masks, images in pictures.items():
             if images:
                 _put_masks(images, masks)
@@ -175,12 +177,13 @@ def _document_of(manifest: Manifest, classes: tuple[str, ...], filed: FiledAnnot
 def _put_masks(images: dict[str, Mask | Path], masks: Path) -> None:
     part = Path(tempfile.mkdtemp(dir=masks.parent, prefix=f".{masks.name}."))
     try:
-        part.chmod(0o755)
-        for name, mask in images.items():
-            if isinstance(mask, Path):
-                shutil.copyfile(mask, part / name)
-            else:
-                Image.fromarray(mask).save(part / name)
+        with named_by_a_person(masks) as umask:
+            part.chmod(0o777 & ~umask)
+            for name, mask in images.items():
+                if isinstance(mask, Path):
+                    shutil.copyfile(mask, part / name)
+                else:
+                    Image.fromarray(mask).save(part / name)
         shutil.rmtree(masks, ignore_errors=True)  # of a start that was killed: no manifest names it
         part.rename(masks)
     finally:

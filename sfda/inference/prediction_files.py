@@ -30,7 +30,7 @@ from sfda.loading.labels import ImageSizes, crops_of
 from sfda.loading.opened import Opened, manifest_ref, open_ref, open_split
 from sfda.loading.scan import scan
 from sfda.refs import ModelSpec
-from sfda.state_folder import disk_errors
+from sfda.state_folder import disk_errors, named_by_a_person
 
 TableRow = tuple[Any, ...]
 
@@ -78,10 +78,13 @@ def _whole_in(out: Path) -> Iterator[Path]:
     """A folder whose content takes its place in `out` when all of it is there, the table last;
     nothing is left of it otherwise.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with named_by_a_person(out) as umask:
+        out.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=out, prefix=".predictions."))
     try:
         yield part
+        for made in part.rglob("*"):
+            made.chmod((0o777 if made.is_dir() else 0o666) & ~umask)
         for made in sorted(part.iterdir(), key=lambda path: (path.suffix == ".csv", path.name)):
             there = out / made.name
             if there.is_dir():

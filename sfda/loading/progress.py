@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 EVERY = 10.0  # seconds between lines where there is no terminal
+STEP = 5  # level of records that say how far the work is, for who shows a bar elsewhere
 
 log = logging.getLogger("sfda")
 
@@ -39,6 +40,7 @@ class ProgressBar:
     def __enter__(self) -> Self:
         if self.bar:
             self.bar.start()
+        self.to(self.done, self.total)
         return self
 
     def advance(self, steps: int = 1) -> None:
@@ -48,17 +50,20 @@ class ProgressBar:
     def to(self, done: int, total: int) -> None:
         """So far of so many."""
         self.done, self.total = done, total
+        progress = {"progress": (self.title, done, total)}
+        log.log(STEP, "%s: %d of %d", self.title, done, total, extra=progress)
         if self.bar:
             self.bar.update(self.task, completed=done, total=total)
         elif time.monotonic() - self.logged > EVERY:
             self.logged = time.monotonic()
-            log.info("%s: %d of %d", self.title, done, total)
+            log.info("%s: %d of %d", self.title, done, total, extra=progress)
 
     def say(self, line: str) -> None:
         """A line in the log; on a terminal it stands beside the bar instead of below it."""
         if self.bar:
             self.bar.update(self.task, last=line)
-        log.info("%s: %s", self.title, line, extra={"on_bar": self.bar is not None})
+        beside = {"on_bar": self.bar is not None, "beside": (self.title, line)}
+        log.info("%s: %s", self.title, line, extra=beside)
 
     def __exit__(
         self,

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from sfda.errors import BadInput
+from sfda.state_folder import named_by_a_person
 
 
 def put(files: dict[Path, bytes]) -> None:
@@ -18,7 +19,8 @@ def put(files: dict[Path, bytes]) -> None:
             temporary[path] = Path(name)
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            temporary[path].chmod(0o644)
+            with named_by_a_person(path) as umask:
+                temporary[path].chmod(0o666 & ~umask)
         for path, name_ in temporary.items():
             name_.replace(path)
     finally:
@@ -29,7 +31,8 @@ def put(files: dict[Path, bytes]) -> None:
 def write_files(files: dict[Path, bytes], out: Path) -> None:
     """`put`, the folder of `out` made first. Raises BadInput that names `out`."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        with named_by_a_person(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
         put(files)
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error}") from None

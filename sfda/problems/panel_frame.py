@@ -9,8 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 LARGEST = 480  # pixels of a side that are drawn
 # Of Sasha Trubetskoy's list of distinct colours; before them one for what is mostly background
@@ -42,9 +44,12 @@ NAME_LETTERS = 28  # letters of a class's name
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG."""
+    """A figure as PNG. Names in it are shown as they are, never set as formulas."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    with rc_context({"text.parse_math": False}):  # for those that are made when it is drawn
+        figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
 
 

@@ -25,6 +25,7 @@ from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.types import Images, Losses
 from sfda.weights.bundle import read_verified
 from sfda.weights.load import load_exactly
+from sfda.weights.size_limits import bounded_build
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,14 @@ def problem_of(network: nn.Module) -> ProblemFunctions:
 def read_bundle(folder: Path, *, sha256: str | None = None) -> tuple[Any, ModelSpec]:
     """The network of a bundle in eval mode, and its spec.
 
-    Raises BadInput where a file is missing, was edited, or is not the model named by `sha256`.
+    Raises BadInput where a file is missing, was edited, or is not the model named by `sha256`, and
+    where the spec asks for more than its weights can fill.
     """
     tensors, spec = read_verified(folder, sha256=sha256)
     if spec.problem not in PROBLEMS:
         raise BadInput(f"{folder} is for {spec.problem}; known are {', '.join(sorted(PROBLEMS))}")
-    with torch.random.fork_rng(devices=[]):  # a random start that is overwritten at once
+    # a random start that is overwritten at once
+    with torch.random.fork_rng(devices=[]), bounded_build(tensors, spec.arch):
         network = PROBLEMS[spec.problem].build_from_spec(spec)
     load_exactly(network, tensors)
     return network.eval(), spec

@@ -203,6 +203,8 @@ WAYS: Mapping[str, Way] = {
     "read of a file outside": Way(_read, "files"),
     "write outside": Way(_write, "files"),
     "link to a file outside": Way(_link, "files"),
+    "truncation outside": Way(lambda baits: os.truncate(baits["file"], 0), "calls", "truncate"),
+    "watching of files": Way(lambda _: _call("inotify_init1", 0), "calls", "inotify_init1"),
     "environment of the parent": Way(_of_process("environ"), "files"),
     "command line of the parent": Way(_of_process("cmdline"), "files"),
     "root folder of the parent": Way(_root_of_process, "files"),
@@ -224,6 +226,7 @@ WAYS: Mapping[str, Way] = {
     ),
     "another program": Way(_program, "files", "execve"),
     "signal to the parent": Way(_signal, "signals"),
+    "leaving its group": Way(lambda _: os.setpgid(0, 0), "calls", "setpgid"),
     "ptrace of the parent": Way(
         lambda baits: _call("ptrace", SEIZE, baits["process"], 0, 0), "calls", "ptrace"
     ),

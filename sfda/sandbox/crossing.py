@@ -11,8 +11,8 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from sfda.errors import BadInput
 
@@ -55,7 +55,7 @@ def inside(folder: Path, name: str) -> tuple[Path, str]:
 
 
 @contextmanager
-def opened_within(folder: Path, name: str, *, limit: int) -> Iterator[BinaryIO]:
+def opened_within(folder: Path, name: str, *, limit: int) -> Iterator[BufferedReader]:
     """The file `name` below `folder`, to be read. Raises BadInput naming what is wrong with it.
 
     No link is followed.

@@ -41,10 +41,11 @@ class Forkserver:
         self._lock = threading.Lock()
 
     @contextmanager
-    def child(self, order: int, messages: int, scratch: str) -> Iterator[Child | None]:
-        """A process that reads from one pipe and writes to the other; None where it cannot be had.
+    def child(self, order: int, messages: int, errors: int, scratch: str) -> Iterator[Child | None]:
+        """A process that reads from the first pipe and writes to the others, of which the last is
+        its stdout and stderr; None where it cannot be had.
 
-        It is killed at the end if it still lives.
+        It is killed at the end if it still lives, and what it has started with it.
         """
         if not self._lock.acquire(blocking=False):
             yield None
@@ -60,7 +61,7 @@ class Forkserver:
         try:
             try:
                 request = json.dumps({"scratch": scratch}).encode()
-                socket.send_fds(self._line, [request], [order, messages])
+                socket.send_fds(self._line, [request], [order, messages, errors])
                 pid = int(json.loads(self._replies.readline())["pid"])
             except (OSError, ValueError):  # the copy is gone
                 yield None
@@ -117,15 +118,18 @@ def _attend(line: socket.socket, main: Main, parent: int) -> NoReturn:
         os.closerange(3, line.fileno())
         os.closerange(line.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         while True:
-            request, files, _, _ = socket.recv_fds(line, 4096, 2)
+            request, files, _, _ = socket.recv_fds(line, 4096, 3)
             if not request:
                 os._exit(0)
             pid = os.fork()
             if pid == 0:
                 _begin(json.loads(request), files, line, main)
+            os.setpgid(pid, pid)  # with all that it starts, which cannot leave this group
             for file in files:
                 os.close(file)
             _reply(line, pid=pid)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            end_group(pid)  # before its number can be another's
             _, status = os.waitpid(pid, 0)
             _reply(line, code=os.waitstatus_to_exitcode(status))
     except BaseException:
@@ -136,6 +140,10 @@ def _begin(request: dict[str, Any], files: list[int], line: socket.socket, main:
     """The adapting process."""
     try:
         line.close()
+        os.setpgid(0, 0)  # whoever comes first
+        for stream in (1, 2):
+            os.dup2(files[2], stream)
+        os.close(files[2])
         os.environ["TMPDIR"] = request["scratch"]
         tempfile.tempdir = None  # it was looked up before
         sys.path[:] = filter(None, sys.path)  # no module of the working directory
@@ -143,6 +151,13 @@ def _begin(request: dict[str, Any], files: list[int], line: socket.socket, main:
     except BaseException:
         os._exit(1)
     os._exit(0)
+
+
+def end_group(pid: int) -> None:
+    """Kill a process and all that it has started, which stays in the group of its number."""
+    for kill in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
 
 
 def _reply(line: socket.socket, **reply: int) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import sfda
 from sfda.errors import BadInput
@@ -30,8 +30,17 @@ from sfda.sandbox import forkserver
 from sfda.sandbox.baits import baits
 from sfda.sandbox.confine import Held, Limits, confine
 from sfda.sandbox.environment import passed
-from sfda.sandbox.forkserver import DEATH_SIGNAL
+from sfda.sandbox.forkserver import DEATH_SIGNAL, end_group
 from sfda.sandbox.landlock import abi
+from sfda.sandbox.messages import (
+    LONGEST,
+    LONGEST_TEXT,
+    Message,
+    Unacceptable,
+    read_message,
+    refused,
+)
+from sfda.sandbox.terminal import relayed
 
 SWITCH = "SFDA_CONFINE"  # "off": do the work in the calling process, and say so
 SYSTEM = (
@@ -46,10 +55,8 @@ DEVICES = (
     *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"),
     *("/dev/nvidia*", "/dev/dri", "/dev/dxg"),
 )
-LONGEST = 1 << 26  # signs of one message
-KERNELS = "~/.nv"  # that CUDA has compiled
+KERNELS = "CUDA_CACHE_PATH"  # else below ~/.nv, from where later programs would load them
 
-Message = dict[str, Any]
 Send = Callable[..., None]  # one message, its parts by keyword
 Work = Callable[[Message, Send], Message]  # from an order to its result
 
@@ -114,11 +121,6 @@ def devices() -> list[Path]:
     return sorted(path for name in DEVICES for path in root.glob(name.removeprefix("/dev/")))
 
 
-def kernels() -> Path:
-    """Where CUDA keeps what it has compiled."""
-    return Path(KERNELS).expanduser()
-
-
 def run_job(job: SandboxJob, hear: Callable[[Message], None]) -> Done:
     """Do the work in a process of its own.
 
@@ -129,7 +131,7 @@ def run_job(job: SandboxJob, hear: Callable[[Message], None]) -> Done:
     scratch = Path(tempfile.mkdtemp(dir=job.folder, prefix="tmp."))
     limits = Limits(
         read=[str(path) for path in job.read],
-        write=[str(path) for path in (job.folder, kernels())],
+        write=[str(job.folder)],
         listed=[str(path) for path in job.listed],
         devices=[str(path) for path in devices()],
         exceptions=sorted(job.exceptions),
@@ -137,34 +139,63 @@ def run_job(job: SandboxJob, hear: Callable[[Message], None]) -> Done:
     try:
         with baits() as laid:
             document = {"work": job.work, "order": job.order, "limits": limits, "baits": laid}
-            message = _run(document, scratch, hear)
+            return _run(document, scratch, hear)
+    except Unacceptable as error:
+        raise refused(error, job.folder) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return Done(message["result"], Held(*message["held"]))
 
 
-def _run(document: Message, scratch: Path, hear: Callable[[Message], None]) -> Message:
-    """Start the process, hand its messages on, and return its result."""
+def _run(document: Message, scratch: Path, hear: Callable[[Message], None]) -> Done:
+    """Start the process, hand its messages on, and return its result.
+
+    Neither it nor anything that it has started lives on afterwards.
+    """
     order, messages = os.pipe(), os.pipe()
-    result: Message = {}
-    with _process(order[0], messages[1], scratch) as process:
+    with relayed() as relay, _process(order[0], messages[1], relay.writer, scratch) as process:
         os.close(order[0])
         os.close(messages[1])
-        with os.fdopen(messages[0]) as lines:
+        relay.close_writer()
+        with os.fdopen(messages[0], "rb") as lines:
             try:
                 with os.fdopen(order[1], "w") as file:
                     json.dump(document, file)
             except BrokenPipeError:
                 pass  # it is gone; what it sent is read below
-            while line := lines.readline(LONGEST):
-                result = _result_of(json.loads(line), hear) or result
+            if done := _listen(lines, hear):
+                return done
         code = process.wait()
-    if result:
-        return result
     raise ProcessDied(
         f"the adapting process ended without a word (exit {code}); if the machine was short of "
         "memory, use a smaller batch: --set schedule.batch_size=..."
     )
+
+
+def _listen(lines: BinaryIO, hear: Callable[[Message], None]) -> Done | None:
+    """Read messages until the result; None where there is none. Raises as `run_job`.
+
+    What held the process is its first message, of before its work: later it could say anything.
+    """
+    held: Held | None = None
+    while line := lines.readline(LONGEST):
+        if not line.endswith(b"\n") and len(line) < LONGEST:
+            return None  # killed while it wrote
+        match read_message(line):
+            case {"bad_input": str(text)}:
+                raise BadInput(text)
+            case {"error": str(trace)}:
+                raise WorkFailed(f"the adapting process failed:\n{trace}")
+            case {"held": [int(level), dict(ways)]} if held is None:
+                held = Held(level, ways)
+            case {"result": dict(result)} if held is not None:
+                return Done(result, held)
+            case {"result": _} | {"held": _}:
+                raise Unacceptable("a message out of turn")
+            case message if held is not None:
+                hear(message)
+            case _:
+                raise Unacceptable("a message before it was restricted")
+    return None
 
 
 class _Waits(Protocol):
@@ -172,42 +203,45 @@ class _Waits(Protocol):
 
 
 @contextmanager
-def _process(order: int, messages: int, scratch: Path) -> Iterator[_Waits]:
+def _process(order: int, messages: int, errors: int, scratch: Path) -> Iterator[_Waits]:
     """A process for one job: from the forkserver if there is one, else a Python of its own.
 
-    It is killed at the end if it still lives.
+    It and what it has started are killed at the end if they still live.
     """
     server = forkserver.current()
-    with server.child(order, messages, str(scratch)) if server else nullcontext() as child:
-        if child:
-            yield child
+    child = server.child(order, messages, errors, str(scratch)) if server else nullcontext()
+    with child as copy:
+        if copy:
+            yield copy
             return
         code = str(Path(sfda.__file__).parents[1])
         paths = [code, *filter(None, [os.environ.get("PYTHONPATH")])]
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sfda.sandbox.process", str(order), str(messages)],
             stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
             pass_fds=[order, messages],
+            process_group=0,  # with all that it starts, which cannot leave it
             env=passed(os.environ) | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(scratch)},
         )
         try:
-            yield process
+            yield _Group(process)
         finally:
-            process.kill()
+            end_group(process.pid)
             process.wait()
 
 
-def _result_of(message: Message, hear: Callable[[Message], None]) -> Message | None:
-    """The result, if it is that; else hand the message on. Raises what the process had to raise."""
-    match message:
-        case {"bad_input": text}:
-            raise BadInput(text)
-        case {"error": trace}:
-            raise WorkFailed(f"the adapting process failed:\n{trace}")
-        case {"held": _, "result": _}:
-            return message
-    hear(message)
-    return None
+class _Group:
+    """A process and what it has started; once it has ended, all of it has."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def wait(self) -> int:
+        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        end_group(self._process.pid)  # before its number can be another's
+        return self._process.wait()
 
 
 class _Pipe:
@@ -231,14 +265,17 @@ def main(order: int, messages: int) -> None:
         document = json.load(file)
     pipe = _Pipe(messages)
     try:
-        held = confine(Limits(*document["limits"]), document["baits"])
+        limits = Limits(*document["limits"])
+        os.environ[KERNELS] = str(Path(limits.write[0], "kernels"))
+        held = confine(limits, document["baits"])
+        pipe.send(held=held)
         module, _, name = document["work"].partition(":")
         work: Work = getattr(importlib.import_module(module), name)
-        pipe.send(result=work(document["order"], pipe.send), held=held)
+        pipe.send(result=work(document["order"], pipe.send))
     except BadInput as error:
         pipe.send(bad_input=str(error))
     except Exception:
-        pipe.send(error=traceback.format_exc())
+        pipe.send(error=traceback.format_exc()[-LONGEST_TEXT:])
 
 
 if __name__ == "__main__":

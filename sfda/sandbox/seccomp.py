@@ -40,6 +40,8 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
         "process_madvise": (440, 440),
         "pidfd_getfd": (438, 438),
         "kcmp": (312, 272),
+        "setpgid": (109, 154),  # what it starts stays in its group, and ends with it
+        "setsid": (112, 157),
         # metadata of files, which Landlock leaves alone
         "chmod": (90, None),
         "fchmod": (91, 52),
@@ -62,6 +64,11 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
         "fremovexattr": (199, 16),
         "removexattrat": (466, 466),
         "file_setattr": (469, 469),
+        "truncate": (76, 45),  # by path; Landlock knows it from ABI 3 on
+        # who opens what where
+        "inotify_init": (253, None),
+        "inotify_init1": (294, 26),
+        "inotify_add_watch": (254, 27),
         # mounts, roots and namespaces
         "mount": (165, 40),
         "umount2": (166, 39),

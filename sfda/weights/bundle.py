@@ -1,32 +1,40 @@
 """Model bundles: a folder with `weights.safetensors` and `spec.json`, known by its digest.
 
 The digest covers the spec and every tensor, not the layout of the files: a network in memory and
-its bundle have the same one. A `card.safetensors` beside them is carried along with a digest of its
-own; anything else in the folder is refused.
+its bundle have the same one. The spec states the digest of the `card.safetensors` beside it, so
+that the card is covered too; anything else in the folder is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import math
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.refs import ModelSpec
-from sfda.weights.bundle_files import check_files, read_small
+from sfda.weights.bundle_files import (
+    CARD_FILE,
+    SPEC,
+    WEIGHTS,
+    check_files,
+    file_sha256,
+    opened,
+    read_small,
+)
 from sfda.weights.checkpoints import check_finite
-from sfda.weights.source_card import CARD_FILE
-
-WEIGHTS, SPEC = "weights.safetensors", "spec.json"
+from sfda.weights.tensor_file import TensorFile, strict_json
 
 
 def write_bundle(
@@ -34,25 +42,40 @@ def write_bundle(
 ) -> str:
     """Write a bundle and return its digest. It appears whole or not at all.
 
-    A bundle that is already there is replaced; any other folder with something in it is refused.
+    The spec then states the digest of `card`. Without one it stays as it is: an adapted model
+    states its source's card, which joins it when it is registered. A bundle that is already there
+    is replaced; any other folder with something in it is refused.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / SPEC).is_file():
         raise BadInput(f"{folder} holds something else than a model bundle")
     tensors = _tensors(network)
     check_finite(tensors, "the network to write")
-    digest = _digest(tensors, spec)
     try:
+        content = card.read_bytes() if card else None
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             fresh = Path(scratch) / "new"
             fresh.mkdir()
-            save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt", "sha256": digest})
-            (fresh / SPEC).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            if card is not None:
-                shutil.copyfile(card, fresh / CARD_FILE)
+            digest = write_model_files(fresh, tensors, spec, content)
             _put(fresh, folder, aside=Path(scratch) / "old")
     except (OSError, SafetensorError) as error:
         raise BadInput(f"cannot write the model to {folder}: {error}") from error
+    return digest
+
+
+def write_model_files(
+    folder: Path, tensors: dict[str, Tensor], spec: ModelSpec, card: bytes | None = None
+) -> str:
+    """The files of a bundle into a folder, over those that are there, and the bundle's digest."""
+    if card is not None:
+        spec = spec.model_copy(update={"card_sha256": hashlib.sha256(card).hexdigest()})
+        (folder / CARD_FILE).write_bytes(card)
+    digest = _digest(_parts(tensors), spec)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", "sha256": digest})
+    # version 0.1.0 refuses names that it does not know
+    new = {"card_sha256"} if spec.card_sha256 is None else set()
+    text = spec.model_dump_json(indent=2, exclude=new)
+    (folder / SPEC).write_text(text + "\n", encoding="utf-8")
     return digest
 
 
@@ -64,12 +87,17 @@ def read_verified(
     Raises BadInput where a file is missing, was edited, or is not the model named by `sha256`.
     """
     spec = read_spec(folder)
-    tensors, stated = _read_tensors(folder)
-    digest = _digest(tensors, spec)
+    with _weights(folder) as file:
+        stated = file.metadata["sha256"]
+        if sum(entry.size for entry in file.entries.values()) > _memory():
+            raise BadInput(f"{folder / WEIGHTS} is larger than this machine's memory")
+        tensors = {name: file.tensor(name) for name in file.entries}
+    digest = _digest(_parts(tensors), spec)
     if digest != stated:
         raise BadInput(f"{folder} was changed after it was written: its digest is {digest[:12]}")
     if sha256 is not None and digest != sha256:
         raise BadInput(f"{folder} holds model {digest[:12]}, not {sha256[:12]}")
+    check_card(folder, spec)
     check_finite(tensors, folder)
     return tensors, spec
 
@@ -78,26 +106,66 @@ def read_spec(folder: Path) -> ModelSpec:
     """The spec alone, unverified: cheap, for a look at a model."""
     check_files(folder)
     try:
-        return ModelSpec.model_validate_json(read_small(folder / SPEC))
+        text = read_small(folder / SPEC)
+        strict_json(text)
+        spec = ModelSpec.model_validate_json(text)
+        spec.model_dump(mode="json")  # what is nested too deeply has no digest
+        return spec
     except OSError as error:
         raise BadInput(f"{folder} is not a model bundle: no readable {SPEC}") from error
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-            for fault in error.errors()
-        )
-        raise BadInput(f"{folder / SPEC} cannot be used: {faults}") from error
+        faults = [
+            f"{'.'.join(str(part)[:80] for part in fault['loc'][:8])}: {fault['msg'][:300]}"
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
+        raise BadInput(f"{folder / SPEC} cannot be used: {listed(faults, '; ')}") from error
+    except ValueError as error:
+        raise BadInput(f"{folder / SPEC} cannot be used: {error}") from error
+
+
+def check_card(folder: Path, spec: ModelSpec) -> None:
+    """Raise BadInput where a bundle's card is not the one that its spec states.
+
+    Specs of version 0.1.0 state none, and an adapted model's card lies with its source until it is
+    registered.
+    """
+    file = folder / CARD_FILE
+    if spec.card_sha256 is None or not os.path.lexists(file):
+        return
+    try:
+        digest = file_sha256(file)
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}") from error
+    if digest != spec.card_sha256:
+        raise other_card(file)
+
+
+def other_card(file: Path) -> BadInput:
+    """The card beside a model is another one than its spec states."""
+    return BadInput(
+        f"{file} was changed or exchanged after the model was written; take the whole bundle from "
+        "where it was made again, or make the card anew with `sfda card`"
+    )
 
 
 def bundle_digest(folder: Path) -> str:
-    """Digest of what the files hold now, whatever they held when written."""
-    tensors, _ = _read_tensors(folder)
-    return _digest(tensors, read_spec(folder))
+    """Digest of what the files hold now, whatever they held when written.
+
+    Raises BadInput where they are no bundle's, or the card is not the one that the spec states.
+    """
+    spec = read_spec(folder)
+    check_card(folder, spec)
+    with _weights(folder) as file:
+        parts = (
+            (name, entry.kind, entry.shape, file.pieces(name))
+            for name, entry in sorted(file.entries.items())
+        )
+        return _digest(parts, spec)
 
 
 def network_digest(network: nn.Module, spec: ModelSpec) -> str:
     """Digest that a bundle of this network and spec would have."""
-    return _digest(_tensors(network), spec)
+    return _digest(_parts(_tensors(network)), spec)
 
 
 def _put(fresh: Path, folder: Path, *, aside: Path) -> None:
@@ -125,15 +193,26 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return out
 
 
-def _digest(tensors: Mapping[str, Tensor], spec: ModelSpec) -> str:
+TensorPart = tuple[str, torch.dtype, tuple[int, ...], Iterable[bytes | memoryview]]
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> Iterator[TensorPart]:
+    """Name, type, shape and bytes of tensors in the order of their names."""
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+        yield name, tensor.dtype, tuple(tensor.shape), (content,)
+
+
+def _digest(parts: Iterable[TensorPart], spec: ModelSpec) -> str:
     """sha256 over the spec and, by name, each tensor's name, type, shape and bytes."""
     # without defaults: a setting that specs gain later leaves the digests of old models alone
     total = hashlib.sha256(_canonical(spec.model_dump(mode="json", exclude_defaults=True)))
-    for name in sorted(tensors):
-        tensor = tensors[name]
+    for name, kind, shape, content in parts:
         # a line of JSON ends where it ends: nothing can pass for the bytes after it
-        total.update(_canonical([name, str(tensor.dtype), list(tensor.shape)]))
-        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        total.update(_canonical([name, str(kind), list(shape)]))
+        for piece in content:
+            total.update(piece)
     return total.hexdigest()
 
 
@@ -141,16 +220,24 @@ def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
-def _read_tensors(folder: Path) -> tuple[dict[str, Tensor], str]:
-    """Weights, and the digest that they were written with."""
+@contextmanager
+def _weights(folder: Path) -> Iterator[TensorFile]:
+    """The weights of a bundle, opened once. Raises BadInput, also for what is wrong inside."""
     check_files(folder)
     path = folder / WEIGHTS
     try:
-        with safe_open(path, framework="pt") as file:
-            stated = (file.metadata() or {}).get("sha256")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        with opened(path) as handle:
+            file = TensorFile(handle)
+            if "sha256" not in file.metadata:
+                raise BadInput(f"{path} states no digest, so it is not of a model bundle")
+            yield file
+    except BadInput:
+        raise
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
         raise BadInput(f"{folder} is not a whole model bundle: {path.name}: {error}") from error
-    if stated is None:
-        raise BadInput(f"{path} states no digest, so it is not of a model bundle")
-    return tensors, stated
+
+
+def _memory() -> float:
+    """Bytes of this machine's memory; without end where that cannot be told."""
+    pages = os.sysconf("SC_PHYS_PAGES")
+    return pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else math.inf

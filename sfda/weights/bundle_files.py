@@ -1,24 +1,26 @@
 """The files of a bundle's folder: regular ones by name from a list, of bounded size, no others.
 
 A bundle comes from elsewhere: a link in it would show what lies outside, a pipe would never end,
-and what is not known is not carried on into a copy.
+and what is not known is not carried on into a copy. Each file is opened once, and what was checked
+of it is what is read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from sfda.errors import BadInput
 
+WEIGHTS, SPEC, CARD_FILE = "weights.safetensors", "spec.json", "card.safetensors"
 MIB = 2**20
-MOST_BYTES = {
-    "spec.json": 4 * MIB,
-    "weights.safetensors": 64 * 1024 * MIB,
-    "card.safetensors": 1024 * MIB,
-}
+MOST_BYTES = {SPEC: 4 * MIB, WEIGHTS: 64 * 1024 * MIB, CARD_FILE: 1024 * MIB}
 
 
 def check_files(folder: Path) -> None:
@@ -37,11 +39,24 @@ def check_files(folder: Path) -> None:
         _check_status(folder / name, os.lstat(folder / name))
 
 
+@contextmanager
+def opened(file: Path) -> Iterator[BufferedReader]:
+    """A bundle's file, opened without following a link. Raises OSError or BadInput."""
+    with os.fdopen(os.open(file, _FLAGS), "rb") as handle:
+        _check_status(file, os.fstat(handle.fileno()))
+        yield handle
+
+
 def read_small(file: Path) -> bytes:
-    """All of a bundle's file, opened without following a link. Raises OSError or BadInput."""
-    with os.fdopen(os.open(file, _FLAGS), "rb") as opened:
-        _check_status(file, os.fstat(opened.fileno()))
-        return opened.read(MOST_BYTES[file.name] + 1)[: MOST_BYTES[file.name]]
+    """All of a bundle's file. Raises OSError or BadInput."""
+    with opened(file) as handle:
+        return handle.read(MOST_BYTES[file.name])
+
+
+def file_sha256(file: Path) -> str:
+    """The digest of a bundle's file, byte by byte. Raises OSError or BadInput."""
+    with opened(file) as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def copy_files(folder: Path, copy: Path) -> None:
@@ -51,10 +66,8 @@ def copy_files(folder: Path, copy: Path) -> None:
     for name in MOST_BYTES:
         if not os.path.lexists(folder / name):
             continue
-        with os.fdopen(os.open(folder / name, _FLAGS), "rb") as opened:
-            _check_status(folder / name, os.fstat(opened.fileno()))
-            with open(copy / name, "xb") as out:
-                shutil.copyfileobj(opened, out, 16 * MIB)
+        with opened(folder / name) as handle, open(copy / name, "xb") as out:
+            shutil.copyfileobj(handle, out, 16 * MIB)
 
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

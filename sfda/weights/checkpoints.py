@@ -11,6 +11,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ DAMAGED = (
 )  # what readers raise on a file that is cut short, flipped, encrypted or of another kind
 TORCH = (".pt", ".pth", ".bin", ".tar")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+DEEPEST_WRAP = 8  # of these in each other
+# a file that holds zeros alone may be packed so; what claims more is made to exhaust a machine
+TIMES_PACKED, TIMES_SHARED, SPARE = 100, 4, 64 * 2**20
 RESAVE = "save the weights alone where they were made: torch.save(model.state_dict(), 'weights.pt')"
 
 
@@ -55,7 +59,10 @@ def read_weights(source: Path | str | Sequence[Path | str]) -> dict[str, Tensor]
         return _read_triple(_find_triple(path))
     if not path.is_file():
         raise BadInput(f"no weights at {path}")
+    _check_unpacked(path)
     weights = _strip(_read_file(path))
+    claimed = sum(value.nbytes for value in weights.values())
+    _check_claim(path, claimed, TIMES_SHARED if path.suffix != ".npz" else TIMES_PACKED)
     check_finite(weights, path)
     return weights
 
@@ -72,6 +79,23 @@ def check_finite(weights: Mapping[str, Tensor], origin: Path | str) -> None:
         raise BadInput(f"{origin} holds numbers that cannot be computed with: {error}") from None
     if bad:
         raise BadInput(f"NaN or infinite weights in {origin}: {', '.join(bad)}")
+
+
+def _check_unpacked(path: Path) -> None:
+    """BadInput for an archive, as torch and numpy write them, that unpacks to far too much."""
+    total = 0
+    with suppress(*DAMAGED), zipfile.ZipFile(path) as archive:  # its reader tells what is wrong
+        total = sum(part.file_size for part in archive.infolist())
+    _check_claim(path, total, TIMES_PACKED)
+
+
+def _check_claim(path: Path, claimed: int, times: int) -> None:
+    size = path.stat().st_size
+    if claimed > times * size + SPARE:
+        raise BadInput(
+            f"{path} has {size} bytes and claims to hold {claimed}: it is damaged, or made to "
+            f"exhaust this machine; {RESAVE}"
+        )
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
@@ -124,7 +148,9 @@ def _asked_for(message: str) -> str:
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     """The state dict itself, out of the dict that a training script put around it."""
-    while isinstance(content, Mapping):
+    for _ in range(DEEPEST_WRAP):  # one may hold itself
+        if not isinstance(content, Mapping):
+            break
         if content and all(_is_plain(value) for value in content.values()):
             return {str(name): value for name, value in content.items()}
         inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]

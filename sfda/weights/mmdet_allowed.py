@@ -20,6 +20,7 @@ from sfda.errors import BadInput
 from sfda.plugins import trusted_packages
 
 DEEPEST, MOST_NODES = 32, 20_000
+LARGEST_COUNT = 100_000  # of whole numbers, which say how many layers, boxes or anchors
 KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 WORD = re.compile(r"[A-Za-z0-9_.,+\- ]{0,200}")
 # where mmdet's, mmcv's and our registered classes may come from
@@ -101,6 +102,11 @@ def check_size(config: Any) -> None:
         plain = value is None or isinstance(value, Mapping | list | tuple | str | int | float)
         if not plain:
             raise BadInput(f"{path} of this model's mmdet configuration is no plain data")
+        if isinstance(value, int) and abs(value) > LARGEST_COUNT:
+            raise BadInput(
+                f"{path[:80]} of this model's mmdet configuration is a whole number beyond "
+                f"{LARGEST_COUNT}: no detector counts so far"
+            )
 
 
 def check_names(config: Any, *, registered: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -10,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.refs import Metrics, Problem
-from sfda.weights.bundle_files import check_files
-
-CARD_FILE = "card.safetensors"
+from sfda.weights.bundle import other_card, read_spec, read_verified, write_model_files
+from sfda.weights.bundle_files import CARD_FILE, SPEC, check_files, read_small
+from sfda.weights.tensor_file import TensorFile
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -31,23 +31,53 @@ def write_card(folder: Path, card: Card) -> None:
     os.replace(part, folder / CARD_FILE)
 
 
+def attach_card(folder: Path, card: Card) -> None:
+    """Give the bundle in a folder a card, which its spec states from then on.
+
+    That changes the model's digest, since the digest covers the card.
+    """
+    tensors, spec = read_verified(folder)
+    write_card(folder, card)
+    write_model_files(folder, tensors, spec, (folder / CARD_FILE).read_bytes())
+
+
 def read_card(folder: Path) -> Card | None:
-    """The card of a bundle, None where it has none. Raises BadInput for one that is damaged."""
+    """The card of a bundle, None where it has none. Raises BadInput for one that is damaged, or is
+    not the one that the spec states.
+    """
     file = folder / CARD_FILE
     check_files(folder)
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None
     try:
-        with safe_open(file, framework="pt") as opened:
-            stated = opened.metadata() or {}
-            facts = CardFacts.model_validate_json(stated["facts"])
-            tensors = {name: opened.get_tensor(name) for name in list(opened.keys())}
-        # version 0.1.0 wrote cards without a digest
-        if stated.get("sha256", "") not in ("", _digest(stated["facts"], tensors)):
-            raise ValueError("it was changed after it was written")
-        return Card(facts, tensors)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise BadInput(f"{file} is damaged ({error}); make it anew with `sfda card`") from error
+        content = read_small(file)
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}") from error
+    if os.path.lexists(folder / SPEC):
+        stated = read_spec(folder).card_sha256
+        if stated not in (None, hashlib.sha256(content).hexdigest()):
+            raise other_card(file)
+    try:
+        return _card(content)
+    except (KeyError, ValueError, RuntimeError, MemoryError) as error:
+        raise BadInput(
+            f"{file} is damaged ({str(error)[:300]}); make it anew with `sfda card`"
+        ) from error
+
+
+def _card(content: bytes) -> Card:
+    """A card out of its file. Raises KeyError or ValueError."""
+    opened = TensorFile(io.BytesIO(content))
+    facts = CardFacts.model_validate_json(opened.metadata["facts"])
+    tensors = {name: opened.tensor(name) for name in opened.entries}
+    # version 0.1.0 wrote cards without a digest
+    if opened.metadata.get("sha256", "") not in ("", _digest(opened.metadata["facts"], tensors)):
+        raise ValueError("it was changed after it was written")
+    for name in ("class_prior", "class_ratio"):
+        shares = tensors.get(name, torch.zeros(len(facts.classes)))
+        if shares.shape != (len(facts.classes),) or not bool(torch.isfinite(shares).all()):
+            raise ValueError(f"its {name} is no share for each of {len(facts.classes)} classes")
+    return Card(facts, tensors)
 
 
 def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:

@@ -26,7 +26,8 @@ NOT_DOWN = {
     "permissions-policy",
 }
 PAGE = (
-    "default-src 'self'; connect-src 'self' ws://127.0.0.1:{port}; img-src 'self' data: blob:; "
+    "default-src 'self'; connect-src 'self' ws://127.0.0.1:{port} blob:; "
+    "media-src 'self' blob:; img-src 'self' data: blob:; "
     "style-src 'self' 'unsafe-inline'; script-src 'self'{more}; font-src 'self' data:; "
     "worker-src 'self' blob:; frame-src 'self' blob:; object-src 'none'; "
     "frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
@@ -37,6 +38,9 @@ DATA = (
     "frame-ancestors 'self'; form-action 'none'; base-uri 'none'"
 )
 GUARDS = {
+    # where the browser knows it: no early connection (`<link rel=preconnect>`), which no policy of
+    # contents covers, neither of the page nor of an artifact that it shows in a frame
+    "Connection-Allowlist": "(response-origin)",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-DNS-Prefetch-Control": "off",

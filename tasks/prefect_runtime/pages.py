@@ -29,6 +29,7 @@ READY = 120.0  # seconds a server may take to answer
 SOCKET_PATH = 107  # bytes, the most that a UNIX socket's path may have
 HEALTH = {"mlflow": "/health", "prefect": "/api/health"}
 PATHS = {"mlflow": r"/|/static-files/.*", "prefect": r"/(?!api/|api$).*"}
+SCRIPTS = {"mlflow": "", "prefect": " 'unsafe-eval'"}  # pixi, which draws a run's graph, needs it
 
 
 def wait_for_signal() -> None:
@@ -100,6 +101,7 @@ class _Processes:
             "secret": self.secret,
             "key": key,
             "paths": PATHS[name],
+            "scripts": SCRIPTS[name],
         }
         self.pages.append(record)
         self.sockets.append(listener)

@@ -23,17 +23,19 @@ from typing import Any
 import httpx
 import uvicorn
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from tasks.prefect_runtime.page_policy import DATA, GUARDS, HOP, NOT_DOWN, NOT_UP, PAGE
+from tasks.prefect_runtime.peers import Peers
 from tasks.prefect_runtime.websocket_relay import relay
 
 LINK_LIFE = 900.0  # seconds in which a link can be opened, once
 BODY_LIMIT = 4 * 2**30  # bytes of one request: an uploaded artifact
 SAFE = ("GET", "HEAD", "OPTIONS")
+STRANGER = "This page is open to the user alone who started it."
 SHUT = "This page opens by the link that `sfda ui` or `sfda serve` prints; each link opens it once."
 
 
@@ -48,6 +50,7 @@ class Page:
     tells_secret: bool = False  # whether the server behind demands the secret, too
     paths: str = ".*"  # pattern of the paths of the page and its scripts; all else is data
     scripts: str = ""  # what its scripts may beyond being loaded from here
+    peers: Peers = field(default_factory=Peers)  # who may bring a link or a cookie
     links: dict[str, float] = field(default_factory=dict)
     sessions: set[str] = field(default_factory=set)
 
@@ -80,11 +83,13 @@ class Page:
         path, headers = request.url.path, request.headers
         if headers.get("host") != f"127.0.0.1:{self.port}":
             return PlainTextResponse(f"This page is {self.origin} alone.\n", 421)
-        if path == "/open" and request.method == "GET":
-            return self._open(request)
         if self._is_program(headers):
             if path == "/link" and request.method == "POST":
                 return JSONResponse({"link": self._link()})
+        elif not self._is_user(request):
+            return PlainTextResponse(STRANGER + "\n", 403)
+        elif path == "/open" and request.method == "GET":
+            return self._open(request)
         elif not self._has_session(headers):
             return PlainTextResponse(SHUT + "\n", 401)
         elif not self._is_own(request):
@@ -118,6 +123,11 @@ class Page:
     def _is_program(self, headers: Headers) -> bool:
         """Whether this comes with the home's secret, which no browser sends by itself."""
         return hmac.compare_digest(headers.get("authorization", "").encode(), self.basic.encode())
+
+    def _is_user(self, call: HTTPConnection) -> bool:
+        """Whether this user's own browser asks: a cookie goes to strangers' ports here, too."""
+        client, server = call.scope.get("client"), call.scope.get("server")
+        return self.peers.is_ours(client and tuple(client), server and tuple(server))
 
     def _has_session(self, headers: Headers) -> bool:
         cookie = _cookies(headers).get(self.cookie)
@@ -188,7 +198,7 @@ class Page:
 
     async def _websocket(self, link: WebSocket) -> None:
         origin = link.headers.get("origin")
-        own = self._has_session(link.headers) and origin == self.origin
+        own = self._has_session(link.headers) and origin == self.origin and self._is_user(link)
         program = origin is None and self.tells_secret  # the server behind asks it for the secret
         if link.headers.get("host") != f"127.0.0.1:{self.port}" or not (own or program):
             await link.close(1008)
@@ -254,6 +264,7 @@ def main() -> None:
         log_level="warning",
         access_log=False,  # an address may hold a key
         server_header=False,
+        proxy_headers=False,  # who calls is seen by the connection, whatever is written in the call
         ws_max_size=2**24,
         timeout_graceful_shutdown=2,
     )

@@ -2,34 +2,98 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import time
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
-from sfda.annotation.waiting import forget
+from sfda.annotation.waiting import forget, waiting
 from sfda.errors import BadInput
+
+log = logging.getLogger("sfda")
+PATIENCE, PAUSE = 120.0, 1.0  # seconds until a run that is under way waits again; between looks
+ANSWERED, MOST = "suspended-labels-", 1000  # how Prefect names what a run was resumed with
 
 
 def go_on(request: Path, manifest: Path) -> str | None:
     """Let the run that waits for this request go on with the manifest; its id, or None.
 
-    Raises BadInput where there is such a run and no Prefect server is configured.
+    Raises BadInput where there is such a run and it cannot be resumed: no Prefect server is
+    configured, or it does not answer, or the run has ended. The request then still waits.
     """
-    waits = forget(request)
-    if waits is None or waits.flow_run_id is None:
-        return None
+    run = next((one.flow_run_id for one in waiting() if Path(one.folder) == request.absolute()), "")
+    if run:
+        _resume_on_server(run, manifest)
+    forget(request)
+    return run or None
+
+
+def _resume_on_server(run: str, manifest: Path) -> None:
     if not os.environ.get("PREFECT_API_URL"):
         raise BadInput(
             f"{manifest} is written, but the run that waits for it is on another Prefect server; "
-            f"set PREFECT_API_URL, or resume run {waits.flow_run_id} on its page with that path"
+            f"set PREFECT_API_URL, or resume run {run} on its page with that path"
         )
-    from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
-    from prefect.flow_runs import resume_flow_run
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
 
     try:
-        resume_flow_run(UUID(waits.flow_run_id), run_input={"answers": str(manifest.absolute())})
-    except (FlowPauseTimeout, NotPausedError, ObjectNotFound) as error:
-        raise BadInput(
-            f"{manifest} is written, but run {waits.flow_run_id} does not wait any more: {error}"
-        ) from None
-    return waits.flow_run_id
+        with get_client(sync_client=True) as client:
+            resume(client, UUID(run), str(manifest.absolute()))
+    except (BadInput, ObjectNotFound, httpx.HTTPError) as error:
+        words = " ".join(str(error).split())
+        raise BadInput(f"{manifest} is written, but run {run} does not go on: {words}") from None
+
+
+def resume(
+    client: Any, run: UUID, answers: str, *, patience: float = PATIENCE, pause: float = PAUSE
+) -> None:
+    """Resume a run with the path of its answers. Raises BadInput where it waits no more.
+
+    A client repeats a request whose answer is slow, also one that was heard: a run that was resumed
+    with just these answers is one that goes on. One that is under way, as after answers that it did
+    not take, or because its machine died, is resumed once it waits again.
+    """
+    end, refusal = time.monotonic() + patience, ""
+    while True:
+        state = client.read_flow_run(run).state
+        if state is not None and state.is_paused():
+            before, refusal = refusal, _ask_to_resume(client, run, answers)
+            if not refusal:
+                return
+        elif _was_resumed(client, run, answers):
+            return
+        elif state is not None and state.is_final() and not state.is_crashed():
+            raise BadInput(f"it is {state.name.lower()} and does not wait any more")
+        else:  # a crashed run is started again
+            name = state.name.lower() if state else "not begun"
+            before, refusal = refusal, f"it does not wait, it is {name}"
+        if refusal != before:
+            log.info("run %s: %s; it is asked again", run, refusal)
+        if time.monotonic() > end:
+            raise BadInput(f"{refusal}; resume it on its page with that path")
+        time.sleep(pause)
+
+
+def _ask_to_resume(client: Any, run: UUID, answers: str) -> str:
+    """Why not yet; empty once it is accepted. Raises BadInput where it is too late."""
+    result = client.resume_flow_run(run, run_input={"answers": answers})
+    if result.status.value == "ACCEPT":
+        return ""
+    if result.state is not None and result.state.is_final():
+        raise BadInput(f"it is {result.state.name.lower()} and cannot be resumed")
+    return str(getattr(result.details, "reason", None) or result.status.value)
+
+
+def _was_resumed(client: Any, run: UUID, answers: str) -> bool:
+    """Whether this run was ever resumed with these answers."""
+    for one in client.filter_flow_run_input(run, ANSWERED, MOST, set()):
+        if one.key.endswith("-response"):
+            values = json.loads(one.value)
+            if isinstance(values, dict) and values.get("answers") == answers:
+                return True
+    return False

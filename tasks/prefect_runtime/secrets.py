@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,9 +14,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sfda.state_folder import disk_errors, home, one_at_a_time, private_folder
+from tasks.prefect_runtime.stated import states_address
 
 CLIENT, SERVER = "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"
 BYTES = 32
+PROCESS = "process"  # the user in a secret that one process alone knows
 
 
 def prefect_secret() -> str:
@@ -49,8 +52,12 @@ def _read(file: Path) -> str | None:
         return opened.read().strip() or None
 
 
+def _new_secret(user: str) -> str:
+    return f"{user}:{secrets.token_urlsafe(BYTES)}"
+
+
 def _write(file: Path) -> str:
-    text = f"sfda:{secrets.token_urlsafe(BYTES)}"
+    text = _new_secret("sfda")
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".prefect.")  # mode 0600
     with os.fdopen(descriptor, "w") as opened:
         opened.write(text + "\n")
@@ -73,12 +80,30 @@ def own_server(url: str) -> Iterator[None]:
 def know_own_server() -> None:
     """Where `PREFECT_API_URL` names a server that `sfda serve` or `sfda ui` runs over this home,
     set its secret for this process. Whatever else the user has set stays."""
-    url = os.environ.get("PREFECT_API_URL", "")
-    if not url.startswith("http://127.0.0.1:") or CLIENT in os.environ:
+    url, locked = os.environ.get("PREFECT_API_URL", ""), _is_locked()
+    if locked and not url and states_address():  # in a file of this home
+        del os.environ[CLIENT], os.environ[SERVER]
+    if not url.startswith("http://127.0.0.1:") or (CLIENT in os.environ and not locked):
         return
     with suppress(OSError, ValueError):  # no such server, or its process is gone
         os.kill(int(_note(url).read_text()), 0)
         os.environ[CLIENT] = prefect_secret()
+
+
+def lock_own_server() -> None:
+    """Where nobody names a server, the one that Prefect starts demands a secret of this process.
+
+    So it is where a flow is called from Python: Prefect starts a server at the first request. Its
+    settings are read as it is imported, so nothing can be done once it is.
+    """
+    if "prefect" in sys.modules or states_address():
+        return
+    if not {CLIENT, SERVER} & set(os.environ):
+        os.environ[CLIENT] = os.environ[SERVER] = _new_secret(PROCESS)
+
+
+def _is_locked() -> bool:
+    return os.environ.get(CLIENT, "").startswith(f"{PROCESS}:") and SERVER in os.environ
 
 
 def _note(url: str) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import importlib.util
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ import sys
 from pathlib import Path
 
 from tasks.prefect_runtime.secrets import CLIENT, SERVER, prefect_secret
+from tasks.prefect_runtime.stated import packages, states_address
 
 PATIENCE = 5.0  # seconds to end politely
 END_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
@@ -31,7 +31,7 @@ def start_server(log: Path) -> subprocess.Popen[bytes] | None:
     words go to `log`. It ends with this process, after Prefect has sent its last logs: what is
     registered first is called last. On Linux it ends as well where this process is killed.
     """
-    if os.environ.get("PREFECT_API_URL") or "prefect" in sys.modules or _stated_in_a_file():
+    if "prefect" in sys.modules or states_address():
         return None
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -57,19 +57,10 @@ def start_server(log: Path) -> subprocess.Popen[bytes] | None:
 def server_command(listener: socket.socket) -> list[str]:
     """Prefect's server on a socket that listens already."""
     return [
-        *(sys.executable, "-P", "-m", "uvicorn", "--app-dir", _packages()),
+        *(sys.executable, "-P", "-m", "uvicorn", "--app-dir", str(packages())),
         *("--factory", "prefect.server.api.server:create_app", "--fd", str(listener.fileno())),
         *("--log-level", "error", "--lifespan", "on"),
     ]
-
-
-def _stated_in_a_file() -> bool:
-    """Whether a file that Prefect reads may name a server of the user's; Prefect then decides."""
-    home = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect"))
-    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
-    here = {profiles: "PREFECT_API_URL", Path(".env"): "PREFECT_API_URL"}
-    here |= {Path("prefect.toml"): "api", Path("pyproject.toml"): "tool.prefect"}
-    return any(f.is_file() and word in f.read_text("utf-8", "replace") for f, word in here.items())
 
 
 def _end_with_parent() -> None:
@@ -83,11 +74,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _packages() -> str:
-    """The folder that Prefect lies in, found without importing it."""
-    spec = importlib.util.find_spec("prefect")
-    assert spec is not None
-    assert spec.origin is not None
-    return str(Path(spec.origin).parent.parent)

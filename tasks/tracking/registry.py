@@ -20,7 +20,7 @@ from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.manifests.digests import key_of
 from sfda.refs import Version
-from sfda.state_folder import home
+from sfda.state_folder import close_copies, home
 from tasks.tracking.store import client, is_transient, store_uri
 
 HISTORY = "sfda.champions"  # tag of a registered model: its champions so far, oldest first
@@ -98,6 +98,7 @@ def register_bundle(
             ),
             pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES + needs],
         )
+    close_copies(logged.artifact_path)  # of the code
     # that finished the run; killed from here on it must still be found, with its version
     client().update_run(run_id, status="RUNNING")
     return _only_one(

@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,19 @@ pytestmark = [
 SFDA = [sys.executable, "-c", "from flows.cli.app import main; main()"]
 KEEP = os.environ.get("SFDA_PICTURES")  # a folder for pictures of the pages
 HTML = "<html><body><p>shown</p><script>document.title = 'ran'</script></body></html>"
+HOSTILE = """
+<meta http-equiv=x-dns-prefetch-control content=on>
+<link rel=preconnect href=AWAY><link rel=prefetch href=AWAY/a><link rel=stylesheet href=AWAY/b>
+<link rel=preload as=image href=AWAY/c>
+<style>@import 'AWAY/d'; p { background: url(AWAY/e) }</style>
+<img src=AWAY/f onerror="fetch('AWAY/g')"><video poster=AWAY/h src=AWAY/i autoplay></video>
+<iframe src=AWAY/j></iframe><object data=AWAY/k></object><embed src=AWAY/l>
+<script src=AWAY/m></script>
+<script src='/get-artifact?path=page.html&run_uuid=RUN'></script>
+<script>document.title = 'ran'; top.location = 'AWAY/n'; fetch('AWAY/o')</script>
+<form id=f action=AWAY/p method=post><input autofocus onfocus="f.submit()"></form><p>shown</p>
+<meta http-equiv=refresh content="1;url=AWAY/q">
+"""
 
 ATTACK = """
 const [mlflow, prefect, done] = arguments;
@@ -73,12 +88,21 @@ Promise.all([
 });
 """
 
+SOCKET = """
+const done = arguments[0];
+const one = new WebSocket(location.origin.replace('http', 'ws') + '/api/events/out', 'prefect');
+one.onopen = () => one.send(JSON.stringify({type: 'auth', token: null}));
+one.onmessage = message => done(JSON.parse(message.data).type);
+one.onerror = () => done('refused');
+"""
+
 
 class Served:
     """A running `sfda ui`."""
 
     def __init__(self, process: subprocess.Popen[str], output: dict[str, str], home: Path) -> None:
         self.process, self.said, self.home = process, output, home
+        self.away: socket.socket  # where a hostile artifact would like to go
         self.mlflow, self.prefect = (
             output[f"{name}_url"].partition("/open?")[0] for name in ("mlflow", "prefect")
         )
@@ -97,7 +121,15 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, template_store: Path) -> Iterator[Served]:
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as ends:
+        yield ends
+
+
+@pytest.fixture(scope="module")
+def served(
+    tmp_path_factory: pytest.TempPathFactory, template_store: Path, stack: ExitStack
+) -> Iterator[Served]:
     from mlflow import MlflowClient
 
     folder = tmp_path_factory.mktemp("pages")
@@ -109,6 +141,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, template_store: Path) -> It
     run = client.create_run(made)
     client.log_text(run.info.run_id, HTML, "page.html")
     client.log_metric(run.info.run_id, "accuracy", 0.875)
+    away = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    text = HOSTILE.replace("AWAY", f"http://127.0.0.1:{away.getsockname()[1]}")
+    client.log_text(run.info.run_id, text.replace("RUN", run.info.run_id), "hostile.html")
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
     env |= {"SFDA_HOME": str(home), "RUN": run.info.run_id}
     with (folder / "err").open("wb") as err:
@@ -123,6 +158,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, template_store: Path) -> It
         assert line, (folder / "err").read_text()
         result = Served(process, json.loads(line), home)
         result.said["run"], result.said["experiment"] = run.info.run_id, made
+        result.away = away
         yield result
     finally:
         process.send_signal(signal.SIGTERM)
@@ -205,6 +241,7 @@ def test_the_pages_work_and_ask_nobody_else(served, browser):
     browser.get(f"{served.mlflow}/#/experiments/{experiment}/runs/{run}/artifacts/page.html")
     browser.refresh()
     shows(browser, "page.html")
+    assert framed(browser) == "shown"
     keep(browser, "mlflow-artifact")
     time.sleep(2)  # what a page sends late
     asked = answered(browser)
@@ -213,6 +250,49 @@ def test_the_pages_work_and_ask_nobody_else(served, browser):
     )
     assert asked
     assert {url for url in asked if not url.startswith(own)} == set()
+
+
+def framed(browser: Any) -> str:
+    """What an artifact in its frame shows."""
+    end, text = time.monotonic() + 60, ""
+    while not text and time.monotonic() < end:
+        time.sleep(0.5)
+        if frames := browser.find_elements("css selector", "iframe.mlflow-html-iframe"):
+            browser.switch_to.frame(frames[0])
+            text = browser.find_element("tag name", "body").text
+            browser.switch_to.default_content()
+    return str(text)
+
+
+def test_an_artifact_in_its_frame_runs_nothing_and_connects_to_nobody(served, browser):
+    """Not even early, by `<link rel=preconnect>` or a refused address: a connection tells of it."""
+    at = f"{served.mlflow}/#/experiments/{served.said['experiment']}/runs/{served.said['run']}"
+    browser.get(f"{at}/artifacts/hostile.html")
+    browser.refresh()
+    shows(browser, "hostile.html")
+    assert framed(browser) == "shown"
+    time.sleep(4)  # it would refresh itself after one
+    keep(browser, "mlflow-hostile")
+    assert browser.title != "ran"
+    assert browser.current_url.startswith(served.mlflow)
+    served.away.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        served.away.accept()
+
+
+def test_the_graph_of_a_run_is_drawn_and_events_come(served, browser):
+    flow = served.ask(f"{served.prefect}/api/flows/", {"name": "drawn"})["id"]
+    body = {"flow_id": flow, "name": "drawn-run", "state": {"type": "COMPLETED"}}
+    run = served.ask(f"{served.prefect}/api/flow_runs/", body)["id"]
+    browser.get_log("browser")
+    for version in ("", "/v2"):
+        browser.get(f"{served.prefect}{version}/runs/flow-run/{run}")
+        shows(browser, "drawn-run")
+        time.sleep(3)
+        keep(browser, f"prefect-run{version.strip('/')}")
+        words = " ".join(entry["message"] for entry in browser.get_log("browser"))
+        assert "unsafe-eval" not in words
+    assert browser.execute_async_script(SOCKET) == "auth_success"
 
 
 def test_an_artifact_that_is_a_page_runs_nothing(served, browser):

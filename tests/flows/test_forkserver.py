@@ -33,6 +33,9 @@ def main(order, words):
         "threads": len(os.listdir("/proc/self/task")), "files": len(os.listdir("/proc/self/fd")),
         "torch": "torch" in sys.modules,
     }
+    print("printed"); print("warned", file=sys.stderr); sys.stdout.flush()
+    if os.fork() == 0:
+        time.sleep(60)  # it holds both pipes open as long as it lives
     os.write(words, json.dumps(found).encode())
 
 forkserver.start(main, "sfda.adaptation.worker")
@@ -40,26 +43,28 @@ made = forkserver.current()
 secret = open("/dev/null")  # opened later: no child has it
 
 def ask(what):
-    order, words = os.pipe(), os.pipe()
-    with made.child(order[0], words[1], "/scratch") as child:
+    order, words, errors = os.pipe(), os.pipe(), os.pipe()
+    with made.child(order[0], words[1], errors[1], "/scratch") as child:
         if child is None:
             return None
-        os.close(order[0]); os.close(words[1])
+        os.close(order[0]); os.close(words[1]); os.close(errors[1])
         with os.fdopen(order[1], "w") as file:
             json.dump(what, file)
         if what == "sleep":
-            with made.child(0, 1, "") as other:
+            with made.child(0, 1, 2, "") as other:
                 return "busy" if other is None else "two at once"
         with os.fdopen(words[0]) as file:
             said = file.read()
-        return [json.loads(said) if said else None, child.wait()]
+        with os.fdopen(errors[0]) as file:
+            printed = file.read()
+        return [json.loads(said) if said else None, child.wait(), printed]
 
 found = {"first": ask("one"), "second": ask({"two": 2}), "died": ask("die"), "slept": ask("sleep")}
 found["after"] = ask("three")
 children = open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split()
 found["copies"] = len(children)
 order, words = os.pipe(), os.pipe()
-with made.child(order[0], words[1], "/scratch") as child:
+with made.child(order[0], words[1], 2, "/scratch") as child:
     os.kill(int(children[0]), signal.SIGKILL)  # the copy, and with it what it made
     found["orphan"] = child.wait()
 found["gone"] = ask("four")
@@ -75,15 +80,16 @@ def run(code: str) -> str:
 
 def test_each_order_is_a_new_process_with_torch_and_nothing_else() -> None:
     result = json.loads(run(SCRIPT))
-    first, code = result["first"]
+    first, code, printed = result["first"]
     assert code == 0
+    assert sorted(printed.split()) == ["printed", "warned"], "both go into one pipe"
     assert first["torch"]
     assert first["tmp"] == "/scratch"
     assert not first["here"], "the working directory is no place for modules"
     assert first["threads"] == 1
     assert first["files"] <= 6, "its own pipe, three streams, and the listing"
     assert result["second"][0]["told"] == {"two": 2}
-    assert result["died"] == [None, -9]
+    assert result["died"] == [None, -9, ""]
     assert result["slept"] == "busy"
     assert result["after"][1] == 0, "what was killed is cleared away"
     assert result["copies"] == 1

@@ -16,7 +16,10 @@ import small_det
 import small_pose
 from conftest import Home, World, sfda
 
+from sfda.adaptation import worker
+from sfda.sandbox import process
 from sfda.sandbox.attest import WAYS
+from sfda.sandbox.confine import Held
 from sfda.sandbox.landlock import abi
 from tasks import tracking
 
@@ -35,7 +38,7 @@ if "sfda.sandbox.process" in sys.orig_argv:
 
     def spying(name, *given, **more):
         found = load(name, *given, **more)
-        if name == "sfda.adaptation.worker":
+        if name == "sfda.loading.batches":
             builtins.__import__ = load
             from sfda.loading import batch_making
 
@@ -98,6 +101,31 @@ def test_two_loader_workers_change_nothing(world, monkeypatch):
     output, _, message = adapted(world, "workers-closed", "--method", "aad", "--workers", 2)
     assert message["enforced"]
     assert (output["scores"], output["metrics"]) == (expected["scores"], expected["metrics"])
+
+
+def test_nothing_of_a_hostile_result_is_registered(world, monkeypatch):
+    """A process that was never restricted leaves what one inside might, if it could."""
+
+    def run_job(job: process.SandboxJob, hear: Any) -> process.Done:
+        order = worker.Order.model_validate(job.order["order"])
+        result = worker.work(order, worker._Relay(lambda **message: hear(message), -1))
+        for weights in job.folder.glob("epoch-*/weights.safetensors"):
+            weights.unlink()
+            weights.symlink_to(world.folder / "source.npz")
+        (job.folder / "pipe").symlink_to("/dev/tty")
+        ways = dict.fromkeys(WAYS, "refused")
+        return process.Done(result.model_dump(mode="json"), Held(abi(), ways))
+
+    monkeypatch.delenv("SFDA_CONFINE")
+    monkeypatch.setattr(process, "run_job", run_job)
+    output, _, _ = adapted(world, "hostile", "--method", "shot")
+    assert output.code == 2
+    message = [line for line in output.err.splitlines() if line.startswith("sfda: ")]
+    assert len(message) == 1
+    assert "links are not followed" in message[0]
+    assert "Traceback" not in output.err
+    with Home(world.folder / "homes" / "sandbox-hostile").entered():
+        assert not tracking.versions("toy")
 
 
 @pytest.mark.slow

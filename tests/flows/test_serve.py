@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -339,6 +340,16 @@ def test_a_run_that_needs_labels_suspends_and_goes_on_from_the_answers(served):
     (model,) = [one for one in after["models"] if one["name"] == "asked"]
     assert (model["versions"], model["candidate"]) == (1, "1")
     assert after["jobs"]["states"]["Completed"] >= 1
+
+
+def test_nothing_below_the_home_is_open_to_others(served):
+    """After all runs above: what commands, servers, runs and MLflow wrote."""
+    home = served.folder / "home"
+    modes = {path: path.lstat() for path in (home, *home.rglob("*"))}
+    assert len(modes) > 100
+    assert [
+        p for p, one in modes.items() if one.st_mode & 0o077 and not stat.S_ISLNK(one.st_mode)
+    ] == []
 
 
 def _write_answers(path: Path, rows: list[dict[str, str]], labels: list[str]) -> None:

@@ -114,7 +114,10 @@ def test_the_server_does_not_outlive_a_killed_command(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("prefect/profiles.toml", '[profiles.team]\nPREFECT_API_URL = "http://team:4200/api"\n'),
+        (
+            "prefect/profiles.toml",
+            'active = "team"\n[profiles.team]\nPREFECT_API_URL = "http://team:4200/api"\n',
+        ),
         (".env", "PREFECT_API_URL=http://team:4200/api\n"),
         ("prefect.toml", '[api]\nurl = "http://team:4200/api"\n'),
         ("pyproject.toml", '[tool.prefect.api]\nurl = "http://team:4200/api"\n'),
@@ -125,6 +128,49 @@ def test_a_server_that_the_user_named_in_a_file_is_left_to_prefect(tmp_path, fil
     (tmp_path / file).write_text(text)
     out, _ = start(tmp_path).communicate(timeout=60)
     assert out == "None None\n"
+
+
+def test_settings_without_an_address_leave_the_server_to_us(tmp_path):
+    """Prefect would start one that demands no secret."""
+    (tmp_path / "prefect.toml").write_text(
+        '[api]\nrequest_timeout = 30\n[logging]\nlevel = "INFO"\n'
+    )
+    out, _ = start(tmp_path).communicate(timeout=60)
+    assert "http://127.0.0.1:" in out
+
+
+FROM_PYTHON = """
+import flows, os, sys
+from prefect import flow
+from prefect.client.orchestration import get_client
+@flow
+def empty(): return os.environ["PREFECT_SERVER_API_AUTH_STRING"]
+secret = empty()
+with get_client(sync_client=True) as client:
+    print(client.api_url, secret, len(client.read_flows()), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.slow  # Prefect starts its server anew
+@pytest.mark.stack
+def test_a_server_that_prefect_starts_for_a_flow_from_python_demands_a_secret(tmp_path):
+    env = {name: v for name, v in os.environ.items() if not name.startswith("PREFECT_")}
+    env |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    job = subprocess.Popen(
+        [sys.executable, "-c", FROM_PYTHON], env=env, cwd=tmp_path,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert job.stdout
+        address, secret, count = job.stdout.readline().split()
+        assert count == "1"
+        asked = {"url": f"{address}flows/filter", "json": {}}
+        with httpx.Client(trust_env=False, timeout=60) as client:
+            assert client.post(**asked).status_code == 401
+            assert client.post(**asked, auth=tuple(secret.split(":"))).status_code == 200
+    finally:
+        job.communicate("")
 
 
 def test_a_server_that_the_user_named_in_the_environment_is_used(tmp_path):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +27,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tasks.prefect_runtime import proxy
+from tasks.prefect_runtime.peers import Peers
 
 SECRET = "sfda:hidden"
 BASIC = "Basic " + base64.b64encode(SECRET.encode()).decode()
@@ -79,7 +83,9 @@ async def introduces(link: WebSocket) -> None:
 
 @contextmanager
 def serving(application: Any, listener: socket.socket) -> Iterator[None]:
-    config = uvicorn.Config(application, log_level="error", lifespan="off", server_header=False)
+    config = uvicorn.Config(
+        application, log_level="error", lifespan="off", server_header=False, proxy_headers=False
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
@@ -125,6 +131,7 @@ def served(running: Served) -> Served:
     """The proxy, with its first link and no session."""
     running.page.links = {KEY: time.monotonic() + proxy.LINK_LIFE}
     running.page.sessions = set()
+    running.page.peers = Peers()
     return running
 
 
@@ -235,10 +242,12 @@ def test_every_answer_says_what_it_may(served, path):
             assert policy[0].startswith("sandbox;")
         else:
             assert "default-src 'self'" in policy[0]
-            assert f"connect-src 'self' ws://127.0.0.1:{served.page.port};" in policy[0]
+            assert f"connect-src 'self' ws://127.0.0.1:{served.page.port} blob:;" in policy[0]
             assert "frame-ancestors 'none'" in policy[0]
         assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
         assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["connection-allowlist"] == "(response-origin)"
+        assert "unsafe-eval" not in policy[0]
         assert answer.headers["x-frame-options"] in ("DENY", "SAMEORIGIN")
         assert "access-control-allow-origin" not in answer.headers
 
@@ -307,6 +316,47 @@ def test_a_websocket_without_a_session_is_refused(served):
         pass
 
 
+def test_a_cookie_or_link_in_the_hands_of_another_user_opens_nothing(served, monkeypatch):
+    """Cookies do not tell ports apart: another user's server here gets ours, and could use it."""
+    headers = served.cookie() | {"origin": served.origin, "x-forwarded-for": "127.0.0.1"}
+    (key,) = served.page.links = {"new": time.monotonic() + 60}
+    monkeypatch.setattr(served.page.peers, "lookup", lambda end, other: os.geteuid() + 1)
+    assert served.ask("/", headers=headers).status_code == 403
+    assert served.ask("/api/x", "POST", headers=headers, json={}).status_code == 403
+    assert served.ask(f"/open?key={key}").status_code == 403
+    with (
+        pytest.raises(InvalidStatus),
+        served.link(origin=served.origin, additional_headers=headers),
+    ):
+        pass
+    program = {"authorization": BASIC}
+    assert served.ask("/", headers=program).status_code == 200  # who knows the secret is this user
+    monkeypatch.undo()
+    assert served.ask("/", headers=headers).status_code == 200
+    assert served.ask(f"/open?key={key}").status_code == 303  # it was not used up
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_another_user_with_the_cookie_is_refused(served):
+    """The same with real sockets."""
+    headers = served.cookie()
+    words = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{served.page.port}\r\n"
+    words += f"Cookie: {headers['cookie']}\r\nConnection: close\r\n\r\n"
+    program = (
+        "import os, socket, sys\n"
+        "os.setuid(int(sys.argv[1]))\n"
+        "line = socket.socket()\n"
+        f"line.connect(('127.0.0.1', {served.page.port}))\n"
+        f"line.sendall({words.encode()!r})\n"
+        "print(line.recv(12).decode())\n"
+    )
+    for user, code in ((65534, 403), (0, 200)):
+        output = subprocess.run(
+            [sys.executable, "-c", program, str(user)], capture_output=True, text=True, check=True
+        ).stdout
+        assert output == f"HTTP/1.1 {code}\n"
+
+
 @pytest.mark.parametrize(("token", "comes_in"), [(SECRET, True), ("", False), (None, False)])
 def test_a_websocket_of_a_program_tells_the_secret_itself(served, token, comes_in):
     with served.link() as link:
@@ -316,6 +366,15 @@ def test_a_websocket_of_a_program_tells_the_secret_itself(served, token, comes_i
         else:
             with pytest.raises(ConnectionClosed):
                 link.recv(5)
+
+
+def test_scripts_of_a_page_may_what_it_needs_and_data_never():
+    front, own = listening()
+    page = proxy.Page(own, "http://127.0.0.1:9", SECRET, KEY, paths="/", scripts=" 'unsafe-eval'")
+    with serving(proxy.application({own: page}), front):
+        policy = [Served(page).ask(path).headers["content-security-policy"] for path in ("/", "/x")]
+    assert "script-src 'self' 'unsafe-eval';" in policy[0]
+    assert "script-src" not in policy[1]
 
 
 def test_a_server_that_is_away_is_told_of():

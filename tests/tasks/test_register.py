@@ -11,7 +11,8 @@ import small
 
 from sfda.adaptation.run_folder import read_history, write_history
 from sfda.errors import BadInput
-from sfda.refs import Version
+from sfda.refs import ModelRef, Version
+from sfda.weights.bundle import read_spec, write_bundle
 from tasks import register
 
 
@@ -47,6 +48,25 @@ def test_its_files_and_the_sources_card_are_taken(model, registered, tmp_path):
         {name: (folder / name).read_bytes() for name in ("spec.json", "weights.safetensors")}
         | {"card.safetensors": b"card"}
     ]
+
+
+def test_the_card_that_an_adapted_model_states_is_the_one_that_is_taken(registered, tmp_path):
+    network, made = small.source(), tmp_path / "made"
+    made.write_bytes(b"card")
+    write_bundle(tmp_path / "source", network, small.SPEC, card=made)
+    spec = read_spec(tmp_path / "source")  # adapted models have it, and no card in their folder
+    digest = write_bundle(tmp_path / "run" / "epoch-0000", network, spec)
+    model = ModelRef(
+        uri=str(tmp_path / "run" / "epoch-0000"), sha256=digest, problem=spec.problem,
+        arch=spec.arch, classes=spec.classes,
+    )  # fmt: skip
+    source = model.model_copy(update={"uri": str(tmp_path / "source")})
+    taken(model, source)
+    assert registered[0]["card.safetensors"] == b"card"
+    (tmp_path / "source" / "card.safetensors").write_bytes(b"another")
+    with pytest.raises(BadInput, match="changed or exchanged"):
+        taken(model, source)
+    assert len(registered) == 1
 
 
 def test_a_link_in_place_of_a_file_is_refused(model, registered, tmp_path):

@@ -6,10 +6,12 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from sfda.decision.evaluation import MaskPair, segmentation_report
-from sfda.problems.panel_frame import COLOURS, IGNORED, palette, small
+from sfda.problems.panel_frame import COLOURS, IGNORED, palette, png, small
 from sfda.problems.segmentation.panel import Sample, coloured, panel
 from sfda.report.pictures import side_by_side
 
@@ -100,3 +102,15 @@ def test_the_comparison_of_masks_draws_iou_and_pixel_shares():
     blue, grey = (31, 119, 180), (154, 165, 177)
     assert share(shown, blue) > 0.05  # bars of 100 % IoU
     assert share(shown, grey) < share(shown, blue) / 5  # bars of 0 %: the legend alone
+
+
+def test_a_name_is_no_formula():
+    """Names of classes and files are somebody else's: they are drawn as they are."""
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_title("$\\frac{$")
+    axes.set_xticks([0, 1], ["$x$", "$\\nothing$"])
+    axes.bar([0, 1], [1, 1], label="$\\frac$ of $\\a$")
+    axes.legend()
+    assert png(figure).startswith(b"\x89PNG")

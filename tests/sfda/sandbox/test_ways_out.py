@@ -123,7 +123,14 @@ def test_the_probes_find_these_ways_open_where_nothing_closes_them():
         *("read of a file outside", "write outside", "link to a file outside"),
         *("command line of the parent", "TCP connection", "UDP datagram", "UNIX socket by path"),
         *("abstract UNIX socket", "shared memory of others", "System V shared memory", "chmod"),
-        *("utime", "another program", "signal to the parent", "typing into the terminal"),
+        *(
+            "truncation outside",
+            "watching of files",
+            "utime",
+            "another program",
+            "signal to the parent",
+            "typing into the terminal",
+        ),
         "variables of the environment",
     }
     as_root = {"chroot", "mount", "new namespace", "bpf", "raw socket", "capabilities"}

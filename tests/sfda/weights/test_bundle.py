@@ -10,11 +10,18 @@ from safetensors.torch import load_file, save_file
 from sfda.errors import BadInput
 from sfda.problems.classification.network import build_from_spec, make_spec
 from sfda.problems.registry import read_bundle
+from sfda.weights import bundle as bundles
+from sfda.weights import source_card
 from sfda.weights.bundle import bundle_digest, network_digest, read_spec, write_bundle
 from sfda.weights.bundle_files import copy_files
-from sfda.weights.source_card import Card, CardFacts, read_card, write_card
+from sfda.weights.source_card import Card, CardFacts, attach_card, read_card, write_card
 
 SPEC = make_spec("sfda:tiny", ("a", "b", "c"), bottleneck_dim=8)
+FACTS = CardFacts(
+    classes=("a",), source_sha256="0", manifest="m", manifest_sha256="0", split="test",
+    count=1, metrics={}, temperature=1.0,
+)  # fmt: skip
+CARD = Card(FACTS, {"class_prior": torch.ones(1)})
 
 
 @pytest.fixture
@@ -135,18 +142,27 @@ def test_weights_that_are_not_numbers_are_not_written(tmp_path, network):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupted_write_leaves_nothing(tmp_path, network):
-    with pytest.raises(BadInput, match="cannot write"):  # the card comes after the weights
+def test_an_interrupted_write_leaves_nothing(tmp_path, network, monkeypatch):
+    with pytest.raises(BadInput, match="cannot write"):
         write_bundle(tmp_path / "model", network, SPEC, card=tmp_path / "absent.safetensors")
+    monkeypatch.setattr(bundles, "save_file", no_space)
+    with pytest.raises(BadInput, match="cannot write"):
+        write_bundle(tmp_path / "model", network, SPEC)
     assert not list(tmp_path.iterdir())
+
+
+def no_space(*_, **__):
+    raise OSError("No space left on device")
 
 
 def test_an_interrupted_write_leaves_the_model_before_it(tmp_path, network):
     first = write_bundle(tmp_path / "model", network, SPEC)
     with torch.no_grad():
         network.head.bias += 1
-    with pytest.raises(BadInput, match="cannot write"):
-        write_bundle(tmp_path / "model", network, SPEC, card=tmp_path / "absent.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundles, "save_file", no_space)
+        with pytest.raises(BadInput, match="cannot write"):
+            write_bundle(tmp_path / "model", network, SPEC)
     assert bundle_digest(tmp_path / "model") == first
     second = write_bundle(tmp_path / "model", network, SPEC)
     assert second != first
@@ -168,22 +184,63 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path, network):
     assert (tmp_path / "photos" / "cat.jpg").exists()
 
 
-def test_a_card_is_carried_along_and_not_covered(tmp_path, network):
-    card = tmp_path / "made.safetensors"
-    save_file({"prototype": torch.ones(2)}, card)
-    digest = write_bundle(tmp_path / "model", network, SPEC, card=card)
-    assert (tmp_path / "model" / "card.safetensors").read_bytes() == card.read_bytes()
-    assert digest == network_digest(network, SPEC)
-    assert read_bundle(tmp_path / "model")[1] == SPEC
+def card_file(folder, card=CARD):
+    folder.mkdir(exist_ok=True)
+    write_card(folder, card)
+    return folder / "card.safetensors"
+
+
+def test_a_card_is_carried_along_and_covered(tmp_path, network):
+    card = card_file(tmp_path / "made")
+    folder = tmp_path / "model"
+    digest = write_bundle(folder, network, SPEC, card=card)
+    assert (folder / "card.safetensors").read_bytes() == card.read_bytes()
+    assert digest == bundle_digest(folder) != network_digest(network, SPEC)
+    again, spec = read_bundle(folder, sha256=digest)
+    assert digest == network_digest(again, spec)
+    assert spec.model_copy(update={"card_sha256": None}) == SPEC
+    assert read_card(folder).facts == FACTS
+    # another card, whole in itself, is not the one of this model
+    card_file(folder, Card(FACTS.model_copy(update={"count": 2}), CARD.tensors))
+    for opened in (read_bundle, bundle_digest, read_card):
+        with pytest.raises(BadInput, match=r"card\.safetensors was changed or exchanged"):
+            opened(folder)
+    # as an adapted model has it until it is registered
+    (folder / "card.safetensors").unlink()
+    assert bundle_digest(folder) == digest
+    assert read_card(folder) is None
+    spec_file = folder / "spec.json"
+    spec_file.write_text(spec_file.read_text().replace(spec.card_sha256, "0" * 64))
+    with pytest.raises(BadInput, match="was changed after it was written"):
+        read_bundle(folder)
+
+
+def test_a_model_without_a_card_is_written_as_before(tmp_path, network):
+    """Whoever has the last version can open it, and its digest is the one it had there."""
+    write_bundle(tmp_path / "model", network, SPEC)
+    assert "card_sha256" not in (tmp_path / "model" / "spec.json").read_text()
+
+
+def test_a_card_of_an_older_version_is_read(tmp_path, network):
+    folder = tmp_path / "model"
+    digest = write_bundle(folder, network, SPEC)
+    card_file(folder)
+    assert read_bundle(folder, sha256=digest)[1] == SPEC
+    assert read_card(folder).facts == FACTS
+
+
+def test_a_model_that_gets_a_card_gets_a_digest(tmp_path, network):
+    folder = tmp_path / "model"
+    before = write_bundle(folder, network, SPEC)
+    attach_card(folder, CARD)
+    again, spec = read_bundle(folder)
+    assert bundle_digest(folder) == network_digest(again, spec) != before
+    assert network_digest(again, SPEC) == before
+    assert read_card(folder).facts == FACTS
 
 
 def test_a_card_that_was_changed_is_refused(tmp_path):
-    facts = CardFacts(
-        classes=("a",), source_sha256="0", manifest="m", manifest_sha256="0", split="test",
-        count=1, metrics={}, temperature=1.0,
-    )  # fmt: skip
-    write_card(tmp_path, Card(facts, {"class_prior": torch.ones(1)}))
-    file = tmp_path / "card.safetensors"
+    facts, file = FACTS, card_file(tmp_path)
     whole = file.read_bytes()
     assert read_card(tmp_path).facts == facts
     for before, after in ((b'count\\":1', b'count\\":2'), (whole[-4:], b"\0\0\0\0")):
@@ -237,6 +294,26 @@ def test_links_and_pipes_in_a_bundle_are_refused(tmp_path, network, name, kind):
     assert not (tmp_path / "copy").exists()
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "card.safetensors", "spec.json"])
+def test_a_link_put_there_after_the_check_is_not_followed(tmp_path, network, monkeypatch, name):
+    """What is checked of a file is what is read: each is opened once, never by a link."""
+    folder, other = tmp_path / "model", tmp_path / "other"
+    for one in (folder, other):
+        write_bundle(one, network, SPEC)
+        attach_card(one, CARD)
+
+    def swapped(checked):
+        if (folder / name).is_file():
+            (folder / name).unlink()
+            (folder / name).symlink_to(other / name)
+
+    monkeypatch.setattr(bundles, "check_files", swapped)
+    monkeypatch.setattr(source_card, "check_files", swapped)
+    opened = read_card if name == "card.safetensors" else read_bundle
+    with pytest.raises(BadInput, match=name):
+        opened(folder)
+
+
 def test_a_huge_spec_is_not_read(tmp_path, network):
     folder = tmp_path / "model"
     write_bundle(folder, network, SPEC)
@@ -250,8 +327,7 @@ def test_a_huge_spec_is_not_read(tmp_path, network):
 
 
 def test_a_copy_has_the_model_and_its_card(tmp_path, network):
-    card = tmp_path / "card.safetensors"
-    save_file({"prototype": torch.ones(2)}, card)
+    card = card_file(tmp_path / "made")
     digest = write_bundle(tmp_path / "model", network, SPEC, card=card)
     copy_files(tmp_path / "model", tmp_path / "copy")
     assert bundle_digest(tmp_path / "copy") == digest

@@ -377,3 +377,44 @@ def test_a_backbone_that_does_not_fit_is_named():
     del weights["bn1.weight"]
     with pytest.raises(BadInput, match=r"1 missing: bn1\.weight"):
         load_backbone(build("torchvision:resnet18", 3), weights)
+
+
+def holding_itself(path):
+    content = {}
+    content["state_dict"] = content
+    torch.save(content, path / "x.pt")
+
+
+def expanded(path):
+    torch.save({"a": torch.zeros(1).expand(10**5, 10**5)}, path / "x.pt")
+
+
+def packed_zeros(path):
+    np.savez_compressed(path / "x.npz", a=np.zeros(10**8, np.uint8))
+
+
+def packed_storage(path):
+    torch.save({"a": torch.zeros(25 * 10**6)}, path / "whole.pt")
+    kind = zipfile.ZIP_DEFLATED
+    with (
+        zipfile.ZipFile(path / "whole.pt") as whole,
+        zipfile.ZipFile(path / "x.pt", "w", kind) as packed,
+    ):
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (holding_itself, "holds no state dict"),
+        (expanded, "claims to hold 40000000000"),
+        (packed_zeros, "claims to hold 100000"),
+        (packed_storage, "claims to hold 100000"),
+    ],
+)
+def test_a_small_file_that_claims_much_is_refused(tmp_path, make, message):
+    make(tmp_path)
+    (file,) = tmp_path.glob("x.*")
+    with pytest.raises(BadInput, match=message):
+        read_weights(file)

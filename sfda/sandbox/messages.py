@@ -1,0 +1,91 @@
+"""What a restricted process says, as it is read outside: bounded, and nothing a terminal obeys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sfda.errors import BadInput
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+LONGEST = 1 << 23  # bytes of one message
+LONGEST_TEXT = 1 << 16  # signs of one string in it
+DEEPEST = 16  # lists and dictionaries in each other
+
+Message = dict[str, Any]
+
+
+class Unacceptable(Exception):
+    """What a restricted process sent and never should; the text goes on after "it sent"."""
+
+
+def refused(error: Unacceptable, folder: Path) -> BadInput:
+    """That nothing is taken over from a process that worked in `folder`."""
+    return BadInput(
+        f"the restricted process sent {error}; nothing of it is taken over. Something that it "
+        f"opened may have got hold of it, or a package is at fault: look at the data, delete "
+        f"{folder} and start the command again"
+    )
+
+
+def plain(text: str, most: int = LONGEST_TEXT) -> str:
+    r"""At most so many signs, control characters and other invisible ones escaped.
+
+    Lines after the first are indented, so that none can pass for a line of somebody else's.
+
+    >>> plain("\x1b[2Ja\tb\nc")
+    '\\x1b[2Ja\tb\n  c'
+    >>> plain("abcdef", 3)
+    'abc ... (3 more)'
+    """
+    more = f" ... ({len(text) - most} more)" if len(text) > most else ""
+    return "".join(map(_sign, text[:most])) + more
+
+
+def _sign(sign: str) -> str:
+    if sign == "\n":
+        return "\n  "
+    if sign.isprintable() or sign == "\t":
+        return sign
+    return sign.encode("unicode_escape").decode()
+
+
+def read_message(line: bytes) -> Message:
+    """A line as a document whose strings are plain. Raises Unacceptable."""
+    if len(line) >= LONGEST:
+        raise Unacceptable(f"a message of more than {LONGEST} bytes")
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError):  # also numbers of too many digits
+        raise Unacceptable("a message that is no JSON") from None
+    if not isinstance(document, dict):
+        raise Unacceptable("a message that is no JSON object")
+    return dict(_plain_parts(document, DEEPEST))
+
+
+def _plain_parts(value: Any, depth: int) -> Any:
+    if not depth:
+        raise Unacceptable(f"a message of more than {DEEPEST} levels")
+    match value:
+        case str():
+            return plain(value)
+        case list():
+            return [_plain_parts(part, depth - 1) for part in value]
+        case dict():
+            return {plain(name): _plain_parts(part, depth - 1) for name, part in value.items()}
+    return value
+
+
+def valid(kind: TypeAdapter[Any], value: Any, what: str) -> Any:
+    """A value, or JSON as bytes, as what it should be. Raises Unacceptable."""
+    from pydantic import ValidationError  # slow to load, and not wanted in the process itself
+
+    try:
+        return kind.validate_json(value) if type(value) is bytes else kind.validate_python(value)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        why = plain(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}", 200)
+        raise Unacceptable(f"{what} that cannot be used: {why}") from None

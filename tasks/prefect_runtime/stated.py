@@ -1,0 +1,71 @@
+"""Whether the user has a Prefect server of their own, read as Prefect would but without it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+URL, PROFILES = "PREFECT_API_URL", "PREFECT_PROFILES_PATH"
+
+
+def states_address() -> bool:
+    """Whether the environment, or a file that Prefect reads here, names a server of the user's.
+
+    Files that state other settings alone do not: Prefect would start a server of its own.
+    """
+    if os.environ.get(URL) or _dotenv(URL):
+        return True
+    projects = (_table("prefect.toml"), _table("pyproject.toml", "tool", "prefect"))
+    if any(isinstance(one.get("api"), dict) and one["api"].get("url") for one in projects):
+        return True
+    stated_paths = [os.environ.get(PROFILES), _dotenv(PROFILES)]
+    stated_paths += [one.get("profiles_path") for one in projects]
+    return bool(_profile(next(filter(None, stated_paths), None)).get(URL))
+
+
+def _profile(path: str | None) -> dict[str, Any]:
+    """The settings of the active profile; none where it is Prefect's usual one."""
+    own = Path(path) if path else _home() / "profiles.toml"
+    if not path and "PREFECT_HOME" not in os.environ and not own.is_file():
+        own = packages() / "prefect" / "settings" / "profiles.toml"  # those it brings along
+    profiles = _table(str(own), "profiles")
+    active = os.environ.get("PREFECT_PROFILE") or _table(str(own)).get("active")
+    chosen = profiles.get(active) if isinstance(active, str) else None
+    return chosen if isinstance(chosen, dict) else {}
+
+
+def _home() -> Path:
+    return Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
+
+
+def _dotenv(name: str) -> str | None:
+    """What `.env` sets `name` to, with quotes and comments left on."""
+    try:
+        text = Path(".env").read_text("utf-8", "replace")
+    except OSError:
+        return None
+    lines = re.findall(rf"^\s*(?:export\s+)?{name}\s*=[ \t]*['\"]?([^'\"#\s]+)", text, re.M | re.I)
+    return lines[-1] if lines else None
+
+
+def _table(file: str, *keys: str) -> dict[str, Any]:
+    """A table of a TOML file; empty where it is not there or cannot be read."""
+    try:
+        table: Any = tomllib.loads(Path(file).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    for key in keys:
+        table = table.get(key, {}) if isinstance(table, dict) else {}
+    return table if isinstance(table, dict) else {}
+
+
+def packages() -> Path:
+    """The folder that Prefect lies in, without importing it."""
+    spec = importlib.util.find_spec("prefect")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent.parent

@@ -1,0 +1,98 @@
+"""Whether a server of the user's is named: read as Prefect itself reads it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tasks.prefect_runtime.secrets import CLIENT, SERVER, know_own_server, lock_own_server
+from tasks.prefect_runtime.stated import states_address
+
+TEAM = "http://team:4200/api"
+PROFILE = f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{TEAM}"\n'
+FILES = [
+    ("", "", {}, False),
+    ("", "", {"PREFECT_API_URL": TEAM}, True),
+    (".env", f"PREFECT_API_URL={TEAM}\n", {}, True),
+    (".env", f"export PREFECT_API_URL = '{TEAM}'\n", {}, True),
+    (".env", "PREFECT_LOGGING_LEVEL=DEBUG\n# PREFECT_API_URL=x\nPREFECT_API_URL=\n", {}, False),
+    ("prefect.toml", f'[api]\nurl = "{TEAM}"\n', {}, True),
+    ("prefect.toml", '[api]\nrequest_timeout = 30\n[logging]\nlevel = "DEBUG"\n', {}, False),
+    ("prefect.toml", "api = [", {}, False),
+    ("pyproject.toml", f'[tool.prefect.api]\nurl = "{TEAM}"\n', {}, True),
+    ("pyproject.toml", "[tool.prefect.results]\npersist_by_default = true\n", {}, False),
+    ("prefect/profiles.toml", PROFILE, {}, True),
+    ("prefect/profiles.toml", PROFILE.replace("active", "former"), {}, False),
+    ("prefect/profiles.toml", PROFILE, {"PREFECT_PROFILE": "other"}, False),
+    ("prefect/profiles.toml", PROFILE.replace("active", "x"), {"PREFECT_PROFILE": "team"}, True),
+    ("own.toml", PROFILE, {"PREFECT_PROFILES_PATH": "own.toml"}, True),
+]
+ASKS = """
+import warnings; warnings.simplefilter("ignore")
+from prefect.settings import get_current_settings
+print(get_current_settings().api.url)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("PREFECT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    (tmp_path / "prefect").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("file", "text", "env", "stated"), FILES)
+def test_an_address_is_read_where_prefect_reads_it(folder, monkeypatch, file, text, env, stated):
+    if file:
+        (folder / file).write_text(text)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert states_address() == stated
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "text", "env", "stated"), FILES)
+def test_prefect_reads_it_the_same_way(folder, monkeypatch, file, text, env, stated):
+    if file:
+        (folder / file).write_text(text)
+    output = subprocess.run(
+        [sys.executable, "-c", ASKS], env=os.environ | env, capture_output=True, text=True
+    )  # Prefect is imported anew, which takes seconds
+    assert (output.stdout.strip() == TEAM) == stated, output
+
+
+def test_a_server_that_prefect_starts_for_a_flow_from_python_has_a_secret(folder, monkeypatch):
+    monkeypatch.setattr(sys, "modules", {})
+    lock_own_server()
+    secret = os.environ[SERVER]
+    assert os.environ[CLIENT] == secret
+    assert len(secret) > 40
+    lock_own_server()
+    assert os.environ[SERVER] == secret
+    (folder / "prefect" / "profiles.toml").write_text(PROFILE)
+    know_own_server()  # a home that names a server after all
+    assert not {CLIENT, SERVER} & set(os.environ)
+
+
+@pytest.mark.parametrize("env", [{"PREFECT_API_URL": TEAM}, {CLIENT: "my:own"}, {SERVER: "my:own"}])
+def test_what_the_user_has_set_is_left(folder, monkeypatch, env):
+    monkeypatch.setattr(sys, "modules", {})
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    lock_own_server()
+    know_own_server()
+    assert dict(os.environ) == before
+
+
+def test_once_prefect_is_imported_nothing_is_set(folder, monkeypatch):
+    monkeypatch.setattr(sys, "modules", {"prefect": None})
+    lock_own_server()
+    assert not {CLIENT, SERVER} & set(os.environ)
