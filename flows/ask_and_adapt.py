@@ -18,11 +18,11 @@ from flows.form import Duration, Epochs, MethodName, QueryName, Seed, ValidatorN
 from flows.query_labels import ask_people
 from sfda.adaptation import target as adaptation_target
 from sfda.annotation import carry_over
-from sfda.annotation.request import REQUEST_FILE, read_request
 from sfda.annotation.take import take_annotations
 from sfda.annotation.waiting import forget
 from sfda.building_blocks.device import DeviceName, resolve
 from sfda.errors import BadInput
+from sfda.formats.request import REQUEST_FILE, read_request
 from sfda.loading import opened as manifests
 from sfda.state_folder import data_folder, home
 from tasks.prefect_runtime.attempts import refuse_endless

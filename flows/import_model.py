@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from sfda.config import Config
-from sfda.refs import InputSpec, Problem, Skeleton, Version
+from sfda.refs import InputSpec, ProblemName, Skeleton, Version
 from tasks import tracking
 from tasks.import_model import import_checkpoint
 from tasks.register import register_source
@@ -33,7 +33,7 @@ def import_model(
     arch: str,
     classes: tuple[str, ...],
     name: str,
-    problem: Problem = "classification",
+    problem: ProblemName = "classification",
     input: InputSpec | None = None,
     skeleton: Skeleton | None = None,
 ) -> ImportResult:

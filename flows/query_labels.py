@@ -14,10 +14,10 @@ from flows.form import QueryName, Seed
 from sfda.adaptation import target as adaptation_target
 from sfda.annotation.make_request import request_text
 from sfda.annotation.query_plan import make_query_plan, read_budget
-from sfda.annotation.request import Request
 from sfda.annotation.waiting import note_request
 from sfda.building_blocks.device import DeviceName, resolve
 from sfda.errors import BadInput
+from sfda.formats.request import Request
 from sfda.loading import opened as manifests
 from sfda.refs import ModelRef
 from tasks.query_labels import query_labels

@@ -22,6 +22,7 @@ from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.loading import opened as manifests
 from sfda.problems.classification.metrics import main_metric
+from sfda.problems.registry import PROBLEMS
 from sfda.refs import ManifestRef, Metrics, ModelRef, Views, candidate_model
 from sfda.report.pictures import label_curve
 from sfda.state_folder import data_folder
@@ -204,7 +205,7 @@ def _ask(
         Path(target.path),
         out=out,
         data_root=data_folder(),
-        empty=source.problem == "detection",
+        empty=PROBLEMS[source.problem].labelling.empty,
     )
     return manifests.manifest_ref(taken.manifest), taken.total
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from sfda.config import Config
+from sfda.problem_names import PROBLEM_NAMES
 
-Problem = Literal["classification", "segmentation", "detection", "pose"]
+
+def _known_problem(name: str) -> str:
+    if name not in PROBLEM_NAMES:
+        raise ValueError(f"no problem '{name}'; there are {', '.join(PROBLEM_NAMES)}")
+    return name
+
+
+_SCHEMA = {"enum": [*PROBLEM_NAMES], "type": "string"}
+ProblemName = Annotated[str, AfterValidator(_known_problem), WithJsonSchema(_SCHEMA)]
 Scores = dict[str, float]
 Metrics = dict[str, float]
 MetricPoint = tuple[str, float, int]  # name, value, step
@@ -155,7 +164,7 @@ class ModelSpec(Config):
     """`spec.json` of a bundle: all that is needed to build the network that the weights fit."""
 
     format: Literal[1] = 1
-    problem: Problem
+    problem: ProblemName
     arch: Name  # torchvision:resnet50, timm:..., sfda:lenet, sfda:tiny
     classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=LONGEST_CLASS_LIST)]
     input: InputSpec
@@ -191,7 +200,7 @@ class ModelRef(Config):
 
     uri: str
     sha256: str
-    problem: Problem
+    problem: ProblemName
     arch: str
     classes: tuple[str, ...]
 

@@ -9,11 +9,12 @@ from prefect import task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
 from sfda.building_blocks.device import DeviceName, choose, to_device
-from sfda.decision.evaluation import make_evaluator, threshold_reports
+from sfda.decision.evaluation import make_evaluator
 from sfda.loading.opened import open_labelled
 from sfda.manifests.digests import key_of
+from sfda.problems.classification.evaluation import threshold_reports
 from sfda.refs import LabelledSplit, ManifestRef, ModelRef, Report, SideBySide
-from sfda.report.panels import PANELS
+from sfda.report.panels import draw_panel
 from sfda.report.pictures import data_address, keep_picture, side_by_side
 from sfda.report.report_text import report_text
 from sfda.weights.bundle import read_spec
@@ -82,18 +83,16 @@ def evaluate(
     name = key_of(
         source=source.sha256, adapted=adapted.sha256, manifest=manifest.sha256, split=split
     )
-    panel = None
-    if source.problem in PANELS:
-        drawn = PANELS[source.problem](
-            open_model(source)[0],
-            *open_model(adapted),
-            manifest,
-            split.name if split else seen[0],
-            title,
-            device,
-            labelled=split is not None,
-        )
-        panel = keep_picture(f"{name[:24]}-panel", drawn)
+    drawn = draw_panel(
+        open_model(source)[0],
+        *open_model(adapted),
+        manifest,
+        split.name if split else seen[0],
+        title,
+        device,
+        labelled=split is not None,
+    )
+    panel = keep_picture(f"{name[:24]}-panel", drawn) if drawn else None
     if split is None:
         return SideBySide(split=None, source=None, adapted=None, panel=panel)
     above = read_spec(locate(adapted.uri)).reject

@@ -7,10 +7,9 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from sfda.errors import BadInput
 from sfda.manifests.digests import key_of
-from sfda.problems.checkpoint_loaders import NETWORK_LOADERS
-from sfda.refs import InputSpec, ModelRef, Problem, Skeleton
+from sfda.problems.registry import PROBLEMS
+from sfda.refs import InputSpec, ModelRef, ProblemName, Skeleton
 from sfda.state_folder import disk_errors, home
 from sfda.weights.bundle import write_bundle
 from sfda.weights.checkpoints import read_weights
@@ -24,7 +23,7 @@ def import_source(uri: str) -> ModelRef:
     """The model at an address, digested and verified; what its card lacks stands on the page."""
     model = models.model_ref(uri)
     card = read_card(models.locate(model.uri))
-    lacking = missing(card, model.problem)
+    lacking = missing(card, PROBLEMS[model.problem].card_parts)
     completeness = (
         "complete" if not lacking else f"without {', '.join(lacking)} (`sfda card` makes them)"
     )
@@ -39,18 +38,15 @@ def import_source(uri: str) -> ModelRef:
 @task(name="import of a checkpoint", **SERVERS)
 def import_checkpoint(
     weights: str,
-    problem: Problem,
+    problem: ProblemName,
     arch: str,
     classes: tuple[str, ...],
     input_spec: InputSpec | None,
     skeleton: Skeleton | None = None,
 ) -> ModelRef:
     """A checkpoint as a bundle below home, its code not run and every key accounted for."""
-    if problem not in NETWORK_LOADERS:
-        known = ", ".join(NETWORK_LOADERS)
-        raise BadInput(f"models for {problem} cannot be imported yet; those for {known} can")
-    more = {"skeleton": skeleton} if problem == "pose" else {}
-    network, spec = NETWORK_LOADERS[problem](
+    more = {"skeleton": skeleton} if skeleton else {}
+    network, spec = PROBLEMS[problem].load_network(
         read_weights(Path(weights)), arch=arch, classes=classes, input=input_spec, **more
     )
     key = key_of(weights=str(Path(weights).absolute()), spec=spec)

@@ -21,9 +21,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.errors import BadInput
-from sfda.inference.over_split import SplitInference, infer_split, read_parts, spans, write_part
+from sfda.inference.over_split import infer_split, read_parts, spans, write_part
 from sfda.loading.opened import Opened, open_ref, open_split, seen_digest
 from sfda.manifests.digests import key_of
+from sfda.problems._base import SplitInference
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
 from sfda.state_folder import home, one_at_a_time
 from tasks.prefect_runtime.cache import code_digest

@@ -34,7 +34,7 @@ def add_prior(
     `sha256` is the digest of the file that the poses are from.
     """
     network, spec = open_model(model)
-    if spec.problem != "pose" or spec.skeleton is None or not spec.skeleton.edges:
+    if spec.skeleton is None or not spec.skeleton.edges:
         raise BadInput(
             f"{model.uri} has no skeleton with edges, of which a prior is made; state `skeleton` "
             "in the manifest that the model is trained on"

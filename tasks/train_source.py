@@ -7,7 +7,7 @@ from prefect import task
 
 from sfda.adaptation.run_folder import best_epoch
 from sfda.adaptation.scoring import EpochScores
-from sfda.adaptation.source_card import copy_with_card, make_source_card
+from sfda.adaptation.source_card import copy_with_card
 from sfda.adaptation.supervised import Supervised, SupervisedConfig
 from sfda.adaptation.training import Training
 from sfda.adaptation.training_plan import TrainPlan, select_by, starting_network
@@ -17,6 +17,7 @@ from sfda.loading.labelled_batches import labelled_batches
 from sfda.loading.opened import open_ref, open_split
 from sfda.loading.scan import scan
 from sfda.manifests.digests import key_of
+from sfda.problems.registry import PROBLEMS
 from sfda.refs import Adaptation, ManifestRef, ModelRef, ModelSpec, Report, candidate_model
 from sfda.state_folder import home, one_at_a_time
 from sfda.weights.bundle import read_spec
@@ -99,7 +100,7 @@ def add_card(
         "manifest_sha256": data.sha256,
         "split": split,
     }
-    card = make_source_card(network, opened, spec, facts, report, chosen)
+    card = PROBLEMS[spec.problem].make_card(network, opened, spec, facts, report, chosen)
     if card is None:
         return model, report
     folder = home() / "cards" / key_of(model=model.sha256, facts=card.facts)[:24]

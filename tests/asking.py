@@ -11,13 +11,16 @@ import numpy as np
 import small_seg
 import torch
 
-from sfda.annotation.request import Guess, Request, RequestedRow
 from sfda.annotation.request_files import documents
 from sfda.building_blocks.boxes import Boxes
 from sfda.formats.keypoints import CropReader
-from sfda.inference.pose import Pose
+from sfda.formats.request import Guess, Request, RequestedRow
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import Split, read_split
+from sfda.problems.detection.labels import BoxSets
+from sfda.problems.pose.inference import Joints
+from sfda.problems.pose.labels import JointSets
+from sfda.problems.segmentation.labels import MaskLabels
 
 
 def request_for(target: Path, rows: list[int], folder: Path, **changes: Any) -> Request:
@@ -69,19 +72,17 @@ def _shown(split: Split, row: int, copied: bool) -> dict[str, Any]:
 
 
 def _true(split: Split, row: int, expected: RequestedRow) -> Guess:
-    if split.boxes is not None:
-        result = split.boxes[row]
+    if isinstance(split.labels, BoxSets):
+        result = split.labels[row]
         labels = torch.from_numpy(result.labels)
-        return Guess(
-            boxes=Boxes(torch.from_numpy(result.boxes), labels, torch.full((len(labels),), 0.5))
-        )
-    if split.persons is not None:
-        joints = split.persons[row].joints - np.array(expected.corner, np.float32)
-        return Guess(pose=Pose(joints, np.full(len(joints), 0.5)))
-    if split.masks is not None:
+        return Boxes(torch.from_numpy(result.boxes), labels, torch.full((len(labels),), 0.5))
+    if isinstance(split.labels, JointSets):
+        joints = split.labels[row].joints - np.array(expected.corner, np.float32)
+        return Joints(joints, np.full(len(joints), 0.5))
+    if isinstance(split.labels, MaskLabels):
         _, masks = small_seg.shapes(36, seed=3)
-        return Guess(masks[row])
-    return Guess()
+        return masks[row]
+    return None
 
 
 def exported(folder: Path, change: Any = None) -> Path:

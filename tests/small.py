@@ -15,9 +15,11 @@ import yaml
 from sfda.adaptation.loop import adapt
 from sfda.adaptation.supervised import Supervised, SupervisedConfig
 from sfda.loading.batches import TargetLoader
-from sfda.loading.labelled_batches import BatchesWithClasses
+from sfda.loading.labelled_batches import LabelledLoader
 from sfda.loading.scan import scan
+from sfda.problems.classification.labels import ClassTargets
 from sfda.problems.classification.network import Classifier, build_from_spec, make_spec
+from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelRef
 from sfda.types import TargetInfo
 from sfda.weights.bundle import write_bundle
@@ -128,7 +130,16 @@ def _trained() -> Classifier:
         {"schedule": FAST | {"lr": 0.05, "epochs": 6}, "lr_scale": {"backbone": 1.0}}
     )
     method = Supervised(build_from_spec(SPEC), info(len(images)), config)
-    loader = BatchesWithClasses(batches(images), torch.from_numpy(labels))
+    loader = LabelledLoader(
+        images[..., None],
+        ClassTargets(labels),
+        SPEC.input,
+        SPEC.views,
+        problem=PROBLEMS["classification"],
+        batch_size=8,
+        seed=0,
+        device="cpu",
+    )
     for _ in adapt(method, loader, look(images), config.schedule):
         pass
     trained: Classifier = method.student.eval()

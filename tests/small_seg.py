@@ -19,7 +19,9 @@ from sfda.adaptation.supervised import Supervised, SupervisedConfig
 from sfda.config import merged
 from sfda.loading.labelled_batches import LabelledLoader
 from sfda.loading.scan import scan
+from sfda.problems.registry import PROBLEMS
 from sfda.problems.segmentation import network as segmentation
+from sfda.problems.segmentation.labels import MaskTargets
 from sfda.problems.segmentation.network import Segmenter
 from sfda.refs import ModelRef
 from sfda.weights.bundle import write_bundle
@@ -101,11 +103,18 @@ def _trained() -> Segmenter:
     images, masks = shapes(SOURCE["train"], seed=1)
     torch.manual_seed(0)
     config = SupervisedConfig.from_settings(
-        merged(Supervised.defaults_by_problem["segmentation"], {"schedule": FAST | {"epochs": 12}})
+        merged(Supervised.defaults_for("segmentation"), {"schedule": FAST | {"epochs": 12}})
     )
     method = Supervised(segmentation.build_from_spec(SPEC), small.info(len(images)), config)
     loader = LabelledLoader(
-        images, masks, SPEC.input, SPEC.views, batch_size=8, seed=0, device="cpu"
+        images,
+        MaskTargets(masks),
+        SPEC.input,
+        SPEC.views,
+        problem=PROBLEMS["segmentation"],
+        batch_size=8,
+        seed=0,
+        device="cpu",
     )
     look = scan(images, SPEC.input, device="cpu")
     for _ in adapt(method, loader, look, config.schedule):

@@ -203,3 +203,54 @@ def test_a_public_name_has_one_meaning(trees):
         if len(paths) > 1 and not same_meaning(name, paths)
     ]
     assert not double, lines(double)
+
+
+PROBLEM_FOLDERS = sorted(path.parent for path in (ROOT / "sfda/problems").glob("*/__init__.py"))
+NETWORKS = {"Classifier", "MultilabelClassifier", "Segmenter", "Detector", "PoseNet"}
+MOST_PLACES = 20
+
+
+def test_few_places_know_a_problem(trees):
+    """A place outside of `sfda/problems` that names a problem or tests for its network; demos and
+    COCO's field of that name are among them.
+    """
+    names = {folder.name for folder in PROBLEM_FOLDERS}
+    places = []
+    for path, tree in trees.items():
+        if path.is_relative_to(ROOT / "sfda/problems"):
+            continue
+        for node in ast.walk(tree):
+            match node:
+                case ast.Constant(value=str(value)) if value in names:
+                    places.append(f"{path.relative_to(ROOT)}:{node.lineno} {value}")
+                case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, kinds]):
+                    asked = {n.id for n in ast.walk(kinds) if isinstance(n, ast.Name)} & NETWORKS
+                    places += [f"{path.relative_to(ROOT)}:{node.lineno} {n}" for n in asked]
+    assert len(places) <= MOST_PLACES, lines(places)
+
+
+def test_the_files_of_a_problem_are_called_alike():
+    """What the interface asks of a folder lies in the file that its docstring names."""
+    base = ast.parse((ROOT / "sfda/problems/_base.py").read_text(encoding="utf-8"))
+    asked = {
+        node.args[0].value
+        for node in ast.walk(base)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "_file"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert asked
+    lacking = [
+        f"{folder.name}/{name}.py"
+        for folder in PROBLEM_FOLDERS
+        for name in sorted(asked)
+        if not (folder / f"{name}.py").is_file() and not overridden(folder, name)
+    ]
+    assert not lacking, lines(lacking)
+
+
+def overridden(folder: Path, name: str) -> bool:
+    """Whether a problem answers itself what that file would answer: it has none then."""
+    answers = {"card": "make_card", "panel": "draw_changed"}
+    return name in answers and f"def {answers[name]}(" in (folder / "__init__.py").read_text()

@@ -144,7 +144,8 @@ def skeleton_of(path: Path | None, problem: str) -> Skeleton | None:
     if path is None:
         return None
     from sfda.authoring.from_keypoints import read_skeleton
+    from sfda.problems.registry import PROBLEMS
 
-    if problem != "pose":
-        raise BadInput(f"--skeleton is for pose, not for {problem}")
+    if "skeleton" not in PROBLEMS[problem].manifest_fields:
+        raise BadInput(f"--skeleton is for joints, and this is {problem}")
     return read_skeleton(path)

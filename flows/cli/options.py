@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from sfda.problem_names import PROBLEM_NAMES
 
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option()]
@@ -49,9 +51,11 @@ RegisteredNameArgument = Annotated[str, typer.Argument(help="a registered name")
 PromoteOption = Annotated[bool, typer.Option("--promote", help="if labels show it better")]
 
 ManifestArgument = Annotated[Path, typer.Argument(help="a manifest")]
-ProblemOption = Annotated[
-    Literal["classification", "segmentation", "detection", "pose"], typer.Option()
-]
+if TYPE_CHECKING:
+    ChosenProblem = str
+else:  # the command line offers what lies in the folder of problems
+    ChosenProblem = Literal[PROBLEM_NAMES]
+ProblemOption = Annotated[ChosenProblem, typer.Option()]
 SkeletonOption = Annotated[
     Path | None, typer.Option(help="pose: YAML with edges, pairs, groups, unit, sigmas")
 ]

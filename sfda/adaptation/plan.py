@@ -14,23 +14,12 @@ from sfda.manifests.class_matching import class_shift
 from sfda.manifests.rows import read_split
 from sfda.manifests.schema import Manifest
 from sfda.methods._base import Method, MethodConfig
+from sfda.problems.registry import PROBLEMS
 from sfda.refs import ManifestRef, ModelRef, Views
 from sfda.types import Regime
 from sfda.weights.source_card import read_card
 
 log = logging.getLogger("sfda")
-DEFAULT_METHODS = {
-    "classification": "shot",
-    "segmentation": "mean_teacher",
-    "detection": "lpld",
-    "pose": "post",
-}
-DEFAULT_VALIDATORS = {  # the first that may choose
-    "classification": ("infomax", "agreement"),
-    "segmentation": ("agreement", "infomax"),
-    "detection": ("entropy", "agreement"),
-    "pose": ("agreement", "entropy"),
-}
 
 
 def settings_for(
@@ -43,7 +32,7 @@ def settings_for(
             m for m in plugins.names("methods") if problem in plugins.load("methods", m).problems
         ]
         raise BadInput(f"{method} is not for {problem}; for that there are {', '.join(fit)}")
-    config = kind.Config.from_settings(merged(kind.defaults_by_problem.get(problem, {}), settings))
+    config = kind.Config.from_settings(merged(kind.defaults_for(problem), settings))
     if epochs is None:
         return config
     schedule = config.schedule.model_copy(update={"epochs": epochs})
@@ -55,7 +44,7 @@ def default_choice(method: str, problem: str, regime: Regime | None = None) -> s
     if regime in ("open", "open-partial"):
         return "last"  # the validators reward certainty, and unknown samples should have none
     minimised = plugins.load("methods", method).minimises
-    return next(v for v in DEFAULT_VALIDATORS[problem] if v not in minimised)
+    return next(v for v in PROBLEMS[problem].default_validators if v not in minimised)
 
 
 def validators_for(select_by: str, problem: str) -> list[str]:
@@ -102,7 +91,8 @@ def make_plan(
 
     `bundle` is the source's folder: a segmenter's card tells its class ratios.
     """
-    method = method or DEFAULT_METHODS[source.problem]
+    problem = PROBLEMS[source.problem]
+    method = method or problem.default_method
     config = settings_for(method, source.problem, settings, epochs)
     manifest = open_ref(target)
     if manifest.problem != source.problem:
@@ -119,7 +109,7 @@ def make_plan(
         select_by=by,
         regime=shift.regime,
         answers=_annotations_digest(manifest, split, kind_of(method).labelled_rows),
-        source_ratios=_class_ratios(bundle) if source.problem == "segmentation" else None,
+        source_ratios=_class_ratios(bundle) if "class_ratio" in problem.card_parts else None,
         seed=seed,
     )
 

@@ -11,7 +11,7 @@ import torch
 from sfda.errors import BadInput
 from sfda.formats.coco import images_of, read_coco
 from sfda.formats.keypoints import joints_of, persons_of
-from sfda.loading.labels import persons_for
+from sfda.loading.labels import labels_in
 from sfda.loading.opened import manifest_ref, open_ref
 from sfda.manifests.rows import read_split
 from sfda.problems.pose.prior import tree
@@ -35,7 +35,7 @@ def poses_in(
             raise BadInput(f"{path}: " + "; ".join(faults + more))
     else:
         manifest = open_ref(manifest_ref(path))
-        persons = list(persons_for(read_split(manifest, split or "train"), joints))
+        persons = list(labels_in(read_split(manifest, split or "train"), joints).persons)
     whole = [person.joints for person in persons if person.visible[needed].all()]
     if not whole:
         names = ", ".join(joints[n] for n in needed)

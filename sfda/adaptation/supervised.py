@@ -6,8 +6,7 @@ unlabelled targets ever gets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,50 +32,6 @@ class Supervised(Method):
 
     Config = SupervisedConfig
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "own"
-    problems: ClassVar[frozenset[str]] = frozenset(
-        {"classification", "segmentation", "detection", "pose"}
-    )
-    defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = {
-        # all of the network is new: plain cross-entropy, as for AdaEnt's source model
-        "segmentation": {
-            "schedule": {
-                "optimizer": "adam",
-                "lr": 1e-3,
-                "weight_decay": 1e-4,
-                "decay": "poly",
-                "batch_size": 8,
-                "epochs": 40,
-            },
-            "lr_scale": {"backbone": 1.0},
-            "smoothing": 0.0,
-        },
-        "detection": {
-            "schedule": {
-                "optimizer": "adamw",
-                "lr": 1e-3,
-                "weight_decay": 1e-4,
-                "decay": "poly",
-                "batch_size": 4,
-                "epochs": 30,
-                "clip_norm": 10.0,
-            },
-            "lr_scale": {"backbone": 1.0},
-            "smoothing": 0.0,
-            "append": True,
-        },
-        "pose": {  # optimiser and batch of POST's source model; the rate and its decay are ours
-            "schedule": {
-                "optimizer": "adam",
-                "lr": 1e-3,
-                "weight_decay": 0.0,
-                "decay": "poly",
-                "batch_size": 32,
-                "epochs": 40,
-            },
-            "lr_scale": {"backbone": 1.0},
-            "smoothing": 0.0,
-        },
-    }
     config: SupervisedConfig
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:

@@ -19,15 +19,14 @@ from sfda.config import Config
 from sfda.decision.drift import Drift, drift_between
 from sfda.errors import BadInput
 from sfda.formats.image_files import image_files
-from sfda.formats.keypoints import file_of
-from sfda.formats.volumes import slice_of
 from sfda.loading.opened import manifest_ref
 from sfda.manifests.digests import file_digest
 from sfda.manifests.growing import Change, FileMark, Marks, compare_marks, survey
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
 from sfda.manifests.write import put
-from sfda.refs import ManifestRef, Problem
+from sfda.problems.registry import PROBLEMS
+from sfda.refs import ManifestRef, ProblemName
 from sfda.state_folder import data_folder, disk_errors, home
 
 
@@ -139,8 +138,7 @@ def _survey_manifest(path: Path, split: str, before: Marks) -> Marks:
     else:
         files = {}
         for name in read_split(manifest.unlabelled(), split).names:
-            part = slice_of(name)
-            own = part.file if part else file_of(name) if manifest.problem == "pose" else name
+            own = PROBLEMS[manifest.problem].row_file(name)
             files[own] = manifest.location / own
     marks: Marks = {}
     for name, file in files.items():
@@ -158,7 +156,7 @@ def _survey_manifest(path: Path, split: str, before: Marks) -> Marks:
 def next_version(
     check: TargetCheck,
     target: str,
-    problem: Problem,
+    problem: ProblemName,
     classes: tuple[str, ...],
     labels: str | None = None,
 ) -> TargetRecord:
@@ -213,7 +211,7 @@ def rewritten(record: TargetRecord) -> bool:
 
 
 def added_images(
-    check: TargetCheck, record: TargetRecord, target: str, problem: Problem
+    check: TargetCheck, record: TargetRecord, target: str, problem: ProblemName
 ) -> ManifestRef | None:
     """A manifest of the images alone that came since the last adaptation; None if there are none.
 

@@ -13,19 +13,10 @@ from sfda.errors import BadInput
 from sfda.loading.labels import check_learnable
 from sfda.loading.opened import manifest_classes, masks_digest, open_ref, seen_digest
 from sfda.manifests.digests import file_digest
-from sfda.networks.detector import Detector
-from sfda.problems.checkpoint_loaders import BACKBONE_LOADERS
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import FileRef, ManifestRef, ModelRef, ModelSpec
 from sfda.weights.checkpoints import read_weights
 from sfda.weights.load import try_input
-
-HELD_OUT_METRICS = {
-    "classification": "macro_accuracy",
-    "segmentation": "mean_iou",
-    "detection": "coco_ap50",
-    "pose": "pck_at_0.1",
-}
 
 
 class TrainPlan(Config):
@@ -47,16 +38,16 @@ def spec_for(data: ManifestRef, arch: str, **stated: Any) -> ModelSpec:
     Of what is `stated` (`head`, `bottleneck_dim`, `input`, `views`), None is the usual. Raises
     BadInput, also where the problem's networks have no such part.
     """
-    problem = open_ref(data).problem
+    manifest = open_ref(data)
+    problem = PROBLEMS[manifest.problem]
     parts = {name: value for name, value in stated.items() if value is not None}
-    if problem not in PROBLEMS:
-        raise BadInput(f"{data.path} is for {problem}; there are {', '.join(PROBLEMS)}")
-    if problem != "classification" and (odd := {"head", "bottleneck_dim"} & set(parts)):
-        raise BadInput(f"{' and '.join(sorted(odd))}: only classifiers have that, not {problem}")
-    if problem == "pose":
-        parts["skeleton"] = open_ref(data).skeleton
-    spec: ModelSpec = PROBLEMS[problem].make_spec(arch, manifest_classes(data), **parts)
-    return spec
+    every = {option for one in PROBLEMS.values() for option in one.spec_options}
+    if odd := (every - problem.spec_options) & set(parts):
+        raise BadInput(
+            f"{' and '.join(sorted(odd))}: networks for {problem.name} have no such part"
+        )
+    parts |= problem.manifest_options(manifest)
+    return problem.make_spec(arch, manifest_classes(data), **parts)
 
 
 def make_train_plan(
@@ -71,8 +62,7 @@ def make_train_plan(
     seed: int = 0,
 ) -> TrainPlan:
     """All choices made and checked, before anything is loaded. Raises BadInput."""
-    defaults = Supervised.defaults_by_problem.get(spec.problem, {})
-    config = SupervisedConfig.from_settings(merged(defaults, settings))
+    config = SupervisedConfig.from_settings(merged(Supervised.defaults_for(spec.problem), settings))
     if epochs is not None:
         schedule = config.schedule.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"schedule": schedule})
@@ -101,15 +91,16 @@ def make_train_plan(
 
 def starting_network(spec: ModelSpec, weights: FileRef | None) -> nn.Module:
     """A new network of this spec, with the backbone weights of a file or with none."""
-    network: nn.Module = PROBLEMS[spec.problem].build_from_spec(spec).eval()
+    problem = PROBLEMS[spec.problem]
+    network: nn.Module = problem.build_from_spec(spec).eval()
     try_input(network, spec)
     if weights:
-        BACKBONE_LOADERS[spec.problem](network, read_weights(Path(weights.path)))
-    elif isinstance(network, Detector):
-        network.live_norms = True  # of nothing, batch norm would be no norm at all
+        problem.load_backbone(network, read_weights(Path(weights.path)))
+    else:
+        problem.start_from_nothing_(network)
     return network
 
 
 def select_by(plan: TrainPlan) -> str:
     """What the plan's checkpoint is chosen by: the held-out split's main metric, or "last"."""
-    return "last" if plan.checkpoint == "last" else HELD_OUT_METRICS[plan.spec.problem]
+    return "last" if plan.checkpoint == "last" else PROBLEMS[plan.spec.problem].held_out_metric

@@ -19,14 +19,14 @@ from sfda.adaptation.scoring import make_scorer
 from sfda.adaptation.training import Training, Watch
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
-from sfda.inference.predictions import replaying, verify_predictions
+from sfda.inference.predictions import verify_predictions
 from sfda.loading.annotated_rows import annotated_rows, with_annotated
 from sfda.loading.batches import TargetLoader
 from sfda.loading.opened import open_ref, open_split
 from sfda.loading.progress import STEP
 from sfda.loading.scan import scan
 from sfda.methods._base import Method
-from sfda.problems.registry import read_bundle
+from sfda.problems.registry import PROBLEMS, read_bundle
 from sfda.refs import Adaptation, ManifestRef, MetricPoint, ModelRef, PredictionsRef
 from sfda.sandbox.process import Send
 from sfda.sandbox.tensor_files import share_by_files
@@ -55,9 +55,9 @@ class Order(Config):
 def work(order: Order, watch: Watch) -> Adaptation:
     """Adapt, one candidate an epoch, each scored without labels. Raises BadInput."""
     torch.set_num_threads(order.threads)
-    plan, problem, folder = order.plan, order.source.problem, Path(order.folder)
+    plan, problem, folder = order.plan, PROBLEMS[order.source.problem], Path(order.folder)
     chosen = choose(order.device)
-    settings = settings_for(plan.method, problem, plan.config)
+    settings = settings_for(plan.method, problem.name, plan.config)
     network, spec = read_bundle(Path(order.bundle), sha256=order.source.sha256)
     verify_predictions(order.predictions)
     manifest = open_ref(order.target).unlabelled()
@@ -91,19 +91,15 @@ def work(order: Order, watch: Watch) -> Adaptation:
                 seed=plan.seed,
                 device=chosen,
                 workers=order.workers,
-                smallest=1 if problem == "detection" else 2,  # its batch norm never learns
-                geometric=problem == "pose" and kind.views != "none",
-                shown=problem == "segmentation",
+                smallest=problem.smallest_batch,
+                geometric=problem.geometric and kind.views != "none",
+                shown=problem.shows_padding,
             ),
             annotated,
             algorithm,
             settings.schedule.batch_size,
         ),
-        scan=(
-            replaying(scan_target, order.predictions, spec)
-            if problem == "classification"
-            else scan_target
-        ),
+        scan=problem.replaying(scan_target, order.predictions, spec),
         schedule=settings.schedule,
         seed=plan.seed,
         scorer=make_scorer(
@@ -112,7 +108,7 @@ def work(order: Order, watch: Watch) -> Adaptation:
             views,
             plan.select_by,
             algorithm,
-            problem,
+            problem.name,
             chosen,
             order.predictions.profile,
         ),

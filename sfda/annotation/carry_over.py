@@ -24,14 +24,13 @@ from sfda.annotation.next_version import (
 )
 from sfda.config import Config
 from sfda.errors import BadInput
-from sfda.formats.keypoints import file_of
 from sfda.formats.readers import NpzReader, npz_count
-from sfda.formats.volumes import slice_of
 from sfda.manifests.digests import bytes_digest, file_digest
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.readers import files_of
 from sfda.manifests.rows import read_split
 from sfda.manifests.schema import Manifest
+from sfda.problems.registry import PROBLEMS
 from sfda.state_folder import data_folder, disk_errors, home
 
 log = logging.getLogger("sfda")
@@ -175,10 +174,7 @@ def _digests(manifest: Manifest, keys: list[str]) -> dict[str, str]:
 
 
 def _file_name(manifest: Manifest, key: str) -> str:
-    if manifest.problem == "pose":
-        return file_of(key)
-    part = slice_of(key)
-    return part.file if part else key
+    return PROBLEMS[manifest.problem].row_file(key)
 
 
 def _file(manifest: Manifest) -> Path:

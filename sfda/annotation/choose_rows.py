@@ -15,10 +15,11 @@ from sfda import plugins
 from sfda.annotation.query_plan import QueryPlan
 from sfda.errors import BadInput
 from sfda.formats.readers import BROKEN
-from sfda.inference.summaries import WHOLE_IMAGE, keep_summaries
+from sfda.inference.summaries import keep_summaries
 from sfda.loading.opened import Opened
-from sfda.loading.scan import scan, scan_batch_size
+from sfda.loading.scan import scan
 from sfda.manifests.rows import Split
+from sfda.problems.registry import PROBLEMS
 from sfda.queries._base import Before, Pool, Query
 from sfda.refs import ModelSpec
 from sfda.state_folder import disk_errors, home
@@ -51,10 +52,10 @@ def choose_rows(
     split = opened.split
     done = _annotated(split)
     with tempfile.TemporaryDirectory(dir=home()) as scratch, disk_errors(f"summaries in {scratch}"):
-        size = scan_batch_size(network, spec.input)  # the network that sums up no longer tells it
-        scan_split = scan(opened.images, spec.input, device=device, batch_size=size)
+        scan_split = scan(opened.images, spec.input, device=device)
         shards = keep_summaries(scan_split, network, spec.problem, Path(scratch), len(split))
-        pool = Pool(shards, done, _read_before(before, split), spec.problem in WHOLE_IMAGE)
+        whole = PROBLEMS[spec.problem].whole_image
+        pool = Pool(shards, done, _read_before(before, split), whole)
         if plan.by == "lftl" and len(done) and before is None:
             log.warning("lftl contrasts with the last request's model: give its folder as --before")
         kind: type[Query] = plugins.load("queries", plan.by)

@@ -15,51 +15,33 @@ from torch import nn
 
 from sfda.annotation.choose_rows import PROBABILITIES, ChosenRows
 from sfda.annotation.query_plan import QueryPlan
-from sfda.annotation.request import REQUEST_FILE, Guess, Request, RequestedRow, image_name
 from sfda.annotation.request_files import documents
 from sfda.errors import BadInput
-from sfda.formats.keypoints import CropReader, file_of
-from sfda.formats.masks import class_table
+from sfda.formats.keypoints import CropReader
+from sfda.formats.request import REQUEST_FILE, Guess, Request, RequestedRow, image_name
 from sfda.formats.volumes import slice_of
 from sfda.inference.over_split import infer_split
-from sfda.inference.pose import Pose
 from sfda.loading.opened import Opened, open_ref
-from sfda.manifests.class_matching import joint_order
 from sfda.manifests.rows import Split
+from sfda.problems.registry import PROBLEMS
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
 from sfda.state_folder import disk_errors, named_by_a_person
 from sfda.types import UNKNOWN
 
-SHOWN_SCORE = 0.3  # score from which a box is shown to people
-
 
 def guesses_for(
     network: nn.Module, spec: ModelSpec, opened: Opened, rows: np.ndarray, device: torch.device
-) -> dict[str, Guess]:
-    """What the model says of the rows that are asked about, in its own classes and in pixels of
-    the images as they came; nothing for classes, which are known already.
+) -> dict[str, Any]:
+    """What the model says of the rows that are asked about, by row id, as the problem's `infer`
+    gives it; nothing for classes of whole images, which are known already.
     """
-    if spec.problem == "classification":
+    if PROBLEMS[spec.problem].whole_image:
         return {}
-    kind = {"segmentation": "mask", "detection": "boxes", "pose": "pose"}[spec.problem]
-    guesses = {}
+    outputs = {}
     for row in rows.tolist():
-        for _, output, *_ in infer_split(network, opened, spec, device, (row, row + 1)):
-            guesses[opened.split.row_ids[row]] = Guess(**{kind: output})
-    return guesses
-
-
-def _renamed(guess: Guess, index_of: np.ndarray) -> Guess:
-    """The guess in the classes of the request: `index_of` [C] of the model's, UNKNOWN for none."""
-    if guess.mask is not None:
-        return guess._replace(mask=class_table(index_of)[guess.mask])
-    if guess.boxes is not None:
-        boxes = guess.boxes.where(guess.boxes.scores >= SHOWN_SCORE)
-        boxes = boxes._replace(labels=torch.from_numpy(index_of)[boxes.labels])
-        return guess._replace(boxes=boxes.where(boxes.labels != UNKNOWN))
-    assert guess.pose is not None
-    order = np.argsort(index_of)
-    return guess._replace(pose=Pose(guess.pose.joints[order], guess.pose.scores[order]))
+        for output in infer_split(network, opened, spec, device, (row, row + 1)):
+            outputs[opened.split.row_ids[row]] = output
+    return outputs
 
 
 def make_request(
@@ -69,35 +51,35 @@ def make_request(
     split: Split,
     plan: QueryPlan,
     chosen: ChosenRows,
-    guesses: dict[str, Guess],
+    outputs: dict[str, Any],
 ) -> tuple[Request, dict[str, Guess]]:
-    """The request, and the guesses in its classes and in pixels of its pictures."""
+    """The request, and what the model says, in its classes and in pixels of its pictures."""
+    problem = PROBLEMS[spec.problem]
     manifest, classes = open_ref(target).unlabelled(), spec.classes
     names = manifest.classes if isinstance(manifest.classes, tuple) else classes
-    if guesses and set(classes) == set(names):
+    if outputs and set(classes) == set(names):
         names = classes
     copied = plan.copy_images or manifest.archive is not None or _sliced(split, chosen.rows)
-    if spec.problem == "pose":
-        joint_order(names, classes, manifest.name)  # refuses other joints
+    problem.labelling.refuse_classes(names, classes, manifest.name)
     index_of = np.array([names.index(c) if c in names else UNKNOWN for c in classes])
-    certainty = _certainty(spec.problem, chosen.probs)
+    certainty = _certainty(chosen.probs, nothing=problem.has_nothing_class)
     requested, shown_guesses = [], {}
     for row in chosen.rows.tolist():
         name, key = split.row_ids[row], split.names[row]
         key = key.partition(":")[2] if manifest.arrays else key
         label = None
-        if spec.problem == "classification":
+        if problem.whole_image:
             best = classes[int(chosen.probs[row].argmax())]
             label = best if best in names else names[0]
         picture = _picture(split, row, copied)
-        if name in guesses:
-            shown_guesses[name] = _in_picture(_renamed(guesses[name], index_of), picture["corner"])
-        file = file_of(key) if spec.problem == "pose" else key
+        if name in outputs:
+            guess = problem.labelling.guess(outputs[name], index_of)
+            shown_guesses[name] = problem.labelling.in_picture(guess, picture["corner"])
         requested.append(
             RequestedRow(
                 row=name,
                 key=key,
-                file=image_name(name) if copied else file,
+                file=image_name(name) if copied else problem.image_file(key),
                 label=label,
                 confidence=float(certainty[row]),
                 **picture,
@@ -137,21 +119,11 @@ def _picture(split: Split, row: int, copied: bool) -> dict[str, Any]:
     return {"height": crop.side, "width": crop.side, "corner": corner, "box": box}
 
 
-def _in_picture(guess: Guess, corner: tuple[int, int]) -> Guess:
-    """The guess in pixels of a picture with this corner; only crops of poses have another."""
-    if corner == (0, 0):
-        return guess
-    assert guess.pose is not None
-    return guess._replace(pose=guess.pose._replace(joints=guess.pose.joints - np.array(corner)))
-
-
-def _certainty(problem: str, probs: np.ndarray) -> np.ndarray:
-    """How sure the model is of each row: the likeliest class; of boxes and joints, whose last
-    column is "nothing there", all that is not that.
+def _certainty(probs: np.ndarray, *, nothing: bool) -> np.ndarray:
+    """How sure the model is of each row: the likeliest class; where the last column stands for
+    "nothing there", all that is not that.
     """
-    if problem in ("detection", "pose"):
-        return np.asarray(1 - probs[:, -1])
-    return np.asarray(probs.max(1))
+    return np.asarray(1 - probs[:, -1]) if nothing else np.asarray(probs.max(1))
 
 
 def _sliced(split: Split, rows: np.ndarray) -> bool:
@@ -214,7 +186,7 @@ def request_text(request: Request, folder: str) -> str:
         "| image | the model says | confidence |",
         "|---|---|---:|",
     ]
-    what = {"detection": "boxes", "pose": "joints"}.get(request.problem, "a mask")
+    what = PROBLEMS[request.problem].label_word
     lines += [f"| {w.key} | {w.label or what} | {w.confidence:.3f} |" for w in shown]
     if more := len(request.requested) - len(shown):
         lines.append(f"| and {more} more, see `{REQUEST_FILE}` | | |")

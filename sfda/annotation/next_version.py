@@ -12,20 +12,18 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import yaml
 from PIL import Image
 
-from sfda.annotation.problems._base import Annotation
-from sfda.annotation.request import Request, RequestedRow
-from sfda.building_blocks.boxes import BoxLabels
 from sfda.errors import BadInput, listed
-from sfda.formats.keypoints import Person
 from sfda.formats.masks import Mask
+from sfda.formats.request import Request, RequestedRow
 from sfda.formats.table import csv_bytes, read_csv
 from sfda.manifests.digests import bytes_digest, file_digest, row_id
 from sfda.manifests.schema import Manifest
 from sfda.manifests.write import put, refuse_other_suffix, relative_root
+from sfda.problems.labelling import Annotation
+from sfda.problems.registry import PROBLEMS
 from sfda.state_folder import named_by_a_person
 
 RowAnnotations = dict[str, tuple[RequestedRow, Annotation]]
@@ -54,7 +52,8 @@ def put_version(
             f"{listed(request.classes)}; ask again with the same model's classes"
         )
     filed_here = filed_annotations(manifest, request.split)
-    filed_here |= {sample.key: _filed(own) for sample, own in row_annotations.values()}
+    as_filed = PROBLEMS[manifest.problem].labelling.filed
+    filed_here |= {sample.key: as_filed(own) for sample, own in row_annotations.values()}
     filed: FiledBySplit = {}
     if not _beside(manifest, out):  # those of other splits come along
         filed = {
@@ -89,26 +88,14 @@ def filed_annotations(manifest: Manifest, split: str) -> FiledAnnotations:
         return {image["file_name"]: parts[image["id"]] for image in document["images"]}
     key = manifest.key_column
     rows, _ = read_csv(table)
-    if manifest.problem == "segmentation":
-        masks: FiledAnnotations = {row[key]: table.parent / row["mask"] for row in rows}
-        if gone := [str(mask) for mask in masks.values() if not Path(str(mask)).is_file()]:
-            raise BadInput(f"masks that were answered are missing: {listed(gone)}")
-        return masks
-    return {row[key]: row["class"] for row in rows}
-
-
-def _filed(annotation: Annotation) -> str | Mask | list[Part]:
-    if isinstance(annotation, Person):
-        table = np.column_stack([annotation.joints, 2 * annotation.visible])
-        return [{"category_id": 0, "keypoints": table.ravel().tolist()}]
-    if isinstance(annotation, BoxLabels):
-        return [
-            {"category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1]}
-            for (x1, y1, x2, y2), label in zip(
-                annotation.boxes.tolist(), annotation.labels, strict=True
-            )
-        ]
-    return annotation
+    problem = PROBLEMS[manifest.problem]
+    what = str(problem.annotation_column)
+    if not problem.labels_are_files:
+        return {row[key]: row[what] for row in rows}
+    files: FiledAnnotations = {row[key]: table.parent / row[what] for row in rows}
+    if gone := [str(file) for file in files.values() if not Path(str(file)).is_file()]:
+        raise BadInput(f"{problem.label_word} that were answered are missing: {listed(gone)}")
+    return files
 
 
 def _put(manifest: Manifest, filed: FiledBySplit, out: Path, *, version: int) -> None:
@@ -117,7 +104,7 @@ def _put(manifest: Manifest, filed: FiledBySplit, out: Path, *, version: int) ->
     entries: dict[str, Part] = {}
     for split, (classes, filed_here) in filed.items():
         own = "" if split == "adapt" else f".{split}"
-        if manifest.problem in ("detection", "pose"):
+        if PROBLEMS[manifest.problem].annotation_column is None:
             table = out.with_suffix(f"{own}.answers.json")
             content = _document_of(manifest, classes, filed_here)
         else:
@@ -147,8 +134,7 @@ def _table_of(
     manifest: Manifest, filed_here: FiledAnnotations, masks: str, images: dict[str, Mask | Path]
 ) -> bytes:
     """The CSV, and, into `images`, the masks that it names, each after its row."""
-    what = "mask" if manifest.problem == "segmentation" else "class"
-    lines = [(manifest.key_column, what)]
+    lines = [(manifest.key_column, str(PROBLEMS[manifest.problem].annotation_column))]
     for key, annotation in filed_here.items():
         if not isinstance(annotation, str):
             assert not isinstance(annotation, list)
@@ -161,9 +147,7 @@ def _table_of(
 
 def _document_of(manifest: Manifest, classes: tuple[str, ...], filed: FiledAnnotations) -> bytes:
     """The COCO JSON."""
-    categories: list[Part] = [{"id": i, "name": name} for i, name in enumerate(classes)]
-    if manifest.problem == "pose":
-        categories = [{"id": 0, "name": "person", "keypoints": list(classes)}]
+    categories = PROBLEMS[manifest.problem].labelling.document_categories(classes)
     images, annotations = [], []
     for number, (name, parts) in enumerate(filed.items()):
         assert isinstance(parts, list)

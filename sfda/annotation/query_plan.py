@@ -49,7 +49,7 @@ def make_query_plan(
 ) -> QueryPlan:
     """The plan with its settings checked. Raises BadInput."""
     kind: type[Query] = plugins.load("queries", by)
-    merged_settings = merged(kind.defaults_by_problem.get(problem, {}), dict(settings))
+    merged_settings = merged(kind.defaults_for(problem), dict(settings))
     config = kind.Config.from_settings(merged_settings).model_dump(mode="json")
     return QueryPlan(
         by=by, budget=budget, config=config, split=split, seed=seed, copy_images=copy_images

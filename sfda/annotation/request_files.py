@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from sfda.annotation.problems import LABELLING
-from sfda.annotation.request import REQUEST_FILE, Guess, Request
+from sfda.formats.request import REQUEST_FILE, Guess, Request
 from sfda.formats.table import csv_bytes
+from sfda.problems.registry import PROBLEMS
 
 LOCAL = "/data/local-files/?d="  # how Label Studio addresses files below its document root
 Guesses = Mapping[str, Guess]  # by row
@@ -28,13 +28,13 @@ def documents(request: Request, guesses: Guesses) -> dict[str, bytes]:
 
 def label_config(request: Request) -> str:
     """Label Studio's labelling interface for this request."""
-    body = LABELLING[request.problem].control(request)
+    body = PROBLEMS[request.problem].labelling.control(request)
     return f'<View>\n  <Image name="image" value="$image"/>\n{body}\n</View>\n'
 
 
 def label_studio(request: Request, guesses: Guesses) -> list[dict[str, Any]]:
     """Tasks with the model's answers as predictions, the most wanted sample first."""
-    kind = LABELLING[request.problem]
+    kind = PROBLEMS[request.problem].labelling
     return [
         {
             "data": {"image": LOCAL + quote(sample.file), "row": sample.row, "file": sample.key},
@@ -42,7 +42,7 @@ def label_studio(request: Request, guesses: Guesses) -> list[dict[str, Any]]:
                 {
                     "model_version": request.model_sha256[:12],
                     "score": sample.confidence,
-                    "result": kind.results(request, sample, guesses.get(sample.row, Guess())),
+                    "result": kind.results(request, sample, guesses.get(sample.row)),
                 }
             ],
         }
@@ -52,7 +52,7 @@ def label_studio(request: Request, guesses: Guesses) -> list[dict[str, Any]]:
 
 def coco(request: Request, guesses: Guesses) -> dict[str, Any]:
     """COCO JSON as CVAT imports it. Several rows may share a picture."""
-    kind = LABELLING[request.problem]
+    kind = PROBLEMS[request.problem].labelling
     images: dict[str, dict[str, Any]] = {}
     annotations: list[dict[str, Any]] = []
     for sample in request.requested:
@@ -68,7 +68,7 @@ def coco(request: Request, guesses: Guesses) -> dict[str, Any]:
         )
         if image.get("row") != sample.row:
             image.pop("row", None)
-        for entry in kind.coco_entries(request, sample, guesses.get(sample.row, Guess())):
+        for entry in kind.coco_entries(request, sample, guesses.get(sample.row)):
             annotations.append({"id": len(annotations) + 1, "image_id": image["id"], **entry})
     return {
         "images": list(images.values()),
@@ -78,10 +78,10 @@ def coco(request: Request, guesses: Guesses) -> dict[str, Any]:
 
 
 def _csv(request: Request, guesses: Guesses) -> bytes:
-    kind = LABELLING[request.problem]
+    kind = PROBLEMS[request.problem].labelling
     lines: list[Sequence[Any]] = [("row", request.column, "image", *kind.header)]
     for sample in request.requested:
-        own = kind.lines(request, sample, guesses.get(sample.row, Guess()))
+        own = kind.lines(request, sample, guesses.get(sample.row))
         lines += [(sample.row, sample.key, sample.file, *line) for line in own]
     return csv_bytes(lines)
 

@@ -10,16 +10,14 @@ from typing import NamedTuple
 
 from sfda.annotation.exports import read_export
 from sfda.annotation.next_version import RowAnnotations, put_version
-from sfda.annotation.picture_names import RequestedNames
-from sfda.annotation.problems import LABELLING
-from sfda.annotation.problems._base import Unfit
-from sfda.annotation.request import Request, read_request
 from sfda.errors import BadInput, listed
 from sfda.formats.annotations import PictureAnnotations
-from sfda.formats.keypoints import file_of
+from sfda.formats.request import Request, RequestedNames, read_request
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import Split, read_split
 from sfda.manifests.schema import Manifest
+from sfda.problems.labelling import Unfit
+from sfda.problems.registry import PROBLEMS
 
 
 class TakeResult(NamedTuple):
@@ -53,7 +51,7 @@ def take_annotations(
     faults = []
     if (manifest.name, manifest.problem) != (request.manifest, request.problem):
         raise BadInput(f"{folder} asks about {request.manifest}, not about {manifest.name}")
-    if empty and not LABELLING[request.problem].empty:
+    if empty and not PROBLEMS[request.problem].labelling.empty:
         raise BadInput(f"--empty is for boxes; an answer for {request.problem} is never empty")
     name_of = dict(zip(split.row_ids, split.names, strict=True))
     gone = [w.key for w in request.requested if w.row not in name_of]
@@ -68,7 +66,7 @@ def take_annotations(
     annotations, more = match(request, pictures, _pictures(manifest, split))
     faults += more
     unmarked = sum(one.empty and not one.done and not one.fault for one in pictures)
-    unmarked = unmarked if LABELLING[request.problem].empty else 0
+    unmarked = unmarked if PROBLEMS[request.problem].labelling.empty else 0
     if not faults and not annotations:
         faults.append(
             "not one sample has an answer"
@@ -90,7 +88,7 @@ def _pictures(manifest: Manifest, split: Split) -> set[str]:
     """What an export may call the pictures of a split."""
     if manifest.arrays:
         return {name.removeprefix(f"{manifest.arrays.image}:") for name in split.names}
-    return {file_of(name) if manifest.problem == "pose" else name for name in split.names}
+    return set(map(PROBLEMS[manifest.problem].image_file, split.names))
 
 
 def match(
@@ -98,7 +96,7 @@ def match(
 ) -> tuple[RowAnnotations, list[str]]:
     """The annotation of each row, and every fault. `known` are the names of all pictures of the
     split."""
-    labelling = LABELLING[request.problem]
+    labelling = PROBLEMS[request.problem].labelling
     by_row = {w.row: w for w in request.requested}
     names = RequestedNames(request.requested, known)
     row_annotations: RowAnnotations = {}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sfda.annotation.request import Request
 from sfda.config import Config
+from sfda.formats.request import Request
 from sfda.manifests.digests import key_of
 from sfda.state_folder import disk_errors, home
 

@@ -27,6 +27,7 @@ def write_coco_manifest(
     official: Manifest | None,
     fraction: float,
     data_root: Path | None,
+    problem: str,
 ) -> Path:
     """A manifest of the images in `path`, their boxes copied beside it as `<out>.rows.json`.
 
@@ -65,7 +66,7 @@ def write_coco_manifest(
         bytes_digest(table),
         alias="split" not in images[0],
     )
-    draft = Draft(listing, "detection", names, out, official, data_root)
+    draft = Draft(listing, problem, names, out, official, data_root)
     return put_manifest({row_file: table}, splits, draft)
 
 

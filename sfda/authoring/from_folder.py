@@ -16,7 +16,8 @@ from sfda.authoring.write import Draft, RowTable, write_manifest
 from sfda.errors import BadInput, listed
 from sfda.manifests.opening import parse_manifest
 from sfda.manifests.schema import Manifest
-from sfda.refs import Problem, Skeleton
+from sfda.problems.registry import PROBLEMS
+from sfda.refs import ProblemName, Skeleton
 
 ClassNames = Sequence[str] | int | None
 
@@ -24,7 +25,7 @@ ClassNames = Sequence[str] | int | None
 def build_manifest(
     path: Path | str,
     *,
-    problem: Problem,
+    problem: ProblemName,
     out: Path | str,
     classes: ClassNames = None,
     labels_csv: Path | None = None,
@@ -55,9 +56,12 @@ def build_manifest(
         raise BadInput(f"test fraction {test_fraction} must lie between 0 and 1, both excluded")
     official = _template(template, problem)
     names = _class_names(classes, official)
-    if problem == "segmentation":
+    kind = PROBLEMS[problem]
+    if kind.labels_are_files:
         if labels_csv:
-            raise BadInput("segmentation learns from masks, not labels: leave out --labels")
+            raise BadInput(
+                f"{problem} learns from {kind.label_word}, not labels: leave out --labels"
+            )
         options = masks or MaskOptions()
         rows, listing = mask_rows(
             path, options, named=names is not None, fraction=test_fraction, skip=skip
@@ -68,25 +72,15 @@ def build_manifest(
         draft = Draft(listing, problem, names, Path(out), official, data_root)
         return write_manifest(rows, draft, more)
     if annotations:
-        if problem not in ("detection", "pose") or labels_csv:
+        if not kind.annotations or labels_csv:
             raise BadInput(
                 "--annotations is a COCO JSON of boxes or keypoints, for detection and pose; it "
                 "goes without --labels"
             )
-        if problem == "pose":
-            return write_pose_manifest(
-                path,
-                Path(annotations),
-                names,
-                skeleton,
-                Path(out),
-                official,
-                test_fraction,
-                data_root,
-            )
-        return write_coco_manifest(
-            path, Path(annotations), names, Path(out), official, test_fraction, data_root
-        )
+        where = (names, Path(out), official, test_fraction, data_root, problem)
+        if kind.annotations == "keypoints":
+            return write_pose_manifest(path, Path(annotations), skeleton, *where)
+        return write_coco_manifest(path, Path(annotations), *where)
     if masks and masks != MaskOptions():
         raise BadInput(
             f"masks are for segmentation; this is {problem}: leave out what says of them"
@@ -109,15 +103,15 @@ def build_manifest(
     return write_manifest(rows, draft, {"version": version})
 
 
-def _refuse_labels_for(problem: Problem) -> None:
-    if problem != "classification":
+def _refuse_labels_for(problem: ProblemName) -> None:
+    if PROBLEMS[problem].annotation_column != "class":
         raise BadInput(
             f"labels are read for classification so far, not for {problem}; leave out "
             "--classes, --labels and --template to make a manifest without labels"
         )
 
 
-def _template(path: Path | None, problem: Problem) -> Manifest | None:
+def _template(path: Path | None, problem: ProblemName) -> Manifest | None:
     if path is None:
         return None
     official = parse_manifest(Path(path))

@@ -53,12 +53,13 @@ def pairs_by_name(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
 def write_pose_manifest(
     path: Path,
     annotations: Path,
-    joints: tuple[str, ...] | int | None,
     skeleton: Skeleton | None,
+    joints: tuple[str, ...] | int | None,
     out: Path,
     official: Manifest | None,
     fraction: float,
     data_root: Path | None,
+    problem: str,
 ) -> Path:
     """A manifest of the persons in the images of `path`, the document beside it.
 
@@ -105,7 +106,7 @@ def write_pose_manifest(
     if odd := bones.faults(names):
         raise BadInput(f"the skeleton names what is no joint: {listed(odd)}")
     splits = splits_of(rows, row_file.name, bytes_digest(table), alias=alias)
-    draft = Draft(listing, "pose", names, out, official, data_root)
+    draft = Draft(listing, problem, names, out, official, data_root)
     more = {"skeleton": bones.model_dump(mode="json", exclude_defaults=True)}
     return put_manifest({row_file: table}, splits, draft, more)
 

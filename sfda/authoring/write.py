@@ -16,7 +16,7 @@ from sfda.manifests.digests import bytes_digest, file_digest
 from sfda.manifests.opening import is_ours, validated
 from sfda.manifests.schema import Manifest
 from sfda.manifests.write import refuse_other_suffix, relative_root, write_files
-from sfda.refs import Problem
+from sfda.refs import ProblemName
 
 ALIASES = {"adapt": "train", "test": "val"}
 
@@ -43,7 +43,7 @@ class Draft:
     """What a new manifest is about, and where it goes."""
 
     listing: Listing
-    problem: Problem
+    problem: ProblemName
     classes: tuple[str, ...] | int | None
     out: Path
     official: Manifest | None  # the template that the data are held against

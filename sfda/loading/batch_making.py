@@ -13,14 +13,12 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sfda.augment.geometric import WarpMaker, targets_in_view
-from sfda.augment.photometric import WEAK, ViewMaker
-from sfda.building_blocks.boxes import Boxes
-from sfda.building_blocks.heatmaps import PoseTargets
-from sfda.building_blocks.warps import Pairs
+from sfda.augment.geometric import WarpMaker
+from sfda.augment.photometric import ViewMaker
 from sfda.errors import BadInput
 from sfda.images.preprocess import BatchRows, Stack
 from sfda.images.store import Pictures
+from sfda.problems._labels import Targets
 from sfda.types import Warp
 
 
@@ -37,10 +35,8 @@ class MadeBatch(NamedTuple):
     rows: Tensor
     weak: Tensor
     strong: Tensor | None = None
-    masks: Tensor | None = None  # [B, H, W]
     shown: Tensor | None = None  # [B, H, W]
-    boxes: list[Boxes] | None = None
-    poses: PoseTargets | None = None
+    targets: Any = None  # labels that moved as the images did
     weak_warp: Warp | None = None
     strong_warp: Warp | None = None
 
@@ -88,13 +84,10 @@ class BatchSource:
         *,
         strong: bool = False,
         shown: bool = False,
-        masks: Pictures | None = None,
-        boxes: list[Boxes] | None = None,
-        poses: PoseTargets | None = None,
-        pairs: Pairs = (),
+        targets: Targets | None = None,
         workers: int,
     ) -> None:
-        self._set = _BatchSet(images, maker, strong, shown, masks, boxes, poses, pairs)
+        self._set = _BatchSet(images, maker, strong, shown, targets)
         self._pin = device.type == "cuda"
         self._jobs = _JobSampler()
         self._loader: DataLoader[MadeBatch] | None = None
@@ -130,32 +123,19 @@ class _BatchSet(Dataset[MadeBatch]):
         maker: ViewMaker | WarpMaker,
         strong: bool,
         shown: bool,
-        masks: Pictures | None,
-        boxes: list[Boxes] | None,
-        poses: PoseTargets | None,
-        pairs: Pairs,
+        targets: Targets | None,
     ) -> None:
-        self.shown = shown
-        self.poses, self.pairs = poses, pairs
-        self.images = images
-        self.maker = maker
-        self.strong = strong
-        self.masks = masks
-        self.boxes = boxes
+        self.images, self.maker, self.targets = images, maker, targets
+        self.strong, self.shown = strong, shown
 
     def __getitem__(self, job: BatchJob) -> MadeBatch:
         stored = self.images[job.rows]
         rows = torch.from_numpy(job.rows)
+        if self.targets is not None:
+            weak, targets = self.targets.views(self.maker, stored, job.rows, job.epoch, job.rows)
+            return MadeBatch(rows, _tensor(weak), targets=targets)
         if isinstance(self.maker, WarpMaker):
             return self._moved(self.maker, np.asarray(stored), job, rows)
-        if self.masks is not None:
-            masks = self.masks[job.rows]
-            weak, moved = self.maker.weak_with_masks(stored, masks, job.epoch, job.rows)
-            return MadeBatch(rows, _tensor(weak), masks=_tensor(moved))
-        if self.boxes is not None:
-            own = [self.boxes[row] for row in job.rows]
-            weak, boxes = self.maker.weak_with_boxes(stored, own, job.epoch, job.rows)
-            return MadeBatch(rows, _tensor(weak), boxes=boxes)
         where = self.maker.shown(stored, job.epoch, job.rows) if self.shown else None
         shown = None if where is None else _tensor(where)
         if not self.strong:
@@ -165,12 +145,7 @@ class _BatchSet(Dataset[MadeBatch]):
         return MadeBatch(rows, _tensor(weak), _tensor(strong), shown=shown)
 
     def _moved(self, maker: WarpMaker, stored: Stack, job: BatchJob, rows: Tensor) -> MadeBatch:
-        """Views that were moved: one with the joints in it, or two with the ways back."""
-        if self.poses is not None:
-            view = maker.moved(stored, job.epoch, job.rows, WEAK)
-            own = PoseTargets(*(part[rows] for part in self.poses))
-            poses = targets_in_view(own, view, maker.spec.size, self.pairs)
-            return MadeBatch(rows, _tensor(view.views), poses=poses)
+        """Two views that were moved, with the ways back."""
         weak, strong = maker.pair(stored, job.epoch, job.rows)
         warps = (
             Warp(torch.from_numpy(v.matrices), torch.from_numpy(v.flipped)) for v in (weak, strong)
@@ -182,16 +157,14 @@ class _BatchSet(Dataset[MadeBatch]):
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for name in ("images", "masks"):
-            held = state[name]
-            if isinstance(held, np.memmap) and held.filename is not None:
-                state[name] = Path(held.filename)  # else every worker would get a copy
+        held = state["images"]
+        if isinstance(held, np.memmap) and held.filename is not None:
+            state["images"] = Path(held.filename)  # else every worker would get a copy
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name in ("images", "masks"):
-            if isinstance(state[name], Path):
-                state[name] = np.load(state[name], mmap_mode="r")
+        if isinstance(state["images"], Path):
+            state["images"] = np.load(state["images"], mmap_mode="r")
         self.__dict__.update(state)
 
 

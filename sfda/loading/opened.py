@@ -12,7 +12,7 @@ import torch
 from sfda.errors import BadInput
 from sfda.formats.volumes import slice_of
 from sfda.images.decode import decode_images
-from sfda.images.store import Pictures
+from sfda.images.store import Pictures, Ragged
 from sfda.loading.progress import ProgressBar
 from sfda.manifests.class_matching import ClassShift, class_map, class_shift
 from sfda.manifests.digests import file_digest
@@ -31,6 +31,14 @@ class Opened:
 
     split: Split
     images: Pictures
+
+    def part(self, first: int, end: int) -> Pictures:
+        """The images of some rows, from `first` to one before `end`."""
+        if (first, end) == (0, len(self.images)):
+            return self.images
+        if isinstance(self.images, Ragged):
+            return self.images.part(first, end)
+        return self.images[first:end]
 
     def info(
         self,
@@ -99,11 +107,11 @@ def masks_digest(ref: ManifestRef, split: str) -> str | None:
     an archive, or for labels that are no files.
     """
     manifest = open_ref(ref)
-    entry, _ = inspect_split(manifest, split)
-    if not entry.masks or manifest.archive_path:
+    entry = inspect_split(manifest, split)
+    if not entry.label_files or manifest.archive_path:
         return None
     total = hashlib.sha256()
-    for name in dict.fromkeys(entry.masks):
+    for name in dict.fromkeys(entry.label_files):
         part = slice_of(name)
         file = manifest.location / (part.file if part else name)
         if name and file.is_file():  # what is missing is told where it is read
@@ -165,7 +173,7 @@ def evaluation_split(ref: ManifestRef, name: str | None) -> LabelledSplit | None
 
 def has_labels(manifest: Manifest, split: str) -> bool:
     """Whether a split of this manifest exists and carries labels."""
-    return split in manifest.splits and read_split(manifest, split).labelled
+    return split in manifest.splits and read_split(manifest, split).labels is not None
 
 
 def manifest_classes(ref: ManifestRef) -> tuple[str, ...]:

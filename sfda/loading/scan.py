@@ -10,19 +10,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from sfda.augment.geometric import Moved, WarpMaker
-from sfda.augment.photometric import ViewMaker
-from sfda.building_blocks.warps import maps_back
 from sfda.errors import BadInput
-from sfda.images.preprocess import BatchRows, Stack, centre_crop, padded, standardise
+from sfda.images.preprocess import BatchRows, Stack, padded, standardise
 from sfda.images.store import Pictures, Ragged
-from sfda.inference.forward import images_at_once, infer
+from sfda.inference.forward import infer
 from sfda.loading.tiles import tiles
-from sfda.networks.detector import Detector
-from sfda.problems.pose.network import PoseNet, PoseOutput
-from sfda.problems.segmentation.network import Segmenter
+from sfda.problems.registry import problem_of
 from sfda.refs import InputSpec, Views
-from sfda.types import Images, Scan, Seen, SeenViews, Warp
+from sfda.types import Images, Scan, Seen, SeenViews
 
 SCAN_EPOCH = -1  # views of a scan are no epoch's views, and the same at every scan
 
@@ -32,8 +27,8 @@ def scan(
 ) -> Scan:
     """A scan of all of `images`, batch by batch; floating-point outputs come as float32.
 
-    A segmenter's and a detector's batches are smaller: 2^19 pixels. Images of a tiled input come
-    tile by tile, those of one image one after the other; the last tiles of a row or column may
+    Where features are as large as images, batches are smaller. Images of a tiled input come tile by
+    tile, those of one image one after the other; the last tiles of a row or column may
     overlap.
     """
     device = torch.device(device)
@@ -41,7 +36,7 @@ def scan(
     def scan_images(network: nn.Module, rows: Int[Tensor, " R"] | None = None) -> Iterator[Seen]:
         some = None if rows is None else rows.cpu().numpy()
         for rows_, stored in _stacks(
-            images, scan_batch_size(network, spec, batch_size), spec, some
+            images, problem_of(network).scan_batch(spec, batch_size), spec, some
         ):
             seen = infer(network, _tested(network, stored, spec, device), device)
             yield Seen(_index(rows_, device), seen)
@@ -63,25 +58,17 @@ def scan_views(
     Of a tiled input the weak view, a random crop, also stands for the image.
     """
     device = torch.device(device)
-    maker = ViewMaker(spec, views, seed=seed)
-    warper = WarpMaker(spec, views, seed=seed)
 
     def scan_pairs(network: nn.Module) -> Iterator[SeenViews]:
-        size = scan_batch_size(network, spec, batch_size)
+        problem = problem_of(network)
+        maker = problem.view_maker(spec, views, seed=seed)
+        size = problem.scan_batch(spec, batch_size)
         for start in range(0, len(images), size):
             rows = np.arange(start, min(start + size, len(images)))
             stored = images[start : start + size]
-            if isinstance(network, PoseNet):
-                whole = infer(network, _tested(network, np.asarray(stored), spec, device), device)
-                moved = warper.pair(np.asarray(stored), SCAN_EPOCH, rows)
-                brought = (_brought_back(network, view, spec, device) for view in moved)
-                yield SeenViews(_index(rows, device), whole, *brought)
-                continue
-            pair = (
-                torch.from_numpy(np.ascontiguousarray(view))
-                for view in maker.pair(stored, SCAN_EPOCH, rows)
+            weak, strong = problem.outputs_on_views(
+                network, maker, stored, SCAN_EPOCH, rows, spec, device
             )
-            weak, strong = (infer(network, standardise(v, spec, device), device) for v in pair)
             untouched = weak
             if not spec.tiled:
                 untouched = infer(
@@ -90,17 +77,6 @@ def scan_views(
             yield SeenViews(_index(rows, device), untouched, weak, strong)
 
     return scan_pairs
-
-
-def _brought_back(
-    network: PoseNet, view: Moved, spec: InputSpec, device: torch.device
-) -> PoseOutput:
-    """What a pose network says of moved images, its heatmaps in the frame of the images."""
-    inputs = standardise(torch.from_numpy(view.views), spec, device)
-    out: PoseOutput = infer(network, inputs, device)
-    warp = Warp(*(torch.from_numpy(part).to(device) for part in (view.matrices, view.flipped)))
-    maps = maps_back(out.heatmaps, warp, image=spec.size, pairs=network.pairs)
-    return out._replace(heatmaps=maps)
 
 
 def labelled_scan(
@@ -122,13 +98,6 @@ def labelled_scan(
             yield output, targets[index]
 
     return scan_both
-
-
-def scan_batch_size(network: nn.Module, spec: InputSpec, batch_size: int = 256) -> int:
-    """Images of a scan's batch."""
-    if not isinstance(network, Segmenter | Detector):
-        return batch_size
-    return min(batch_size, images_at_once(spec.size))
 
 
 def _stacks(
@@ -160,10 +129,9 @@ def _tiles(
 
 
 def _tested(network: nn.Module, stored: Stack, spec: InputSpec, device: torch.device) -> Images:
-    """The middle of the images; a segmenter sees whole frames, as every pixel has a prediction."""
-    middle = stored if isinstance(network, Segmenter) else centre_crop(stored, spec.size)
-    crop = np.array(middle)  # a copy: the file is read-only
-    return standardise(torch.from_numpy(crop), spec, device)
+    """What the network's problem shows it in a test."""
+    view = np.array(problem_of(network).test_view(stored, spec))  # a copy: the file is read-only
+    return standardise(torch.from_numpy(view), spec, device)
 
 
 def _index(rows: BatchRows, device: torch.device) -> Int[Tensor, " B"]:

@@ -1,4 +1,4 @@
-"""Columns of a segmentation's row file besides images: masks, groups, spacings, class ratios."""
+"""Columns of a row file besides images and labels: groups, spacings, class ratios."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sfda.errors import BadInput, listed
-from sfda.formats.readers import BROKEN, Folder, Zip, npz_array, npz_header
+from sfda.formats.readers import BROKEN, Folder, Zip, npz_array
 from sfda.formats.volumes import grid, is_volume, slice_of
 from sfda.manifests.labels import Columns, SplitContent
 from sfda.manifests.schema import Manifest
@@ -20,16 +20,13 @@ CsvRows = Sequence[Mapping[str, str]]
 PRIOR = "prior:"  # prefix of a column with the share of one class
 
 
-def add_columns(
+def read_more_columns(
     manifest: Manifest, content: SplitContent, rows: CsvRows | None, header: Sequence[str]
 ) -> None:
-    """Put what the rows say besides their images into `content`; what does not fit is a fault.
+    """Put what the rows say besides images and labels into `content`; what does not fit is a fault.
 
-    `rows` are those of the row file, None where there is none. Masks are not even looked at
-    unless labels may be read.
+    `rows` are those of the row file, None where there is none.
     """
-    if manifest.labelled:
-        content.masks = _masks(manifest, content, rows if "mask" in header else None)
     content.more = Columns(
         _groups(manifest, content, rows if "group" in header else None),
         _spacings(manifest, content, rows if "spacing" in header else None),
@@ -45,49 +42,6 @@ def bad_paths(names: Sequence[str]) -> list[str]:
         for name in names
         if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
     ]
-
-
-def _masks(manifest: Manifest, content: SplitContent, rows: CsvRows | None) -> list[str] | None:
-    if manifest.arrays:
-        return _array_masks(manifest, content)
-    if rows is None or not any(row["mask"] for row in rows):
-        return None
-    masks = [row["mask"] for row in rows]
-    unmasked = [key for key, mask in zip(content.keys, masks, strict=True) if not mask]
-    if unmasked:
-        content.faults.append(
-            f"no mask for {listed(unmasked)}, though other rows have one; put the rows with masks "
-            "into a split of their own, such as test"
-        )
-        return None
-    if odd := bad_paths(masks):
-        content.faults.append(f"mask is not a path below the root: {listed(odd)}")
-    content.faults += slice_faults(masks)
-    return _needing_classes(manifest, content, masks)
-
-
-def _array_masks(manifest: Manifest, content: SplitContent) -> list[str] | None:
-    path, arrays = manifest.archive_path, manifest.arrays
-    if path is None or arrays is None or arrays.mask is None:
-        return None
-    images, _ = npz_header(path, arrays.image)
-    shape, dtype = npz_header(path, arrays.mask)
-    if dtype != np.uint8 or shape != images[:3]:
-        content.faults.append(
-            f"mask array is {dtype} {list(shape)}, but masks of these images must be uint8 "
-            f"{list(images[:3])}"
-        )
-        return None
-    return _needing_classes(manifest, content, list(content.keys))
-
-
-def _needing_classes(
-    manifest: Manifest, content: SplitContent, masks: list[str]
-) -> list[str] | None:
-    if manifest.num_classes is None:
-        content.faults.append("there are masks, but the manifest says nothing of `classes`")
-        return None
-    return masks
 
 
 def _groups(

@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from sfda.errors import BadInput, listed
-from sfda.formats.coco import box_table, document_faults, images_of, read_coco
-from sfda.formats.keypoints import joints_of, persons_of
+from sfda.formats.coco import document_faults, images_of, read_coco
 from sfda.formats.readers import (
     npz_array,
     npz_count,
 )
 from sfda.formats.table import read_csv
-from sfda.manifests.columns import add_columns, bad_paths, slice_faults
+from sfda.manifests.columns import bad_paths, slice_faults
 from sfda.manifests.digests import file_digest
-from sfda.manifests.labels import Indices, SplitContent, labels_of
+from sfda.manifests.labels import SplitContent
 from sfda.manifests.schema import REMAKE, Manifest, SplitSpec
+from sfda.problems.registry import PROBLEMS
 
 
-def inspect_split(manifest: Manifest, split: str) -> tuple[SplitContent, Indices | None]:
+def inspect_split(manifest: Manifest, split: str) -> SplitContent:
     """Rows and labels of a split, as far as they can be had, with every fault that is met."""
     if split not in manifest.splits:
         raise BadInput(
@@ -31,12 +31,8 @@ def inspect_split(manifest: Manifest, split: str) -> tuple[SplitContent, Indices
     spec = manifest.splits[split]
     try:
         content = _rows(manifest, spec)
-        images = manifest.problem != "segmentation"  # the whole image has a label
-        labels = (
-            labels_of(manifest, content) if manifest.labelled and content.keys and images else None
-        )
     except BadInput as error:
-        return SplitContent(faults=[f"split '{split}': {error}"]), None
+        return SplitContent(faults=[f"split '{split}': {error}"])
     twice = _twice(content.keys)
     if twice:
         content.faults.append(f"named twice: {listed(twice)}")
@@ -45,7 +41,7 @@ def inspect_split(manifest: Manifest, split: str) -> tuple[SplitContent, Indices
     elif len(content.keys) != spec.count:
         content.faults.append(f"{len(content.keys)} rows, but the manifest counts {spec.count}")
     content.faults = [f"split '{split}': {fault}" for fault in content.faults]
-    return content, labels
+    return content
 
 
 def _rows(manifest: Manifest, spec: SplitSpec) -> SplitContent:
@@ -66,24 +62,11 @@ def _rows(manifest: Manifest, spec: SplitSpec) -> SplitContent:
 def _from_coco(
     manifest: Manifest, spec: SplitSpec, path: Path, content: SplitContent
 ) -> SplitContent:
-    """Images by file name, and their boxes where labels may be read."""
+    """Images by file name, and their labels where those may be read."""
     document = read_coco(path)
     images = images_of(document, spec.where)
-    if manifest.problem == "pose":
-        content.keys, content.person_boxes, entries, faults = persons_of(document, images)
-        content.faults += document_faults(document) + faults + _odd_keys(manifest, content.keys)
-        if manifest.labelled and all("keypoints" in entry for entry in entries):
-            content.persons, faults = joints_of(
-                document, entries, content.person_boxes, manifest.classes
-            )
-            content.faults += faults
-        return content
-    content.keys = [str(image["file_name"]) for image in images]
-    content.faults += document_faults(document) + _odd_keys(manifest, content.keys)
-    known = all(image.get("labelled", True) for image in images)
-    if manifest.labelled and known and document["annotations"]:
-        content.boxes, faults = box_table(document, images, manifest.classes)
-        content.faults += faults
+    more = PROBLEMS[manifest.problem].read_document(manifest, content, document, images)
+    content.faults += document_faults(document) + _odd_keys(manifest, content.keys) + more
     return content
 
 
@@ -101,11 +84,8 @@ def _from_csv(
     content.keys = [_plain(row[key]) if manifest.arrays else row[key] for row in rows]
     odd = _odd_keys(manifest, content.keys)
     content.faults += odd
-    if manifest.labelled:  # else the label columns are not even looked at
-        content.classes = [row["class"] for row in rows] if "class" in header else None
-        content.labels = [row["label"] for row in rows] if "label" in header else None
-    if manifest.problem == "segmentation" and not (manifest.arrays and odd):
-        add_columns(manifest, content, rows, header)
+    if content.keys and not (manifest.arrays and odd):
+        PROBLEMS[manifest.problem].read_columns(manifest, content, rows, header)
     return content
 
 
@@ -119,8 +99,8 @@ def _from_arrays(manifest: Manifest, spec: SplitSpec) -> SplitContent:
         assert arrays.split is not None
         indices = np.flatnonzero(npz_array(path, arrays.split) == spec.equals)
     content = SplitContent(keys=[str(i) for i in indices])
-    if manifest.problem == "segmentation":
-        add_columns(manifest, content, None, ())
+    if content.keys:
+        PROBLEMS[manifest.problem].read_columns(manifest, content, None, ())
     return content
 
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 
 from sfda.errors import BadInput
-from sfda.formats.keypoints import file_of
-from sfda.formats.masks import MaskReader
 from sfda.formats.readers import (
     FileReader,
     Files,
@@ -21,6 +19,7 @@ from sfda.formats.readers import (
 )
 from sfda.manifests.labels import SplitContent
 from sfda.manifests.schema import Manifest
+from sfda.problems.registry import PROBLEMS
 
 
 def make_reader(manifest: Manifest, keys: Sequence[str]) -> Reader:
@@ -28,8 +27,8 @@ def make_reader(manifest: Manifest, keys: Sequence[str]) -> Reader:
     path = manifest.archive_path
     if manifest.arrays and path:
         return NpzReader(path, manifest.arrays.image, _indices(keys))
-    names = tuple(map(file_of, keys)) if manifest.problem == "pose" else tuple(keys)
-    return FileReader(files_of(manifest), names)
+    image_file = PROBLEMS[manifest.problem].image_file
+    return FileReader(files_of(manifest), tuple(map(image_file, keys)))
 
 
 def files_of(manifest: Manifest) -> Files:
@@ -46,17 +45,12 @@ def files_of(manifest: Manifest) -> Files:
     return Folder(manifest.location)
 
 
-def mask_reader(manifest: Manifest, content: SplitContent, images: Reader) -> MaskReader | None:
-    """The masks of the rows that were found; None where there are none or none may be read."""
-    if not content.masks or not manifest.labelled:
-        return None
-    stored: Reader
+def label_reader(manifest: Manifest, content: SplitContent, what: str) -> Reader:
+    """The files, or entries of the archive's array of masks, that the labels of rows lie in."""
+    names = content.label_files or []
     if manifest.arrays and manifest.arrays.mask and manifest.archive_path:
-        indices = _indices(content.masks)
-        stored = NpzReader(manifest.archive_path, manifest.arrays.mask, indices)
-    else:
-        stored = FileReader(files_of(manifest), tuple(content.masks), "mask")
-    return MaskReader(stored, images, manifest.mask_values, manifest.ignore)
+        return NpzReader(manifest.archive_path, manifest.arrays.mask, _indices(names))
+    return FileReader(files_of(manifest), tuple(names), what)
 
 
 def _indices(keys: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -11,21 +11,15 @@ from typing import Any
 import numpy as np
 
 from sfda.errors import BadInput, listed
-from sfda.formats.coco import BoxTable
-from sfda.formats.keypoints import CropReader, Person, file_of
-from sfda.formats.masks import MaskReader
-from sfda.formats.readers import (
-    Reader,
-)
-from sfda.formats.table import read_csv
-from sfda.formats.volumes import slice_of
+from sfda.formats.readers import Reader
 from sfda.images.intensity_window import Picture, Window
 from sfda.manifests.annotations import Annotations, read_annotations
 from sfda.manifests.digests import array_digest, file_digest, members_digest, row_id
 from sfda.manifests.inspection import inspect_split
-from sfda.manifests.labels import Indices
-from sfda.manifests.readers import make_reader, mask_reader
+from sfda.manifests.readers import make_reader
 from sfda.manifests.schema import Manifest
+from sfda.problems._labels import LabelSet
+from sfda.problems.registry import PROBLEMS
 from sfda.sandbox.crossing import inside
 
 
@@ -34,38 +28,33 @@ class Split:
     """One split, verified against its manifest, its images not yet read.
 
     `row_ids` are digests, since a path may spell the class; `names` are the paths themselves, for
-    messages and pictures. `labels` index `classes`; None without labels, or if none may be read.
-    So it is with `masks`, and with `boxes`, in pixels of the images as they came. `groups` are
-    volumes or videos, `spacings` millimetres between pixels as (row, column) or (slice, row,
-    column), `priors` [N, C] the user's shares of classes in the order of `classes`; each None where
-    nothing is said of it.
+    messages and pictures. `labels` are what people say of every row, in `classes` and in pixels of
+    the images as they came; None without labels, or if none may be read. `groups` are volumes or
+    videos, `spacings` millimetres between pixels as (row, column) or (slice, row, column), `priors`
+    [N, C] the user's shares of classes in the order of `classes`; each None where nothing is said
+    of it. `annotations` are of single rows: the one kind that an adaptation may see.
     """
 
     manifest: str
+    problem: str
     name: str
     row_ids: tuple[str, ...]
     names: tuple[str, ...] = field(repr=False)
-    labels: Indices | None = field(repr=False)
     classes: tuple[str, ...] | int | None
     reader: Reader = field(repr=False)
-    masks: MaskReader | None = field(default=None, repr=False)
+    labels: LabelSet | None = field(default=None, repr=False)
     groups: tuple[str, ...] | None = field(default=None, repr=False)
     spacings: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
     priors: np.ndarray[Any, np.dtype[np.float32]] | None = field(default=None, repr=False)
-    boxes: BoxTable | None = field(default=None, repr=False)
-    persons: tuple[Person, ...] | None = field(default=None, repr=False)
-    annotations: Annotations | None = field(
-        default=None, repr=False
-    )  # of single rows, made by people
+    annotations: Annotations | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.row_ids)
 
     @property
     def labelled(self) -> bool:
-        """Whether every row has a label, a mask, boxes or joints that may be read."""
-        every = (self.labels, self.masks, self.boxes, self.persons)
-        return any(part is not None for part in every)
+        """Whether every row has a label that may be read."""
+        return self.labels is not None
 
     def image(self, row: int, window: Window = None) -> Picture:
         """One image, uint8 [H, W, 3] or [H, W]. Raises BadInput if it is missing or corrupt.
@@ -80,29 +69,24 @@ def read_split(manifest: Manifest, split: str) -> Split:
 
     Raises BadInput if there is no such split, or naming all that is wrong with it.
     """
-    content, labels = inspect_split(manifest, split)
+    content = inspect_split(manifest, split)
     if content.faults:
         raise BadInput(f"{manifest.path}: " + listed(content.faults, "; "))
+    problem = PROBLEMS[manifest.problem]
     images = make_reader(manifest, content.keys)
-    reader = images
-    if manifest.problem == "pose":
-        boxes = content.person_boxes or [None] * len(content.keys)
-        reader = CropReader(images, tuple(boxes), manifest.padding)
     names = tuple(map(manifest.row_name, content.keys))
     return Split(
         manifest=manifest.name,
+        problem=manifest.problem,
         name=split,
         row_ids=tuple(map(row_id, names)),
         names=names,
-        labels=labels,
         classes=manifest.classes,
-        reader=reader,
-        masks=mask_reader(manifest, content, images),
+        reader=problem.reader(manifest, content, images),
+        labels=problem.labels_of(manifest, content, images) if manifest.labelled else None,
         groups=content.more.groups,
         spacings=content.more.spacings,
         priors=content.more.priors,
-        boxes=content.boxes,
-        persons=None if content.persons is None else tuple(content.persons),
         annotations=split_annotations(manifest, split, content.keys, images),
     )
 
@@ -125,21 +109,17 @@ def unlabelled_digest(manifest: Manifest, split: str) -> str:
     digest = hashlib.sha256()
     for part in (repr(manifest.classes), *seen.row_ids):
         digest.update(f"{part}\n".encode())
-    if manifest.problem == "segmentation":
-        priors = None if seen.priors is None else seen.priors.tolist()
-        digest.update(f"{seen.groups} {priors}\n".encode())
-    if isinstance(seen.reader, CropReader):  # where a person is, is no label
-        digest.update(f"{seen.reader.boxes} {seen.reader.padding}\n".encode())
+    digest.update(PROBLEMS[manifest.problem].seen_facts(seen).encode())
     digest.update(_content_digest(manifest, seen))
     return digest.hexdigest()
 
 
 def _content_digest(manifest: Manifest, seen: Split) -> bytes:
-    """Digests of the images, and of nothing that masks are part of."""
+    """Digests of the images, and of nothing that labels are part of."""
     path = manifest.archive_path
     if path and manifest.arrays:  # labels lie in the same file: its own digest would change so
         return array_digest(path, manifest.arrays.image).encode()
-    if path and manifest.problem != "segmentation":
+    if path and not PROBLEMS[manifest.problem].labels_are_files:
         return file_digest(path).encode()
     files = _image_files(manifest, seen)
     if path:
@@ -149,10 +129,7 @@ def _content_digest(manifest: Manifest, seen: Split) -> bytes:
 
 def _image_files(manifest: Manifest, seen: Split) -> tuple[str, ...]:
     """Each file that holds an image of the split, once, as it is named below the root."""
-    if manifest.problem == "pose":
-        return tuple(dict.fromkeys(file_of(name) for name in seen.names))
-    parts = ((name, slice_of(name)) for name in seen.names)
-    return tuple(dict.fromkeys(part.file if part else name for name, part in parts))
+    return tuple(dict.fromkeys(map(PROBLEMS[manifest.problem].row_file, seen.names)))
 
 
 def seen_files(manifest: Manifest, split: str) -> tuple[list[Path], list[Path]]:
@@ -166,11 +143,9 @@ def seen_files(manifest: Manifest, split: str) -> tuple[list[Path], list[Path]]:
     if spec.answers and seen.annotations:
         table = manifest.path.parent / spec.answers.rows
         own.append(table)
-        if seen.annotations.masks:
-            masks = [row["mask"] for row in read_csv(table)[0]]
-            for name in masks:
-                inside(table.parent, name)
-            own.extend(table.parent / name for name in masks)
+        for file in seen.annotations.files:
+            inside(table.parent, file.relative_to(table.parent).as_posix())
+        own.extend(seen.annotations.files)
     images = [] if manifest.archive_path else _image_files(manifest, seen)
     for name in images:
         inside(manifest.location, name)

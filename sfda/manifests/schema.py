@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from sfda.config import Config
-from sfda.refs import Problem, Skeleton
+from sfda.problems.registry import PROBLEMS
+from sfda.refs import ProblemName, Skeleton
 
 Sha256 = str
-MASK_CLASSES = 255  # a mask is 8 bits, of which one value means "does not count"
+OF_ONE_PROBLEM = frozenset({"ignore", "values", "skeleton", "padding"})  # fields
 REMAKE = "make it anew with `sfda manifest`, or put the original file back"
 
 
@@ -85,7 +86,7 @@ class Manifest(Config):
     """
 
     name: str
-    problem: Problem
+    problem: ProblemName
     version: int = 1
     origin: str
     licence: str | None = None
@@ -130,7 +131,7 @@ class Manifest(Config):
             raise ValueError("`arrays` needs an `archive`, the npz they lie in")
         if not self.template and not self.splits:
             raise ValueError("there is no split")
-        if fault := self._mask_fault() or self._pose_fault():
+        if fault := PROBLEMS[self.problem].manifest_fault(self) or self._foreign_field():
             raise ValueError(fault)
         for name, split in self.splits.items():
             if not self.template and not self.arrays and not split.rows:
@@ -143,34 +144,14 @@ class Manifest(Config):
             raise ValueError(f"root {self.root!r} leaves the data folder")
         return self
 
-    def _mask_fault(self) -> str:
-        """What is wrong with what is said of masks; '' if nothing."""
-        if self.problem != "segmentation":
-            odd = sorted({"ignore", "values"} & self.model_fields_set)
-            return f"`{odd[0]}` is for masks, and this is {self.problem}" if odd else ""
-        count = self.num_classes or 0
-        if count > MASK_CLASSES:
-            return f"masks can hold {MASK_CLASSES} classes, not {count}"
-        values = self.mask_values
-        if len(values) != count:
-            return f"`values` needs one value for each of {count} classes, not {len(values)}"
-        if len(set(values)) < count or not all(0 <= value <= 65535 for value in values):
-            return "`values` must be distinct numbers from 0 to 65535"
-        if self.ignore in values:
-            return (
-                f"`ignore` {self.ignore} is also the value of a class; write `ignore: null` if "
-                "every pixel counts, or name another value"
-            )
-        return ""
-
-    def _pose_fault(self) -> str:
-        """What is wrong with what is said of poses; '' if nothing."""
-        if self.problem != "pose":
-            odd = sorted({"skeleton", "padding"} & self.model_fields_set)
-            return f"`{odd[0]}` is for poses, and this is {self.problem}" if odd else ""
-        joints = self.classes if isinstance(self.classes, tuple) else ()
-        odd = self.skeleton.faults(joints) if self.skeleton else []
-        return f"`skeleton` names what is no joint in `classes`: {', '.join(odd)}" if odd else ""
+    def _foreign_field(self) -> str:
+        """A field that was stated and says something of another problem; '' for none."""
+        own = PROBLEMS[self.problem].manifest_fields
+        odd = sorted((OF_ONE_PROBLEM & self.model_fields_set) - own)
+        if not odd:
+            return ""
+        owner = next(one for one in PROBLEMS.values() if odd[0] in one.manifest_fields)
+        return f"`{odd[0]}` is for {owner.label_word}, and this is {self.problem}"
 
     @property
     def mask_values(self) -> tuple[int, ...]:

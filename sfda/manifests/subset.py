@@ -138,8 +138,9 @@ def _splits(manifest: Manifest) -> dict[str, LabelledKeys]:
     faults: list[str] = []
     splits: dict[str, LabelledKeys] = {}
     for split in manifest.splits:
-        content, labels = inspect_split(manifest, split)
+        content = inspect_split(manifest, split)
         faults += content.faults
+        labels = content.labels.row_classes() if content.labels else None
         if labels is not None:
             own = [names[i] for i in labels]
             splits[split] = list(zip(content.keys, own, strict=True))

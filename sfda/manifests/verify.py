@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfda.errors import BadInput
-from sfda.formats.coco import images_of, read_coco, size_faults
-from sfda.formats.keypoints import file_of
 from sfda.formats.readers import FileReader, Folder, Zip, npz_count, open_zip
 from sfda.manifests.digests import file_digest
 from sfda.manifests.inspection import inspect_split
 from sfda.manifests.labels import SplitContent
 from sfda.manifests.opening import open_manifest
-from sfda.manifests.readers import make_reader, mask_reader
+from sfda.manifests.readers import make_reader
 from sfda.manifests.rows import split_annotations
 from sfda.manifests.schema import REMAKE, Manifest
+from sfda.problems.registry import PROBLEMS
 
 Progress = Callable[[int, int], None]
 
@@ -47,34 +46,22 @@ def verify_manifest(
         return CheckResult(False, [str(error)], 0, None)
     faults = _archive_faults(manifest)
     keys: dict[str, None] = {}  # a set in order: splits may share images
-    masked: dict[tuple[str, str], None] = {}
+    filed: dict[tuple[str, str], None] = {}
     notes: list[str] = []
+    problem = PROBLEMS[manifest.problem]
     for split in manifest.splits:
-        content, _ = inspect_split(manifest, split)
-        notes += [
-            f"split '{split}': {note}" for note in (content.boxes.notes if content.boxes else ())
-        ]
+        content = inspect_split(manifest, split)
+        if content.labels:
+            notes += [f"split '{split}': {note}" for note in content.labels.notes()]
         faults += content.faults
-        pose = manifest.problem == "pose"
-        keys.update(dict.fromkeys(map(file_of, content.keys) if pose else content.keys))
+        keys.update(dict.fromkeys(map(problem.image_file, content.keys)))
         faults += _annotation_faults(manifest, split, content.keys)
-        faults += _size_faults(manifest, split) if manifest.problem == "detection" else []
-        masked.update(dict.fromkeys(zip(content.keys, content.masks or (), strict=False)))
+        faults += problem.size_faults(manifest, split)
+        filed.update(dict.fromkeys(zip(content.keys, content.label_files or (), strict=False)))
     faults += _image_faults(manifest, tuple(keys), progress)
-    faults += _mask_faults(manifest, tuple(masked), progress)
+    faults += _label_faults(manifest, tuple(filed), progress)
     faults = list(dict.fromkeys(faults))
     return CheckResult(not faults, faults, len(keys), manifest.classes, tuple(notes))
-
-
-def _size_faults(manifest: Manifest, split: str) -> list[str]:
-    """The sizes that a detector's row file states, against the images."""
-    spec = manifest.splits[split]
-    path = manifest.rows_path(spec)
-    try:
-        images = images_of(read_coco(path), spec.where) if path else []
-        return size_faults(images, make_reader(manifest, [str(i["file_name"]) for i in images]))
-    except ValueError:
-        return []  # said of the row file, or of the image, already
 
 
 def _annotation_faults(manifest: Manifest, split: str, keys: list[str]) -> list[str]:
@@ -85,9 +72,9 @@ def _annotation_faults(manifest: Manifest, split: str, keys: list[str]) -> list[
         annotated = split_annotations(manifest, split, keys, make_reader(manifest, keys))
     except ValueError as error:
         return [f"split '{split}': {error}"]
-    if annotated is None or annotated.masks is None:
+    if annotated is None:
         return []
-    return _faults_of(annotated.masks.mask, len(annotated.rows), None)
+    return _faults_of(annotated.labels.check, len(annotated.rows), None)
 
 
 def _archive_faults(manifest: Manifest) -> list[str]:
@@ -127,18 +114,22 @@ def _image_faults(
     return _faults_of(reader.image, len(keys), progress)
 
 
-def _mask_faults(
+def _label_faults(
     manifest: Manifest, pairs: tuple[tuple[str, str], ...], progress: Progress | None
 ) -> list[str]:
-    """Decode each mask once; what is wrong with it, or does not fit its image, is a fault."""
-    keys, masks = [key for key, _ in pairs], [mask for _, mask in pairs]
+    """Read each file of labels once; what is wrong with it, or does not fit its image, is a
+    fault.
+    """
+    if not pairs or not manifest.labelled:
+        return []
+    keys, files = [key for key, _ in pairs], [file for _, file in pairs]
+    content = SplitContent(keys=keys, label_files=files)
     try:
-        reader = mask_reader(
-            manifest, SplitContent(keys=keys, masks=masks), make_reader(manifest, keys)
-        )
+        images = make_reader(manifest, keys)
+        labels = PROBLEMS[manifest.problem].labels_of(manifest, content, images)
     except ValueError:
         return []  # said of the images already
-    return _faults_of(reader.mask, len(pairs), progress) if reader else []
+    return _faults_of(labels.check, len(pairs), progress) if labels else []
 
 
 def _faults_of(read: Callable[[int], object], count: int, progress: Progress | None) -> list[str]:

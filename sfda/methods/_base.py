@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 from jaxtyping import Int
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from sfda.building_blocks.norm import keep_statistics
-from sfda.config import Config
+from sfda.config import Config, merged
 from sfda.errors import BadInput
-from sfda.problems.registry import annotated_loss
+from sfda.problems.registry import PROBLEMS, ProblemsOfNetworks, annotated_loss
 from sfda.refs import Share
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
@@ -41,7 +41,10 @@ class Method(nn.Module):
     """
 
     Config: ClassVar[type[MethodConfig]]
-    problems: ClassVar[frozenset[str]]
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (nn.Module,)
+    """Classes of networks that it can adapt: those of one problem, or of several, or of all."""
+    problems: ClassVar[frozenset[str]] = cast("frozenset[str]", ProblemsOfNetworks())
+    """Problems that it serves: by default those of `networks`."""
     setting: ClassVar[str] = "closed set"
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "none"
     minimises: ClassVar[frozenset[str]] = frozenset()  # validators that its own loss contains
@@ -53,6 +56,15 @@ class Method(nn.Module):
         0  # steps of an epoch over labelled rows alone; 0: it learns from the target
     )
     student: Any  # nn.Module in truth; methods know which network their problem has
+
+    @classmethod
+    def defaults_for(cls, problem: str) -> dict[str, Any]:
+        """Settings that stand in for the defaults in a problem: those that the problem has for a
+        method of ours, and above them `defaults_by_problem`.
+        """
+        package, _, name = cls.__module__.rpartition(".")
+        own = PROBLEMS[problem].settings.get(name, {}) if package.startswith("sfda.") else {}
+        return merged(dict(own), cls.defaults_by_problem.get(problem, {}))
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: MethodConfig) -> None:
         super().__init__()

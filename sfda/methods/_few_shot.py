@@ -20,7 +20,10 @@ from torch.func import functional_call
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
 from sfda.networks.detector import Detector
+from sfda.problems.classification.network import Classifier
+from sfda.problems.pose.network import PoseNet
 from sfda.problems.registry import annotated_loss, problem_of
+from sfda.problems.segmentation.network import Segmenter
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, TargetBatch, TargetInfo
 
@@ -41,7 +44,11 @@ class FewShotConfig(MethodConfig):
 class FewShot(Method):
     """The problem's supervised loss on labelled rows."""
 
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "pose"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (
+        Classifier,
+        Segmenter,
+        PoseNet,
+    )
     setting: ClassVar[str] = "a few labels"
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "own"
     config: FewShotConfig

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import NonNegativeFloat
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfda.building_blocks.class_ratios import (
     CollapseGuard,
@@ -54,7 +54,7 @@ class RatioEntropy(Method):
     """Entropy minimisation held by a prior on class ratios. All parameters learn."""
 
     Config = RatioEntropyConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"segmentation"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (Segmenter,)
     setting: ClassVar[str] = "class ratios known"
     reverse: ClassVar[bool]  # KL(known || predicted) instead of KL(predicted || known)
     minimises: ClassVar[frozenset[str]] = frozenset({"entropy", "infomax"})

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
+from torch import nn
 
 from sfda.building_blocks.bank import MemoryBank
 from sfda.building_blocks.losses import batch_agreement, dispersion, neighbour_attraction
@@ -35,7 +36,7 @@ class AaD(Method):
     """Attracting and dispersing for classification."""
 
     Config = AaDConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     config: AaDConfig
 
     def __init__(self, source: Classifier, target: TargetInfo, config: AaDConfig) -> None:

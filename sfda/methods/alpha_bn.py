@@ -21,6 +21,8 @@ from sfda.building_blocks.class_ratios import RatioPrior, floored
 from sfda.building_blocks.norm import alpha_statistics, norms
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
+from sfda.problems.classification.network import Classifier
+from sfda.problems.segmentation.network import Segmenter
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, Seen, TargetBatch, TargetInfo
 
@@ -39,7 +41,10 @@ class AlphaBn(Method):
 
     Config = AlphaBnConfig
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (
+        Classifier,
+        Segmenter,
+    )
     setting: ClassVar[str] = "any"
     config: AlphaBnConfig
     chosen: Float[Tensor, ""]

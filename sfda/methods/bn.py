@@ -15,6 +15,9 @@ from torch import nn
 from sfda.building_blocks.norm import norms, train_norms_
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
+from sfda.problems.classification.network import Classifier
+from sfda.problems.pose.network import PoseNet
+from sfda.problems.segmentation.network import Segmenter
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
 
@@ -30,7 +33,11 @@ class Bn(Method):
 
     Config = BnConfig
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation", "pose"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (
+        Classifier,
+        Segmenter,
+        PoseNet,
+    )
     setting: ClassVar[str] = "any"
     defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = {
         "segmentation": {"schedule": {"batch_size": 8}}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from torch import nn
+
 from sfda.methods._few_shot import FewShot, FewShotConfig
+from sfda.networks.detector import Detector
 
 
 class FineTuning(FewShot):
     """All layers at one small rate, batch norm in train mode, but for detectors."""
 
-    problems: ClassVar[frozenset[str]] = FewShot.problems | {"detection"}
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (*FewShot.networks, Detector)
     Config = FewShotConfig
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfda.building_blocks.bank import MemoryBank
 from sfda.building_blocks.clustering import (
@@ -56,7 +56,7 @@ class Glc(Method):
     """Global and local clustering for classification."""
 
     Config = GlcConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     setting: ClassVar[str] = "universal"
     config: GlcConfig
     scores: Float[Tensor, " S"]

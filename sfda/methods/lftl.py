@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfda.building_blocks.losses import diversity, entropy
 from sfda.building_blocks.precision import full_precision
@@ -51,7 +51,7 @@ class Lftl(Method):
     """Anchors, information maximisation and mixed labelled samples for classification."""
 
     Config = LftlConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     setting: ClassVar[str] = "a few labels"
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "own"
     minimises: ClassVar[frozenset[str]] = frozenset({"entropy", "infomax", "nuclear_norm"})

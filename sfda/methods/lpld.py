@@ -22,6 +22,7 @@ from sfda.building_blocks.ema import ema_update_, make_teacher
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
 from sfda.networks.detector import Detector, Features, Regions
+from sfda.problems._teaching import Taught
 from sfda.problems.detection import loss as detection_loss
 from sfda.problems.detection.distillation import distillation, feature_distance, mine
 from sfda.problems.detection.teaching import BoxGuard, BoxTeaching, freeze_stem_, sorted_out
@@ -61,7 +62,7 @@ class Lpld(Method):
     """Mean teacher of detectors, with distillation of half-seen regions."""
 
     Config = LpldConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"detection"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (Detector,)
     setting: ClassVar[str] = "two-stage"
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "photometric"
     config: LpldConfig
@@ -86,7 +87,8 @@ class Lpld(Method):
             regions: Regions = self.teacher.regions(batch.weak)
         sure, doubtful = sorted_out(regions.detections, c.threshold, c.boxes)
         mined = self._mined(regions, sure)
-        self.guard.watch(sure, int(sum(rows.sum() for rows in mined)))
+        taught = Taught(batch.strong, sure, doubtful)
+        self.guard.watch(taught, int(sum(rows.sum() for rows in mined)))
         features = self.student.features(batch.strong)
         losses = detection_loss.loss(
             self.student,

@@ -13,28 +13,19 @@ colours changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from sfda.building_blocks.ema import ema_update_, make_teacher
-from sfda.building_blocks.losses import soft_cross_entropy
-from sfda.building_blocks.norm import batch_statistics, norms
-from sfda.building_blocks.pseudo_labels import averaged, cut_and_mix, sure
+from sfda.building_blocks.norm import norms
 from sfda.methods._base import Method, MethodConfig
-from sfda.networks.detector import Detector, DetOutput
-from sfda.problems.detection import loss as detection_loss
-from sfda.problems.detection.teaching import BoxGuard, BoxTeaching, freeze_stem_, sorted_out
-from sfda.problems.pose.loss import heatmap_consistency
-from sfda.problems.pose.network import PoseNet
-from sfda.problems.pose.teaching import student_maps, teacher_maps
+from sfda.problems.detection.teaching import BoxTeaching
 from sfda.problems.registry import problem_of
 from sfda.refs import Share
 from sfda.settings import Schedule
-from sfda.types import UNSURE, Clock, Images, Losses, TargetBatch, TargetInfo
+from sfda.types import Clock, Losses, TargetBatch, TargetInfo
 
 Scales = tuple[Annotated[float, Field(gt=0, le=4)], ...]
 
@@ -66,67 +57,19 @@ class MeanTeacherConfig(MethodConfig):
 
 
 class MeanTeacher(Method):
-    """Confident labels of an averaged teacher, for every problem."""
+    """Confident labels of an averaged teacher, for every problem: what the labels are, and how a
+    student learns them, is the problem's.
+    """
 
     Config = MeanTeacherConfig
-    problems: ClassVar[frozenset[str]] = frozenset(
-        {"classification", "segmentation", "detection", "pose"}
-    )
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "photometric"
-    defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = {
-        "segmentation": {
-            "schedule": {
-                "optimizer": "adamw",
-                "lr": 1e-4,
-                "weight_decay": 1e-2,
-                "decay": "poly",
-                "batch_size": 8,
-                "epochs": 20,
-            },
-            "decay": 0.999,  # as CoTTA's
-            "threshold": 0.9,
-            "by_class": True,
-            "ensemble": (1.0,),
-            "cut": 0.5,
-        },
-        "detection": {  # the loop of LPLD (arXiv:2407.13524) without its distillation
-            "schedule": {
-                "lr": 3e-4,
-                "nesterov": False,
-                "weight_decay": 1e-4,
-                "decay": "none",
-                "batch_size": 1,
-                "epochs": 10,
-                "clip_norm": 10.0,
-            },
-            "decay": 0.75,
-            "interval": "epoch",
-            "threshold": 0.7,
-            "buffers": "average",
-        },
-        "pose": {  # POST (arXiv:2308.13954) with consistency of predictions alone
-            "schedule": {
-                "optimizer": "adam",
-                "lr": 1e-4,
-                "weight_decay": 0.0,
-                "decay": "none",
-                "batch_size": 32,
-                "drop_last": True,
-                "epochs": 30,
-            },
-            "lr_scale": {"backbone": 1.0, "neck": 0.0, "head": 0.0},
-            "decay": 0.999,
-        },
-    }
     config: MeanTeacherConfig
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: MeanTeacherConfig) -> None:
         super().__init__(source, target, config)
-        self.problem = problem_of(source)
-        self.guard: BoxGuard | None = None
-        if isinstance(source, Detector):
-            freeze_stem_(self.student, config.boxes.freeze_stem)
-            self.guard = BoxGuard(target, source.num_classes)
+        problem = problem_of(source)
+        problem.prepare_student_(self.student, config)
+        self.guard = problem.make_guard(target, source)
         self.teacher = make_teacher(self.student)
 
     def train(self, mode: bool = True) -> Self:
@@ -141,66 +84,23 @@ class MeanTeacher(Method):
         """Supervised loss of the student on what the teacher is sure of; 0 if that is nothing."""
         if batch.strong is None:
             raise ValueError("mean_teacher needs the strong view")
-        if self.guard:
-            return self._box_losses(batch, self.guard)
-        if isinstance(self.student, PoseNet):
-            teacher = teacher_maps(self.teacher, batch, self.config.ratio)
-            maps = student_maps(self.student(batch.strong), batch, self.student.pairs)
-            return {"prediction": heatmap_consistency(maps, teacher.maps, teacher.mask)}
-        with batch_statistics(self.teacher, self.config.buffers == "own"):
-            labels = self._labels(batch.weak, batch.shown)
-        strong = batch.strong
-        if labels.ndim > 2 and float(torch.rand(())) < self.config.cut:
-            strong, labels = cut_and_mix(strong, labels, self.config.cut_share)
-        if self.config.labels == "hard":
-            return self.problem.loss(self.student, strong, labels)
-        logits: Tensor = self.student(strong).logits
-        symmetric = self.config.labels == "symmetric"
-        return {"class": soft_cross_entropy(logits, labels, symmetric=symmetric)}
-
-    def _box_losses(self, batch: TargetBatch, guard: BoxGuard) -> Losses:
-        """The detector's own losses on boxes that the teacher is sure of."""
-        c = self.config
-        with torch.no_grad():
-            output: DetOutput = self.teacher(batch.weak)
-        sure, doubtful = sorted_out(output.boxes, c.threshold, c.boxes)
-        guard.watch(sure)
-        assert batch.strong is not None
-        return detection_loss.loss(
-            self.student,
-            batch.strong,
-            sure,
-            append=c.boxes.append,
-            doubtful=doubtful,
-            empty=c.boxes.empty,
-            regression=c.boxes.regression,
-        )
-
-    @torch.no_grad()
-    def _labels(self, images: Images, shown: Tensor | None = None) -> Any:
-        """Classes, UNSURE where the teacher is not sure; or probabilities, 0 where it is not."""
-        c = self.config
-        if c.labels == "hard" and not c.by_class and not c.ensemble and shown is None:
-            return self.problem.pseudo_labels(self.teacher, images, c.threshold)
-        probs: Tensor = (
-            averaged(self.teacher, images, c.ensemble)
-            if c.ensemble
-            else self.teacher(images).logits.softmax(1)
-        )
-        labels = sure(probs, c.threshold, by_class=c.by_class, shown=shown)
-        return labels if c.labels == "hard" else probs * (labels != UNSURE).unsqueeze(1)
+        problem = problem_of(self.student)
+        taught = problem.teach(self.teacher, batch, self.config)
+        if self.guard is not None:
+            self.guard.watch(taught)
+        return problem.learn(self.student, batch, taught, self.config)
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher."""
         if self.config.interval == "step" or clock.ends_epoch:
             buffers = "keep" if self.config.buffers == "own" else self.config.buffers
             ema_update_(self.teacher, self.student, decay=self.config.decay, buffers=buffers)
-        if self.guard and clock.ends_epoch:
+        if self.guard is not None and clock.ends_epoch:
             self.guard.end_epoch()
 
     def status(self) -> str:
-        """Of a detector: how many boxes the teacher was sure of."""
-        return self.guard.status() if self.guard else ""
+        """What the guard says, such as how many boxes the teacher was sure of."""
+        return "" if self.guard is None else self.guard.status()
 
     @property
     def adapted(self) -> nn.Module:

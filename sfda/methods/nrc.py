@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfda.building_blocks.bank import MemoryBank
 from sfda.building_blocks.losses import diversity, neighbour_attraction
@@ -41,7 +41,7 @@ class Nrc(Method):
     """Neighbourhood reciprocity clustering for classification."""
 
     Config = NrcConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     config: NrcConfig
 
     def __init__(self, source: Classifier, target: TargetInfo, config: NrcConfig) -> None:

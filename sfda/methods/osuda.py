@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from jaxtyping import Float
 from pydantic import NonNegativeFloat
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfda.building_blocks.class_ratios import weighted_entropy
 from sfda.building_blocks.norm import AlphaBN, channel_gap, mix_norms_, norms, train_norms_
@@ -44,7 +44,7 @@ class Osuda(Method):
     """Batch-norm adaptation of a segmenter."""
 
     Config = OsudaConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"segmentation"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (Segmenter,)
     setting: ClassVar[str] = "networks with batch norm"
     minimises: ClassVar[frozenset[str]] = frozenset({"entropy"})
     config: OsudaConfig

@@ -60,7 +60,7 @@ class Post(Method):
     """Consistency of predictions and features between views, and a prior of poses."""
 
     Config = PostConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"pose"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (PoseNet,)
     setting: ClassVar[str] = "same joints"
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "geometric"
     config: PostConfig

@@ -55,7 +55,7 @@ class SFDA2(Method):
     """
 
     Config = SFDA2Config
-    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     config: SFDA2Config
     labels: Int[Tensor, " N"]
     score_sums: Float[Tensor, "C C"]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, NonNegativeInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfda.building_blocks.clustering import split_in_two
 from sfda.building_blocks.losses import diversity, entropy
@@ -43,7 +43,7 @@ class Shot(Method):
     """Information maximisation and centroid pseudo-labels for classification."""
 
     Config = ShotConfig
-    problems: ClassVar[frozenset[str]] = frozenset({"classification"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     setting: ClassVar[str] = "closed, partial, open"
     minimises: ClassVar[frozenset[str]] = frozenset({"entropy", "infomax", "nuclear_norm"})
     config: ShotConfig

@@ -20,9 +20,6 @@ class Unadapted(Method):
 
     Config = SourceConfig
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"
-    problems: ClassVar[frozenset[str]] = frozenset(
-        {"classification", "segmentation", "detection", "pose"}
-    )
     setting: ClassVar[str] = "any"
     config: SourceConfig
 

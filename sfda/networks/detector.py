@@ -49,6 +49,7 @@ class Detector(nn.Module):
     `live_norms` says that the network is trained from nothing.
     """
 
+    problem: ClassVar[str] = "detection"
     two_stage: ClassVar[bool] = True
     num_classes: int
 

@@ -6,19 +6,19 @@ scores and a feature vector a row. All queries work on summaries, so they serve 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfda.config import Config
 from sfda.inference.summaries import Summary
+from sfda.problems.registry import PROBLEMS, ProblemsOfNetworks
 
 TargetRows = np.ndarray[Any, np.dtype[np.int64]]  # [b], indices of the target set
 
@@ -91,20 +91,20 @@ class DiverseConfig(QueryConfig):
     diverse: PositiveInt = 1
 
 
-# of problems whose images have many parts and so are alike in their means
-DIVERSE: Mapping[str, dict[str, Any]] = MappingProxyType(
-    {problem: {"diverse": 10} for problem in ("segmentation", "detection", "pose")}
-)
-
-
 class Query:
     """Chooses rows; deterministic under a seed, never a labelled row, never above the budget."""
 
     Config: ClassVar[type[QueryConfig]] = QueryConfig
-    problems: ClassVar[frozenset[str]] = frozenset(
-        {"classification", "segmentation", "detection", "pose"}
-    )
-    defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = MappingProxyType({})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (nn.Module,)
+    """Classes of networks whose targets it can choose from."""
+    problems: ClassVar[frozenset[str]] = cast("frozenset[str]", ProblemsOfNetworks())
+    """Problems that it serves: by default those of `networks`."""
+
+    @classmethod
+    def defaults_for(cls, problem: str) -> dict[str, Any]:
+        """Settings that stand in for the defaults in a problem."""
+        own = dict(PROBLEMS[problem].settings.get("query", {}))
+        return {name: value for name, value in own.items() if name in cls.Config.model_fields}
 
     def __init__(self, config: QueryConfig) -> None:
         self.config = config

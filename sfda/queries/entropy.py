@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
-from sfda.queries._base import DIVERSE, DiverseConfig, Pool, Query, TargetRows
+from sfda.queries._base import DiverseConfig, Pool, Query, TargetRows
 from sfda.queries._k_centre import lowest_apart
 
 
@@ -13,7 +10,6 @@ class EntropyQuery(Query):
     """The most wanted by entropy; with `diverse` those of them that cover each other."""
 
     Config = DiverseConfig
-    defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = DIVERSE
     config: DiverseConfig
 
     def _choose(self, pool: Pool, free: TargetRows, budget: int, seed: int) -> TargetRows:

@@ -1,14 +1,35 @@
-"""The panel of each problem that has one: images whose predictions the adaptation changed most."""
+"""The panel of an adaptation: images whose predictions it changed most."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from torch import nn
 
-from sfda.report.problems.detection import draw_box_panel
-from sfda.report.problems.pose import draw_pose_panel
-from sfda.report.problems.segmentation import draw_panel
+from sfda.building_blocks.device import DeviceName, choose, to_device
+from sfda.loading.opened import open_ref, open_split
+from sfda.problems.registry import PROBLEMS
+from sfda.refs import ManifestRef, ModelSpec
 
-PANELS: Mapping[str, Callable[..., bytes]] = MappingProxyType(
-    {"segmentation": draw_panel, "detection": draw_box_panel, "pose": draw_pose_panel}
-)
+
+def draw_panel(
+    source: nn.Module,
+    adapted: nn.Module,
+    spec: ModelSpec,
+    manifest: ManifestRef,
+    split: str,
+    title: str,
+    device: DeviceName,
+    *,
+    labelled: bool,
+) -> bytes | None:
+    """A PNG of what changed most, with the truth where it is `labelled`; None where the problem has
+    no such panel.
+    """
+    chosen = choose(device)
+    opened_manifest = open_ref(manifest)
+    opened = open_split(
+        opened_manifest if labelled else opened_manifest.unlabelled(), split, spec.input
+    )
+    before, after = to_device(source, chosen), to_device(adapted, chosen)
+    return PROBLEMS[spec.problem].draw_changed(
+        before, after, opened, spec, f"{title}  (split {split})"
+    )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from sfda.problems.classification.network import Classifier
+from sfda.problems.registry import ProblemsOfNetworks
+from sfda.problems.segmentation.network import Segmenter
 from sfda.types import SeenViews
 
 SCORED_PIXELS = 4096  # of one image that a score is taken over
@@ -17,7 +20,10 @@ SCORED_PIXELS = 4096  # of one image that a score is taken over
 class Validator:
     """A score of a model on the target without labels. One scan feeds all validators."""
 
-    problems: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier, Segmenter)
+    """Classes of networks that it can score."""
+    problems: ClassVar[frozenset[str]] = cast("frozenset[str]", ProblemsOfNetworks())
+    """Problems that it serves: by default those of `networks`."""
     needs_views: ClassVar[bool] = False  # also outputs on a weak and a strong view
     needs_source: ClassVar[bool] = False  # `refer` is called with what the source model says
 

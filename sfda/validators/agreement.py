@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from sfda.building_blocks.boxes import Boxes
@@ -31,9 +31,7 @@ class Agreement(Validator):
     back to one frame, lie within a twentieth of its side.
     """
 
-    problems: ClassVar[frozenset[str]] = frozenset(
-        {"classification", "segmentation", "detection", "pose"}
-    )
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (nn.Module,)
     needs_views: ClassVar[bool] = True
     needs_source: ClassVar[bool] = True
 

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from torch import nn
+
+from sfda.networks.detector import Detector
 from sfda.types import SeenViews
 from sfda.validators._base import Validator
 
@@ -19,7 +22,7 @@ class BoxDrift(Validator):
     own, after the alarms that self-training needs (the count of pseudo-labels against the first).
     """
 
-    problems: ClassVar[frozenset[str]] = frozenset({"detection"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (Detector,)
     needs_source: ClassVar[bool] = True
 
     def __init__(self) -> None:

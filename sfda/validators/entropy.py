@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+from torch import nn
+
 from sfda.types import SeenViews
 from sfda.validators._base import Validator, rows_of
 
@@ -17,9 +19,7 @@ class EntropyValidator(Validator):
     below 0 left out, as a distribution over its pixels: how far the map spreads.
     """
 
-    problems: ClassVar[frozenset[str]] = frozenset(
-        {"classification", "segmentation", "detection", "pose"}
-    )
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (nn.Module,)
 
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0

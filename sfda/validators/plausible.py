@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from torch import nn
+
+from sfda.problems.pose.network import PoseNet
 from sfda.types import SeenViews
 from sfda.validators._base import Validator
 
@@ -12,7 +15,7 @@ from sfda.validators._base import Validator
 class Plausible(Validator):
     """-(1/N) sum_i d(pose_i), at most 0. Blind to a pose that is plausible and elsewhere."""
 
-    problems: ClassVar[frozenset[str]] = frozenset({"pose"})
+    networks: ClassVar[tuple[type[nn.Module], ...]] = (PoseNet,)
     needs_prior: ClassVar[bool] = True
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sfda.config import Config
 from sfda.errors import BadInput
-from sfda.refs import Metrics, Problem
+from sfda.refs import Metrics
 from sfda.weights.bundle import other_card, read_spec, read_verified, write_model_files
 from sfda.weights.bundle_files import CARD_FILE, SPEC, check_files, read_small
 from sfda.weights.tensor_file import TensorFile
@@ -117,20 +117,6 @@ class Card:
     tensors: dict[str, Tensor]
 
 
-def missing(card: Card | None, problem: Problem = "classification") -> list[str]:
-    """What a card lacks, by name; everything where there is none."""
-    expected: tuple[str, ...] = (
-        "class_prior",
-        "feature_mean",
-        "feature_covariance",
-        "class_feature_mean",
-        "confidence_histogram",
-        "calibration",
-    )
-    if problem == "segmentation":
-        expected += ("class_ratio",)
-    if problem == "pose":
-        return []
-    if problem == "detection":
-        expected = ("class_prior", "boxes_per_image", "confidence_histogram")
-    return [name for name in expected if card is None or name not in card.tensors]
+def missing(card: Card | None, parts: tuple[str, ...]) -> list[str]:
+    """Which of these tensors a card lacks; all where there is none."""
+    return [name for name in parts if card is None or name not in card.tensors]

@@ -10,13 +10,13 @@ import torch
 from sfda import plugins
 from sfda.adaptation.loop import adapt
 from sfda.adaptation.scoring import score_unlabelled
-from sfda.decision.evaluation import classification_report
 from sfda.images.decode import decode_images
 from sfda.loading.batches import TargetLoader
 from sfda.loading.opened import decode_key
 from sfda.loading.scan import labelled_scan, scan
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
+from sfda.problems.classification.evaluation import classification_report
 from sfda.problems.registry import read_bundle
 from sfda.types import EpochEnd, SeenViews, TargetInfo
 

@@ -23,13 +23,13 @@ import torch
 import yaml
 from PIL import Image
 
-from sfda.decision.evaluation import MaskPair, segmentation_report
 from sfda.images.decode import decode_images
-from sfda.inference.segmentation import segment_all
 from sfda.loading.opened import decode_key
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
+from sfda.problems.segmentation.evaluation import MaskPair, segmentation_report
 from sfda.problems.segmentation.network import build
+from sfda.problems.segmentation.segment import segment_all
 from sfda.refs import InputSpec
 
 SIDE = 4096

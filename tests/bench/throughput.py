@@ -64,7 +64,7 @@ def case(
     images = decode_images(split, spec, out / "decoded", key=decode_key(opened, "adapt", spec))
     torch.manual_seed(0)
     kind = plugins.load("methods", method)
-    config = kind.Config.from_settings(kind.defaults_by_problem.get(problem, {}))
+    config = kind.Config.from_settings(kind.defaults_for(problem))
     info = TargetInfo(len(images), split.row_ids, source_ratios=torch.full((10,), 0.1))
     algorithm = kind(BUILDERS[problem](arch, 10), info, config)
     loader = TargetLoader(

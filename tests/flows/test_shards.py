@@ -71,7 +71,7 @@ def case(
     """Batches are small, so that a few images make several."""
     monkeypatch.setattr("sfda.inference.forward.BATCH_PIXELS", 2 * 64 * 64)
     if request.param is persons:
-        monkeypatch.setattr(over_split, "SPLIT_BATCH", 64)
+        monkeypatch.setattr("sfda.problems.pose.inference.CROPS_AT_ONCE", 16)
     made: tuple[ModelRef, Path] = request.param(tmp_path)
     return made
 

@@ -11,8 +11,8 @@ import small
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
 import sfda
-from sfda.inference.predictions import keep_predictions
 from sfda.manifests.digests import file_digest, key_of
+from sfda.problems.classification.inference import keep_predictions
 from sfda.refs import Adaptation, Candidate, SideBySide
 from tasks.prefect_runtime.cache import SameWork, code_digest, intact
 

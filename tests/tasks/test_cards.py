@@ -8,6 +8,7 @@ import torch
 from sfda.errors import BadInput
 from sfda.loading.scan import labelled_scan
 from sfda.problems.classification.card import make_classification_card
+from sfda.problems.registry import PROBLEMS
 from sfda.weights.source_card import CARD_FILE, Card, CardFacts, missing, read_card, write_card
 
 FACTS = {"source_sha256": "a" * 64, "manifest": "toy", "manifest_sha256": "b" * 64, "split": "val"}
@@ -142,9 +143,11 @@ def test_a_safetensors_file_without_facts_is_no_card(tmp_path):
 
 def test_what_is_missing_is_named(card, tmp_path):
     assert read_card(tmp_path) is None
-    everything = missing(None)
+    everything = missing(None, PROBLEMS["classification"].card_parts)
     assert {"class_prior", "feature_covariance", "calibration"} <= set(everything)
-    assert missing(card) == []
+    assert missing(card, PROBLEMS["classification"].card_parts) == []
     facts = CardFacts.model_validate(card.facts.model_dump())
     partial = Card(facts, {"class_prior": card.tensors["class_prior"]})
-    assert missing(partial) == [name for name in everything if name != "class_prior"]
+    assert missing(partial, PROBLEMS["classification"].card_parts) == [
+        name for name in everything if name != "class_prior"
+    ]

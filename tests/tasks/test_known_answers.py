@@ -24,6 +24,9 @@ from sfda.authoring.from_folder import build_manifest
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
 from sfda.manifests.verify import verify_manifest
+from sfda.problems.detection.labels import BoxSets
+from sfda.problems.pose.labels import JointSets
+from sfda.problems.segmentation.labels import MaskLabels
 
 MAKERS = {
     "segmentation": lambda folder: small_seg.write(
@@ -61,14 +64,15 @@ def content(manifest: Path) -> dict[int, Any]:
     """What was answered, by row."""
     result = read_split(open_manifest(manifest), "adapt").annotations
     assert result is not None
-    if result.masks is not None:
-        own = [result.masks.mask(n).tolist() for n in range(len(result.rows))]
-    elif result.boxes is not None:
-        own = [part.boxes.tolist() for part in result.boxes.rows]
-    elif result.persons is not None:
-        own = [person.joints.tolist() for person in result.persons]
+    labels: Any = result.labels
+    if isinstance(labels, MaskLabels):
+        own = [labels.mask(n).tolist() for n in range(len(labels))]
+    elif isinstance(labels, BoxSets):
+        own = [part.boxes.tolist() for part in labels.table.rows]
+    elif isinstance(labels, JointSets):
+        own = [person.joints.tolist() for person in labels.persons]
     else:
-        own = result.labels.tolist()
+        own = labels.index.tolist()
     return dict(zip(result.rows.tolist(), own, strict=True))
 
 

@@ -77,10 +77,10 @@ def test_foreign_samples_are_unknown_to_evaluation_and_refused_for_learning(home
     )
     inputs = small.target_arrays()
     truth = inputs["y"][inputs["split"] == 1]
-    result = labels.labels_for(opened.split, MODEL, unknown=True)
+    result = labels.labels_in(opened.split, MODEL, unknown=True).index
     assert result.tolist() == np.where(truth == 1, -1, truth).tolist()
     with pytest.raises(BadInput, match=r"classes that the model lacks.*: ring; the model has bar"):
-        labels.labels_for(opened.split, MODEL)
+        labels.labels_in(opened.split, MODEL)
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -101,7 +101,7 @@ def test_labels_come_in_the_models_order(home, target):
     inputs = small.target_arrays()
     truth = inputs["y"][inputs["split"] == 1]
     names = ("post", "cross", "bar")
-    result = labels.labels_for(opened.split, names)
+    result = labels.labels_in(opened.split, names).index
     assert [names[i] for i in result] == [MODEL[i] for i in truth]
     assert opened.images.shape == (30, 16, 16, 1)
     assert np.array_equal(opened.images[..., 0], inputs["x"][inputs["split"] == 1])
@@ -112,7 +112,7 @@ def test_labels_are_not_there_once_they_are_dropped(home, target):
     unlabelled = manifests.open_ref(manifests.manifest_ref(target)).unlabelled()
     opened = manifests.open_split(unlabelled, "test", small.SPEC.input)
     with pytest.raises(BadInput, match="has no labels in 'test'"):
-        labels.labels_for(opened.split, MODEL)
+        labels.labels_in(opened.split, MODEL)
     assert not manifests.has_labels(unlabelled, "test")
     assert manifests.has_labels(manifests.open_ref(manifests.manifest_ref(target)), "test")
     assert not manifests.has_labels(manifests.open_ref(manifests.manifest_ref(target)), "elsewhere")
@@ -172,8 +172,8 @@ def test_other_masks_in_the_same_files_are_other_labels(home, tmp_path, split):
     before = manifests.masks_digest(ref, split)
     assert before == manifests.masks_digest(ref, split)
     assert manifests.evaluation_split(ref, split).masks == before
-    inspected, _ = inspect_split(result, split)
-    file = result.location / inspected.masks[0]
+    inspected = inspect_split(result, split)
+    file = result.location / inspected.label_files[0]
     Image.fromarray(2 - np.asarray(Image.open(file)).clip(0, 2)).save(file)
     assert manifests.manifest_ref(path) == ref, "the manifest does not tell"
     assert manifests.masks_digest(ref, split) != before

@@ -12,7 +12,8 @@ from torch import nn
 from sfda.errors import BadInput
 from sfda.inference import prediction_files as predict
 from sfda.inference import predictions
-from sfda.inference.predictions import keep_predictions, replaying, verify_predictions
+from sfda.inference.predictions import verify_predictions
+from sfda.problems.classification.inference import keep_predictions, replaying
 from sfda.types import Seen
 from sfda.weights.bundle import network_digest
 

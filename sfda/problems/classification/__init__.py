@@ -1,0 +1,68 @@
+"""Classification: one image, one class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from sfda.problems._base import Problem, Rows
+from sfda.refs import ModelSpec, PredictionsRef
+from sfda.types import Scan
+
+if TYPE_CHECKING:
+    from sfda.manifests.labels import SplitContent
+    from sfda.manifests.schema import Manifest
+
+
+class Classification(Problem):
+    """One class an image, out of several."""
+
+    name = "classification"
+    default_method = "shot"
+    default_validators = ("infomax", "agreement")
+    held_out_metric = "macro_accuracy"
+    spec_options = frozenset({"head", "bottleneck_dim"})
+    whole_image = True
+    annotation_column = "class"
+    card_parts = (
+        "class_prior",
+        "feature_mean",
+        "feature_covariance",
+        "class_feature_mean",
+        "confidence_histogram",
+        "calibration",
+    )
+
+    @property
+    def network(self) -> type[nn.Module]:
+        """A classifier."""
+        from sfda.problems.classification.network import Classifier
+
+        return Classifier
+
+    def replaying(self, scan: Scan, ref: PredictionsRef, spec: ModelSpec) -> Scan:
+        """Reads the kept logits as long as the network is still the source model."""
+        from sfda.problems.classification.inference import replaying
+
+        return replaying(scan, ref, spec)
+
+    def draw_changed(self, *args: object) -> None:
+        """There is no such panel yet."""
+
+    def read_columns(
+        self, manifest: Manifest, content: SplitContent, rows: Rows | None, header: Sequence[str]
+    ) -> None:
+        """The columns `class` and `label`, or the label array."""
+        from sfda.problems.classification.labels import read_classes
+
+        if manifest.labelled:
+            content.labels = read_classes(manifest, content, rows, header)
+
+    def annotation_faults(self, values: list[str], classes: tuple[str, ...]) -> list[int]:
+        """Those that are no class."""
+        return [n for n, value in enumerate(values) if value not in classes]
+
+
+EXPORT = Classification

@@ -9,10 +9,28 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sfda.loading.labels import labels_in
+from sfda.loading.opened import Opened
+from sfda.loading.scan import labelled_scan
 from sfda.problems.classification.metrics import BINS, ClassificationMetric
+from sfda.refs import ModelSpec, Report
 from sfda.weights.source_card import Card, CardFacts
 
 CONFIDENCE_BINS = 20
+
+
+def make_source_card(
+    network: nn.Module,
+    opened: Opened,
+    spec: ModelSpec,
+    facts: dict[str, Any],
+    report: Report,
+    device: torch.device,
+) -> Card:
+    """The card of a classifier from its own labelled split."""
+    labels = labels_in(opened.split, spec.classes).index
+    outputs = labelled_scan(opened.images, labels, spec.input, device=device)(network)
+    return make_classification_card(network, outputs, facts, spec.classes)
 
 
 def make_classification_card(

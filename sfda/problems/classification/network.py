@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -53,6 +53,8 @@ class Classifier(nn.Module):
     Either SHOT's network (a bottleneck and a weight-normed head) or a network as it came, with
     nothing for a bottleneck and its own last layer for a head.
     """
+
+    problem: ClassVar[str] = "classification"
 
     def __init__(
         self,

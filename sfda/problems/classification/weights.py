@@ -25,7 +25,7 @@ OUR_PARTS = ("backbone.", "bottleneck.", "head.")
 SHOT = ("F.", "B.", "C.")  # backbone, bottleneck and classifier: one file each
 
 
-def load_classifier(
+def load_network(
     weights: Weights,
     *,
     arch: str,

@@ -9,9 +9,31 @@ import torch
 from torch import nn
 
 from sfda.building_blocks.boxes import Boxes
+from sfda.loading.labels import ImageSizes, labels_in
+from sfda.loading.opened import Opened
 from sfda.problems.classification.card import CONFIDENCE_BINS, norm_statistics
-from sfda.refs import Metrics
+from sfda.problems.detection.inference import infer_rows
+from sfda.problems.detection.labels import boxes_to_frame
+from sfda.refs import Metrics, ModelSpec, Report
 from sfda.weights.source_card import Card, CardFacts
+
+
+def make_source_card(
+    network: nn.Module,
+    opened: Opened,
+    spec: ModelSpec,
+    facts: dict[str, Any],
+    report: Report,
+    device: torch.device,
+) -> Card:
+    """The card of a detector from its own labelled split."""
+    truth = labels_in(opened.split, spec.classes)
+    sizes = ImageSizes(opened.split)
+    pairs = (
+        (boxes, boxes_to_frame(truth[row], sizes[row], spec.input))
+        for row, boxes in infer_rows(network, opened, spec, device, (0, len(opened.images)))
+    )
+    return make_detection_card(network, pairs, facts, spec.classes, report.metrics)
 
 
 def make_detection_card(

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from sfda.problems._labels import Array
 from sfda.problems.coco_eval import coco_precision
 from sfda.refs import Metrics
 
-Array = np.ndarray[Any, Any]
 FROM_ONE = np.array([1.0, 1.0, 0.0, 0.0])
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
+from torch import nn
 
+from sfda.loading.labels import ImageSizes, labels_in
+from sfda.loading.opened import Opened
+from sfda.problems.changed_images import most_changed, rgb, sampled_rows
+from sfda.problems.detection.inference import box_arrays, detect_all
 from sfda.problems.detection.metrics import BoxesOf, matched, overlaps
 from sfda.problems.panel_frame import (
     COLOURS,
@@ -21,6 +26,7 @@ from sfda.problems.panel_frame import (
     shortened,
     small,
 )
+from sfda.refs import ModelSpec
 
 DRAWN_SCORE = 0.5  # boxes scored lower are not drawn
 
@@ -113,3 +119,51 @@ def _shown(samples: Sequence[BoxSample]) -> list[int]:
 
 def _colour(label: int) -> str:
     return COLOURS[1 + int(label) % (len(COLOURS) - 1)]
+
+
+def draw_changed(
+    source: nn.Module, adapted: nn.Module, opened: Opened, spec: ModelSpec, title: str
+) -> bytes:
+    """A PNG of image, source's boxes, adapted boxes and, where there are labels, the truth."""
+    split = opened.split
+    truth = labels_in(split, spec.classes, unknown=True) if split.labels else None
+    samples = [
+        BoxSample(
+            name=split.names[row],
+            image=rgb(split.image(row, spec.input.window)),
+            source=first,
+            adapted=second,
+            truth=BoxesOf(truth[row].boxes, truth[row].labels) if truth else None,
+        )
+        for row, first, second in changed_boxes(source, adapted, opened, spec)
+    ]
+    return box_panel(samples, spec.classes, title=title)
+
+
+def changed_boxes(
+    before: nn.Module, after: nn.Module, opened: Opened, spec: ModelSpec
+) -> list[tuple[int, BoxesOf, BoxesOf]]:
+    """(row, source's boxes, adapted boxes), the largest share of changed boxes first.
+
+    At most 64 images are compared.
+    """
+    return most_changed(
+        (boxes_changed(one, other), (row, one, other))
+        for row, one, other in _box_pairs(before, after, opened, spec)
+    )
+
+
+def _box_pairs(
+    before: nn.Module, after: nn.Module, opened: Opened, spec: ModelSpec
+) -> Iterator[tuple[int, BoxesOf, BoxesOf]]:
+    device = next(before.parameters()).device
+    sizes = ImageSizes(opened.split)
+    rows = sampled_rows(len(sizes))
+    stored = np.stack([opened.images[row] for row in rows])
+    row_sizes = [sizes[row] for row in rows]
+    detections = (
+        detect_all(network, stored, spec.input, device=device, sizes=row_sizes)
+        for network in (before, after)
+    )
+    for row, (_, one), (_, other) in zip(rows, *detections, strict=True):
+        yield row, box_arrays(one), box_arrays(other)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,8 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sfda.building_blocks.boxes import SIDE, Boxes, sure_boxes
 from sfda.config import Config
+from sfda.networks.detector import DetOutput
+from sfda.problems._teaching import Guard, Taught
+from sfda.problems.detection.loss import loss
 from sfda.refs import Share
-from sfda.types import TargetInfo
+from sfda.types import Losses, TargetBatch, TargetInfo
 
 FEW, MANY = 0.2, 5.0  # of the boxes an image had in the first epoch: below or above is an alarm
 STEM = ("conv1", "bn1", "layer1")  # of a ResNet: stem and res2, frozen in LPLD
@@ -58,7 +61,29 @@ def sorted_out(
     return sure, doubtful
 
 
-class BoxGuard(nn.Module):
+@torch.no_grad()
+def teach(teacher: Any, batch: TargetBatch, settings: Any) -> Taught:
+    """Boxes of the weak view that the teacher is sure of, and those that are doubtful."""
+    assert batch.strong is not None
+    output: DetOutput = teacher(batch.weak)
+    return Taught(batch.strong, *sorted_out(output.boxes, settings.threshold, settings.boxes))
+
+
+def learn(student: Any, batch: TargetBatch, taught: Taught, settings: Any) -> Losses:
+    """The detector's own losses."""
+    how: BoxTeaching = settings.boxes
+    return loss(
+        student,
+        taught.images,
+        taught.targets,
+        append=how.append,
+        doubtful=taught.doubtful,
+        empty=how.empty,
+        regression=how.regression,
+    )
+
+
+class BoxGuard(Guard):
     """Counts pseudo-boxes by class and epoch, and says where they run away.
 
     An alarm: fewer than a fifth, or more than five times, of the boxes that an image had in the
@@ -82,12 +107,12 @@ class BoxGuard(nn.Module):
         self.register_buffer("mined", torch.zeros(2))
 
     @torch.no_grad()
-    def watch(self, pseudo_boxes: Sequence[Boxes], mined: int = 0) -> None:
+    def watch(self, taught: Taught, mined: int = 0) -> None:
         """Take in the pseudo-boxes of a batch, and how many of its regions were distilled."""
         self.mined[0] += mined
-        for boxes in pseudo_boxes:
+        for boxes in taught.targets:
             self.now += boxes.labels.bincount(minlength=len(self.now))
-        self.images += len(pseudo_boxes)
+        self.images += len(taught.targets)
 
     @torch.no_grad()
     def end_epoch(self) -> None:

@@ -17,7 +17,7 @@ HEADS = ("roi_heads.box_predictor.cls_score.weight", "roi_head.bbox_head.fc_cls.
 WRAPPED = re.compile(r"^(?:(?:model|net|network|module|student|teacher)\.)+(?=backbone\.)")
 
 
-def load_detector(
+def load_network(
     weights: Weights,
     *,
     arch: str,
@@ -61,7 +61,7 @@ def with_counters(weights: Weights, network: nn.Module) -> dict[str, Tensor]:
     return {**weights, **lacking}
 
 
-def load_detector_backbone(network: Detector, weights: Weights) -> None:
+def load_backbone(network: Detector, weights: Weights) -> None:
     """Fill the backbone's body alone, in place, from an image classifier's or a detector's weights.
 
     A pyramid on top of it stays as it is.

@@ -1,0 +1,142 @@
+"""Pose: the joints of one person a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+
+from sfda.formats.keypoints import file_of
+from sfda.problems._base import Problem
+from sfda.problems._labels import Array
+from sfda.refs import InputSpec, ModelSpec, Report
+
+if TYPE_CHECKING:
+    from sfda.formats.coco import Document
+    from sfda.formats.readers import Reader
+    from sfda.loading.opened import Opened
+    from sfda.manifests.labels import SplitContent
+    from sfda.manifests.rows import Split
+    from sfda.manifests.schema import Manifest
+
+
+class Pose(Problem):
+    """A heatmap for every joint of one person."""
+
+    name = "pose"
+    default_method = "post"
+    default_validators = ("agreement", "entropy")
+    held_out_metric = "pck_at_0.1"
+    geometric = True
+    has_nothing_class = True
+    label_word = "joints"
+    manifest_fields = frozenset({"skeleton", "padding"})
+    annotations = "keypoints"
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "mean_teacher": {  # POST (arXiv:2308.13954) with consistency of predictions alone
+            "schedule": {
+                "optimizer": "adam",
+                "lr": 1e-4,
+                "weight_decay": 0.0,
+                "decay": "none",
+                "batch_size": 32,
+                "drop_last": True,
+                "epochs": 30,
+            },
+            "lr_scale": {"backbone": 1.0, "neck": 0.0, "head": 0.0},
+            "decay": 0.999,
+        },
+        "supervised": {  # optimiser and batch of POST's source model; the rate is ours
+            "schedule": {
+                "optimizer": "adam",
+                "lr": 1e-3,
+                "weight_decay": 0.0,
+                "decay": "poly",
+                "batch_size": 32,
+                "epochs": 40,
+            },
+            "lr_scale": {"backbone": 1.0},
+            "smoothing": 0.0,
+        },
+        "query": {"diverse": 10},  # images have many parts and so are alike in their means
+    }
+
+    @property
+    def network(self) -> type[nn.Module]:
+        """A network of heatmaps."""
+        from sfda.problems.pose.network import PoseNet
+
+        return PoseNet
+
+    def manifest_options(self, manifest: Manifest) -> dict[str, Any]:
+        """How the joints hang together."""
+        return {"skeleton": manifest.skeleton}
+
+    def outputs_on_views(
+        self,
+        network: Any,
+        maker: Any,
+        stored: Any,
+        epoch: int,
+        rows: Array,
+        spec: InputSpec,
+        device: torch.device,
+    ) -> tuple[Any, Any]:
+        """Heatmaps of views that were moved, brought back to the frame of the images."""
+        from sfda.problems.pose.inference import outputs_on_moved
+
+        return outputs_on_moved(network, maker, stored, epoch, rows, spec, device)
+
+    def make_card(
+        self,
+        network: nn.Module,
+        opened: Opened,
+        spec: ModelSpec,
+        facts: dict[str, Any],
+        report: Report,
+        device: torch.device,
+    ) -> None:
+        """None: what a source of poses ships is its prior, `sfda train-prior`."""
+
+    def manifest_fault(self, manifest: Manifest) -> str:
+        """Names of the skeleton that are no joint's."""
+        joints = manifest.classes if isinstance(manifest.classes, tuple) else ()
+        odd = manifest.skeleton.faults(joints) if manifest.skeleton else []
+        return f"`skeleton` names what is no joint in `classes`: {', '.join(odd)}" if odd else ""
+
+    def read_document(
+        self,
+        manifest: Manifest,
+        content: SplitContent,
+        document: Document,
+        images: list[Document],
+    ) -> list[str]:
+        """A row a person: where it is, and its joints."""
+        from sfda.problems.pose.labels import read_persons
+
+        return read_persons(manifest, content, document, images)
+
+    def row_file(self, key: str) -> str:
+        """The image that the person is in."""
+        return file_of(key)
+
+    def image_file(self, key: str) -> str:
+        """All of that image."""
+        return file_of(key)
+
+    def reader(self, manifest: Manifest, content: SplitContent, images: Reader) -> Reader:
+        """A square crop around each person."""
+        from sfda.formats.keypoints import CropReader
+
+        boxes = content.crops or [None] * len(content.keys)
+        return CropReader(images, tuple(boxes), manifest.padding)
+
+    def seen_facts(self, split: Split) -> str:
+        """Where a person is, is no label."""
+        reader: Any = split.reader
+        return f"{reader.boxes} {reader.padding}\n"
+
+
+EXPORT = Pose

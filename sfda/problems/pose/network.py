@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -53,6 +53,8 @@ class PoseNet(nn.Module):
 
     Its parts are `backbone`, `neck` and `head`; the head is linear.
     """
+
+    problem: ClassVar[str] = "pose"
 
     def __init__(
         self,

@@ -8,8 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
+from torch import nn
 
+from sfda.formats.keypoints import Person
+from sfda.loading.labels import labels_in
+from sfda.loading.opened import Opened
+from sfda.problems.changed_images import PANEL_ROWS, rgb, sampled_rows
 from sfda.problems.panel_frame import COLOURS, ending, png, sheet, small
+from sfda.problems.pose.inference import pose_all
+from sfda.problems.pose.labels import crops_of
+from sfda.refs import ModelSpec, Skeleton
 
 Edges = Sequence[tuple[int, int]]
 
@@ -71,3 +79,43 @@ def _draw(axis: Axes, joints: np.ndarray, edges: Edges) -> None:
     axis.scatter(
         joints[:, 0], joints[:, 1], c=colours, s=22, edgecolors="white", linewidths=0.7, zorder=3
     )
+
+
+def draw_changed(
+    source: nn.Module, adapted: nn.Module, opened: Opened, spec: ModelSpec, title: str
+) -> bytes:
+    """A PNG of crops with source's joints, adapted joints and, where there are labels, the truth.
+
+    At most 64 persons are compared.
+    """
+    split, device = opened.split, next(source.parameters()).device
+    crops = crops_of(split)
+    persons = labels_in(split, spec.classes) if split.labels else None
+    rows = sampled_rows(len(opened.images))
+    stored = np.stack([opened.images[row] for row in rows])
+    row_crops = [crops.crop(row) for row in rows]
+    poses = []
+    for network in (source, adapted):
+        every = pose_all(network, stored, spec.input, row_crops, device=device)
+        poses.append([pose for _, pose in every])
+    samples = []
+    for row, crop, one, other in zip(rows, row_crops, *poses, strict=True):
+        corner = np.array([crop.left, crop.top])
+        samples.append(
+            PoseSample(
+                name=split.names[row],
+                image=rgb(split.image(row, spec.input.window)),
+                source=one.joints - corner,
+                adapted=other.joints - corner,
+                truth=None if persons is None else labelled_joints(persons[row]) - corner,
+            )
+        )
+    samples.sort(key=lambda sample: -sample.moved)
+    skeleton = spec.skeleton or Skeleton()
+    edges = skeleton.index_pairs(skeleton.edges, spec.classes)
+    return pose_panel(samples[:PANEL_ROWS], edges, title=title)
+
+
+def labelled_joints(person: Person) -> np.ndarray:
+    """The joints that are labelled; the others as NaN, which nothing is drawn of."""
+    return np.where(person.visible[:, None] > 0, person.joints, np.nan)

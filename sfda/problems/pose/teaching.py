@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,9 +12,10 @@ from sfda.building_blocks.heatmaps import peaks, render
 from sfda.building_blocks.norm import batch_statistics
 from sfda.building_blocks.precision import exact
 from sfda.building_blocks.warps import Pairs, features_back, inverted, maps_back, points_back
-from sfda.problems.pose.loss import surer_part
+from sfda.problems._teaching import Taught
+from sfda.problems.pose.loss import heatmap_consistency, surer_part
 from sfda.problems.pose.network import PoseNet, PoseOutput
-from sfda.types import Images, TargetBatch, Warp
+from sfda.types import Images, Losses, TargetBatch, Warp
 
 
 class TeacherMaps(NamedTuple):
@@ -52,6 +53,18 @@ def teacher_maps(teacher: PoseNet, batch: TargetBatch, ratio: float) -> TeacherM
 def student_maps(out: PoseOutput, batch: TargetBatch, pairs: Pairs) -> Float[Tensor, "B K h w"]:
     """The student's heatmaps in the frame of the images."""
     return maps_back(out.heatmaps, batch.strong_warp, image=size_of(batch.weak), pairs=pairs)
+
+
+def teach(teacher: PoseNet, batch: TargetBatch, settings: Any) -> Taught:
+    """Heatmaps drawn anew where the teacher saw a joint, in the frame of the images."""
+    assert batch.strong is not None
+    return Taught(batch.strong, teacher_maps(teacher, batch, settings.ratio))
+
+
+def learn(student: PoseNet, batch: TargetBatch, taught: Taught, settings: Any) -> Losses:
+    """Consistency of the student's heatmaps with those."""
+    maps = student_maps(student(taught.images), batch, student.pairs)
+    return {"prediction": heatmap_consistency(maps, taught.targets.maps, taught.targets.mask)}
 
 
 def occluded(

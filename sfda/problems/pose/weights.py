@@ -22,7 +22,7 @@ OUR_NAMES = {  # of the code that POST is built on, and of SimpleBaseline's own
 }
 
 
-def load_pose(
+def load_network(
     weights: Weights,
     *,
     arch: str,
@@ -67,7 +67,7 @@ def renamed(weights: Weights) -> dict[str, Tensor]:
     return named
 
 
-def load_pose_backbone(network: PoseNet, weights: Weights) -> None:
+def load_backbone(network: PoseNet, weights: Weights) -> None:
     """Fill the backbone alone, in place, from a classifier's weights or a pose network's."""
     named = dict(weights)
     if any(k.startswith("backbone.") for k in named):

@@ -11,9 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sfda.inference.forward import infer
+from sfda.loading.labelled_batches import labelled_batches
+from sfda.loading.opened import Opened
 from sfda.problems.classification.card import make_classification_card
 from sfda.problems.segmentation.network import SegOutput
-from sfda.refs import Metrics
+from sfda.refs import Metrics, ModelSpec, Report
 from sfda.types import UNSURE
 from sfda.weights.source_card import Card
 
@@ -25,6 +28,24 @@ class SampledPixels(NamedTuple):
 
     features: Float[Tensor, "M D"]
     logits: Float[Tensor, "M C"]
+
+
+def make_source_card(
+    network: nn.Module,
+    opened: Opened,
+    spec: ModelSpec,
+    facts: dict[str, Any],
+    report: Report,
+    device: torch.device,
+) -> Card:
+    """The card of a segmenter from one weak view of each image of its own labelled split."""
+
+    def outputs() -> Iterator[tuple[SegOutput, Int[Tensor, "B H W"]]]:
+        for batch in labelled_batches(opened, spec, 8, seed=0, device=device).epoch(0):
+            assert batch.labelled is not None
+            yield infer(network, batch.weak, device), batch.labelled.targets
+
+    return make_segmentation_card(network, outputs(), facts, spec.classes, report.metrics)
 
 
 def make_segmentation_card(

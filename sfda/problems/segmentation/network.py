@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -38,6 +38,8 @@ class Segmenter(nn.Module):
     l becomes the two logits [0, l]. Batch norm over a single value, as on the 1x1 maps of a batch
     of one, uses its running statistics.
     """
+
+    problem: ClassVar[str] = "segmentation"
 
     def __init__(
         self,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
+from torch import nn
 
 from sfda.formats.masks import Mask
+from sfda.loading.labels import ImageSizes, labels_in
+from sfda.loading.opened import Opened
+from sfda.problems.changed_images import most_changed, rgb, sampled_rows
 from sfda.problems.panel_frame import (
     LEGEND,
     ending,
@@ -21,6 +25,8 @@ from sfda.problems.panel_frame import (
     shortened,
     small,
 )
+from sfda.problems.segmentation.segment import segment
+from sfda.refs import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -95,3 +101,49 @@ def _shown(samples: Sequence[Sample], classes: int) -> list[int]:
     for mask in masks:
         seen |= np.bincount(mask.ravel(), minlength=256) > 0
     return [int(c) for c in np.flatnonzero(seen[:classes])]
+
+
+def draw_changed(
+    source: nn.Module, adapted: nn.Module, opened: Opened, spec: ModelSpec, title: str
+) -> bytes:
+    """A PNG of image, source's mask, adapted mask and, where there are labels, the truth."""
+    split = opened.split
+    truth = labels_in(split, spec.classes) if split.labels else None
+    samples = [
+        Sample(
+            name=split.names[row],
+            image=rgb(split.image(row, spec.input.window)),
+            source=first,
+            adapted=second,
+            truth=truth.mask(row) if truth else None,
+        )
+        for row, first, second in changed_masks(source, adapted, opened, spec)
+    ]
+    return panel(samples, spec.classes, title=title)
+
+
+def changed_masks(
+    before: nn.Module, after: nn.Module, opened: Opened, spec: ModelSpec
+) -> list[tuple[int, Mask, Mask]]:
+    """(row, source's mask, adapted mask), the largest share of changed pixels first.
+
+    At most 64 images are compared, and only the masks of the best are in memory.
+    """
+    return most_changed(
+        (float((one != other).mean()), (row, one, other))
+        for row, one, other in _mask_pairs(before, after, opened, spec)
+    )
+
+
+def _mask_pairs(
+    before: nn.Module, after: nn.Module, opened: Opened, spec: ModelSpec
+) -> Iterator[tuple[int, Mask, Mask]]:
+    device = next(before.parameters()).device
+    sizes = ImageSizes(opened.split)
+    for row in sampled_rows(len(sizes)):
+        image = opened.images[row]
+        one, other = (
+            segment(network, image, spec.input, device=device, out_size=sizes[row]).mask
+            for network in (before, after)
+        )
+        yield row, one, other

@@ -27,7 +27,7 @@ WRAPPED = re.compile(  # a trainer's name for the network, before that of a part
 ASPP = {"0": "aspp", "1": "conv", "2": "bn"}  # of DeepLabV3 in smp: from what to what
 
 
-def load_segmenter(
+def load_network(
     weights: Weights,
     *,
     arch: str,
@@ -52,7 +52,7 @@ def load_segmenter(
     return network, spec
 
 
-def load_encoder(network: Segmenter, weights: Weights) -> None:
+def load_backbone(network: Segmenter, weights: Weights) -> None:
     """Fill the backbone alone, in place, from a whole segmenter's weights or an encoder's own."""
     named = unwrapped(weights)
     for prefix in ("backbone.", "encoder."):

@@ -68,7 +68,7 @@ def test_label_studio_answers_make_the_next_version(tmp_path: Path, target: Path
     assert split.labels is None
     assert split.annotations is not None
     assert split.annotations.rows.tolist() == [3, 10, 4]
-    assert split.annotations.labels.tolist() == [0, 1, 1]
+    assert split.annotations.labels.index.tolist() == [0, 1, 1]
     assert read_split(manifest, "test").annotations is None
     assert verify_manifest(result.manifest).ok
     old = open_manifest(target)
@@ -106,7 +106,7 @@ def test_the_other_formats_say_the_same(tmp_path: Path, target: Path) -> None:
         result = take_annotations(folder, answers, target, out=out)
         split = read_split(open_manifest(out), "adapt")
         assert split.annotations is not None
-        assert split.annotations.labels.tolist() == [2, 0], answers
+        assert split.annotations.labels.index.tolist() == [2, 0], answers
         assert split.labels is not None, "the images are found from another folder"
         assert result.annotated == 2
 
@@ -187,11 +187,11 @@ def test_masks_come_back_pixel_by_pixel(tmp_path: Path, scenes: Path, kind: str)
                 writer.writerow([expected.row, f"{row}.png"])
     result = take_annotations(folder, answers, scenes)
     split = read_split(open_manifest(result.manifest).unlabelled(), "adapt")
-    assert split.masks is None
+    assert split.labels is None
     assert split.annotations is not None
     assert split.annotations.rows.tolist() == [5, 2]
     for n, row in enumerate((5, 2)):
-        assert np.array_equal(split.annotations.masks.mask(n), masks[row])
+        assert np.array_equal(split.annotations.labels.mask(n), masks[row])
 
 
 def test_what_nobody_painted_does_not_count(tmp_path: Path, scenes: Path) -> None:
@@ -209,7 +209,7 @@ def test_what_nobody_painted_does_not_count(tmp_path: Path, scenes: Path) -> Non
     results = take_annotations(folder, exported(folder, polygon), scenes)
     split = read_split(open_manifest(results.manifest), "adapt")
     assert split.annotations is not None
-    mask = split.annotations.masks.mask(0)
+    mask = split.annotations.labels.mask(0)
     assert (mask[:16, :16] == 2).all()
     assert (mask[20:, 20:] == 255).all()
     assert torch.from_numpy(mask).unique().tolist() == [2, 255]

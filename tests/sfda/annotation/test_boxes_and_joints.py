@@ -71,8 +71,8 @@ def answers_of(manifest: Path) -> Any:
     """The answers, and the labels that nobody may see."""
     result = read_split(open_manifest(manifest), "adapt")
     hidden = read_split(open_manifest(manifest).unlabelled(), "adapt")
-    assert hidden.boxes is None
-    assert hidden.persons is None
+    assert hidden.labels is None
+    assert hidden.labels is None
     assert hidden.annotations is not None
     return hidden.annotations, result
 
@@ -88,9 +88,9 @@ def test_boxes_come_back(tmp_path: Path, boxed: Path, export: Callable[[Path], P
     answers, split = answers_of(result.manifest)
     assert answers.rows.tolist() == [5, 2]
     for n, row in enumerate((5, 2)):
-        np.testing.assert_allclose(answers.boxes[n].boxes, split.boxes[row].boxes, atol=0.01)
-        assert answers.boxes[n].labels.tolist() == split.boxes[row].labels.tolist()
-        assert len(answers.boxes[n].labels)
+        np.testing.assert_allclose(answers.labels[n].boxes, split.labels[row].boxes, atol=0.01)
+        assert answers.labels[n].labels.tolist() == split.labels[row].labels.tolist()
+        assert len(answers.labels[n].labels)
     assert verify_manifest(result.manifest).ok
 
 
@@ -107,8 +107,8 @@ def test_joints_come_back(
     answers, split = answers_of(result.manifest)
     assert answers.rows.tolist() == [5, 2]
     for n, row in enumerate((5, 2)):
-        np.testing.assert_allclose(answers.persons[n].joints, split.persons[row].joints, atol=0.01)
-        assert answers.persons[n].visible.all()
+        np.testing.assert_allclose(answers.labels[n].joints, split.labels[row].joints, atol=0.01)
+        assert answers.labels[n].visible.all()
     assert verify_manifest(result.manifest).ok
 
 
@@ -126,8 +126,8 @@ def test_persons_of_one_picture_are_told_apart(
     result = take_annotations(folder, export(folder), crowd)
     answers, split = answers_of(result.manifest)
     assert sorted(answers.rows.tolist()) == [0, 2, 3]
-    for person, row in zip(answers.persons, answers.rows.tolist(), strict=True):
-        np.testing.assert_allclose(person.joints, split.persons[row].joints, atol=0.01)
+    for person, row in zip(answers.labels, answers.rows.tolist(), strict=True):
+        np.testing.assert_allclose(person.joints, split.labels[row].joints, atol=0.01)
 
 
 def test_a_person_nobody_asked_about_is_a_fault(tmp_path: Path, crowd: Path) -> None:
@@ -153,8 +153,8 @@ def test_an_empty_picture_is_an_answer_only_if_somebody_says_so(
     results = take_annotations(folder, exported(folder, cleared), boxed, out=tmp_path / "a.yaml")
     answers, _ = answers_of(results.manifest)
     assert answers.rows.tolist() == [5, 2], "handed in, and skipped"
-    assert [len(part.labels) for part in answers.boxes.rows] == [
-        len(read_split(open_manifest(boxed), "adapt").boxes[5].labels), 0
+    assert [len(part.labels) for part in answers.labels.table.rows] == [
+        len(read_split(open_manifest(boxed), "adapt").labels[5].labels), 0
     ]  # fmt: skip
     document = json.loads((folder / "cvat_coco.json").read_text())
     document["annotations"] = [a for a in document["annotations"] if a["image_id"] == 1]
@@ -166,7 +166,7 @@ def test_an_empty_picture_is_an_answer_only_if_somebody_says_so(
         results = take_annotations(folder, export(folder), boxed, out=out, empty=True)
         assert (results.annotated, results.unmarked) == (3, 0)
         answers, _ = answers_of(out)
-        assert sorted(len(part.labels) for part in answers.boxes.rows)[:2] == [0, 0]
+        assert sorted(len(part.labels) for part in answers.labels.table.rows)[:2] == [0, 0]
     document["annotations"] = []
     (folder / "cvat_coco.json").write_text(json.dumps(document))
     with pytest.raises(BadInput, match="3 images have no box; if they hold none, say --empty"):
@@ -250,7 +250,7 @@ def test_faulty_joints_are_named_at_once(tmp_path: Path, posed: Path) -> None:
 
     results = take_annotations(folder, exported(folder, few), posed)
     answers, _ = answers_of(results.manifest)
-    assert answers.persons[0].visible.tolist() == [0.0] * 3 + [1.0] * (len(figures.JOINTS) - 3)
+    assert answers.labels[0].visible.tolist() == [0.0] * 3 + [1.0] * (len(figures.JOINTS) - 3)
 
 
 def test_a_turned_box_becomes_what_surrounds_it(tmp_path: Path, boxed: Path) -> None:
@@ -267,14 +267,14 @@ def test_a_turned_box_becomes_what_surrounds_it(tmp_path: Path, boxed: Path) -> 
 
     results = take_annotations(folder, exported(folder, turned), boxed)
     answers, _ = answers_of(results.manifest)
-    np.testing.assert_allclose(answers.boxes[0].boxes, [[24, 16, 32, 32]], atol=1e-4)
+    np.testing.assert_allclose(answers.labels[0].boxes, [[24, 16, 32, 32]], atol=1e-4)
     image = '<image id="0" name="005.png" width="64" height="64">'
     about = '<box label="red" rotation="90" xtl="20" ytl="24" xbr="40" ybr="32"/>'
     answer = folder / "a.xml"
     answer.write_text(f"<annotations>{image}{about}</image></annotations>")
     results = take_annotations(folder, answer, boxed, out=tmp_path / "other.yaml")
     answers, _ = answers_of(results.manifest)
-    np.testing.assert_allclose(answers.boxes[0].boxes, [[26, 18, 34, 38]], atol=1e-4)
+    np.testing.assert_allclose(answers.labels[0].boxes, [[26, 18, 34, 38]], atol=1e-4)
 
 
 def test_a_changed_file_of_answers_is_found_out(tmp_path: Path, boxed: Path, posed: Path) -> None:
@@ -300,7 +300,7 @@ def test_requests_name_what_is_seen(tmp_path: Path, boxed: Path) -> None:
     request_for(boxed, [5], folder)
     tasks = json.loads((folder / "label_studio.json").read_text())
     (result, *_) = tasks[0]["predictions"][0]["result"]
-    truth = read_split(open_manifest(boxed), "adapt").boxes[5].boxes[0] / 64 * 100
+    truth = read_split(open_manifest(boxed), "adapt").labels[5].boxes[0] / 64 * 100
     value = result["value"]
     assert [value["x"], value["y"]] == pytest.approx(truth[:2].tolist())
     assert value["width"] == pytest.approx(float(truth[2] - truth[0]))

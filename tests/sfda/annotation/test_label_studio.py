@@ -27,9 +27,9 @@ import small_pose
 import small_seg
 from asking import request_for
 
-from sfda.annotation.request import Request
 from sfda.annotation.request_files import label_config
 from sfda.annotation.take import take_annotations
+from sfda.formats.request import Request
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
 
@@ -137,7 +137,7 @@ def test_classes_go_out_and_come_back(server: Server, tmp_path: Path) -> None:
         take_annotations(tmp_path / "ask", file, target, out=out)
         answers = read_split(open_manifest(out), "adapt").annotations
         assert answers is not None
-        inputs = dict(zip(answers.rows.tolist(), answers.labels.tolist(), strict=True))
+        inputs = dict(zip(answers.rows.tolist(), answers.labels.index.tolist(), strict=True))
         assert inputs == {3: 0, 10: 1, 4: 1}, file.name
 
 
@@ -152,7 +152,7 @@ def test_masks_go_out_and_come_back(server: Server, tmp_path: Path) -> None:
         assert answers is not None
         assert sorted(answers.rows.tolist()) == [2, 5]
         for folder, row in enumerate(answers.rows.tolist()):
-            assert np.array_equal(answers.masks.mask(folder), masks[row]), file.name
+            assert np.array_equal(answers.labels.mask(folder), masks[row]), file.name
 
 
 @pytest.mark.parametrize("problem", ["boxes", "joints"])
@@ -173,9 +173,9 @@ def test_boxes_and_joints_go_out_and_come_back(
         assert sorted(answers.rows.tolist()) == [2, 5]
         for folder, row in enumerate(answers.rows.tolist()):
             if problem == "boxes":
-                inputs, own = answers.boxes[folder], truth.boxes[row]
+                inputs, own = answers.labels[folder], truth.labels[row]
                 np.testing.assert_allclose(inputs.boxes, own.boxes, atol=0.01)
                 assert inputs.labels.tolist() == own.labels.tolist(), file.name
             else:
-                inputs, own = answers.persons[folder], truth.persons[row]
+                inputs, own = answers.labels[folder], truth.labels[row]
                 np.testing.assert_allclose(inputs.joints, own.joints, atol=0.01)

@@ -18,12 +18,11 @@ from asking import coco, exported, least, request_for, xml
 from PIL import Image
 
 from sfda.annotation.exports import read_export
-from sfda.annotation.picture_names import RequestedNames
-from sfda.annotation.request import RequestedRow
 from sfda.annotation.take import take_annotations
 from sfda.authoring.from_folder import build_manifest
 from sfda.errors import BadInput
 from sfda.formats.coco_rle import decode_run_lengths, fill_polygons, unpack_run_lengths
+from sfda.formats.request import RequestedNames, RequestedRow
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
 from sfda.manifests.verify import verify_manifest

@@ -54,8 +54,8 @@ def test_with_classes_folders_give_labels_and_stratified_splits(photos, tmp_path
     manifest = open_manifest(build(photos, tmp_path / "m.yaml", classes=CLASSES[::-1]))
     assert manifest.classes == ("cow", "bee", "ant")
     adapt, test = read_split(manifest, "adapt"), read_split(manifest, "test")
-    assert Counter(test.labels.tolist()) == {0: 2, 1: 2, 2: 2}
-    assert Counter(adapt.labels.tolist()) == {0: 8, 1: 8, 2: 8}
+    assert Counter(test.labels.index.tolist()) == {0: 2, 1: 2, 2: 2}
+    assert Counter(adapt.labels.index.tolist()) == {0: 8, 1: 8, 2: 8}
     assert not set(adapt.row_ids) & set(test.row_ids)
     assert all(
         manifest.classes[k] == n.split("/")[0] for n, k in zip(test.names, test.labels, strict=True)
@@ -108,7 +108,7 @@ def test_npz_with_and_without_labels(tmp_path):
     seen = open_manifest(build(tmp_path / "d.npz", tmp_path / "seen.yaml", classes=2))
     split = read_split(seen, "test")
     index = [int(name.split(":")[1]) for name in split.names]
-    assert split.labels.tolist() == labels[index].tolist()
+    assert split.labels.index.tolist() == labels[index].tolist()
     assert len(split) == 4
     with pytest.raises(BadInput, match=r"not in 0\.\.0: 1"):
         build(tmp_path / "d.npz", tmp_path / "bad.yaml", classes=1)

@@ -56,10 +56,10 @@ def test_where_all_persons_have_joints_some_images_are_held_out(tmp_path):
     learn, test = read_split(result, "train"), read_split(result, "test")
     assert len(learn) + len(test) == 9
     assert {n.split("@")[0] for n in learn.names}.isdisjoint(n.split("@")[0] for n in test.names)
-    assert learn.persons is not None
-    np.testing.assert_array_equal(learn.persons[0].joints[:2], [[4, 5], [1, 9]])
-    np.testing.assert_array_equal(learn.persons[0].visible, [1, 1, 0])
-    assert read_split(result.unlabelled(), "adapt").persons is None
+    assert learn.labels is not None
+    np.testing.assert_array_equal(learn.labels[0].joints[:2], [[4, 5], [1, 9]])
+    np.testing.assert_array_equal(learn.labels[0].visible, [1, 1, 0])
+    assert read_split(result.unlabelled(), "adapt").labels is None
 
 
 def test_where_some_have_they_are_the_test_and_images_without_a_person_are_seen_whole(tmp_path):
@@ -68,9 +68,9 @@ def test_where_some_have_they_are_the_test_and_images_without_a_person_are_seen_
     assert {name: split.count for name, split in result.splits.items()} == {"test": 2, "adapt": 4}
     adapt = read_split(result, "adapt")
     assert adapt.names == ("1.png@1", "3.png@1", "4.png@1", "5.png@1")
-    assert adapt.persons is None
+    assert adapt.labels is None
     assert adapt.image(1).shape[:2] == (30, 30)  # the longer side, squared
-    assert read_split(result, "test").persons is not None
+    assert read_split(result, "test").labels is not None
 
 
 def test_boxes_alone_make_an_unlabelled_target(tmp_path):
@@ -88,8 +88,8 @@ def test_some_of_the_joints_and_a_skeleton_of_ones_own(tmp_path):
     assert result.classes == ("left_hand", "nose")
     assert result.skeleton == bones
     split = read_split(result, "test")
-    assert split.persons is not None
-    np.testing.assert_array_equal(split.persons[0].joints, [[1, 9], [4, 5]])
+    assert split.labels is not None
+    np.testing.assert_array_equal(split.labels[0].joints, [[1, 9], [4, 5]])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 
 from sfda.adaptation.scoring import score_unlabelled
 from sfda.building_blocks.rejection import TwoClusters, predicted_labels, uncertainty
-from sfda.decision.evaluation import classification_report
+from sfda.problems.classification.evaluation import classification_report
 from sfda.problems.classification.metrics import (
     ClassificationMetric,
     main_metric,

@@ -38,7 +38,7 @@ def test_the_demo_is_sound_and_the_same_every_time(tmp_path):
     assert set(target.splits) == {"adapt", "test"}
     truth = digits_target()
     test = read_split(target, "test")
-    assert test.labels.tolist() == truth.labels[truth.held_out].tolist()
+    assert test.labels.index.tolist() == truth.labels[truth.held_out].tolist()
     np.testing.assert_array_equal(test.image(3), truth.images[truth.held_out][3])
 
 

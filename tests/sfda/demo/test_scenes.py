@@ -26,7 +26,7 @@ def test_both_domains_are_whole_and_have_every_class(demo):
         for name, size in sizes.items():
             split = read_split(open_manifest(path), name)
             assert len(split) == size
-            seen = np.unique([split.masks.mask(row) for row in range(size)])
+            seen = np.unique([split.labels.mask(row) for row in range(size)])
             assert seen.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -35,7 +35,7 @@ def test_images_and_masks_are_those_drawn(demo):
     row, number = 7, scenes.TARGET["adapt"] + 7
     drawn = scenes.at_dusk(number)
     assert (split.image(row) == drawn.image).all()  # red is red in the file too
-    assert (split.masks.mask(row) == drawn.mask).all()
+    assert (split.labels.mask(row) == drawn.mask).all()
 
 
 def test_the_same_bytes_every_time(demo, tmp_path):

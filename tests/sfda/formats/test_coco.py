@@ -18,13 +18,14 @@ from sfda.authoring.from_voc import convert_voc
 from sfda.building_blocks.boxes import Boxes, BoxLabels
 from sfda.errors import BadInput
 from sfda.images.preprocess import fitted, prepare_image
-from sfda.inference.detection import boxes_from_frame, boxes_to_frame
 from sfda.loading.labelled_batches import LabelledLoader
 from sfda.manifests.digests import file_digest
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split, unlabelled_digest
 from sfda.manifests.verify import verify_manifest
+from sfda.problems.detection.labels import BoxTargets, boxes_from_frame, boxes_to_frame
 from sfda.problems.detection.network import views_for
+from sfda.problems.registry import PROBLEMS
 from sfda.refs import InputSpec
 
 LETTER = InputSpec(size=(40, 60), letterbox=True, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -77,8 +78,8 @@ def manifest_of(tmp_path: Path, inputs: dict[str, Any], **changes: Any) -> Path:
 def test_boxes_are_clipped_dropped_and_named_by_class(tmp_path: Path) -> None:
     results = read_split(open_manifest(manifest_of(tmp_path, document())), "test")
     assert results.labelled
-    assert results.boxes is not None
-    first, second, third, fourth = results.boxes.rows
+    assert results.labels is not None
+    first, second, third, fourth = results.labels.table.rows
     assert first.boxes.tolist() == [[2, 3, 12, 8], [25, 15, 30, 20]]
     assert first.labels.tolist() == [1, 0]  # by name, whatever the ids
     assert len(second.boxes) == len(fourth.boxes) == 0
@@ -95,7 +96,7 @@ def test_boxes_are_clipped_dropped_and_named_by_class(tmp_path: Path) -> None:
 def test_labels_never_leave_an_unlabelled_manifest(tmp_path: Path) -> None:
     manifest = open_manifest(manifest_of(tmp_path, document()))
     seen = read_split(manifest.unlabelled(), "test")
-    assert seen.boxes is None
+    assert seen.labels is None
     assert not seen.labelled
     before = unlabelled_digest(manifest, "test")
     other = document(annotations=[entry(3, 3, [0, 0, 9, 9])])
@@ -258,16 +259,15 @@ def test_labelled_batches_hold_boxes_and_a_single_image_is_a_batch() -> None:
     images = np.zeros((5, 16, 24, 3), np.uint8)
     boxes = [Boxes(torch.tensor([[0.0, 0, i + 1, 4]]), torch.tensor([i]), torch.ones(1))
              for i in range(5)]  # fmt: skip
-    loader = LabelledLoader(
-        images, boxes, spec, views_for(spec), batch_size=2, seed=0, device="cpu"
-    )
+    made: Any = {"problem": PROBLEMS["detection"], "batch_size": 2, "seed": 0, "device": "cpu"}
+    loader = LabelledLoader(images, BoxTargets(boxes), spec, views_for(spec), **made)
     assert loader.steps() == 3  # the last holds one image, which batch norm never sees
     for batch in loader.epoch(0):
         assert batch.labelled is not None
         labels = [int(result.labels[0]) for result in batch.labelled.targets]
         assert labels == batch.index.tolist()
-    with pytest.raises(BadInput, match="5 images but 4 lists of boxes"):
-        LabelledLoader(images, boxes[:4], spec, views_for(spec), batch_size=2, seed=0, device="cpu")
+    with pytest.raises(BadInput, match="5 images but boxes of 4"):
+        LabelledLoader(images, BoxTargets(boxes[:4]), spec, views_for(spec), **made)
 
 
 def test_stated_sizes_are_those_of_the_images_or_none(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_stated_sizes_are_those_of_the_images_or_none(tmp_path: Path) -> None:
         made = build_manifest(root, problem="detection", annotations=annotations, out=out)
         split = read_split(open_manifest(made), "test")
         remaining = [
-            split.boxes[n].boxes.tolist() for n in range(len(split)) if split.names[n] == "0.png"
+            split.labels[n].boxes.tolist() for n in range(len(split)) if split.names[n] == "0.png"
         ]
         assert remaining in ([], [[[2, 3, 27, 18]]])
         assert verify_manifest(made).ok

@@ -32,7 +32,9 @@ def test_tags_and_masks_of_cvat(tmp_path: Path) -> None:
     export = tmp_path / "annotations.xml"
     export.write_text(f"<annotations>{images}</annotations>")
     result = take_annotations(tmp_path / "ask", export, target)
-    assert read_split(open_manifest(result.manifest), "adapt").annotations.labels.tolist() == [2, 0]
+    assert read_split(
+        open_manifest(result.manifest), "adapt"
+    ).annotations.labels.index.tolist() == [2, 0]
 
     scenes = small_seg.write(tmp_path, "scenes", small_seg.TARGET, seed=3, dull=True)
     seen = request_for(scenes, [5], tmp_path / "paint")
@@ -51,7 +53,7 @@ def test_tags_and_masks_of_cvat(tmp_path: Path) -> None:
         export.read_text().replace("post", names[1]).replace('"bar"', f'"{names[2]}"')
     )
     result = take_annotations(tmp_path / "paint", export, scenes)
-    mask = read_split(open_manifest(result.manifest), "adapt").annotations.masks.mask(0)
+    mask = read_split(open_manifest(result.manifest), "adapt").annotations.labels.mask(0)
     expected = np.full((32, 32), 255 if "background" not in names else names.index("background"))
     expected[:4, :4] = 1
     expected[30, 2:5] = 2

@@ -130,10 +130,10 @@ def folder(tmp_path):
 
 def test_a_split_gives_masks_in_the_order_of_its_classes(made):
     split = made.split()
-    assert split.labels is None
+    assert split.labels.row_classes() is None
     assert split.labelled
     for row in range(2):
-        result = split.masks.mask(row)
+        result = split.labels.mask(row)
         assert result.dtype == np.uint8
         np.testing.assert_array_equal(result, np.roll(INDEX, row + 2))
     assert split.image(1).flat[0] == 30
@@ -148,10 +148,10 @@ def test_a_sound_manifest_passes_and_counts_images(made):
 def test_values_are_mapped_and_ignore_may_be_another(made):
     made.write(values=[2, 0, 1])
     expected = np.array([[1, 2, 0, 255], [0, 0, 2, 1], [255, 1, 1, 2]])
-    np.testing.assert_array_equal(made.split("adapt").masks.mask(0), expected)
+    np.testing.assert_array_equal(made.split("adapt").labels.mask(0), expected)
     made.write(values=[0, 2, 255], ignore=1)
     expected = np.array([[0, 255, 1, 2], [1, 1, 255, 0], [2, 0, 0, 255]])
-    np.testing.assert_array_equal(made.split("adapt").masks.mask(0), expected)
+    np.testing.assert_array_equal(made.split("adapt").labels.mask(0), expected)
 
 
 def test_binary_masks_of_0_and_255(folder):
@@ -159,7 +159,7 @@ def test_binary_masks_of_0_and_255(folder):
     for i in range(4):
         folder.put(f"masks/{i}.png", encoded(mask))
     folder.write(classes=["back", "fore"], values=[0, 255], ignore=None)
-    assert folder.split().masks.mask(0).tolist() == [[0, 1, 0, 1]] * 3
+    assert folder.split().labels.mask(0).tolist() == [[0, 1, 0, 1]] * 3
     assert not folder.faults()
     folder.write(ignore=255)
     with pytest.raises(BadInput, match=r"also the value of a class.*`ignore: null`"):
@@ -170,7 +170,7 @@ def test_unlabelled_gives_no_masks_ever(made):
     blind = open_manifest(made.path).unlabelled()
     for manifest in (blind, blind.unlabelled(), blind.model_copy()):
         split = read_split(manifest, "test")
-        assert split.masks is None
+        assert split.labels is None
         assert not split.labelled
     assert blind.arrays is None or blind.arrays.mask is None
 
@@ -186,7 +186,7 @@ def test_masks_have_no_part_in_the_unlabelled_digest(made):
     else:
         made.put("masks/0.png", encoded(np.zeros((3, 4), np.uint8)))
         made.write_rows([row | {"mask": "masks/0.png"} for row in made.rows])
-    assert (made.split("adapt").masks.mask(1) == 0).all()
+    assert (made.split("adapt").labels.mask(1) == 0).all()
     assert digest() == before
     if made.kind == "npz":
         made.store(x=np.ones((4, 3, 4), np.uint8))
@@ -290,7 +290,7 @@ def test_faults_of_a_mask_are_named_by_check_and_at_use(tmp_path, kind, mask, sa
     else:
         made.put("masks/0.png", content)
     with pytest.raises(BadInput, match=said) as error:
-        made.split("adapt").masks.mask(0)
+        made.split("adapt").labels.mask(0)
     assert made.faults() == str(error.value)
 
 
@@ -307,7 +307,7 @@ def test_every_faulty_mask_is_named(folder):
 def test_sixteen_bits_and_palettes_hold_indices_too(folder):
     folder.put("masks/0.png", encoded(INDEX.astype(np.uint16)))
     folder.put("masks/1.png", encoded(INDEX, "P"))
-    masks = folder.split("adapt").masks
+    masks = folder.split("adapt").labels
     np.testing.assert_array_equal(masks.mask(0), INDEX)
     np.testing.assert_array_equal(masks.mask(1), INDEX)
     assert not folder.faults()
@@ -320,7 +320,7 @@ def test_a_turned_image_has_the_size_that_it_is_seen_in(folder):
     Image.new("RGB", (3, 4)).save(buffer, "PNG", exif=exif)
     folder.put("images/0.png", buffer.getvalue())
     assert folder.split("adapt").image(0).shape == (3, 4, 3)
-    np.testing.assert_array_equal(folder.split("adapt").masks.mask(0), INDEX)
+    np.testing.assert_array_equal(folder.split("adapt").labels.mask(0), INDEX)
 
 
 def test_mask_arrays_that_do_not_fit_are_refused(tmp_path):
@@ -460,7 +460,7 @@ def test_masks_beside_the_folder_of_images(tmp_path):
     out = build(tmp_path / "all" / "pics", tmp_path / "m.yaml", tmp_path / "all" / "truth")
     split = read_split(open_manifest(out), "test")
     assert split.names[0].startswith("pics/")
-    assert split.masks.mask(0).tolist() == [[1] * 4] * 3
+    assert split.labels.mask(0).tolist() == [[1] * 4] * 3
     assert verify_manifest(out).ok
 
 
@@ -516,7 +516,7 @@ def test_spacing_and_values_are_written_down(tmp_path):
     assert (manifest.values, manifest.ignore) == ((1, 255), None)
     split = read_split(manifest, "test")
     assert split.spacings == ((0.5, 0.25),) * 2
-    assert split.masks.mask(0).tolist() == [[0] * 4] * 3
+    assert split.labels.mask(0).tolist() == [[0] * 4] * 3
 
 
 def test_an_npz_with_masks_and_groups(tmp_path):
@@ -533,7 +533,7 @@ def test_an_npz_with_masks_and_groups(tmp_path):
     adapt, test = read_split(seen, "adapt"), read_split(seen, "test")
     assert (len(adapt), len(test)) == (16, 4)
     assert not set(adapt.groups) & set(test.groups)
-    assert test.masks.mask(0).tolist() == [[1] * 3] * 3
+    assert test.labels.mask(0).tolist() == [[1] * 3] * 3
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_rows_are_the_second_axis_and_masks_fit(cases, tmp_path):
     case = int(split.names[7].split("case")[1][0])
     expected = scan(case)[:, :, 7].T
     np.testing.assert_array_equal(split.reader.raw(7), expected)
-    np.testing.assert_array_equal(split.masks.mask(7), expected % 2)
+    np.testing.assert_array_equal(split.labels.mask(7), expected % 2)
     assert split.reader.size(7) == (3, 4)
 
 
@@ -91,7 +91,7 @@ def test_volumes_in_a_zip(cases, tmp_path):
     assert zipped.spacings == plain.spacings
     for row in (0, 11):
         np.testing.assert_array_equal(zipped.image(row), plain.image(row))
-        np.testing.assert_array_equal(zipped.masks.mask(row), plain.masks.mask(row))
+        np.testing.assert_array_equal(zipped.labels.mask(row), plain.labels.mask(row))
     assert verify_manifest(tmp_path / "z.yaml").ok
 
 
@@ -100,7 +100,7 @@ def test_slices_in_order_load_a_volume_once(cases, tmp_path):
     volumes._volume.cache_clear()
     for row in range(len(split)):
         split.image(row)
-        split.masks.mask(row)
+        split.labels.mask(row)
     assert volumes._volume.cache_info().misses == 6  # three scans and their masks
 
 

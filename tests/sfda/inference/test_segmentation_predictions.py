@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from sfda.errors import BadInput
 from sfda.inference.predictions import verify_predictions
-from sfda.inference.segmentation import keep_predicted_masks
 from sfda.problems.classification.network import make_spec
+from sfda.problems.segmentation.inference import keep_predictions
 
 CLASSES = ("sky", "road", "car")
 ANSWERS = [
@@ -23,7 +24,9 @@ ANSWERS = [
 @pytest.fixture
 def kept(tmp_path):
     spec = make_spec("sfda:tiny", CLASSES)
-    return keep_predicted_masks(iter(ANSWERS), spec, tmp_path / "kept", size=2, source_sha256="abc")
+    return keep_predictions(
+        lambda _: iter(ANSWERS), nn.Identity(), spec, tmp_path / "kept", size=2, source_sha256="abc"
+    )
 
 
 def test_masks_confidences_and_ratios_are_those_given(kept):

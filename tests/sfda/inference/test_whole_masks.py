@@ -10,11 +10,11 @@ from torch import nn
 from sfda.errors import BadInput
 from sfda.images.store import Ragged, RaggedWriter
 from sfda.inference import forward
-from sfda.inference import segmentation as segmenting
-from sfda.inference.segmentation import Band, enlarged, segment, segment_all
 from sfda.loading.scan import scan, scan_views
 from sfda.loading.tiles import tiles
+from sfda.problems.segmentation import inference as segmenting
 from sfda.problems.segmentation.network import Segmenter, SegOutput
+from sfda.problems.segmentation.segment import Band, enlarged, segment, segment_all
 from sfda.refs import InputSpec, Views
 
 TILED = InputSpec(size=(16, 24), tiled=True, mean=(0, 0, 0), std=(1, 1, 1))
@@ -186,7 +186,9 @@ def test_a_scan_of_frames_with_a_segmenter_is_bounded_by_pixels(monkeypatch):
     assert [len(s.rows) for s in seen] == [3, 3, 1]
     assert torch.cat([s.rows for s in seen]).tolist() == list(range(7))
     wide = scan(images, WHOLE, device="cpu", batch_size=256)
-    (all_at_once,) = wide(nn.Sequential(nn.Identity()))  # no segmenter
+    other = nn.Sequential(nn.Identity())
+    other.problem = "classification"
+    (all_at_once,) = wide(other)
     assert len(all_at_once.rows) == 7
 
 

@@ -13,8 +13,11 @@ from sfda.errors import BadInput
 from sfda.images.preprocess import centre_crop, standardise
 from sfda.images.store import Ragged, RaggedWriter
 from sfda.loading.batches import TargetLoader
-from sfda.loading.labelled_batches import BatchesWithClasses, LabelledLoader
+from sfda.loading.labelled_batches import LabelledLoader
 from sfda.loading.scan import labelled_scan, scan, scan_views
+from sfda.problems.classification.labels import ClassTargets
+from sfda.problems.registry import PROBLEMS
+from sfda.problems.segmentation.labels import MaskTargets
 from sfda.refs import InputSpec, Views
 from sfda.types import UNSURE, Batches
 
@@ -38,6 +41,7 @@ def net():
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 2)
     )
     network[1].eval()  # a part that its owner wants frozen
+    network.problem = "classification"
     return network
 
 
@@ -166,6 +170,7 @@ def test_scan_restores_every_mode_even_when_left_midway(images):
 
 def test_scan_restores_modes_when_the_network_fails(images):
     network = nn.Sequential(net(), nn.Linear(5, 5)).train()
+    network.problem = "classification"
     modes = [module.training for module in network.modules()]
     with pytest.raises(RuntimeError):
         next(scan(images, SPEC, device="cpu")(network))
@@ -191,9 +196,11 @@ def test_scan_of_views_is_alike_at_every_call_and_no_epochs_views(images):
 
 
 def test_labelled_batches_pair_images_with_their_labels(images):
-    labels = torch.arange(21) + 100
-    loader = TargetLoader(images, SPEC, Views(), strong=False, batch_size=4, seed=0, device="cpu")
-    batches = list(BatchesWithClasses(loader, labels).epoch(0))
+    targets, problem = ClassTargets(np.arange(21) + 100), PROBLEMS["classification"]
+    loader = LabelledLoader(
+        images, targets, SPEC, Views(), problem=problem, batch_size=4, seed=0, device="cpu"
+    )
+    batches = list(loader.epoch(0))
     assert len(batches) == loader.steps() == 5
     for batch in batches:
         assert batch.labelled.targets.tolist() == (batch.index + 100).tolist()
@@ -228,7 +235,7 @@ def test_workers_start_after_opencv_and_torch_have_used_their_threads():
 import numpy as np, torch
 from sfda.demo.digits import digits_source, digits_target
 from sfda.loading.batches import TargetLoader
-from sfda.loading.labelled_batches import BatchesWithClasses
+from sfda.loading.labelled_batches import LabelledLoader
 from sfda.refs import InputSpec, Views
 digits_source(), digits_target()
 net = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 5), torch.nn.ReLU(), torch.nn.MaxPool2d(2))
@@ -250,7 +257,8 @@ def labelled(images, spec=SPEC, views=None, **changes):
     if masks is None:
         masks = np.array([image[..., 0] for image in images])
     options = {"batch_size": 4, "seed": 3, "device": "cpu"} | changes
-    return LabelledLoader(images, masks, spec, views or Views(crop=True), **options)
+    options["problem"] = PROBLEMS["segmentation"]
+    return LabelledLoader(images, MaskTargets(masks), spec, views or Views(crop=True), **options)
 
 
 def test_batches_with_masks_have_targets_of_every_pixel(images):
@@ -325,5 +333,5 @@ def test_images_of_several_sizes_come_as_crops_by_workers_too(tmp_path):
 
 
 def test_a_mask_for_every_image_is_needed(images):
-    with pytest.raises(BadInput, match="21 images but 3 masks"):
+    with pytest.raises(BadInput, match="21 images but masks of 3"):
         labelled(images, masks=np.zeros((3, 8, 8), np.uint8))

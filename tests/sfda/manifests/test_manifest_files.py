@@ -130,7 +130,7 @@ def npz(tmp_path):
 def test_a_split_gives_rows_labels_and_images(made):
     split = read_split(made.open(), "test")
     assert len(split) == 2
-    assert split.labels.tolist() == [0, 1]
+    assert split.labels.index.tolist() == [0, 1]
     assert split.classes == ("cat", "dog")
     if made.kind == "npz":
         np.testing.assert_array_equal(split.image(1), np.arange(80, 96).reshape(4, 4))
@@ -168,7 +168,7 @@ def test_labels_have_no_part_in_the_unlabelled_digest(made):
         made.save(np.array([1, 1, 0, 0, 1, 0]))
     rows = [row | {"class": CLASSES[(i + 1) % 2]} for i, row in enumerate(made.rows)]
     made.write_rows(rows)
-    assert read_split(made.open(), "adapt").labels.tolist() == [1, 0, 1, 0]
+    assert read_split(made.open(), "adapt").labels.index.tolist() == [1, 0, 1, 0]
     assert unlabelled_digest(made.open(), "adapt") == before
 
 
@@ -177,7 +177,7 @@ def test_the_label_array_has_no_part_in_the_unlabelled_digest(npz):
     before, labels = unlabelled_digest(npz.open(), "adapt"), read_split(npz.open(), "adapt").labels
     npz.save(np.array([1, 1, 0, 0, 1, 0]))
     npz.write()
-    assert read_split(npz.open(), "adapt").labels.tolist() != labels.tolist()
+    assert read_split(npz.open(), "adapt").labels.index.tolist() != labels.index.tolist()
     assert unlabelled_digest(npz.open(), "adapt") == before
 
 
@@ -209,13 +209,13 @@ def test_name_and_place_do_not_change_the_digest(folder, tmp_path):
 def test_splits_of_an_npz_by_array_and_whole(npz):
     npz.write(splits={"train": {"equals": 0, "count": 4}, "all": {"count": 6}})
     manifest = npz.open()
-    assert read_split(manifest, "train").labels.tolist() == [0, 1, 0, 1]
+    assert read_split(manifest, "train").labels.index.tolist() == [0, 1, 0, 1]
     assert read_split(manifest, "all").names[5] == "x:5"
 
 
 def test_classes_may_be_a_number(npz):
     npz.write(classes=2, splits={"all": {"count": 6}})
-    assert read_split(npz.open(), "all").labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert read_split(npz.open(), "all").labels.index.tolist() == [0, 1, 0, 1, 0, 1]
     npz.write(classes=1)
     assert "label not in 0..0: 1 (1), 3 (1), 5 (1)" in npz.faults()
 
@@ -340,7 +340,7 @@ def test_labels_by_number(folder):
         for i, r in enumerate(folder.rows)
     ]
     folder.write_rows(rows)
-    assert read_split(folder.open(), "adapt").labels.tolist() == [0, 1, 0, 1]
+    assert read_split(folder.open(), "adapt").labels.index.tolist() == [0, 1, 0, 1]
     rows[1]["label"], rows[4]["label"] = 2, "x"
     folder.write_rows(rows)
     assert "label not in 0..1: dog/1.png (2)" in folder.faults()

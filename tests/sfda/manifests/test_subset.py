@@ -154,7 +154,7 @@ def test_label_and_split_arrays_become_columns(packed, tmp_path):
     }  # fmt: skip
     split = read_split(manifest, "adapt")
     assert split.names == ("x:12", "x:14", "x:15", "x:17")
-    assert split.labels.tolist() == [1, 0, 1, 0]
+    assert split.labels.index.tolist() == [1, 0, 1, 0]
     assert split.image(1).tolist() == [[56, 57], [58, 59]]
     assert by_row(out, "val").items() >= by_row(out, "adapt").items()
     assert verify_manifest(out).ok
@@ -284,5 +284,5 @@ def test_answers_to_rows_that_stay_are_kept(whole, tmp_path):
     assert verify_manifest(out).ok
     assert result.annotations.classes == KEPT
     assert [result.names[row].removeprefix("x:") for row in result.annotations.rows] == keys[:1]
-    assert result.annotations.labels.tolist() == [0]
+    assert result.annotations.labels.index.tolist() == [0]
     assert read_split(open_manifest(out), "test").annotations is None

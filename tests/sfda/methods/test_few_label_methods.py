@@ -19,6 +19,8 @@ from torch import nn
 
 from sfda import plugins
 from sfda.adaptation.loop import adapt
+from sfda.augment.geometric import WarpMaker
+from sfda.augment.photometric import ViewMaker
 from sfda.building_blocks.boxes import Boxes
 from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.building_blocks.losses import diversity, entropy
@@ -35,9 +37,14 @@ from sfda.methods.ft import FineTuning
 from sfda.methods.lftl import Lftl, LftlConfig, anchor_entropy
 from sfda.methods.lp_ft import ProbingThenTuning
 from sfda.methods.shot import Shot, ShotConfig
+from sfda.problems.classification.labels import ClassTargets
 from sfda.problems.classification.network import Classifier
+from sfda.problems.detection.labels import BoxTargets
 from sfda.problems.detection.network import views_for
+from sfda.problems.pose.labels import JointTargets
 from sfda.problems.pose.network import VIEWS
+from sfda.problems.registry import PROBLEMS
+from sfda.problems.segmentation.labels import MaskTargets
 from sfda.refs import InputSpec
 from sfda.types import Clock, EpochEnd, Labelled, StepEnd, TargetBatch
 
@@ -163,8 +170,8 @@ def toy_golden(name: str) -> Any:
 def small_rows(rows: Any, seed: int = 0) -> AnnotatedRows:
     inputs = small.target_arrays()
     return AnnotatedRows(
-        inputs["x"][..., None], np.array(rows), inputs["y"][rows], small.SPEC.input,
-        small.SPEC.views, seed=seed, device="cpu",
+        inputs["x"][..., None], np.array(rows), ClassTargets(inputs["y"][rows]), small.SPEC.input,
+        ViewMaker(small.SPEC.input, small.SPEC.views, seed=seed), seed=seed, device="cpu",
     )  # fmt: skip
 
 
@@ -226,8 +233,8 @@ def test_labelled_batches_are_a_function_of_seed_and_epoch() -> None:
 def test_masks_move_with_their_images() -> None:
     images, masks = small_seg.shapes(8, seed=2)
     rows = AnnotatedRows(
-        images, np.array([6, 2]), masks[[6, 2]][..., None], small_seg.SPEC.input,
-        small_seg.SPEC.views, seed=0, device="cpu",
+        images, np.array([6, 2]), MaskTargets(masks[[6, 2]]), small_seg.SPEC.input,
+        ViewMaker(small_seg.SPEC.input, small_seg.SPEC.views, seed=0), seed=0, device="cpu",
     )  # fmt: skip
     result = rows.make(np.array([0, 1, 0]), np.array([0, 0, 1]))
     assert result.index.tolist() == [6, 2, 6]
@@ -248,7 +255,8 @@ def test_boxes_move_with_their_images() -> None:
         for row in (6, 2)
     ]  # fmt: skip
     rows = AnnotatedRows(
-        pictures, np.array([6, 2]), boxes, spec, views, seed=0, device="cpu"
+        pictures, np.array([6, 2]), BoxTargets(boxes), spec, ViewMaker(spec, views, seed=0),
+        seed=0, device="cpu",
     )  # fmt: skip
     inputs = rows.make(np.array([0, 1] * 8), np.repeat(np.arange(8), 2))
     moved = set()
@@ -268,8 +276,11 @@ def test_joints_move_with_their_images() -> None:
             pictures[row, y - 1 : y + 2, x - 1 : x + 2, channel] = 255
     spec = InputSpec(size=(32, 32), mean=(0.0,) * 3, std=(1.0,) * 3)
     views = VIEWS.model_copy(update={"zoom": (0.8, 1.0), "jitter": 0.0})
-    targets = PoseTargets(torch.from_numpy(spots), torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
-    rows = AnnotatedRows(pictures, np.array([3, 1]), targets, spec, views, seed=0, device="cpu")
+    targets = JointTargets(
+        PoseTargets(torch.from_numpy(spots), torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
+    )
+    maker = WarpMaker(spec, views, seed=0)
+    rows = AnnotatedRows(pictures, np.array([3, 1]), targets, spec, maker, seed=0, device="cpu")
     inputs = rows.make(np.array([0, 1] * 8), np.repeat(np.arange(8), 2))
     assert inputs.targets.visible.tolist() == [[1, 1], [1, 0]] * 8
     seen = 0
@@ -291,11 +302,16 @@ def test_left_and_right_change_places_in_a_mirror() -> None:
     still = {"rotate": 0.0, "shear": 0.0, "move": 0.0, "zoom": (1.0, 1.0), "jitter": 0.0}
     views = VIEWS.model_copy(update=still | {"flip": True})
     targets = PoseTargets(torch.from_numpy(spots), torch.tensor([[1.0, 0.0]]))
-    made: dict[str, Any] = {"seed": 0, "device": "cpu", "pairs": [(0, 1)]}
-    rows = AnnotatedRows(picture, np.array([0]), targets, spec, views, **made)
+    made: dict[str, Any] = {"seed": 0, "device": "cpu"}
+    one = JointTargets(targets, [(0, 1)])
+    maker = WarpMaker(spec, views, seed=0)
+    rows = AnnotatedRows(picture, np.array([0]), one, spec, maker, **made)
     alone = rows.make(np.zeros(16, np.int64), np.arange(16))
     twice = PoseTargets(*(torch.cat([part, part]) for part in targets))
-    loader = LabelledLoader(np.repeat(picture, 2, 0), twice, spec, views, batch_size=2, **made)
+    loader = LabelledLoader(
+        np.repeat(picture, 2, 0), JointTargets(twice, [(0, 1)]), spec, views,
+        problem=PROBLEMS["pose"], batch_size=2, **made,
+    )  # fmt: skip
     batches = [next(iter(loader.epoch(epoch))).labelled for epoch in range(8)]
     for result in (alone, *batches):
         for image, joints, visible in zip(result.images, *result.targets, strict=True):
@@ -317,7 +333,7 @@ def test_labels_of_boxes_and_joints_are_learnt_beside_a_method_and_alone(toy_: A
     few = torch.arange(4)
     for name, settings in (("mean_teacher", {}), ("ft", {"steps": 40})):
         kind = plugins.load("methods", name)
-        inputs = merged(kind.defaults_by_problem.get(toy_.PROBLEM, {}), settings)
+        inputs = merged(kind.defaults_for(toy_.PROBLEM), settings)
         config = kind.Config.from_settings(inputs)
         config = config.model_copy(update={"schedule": toy_.FAST})
         info = replace(toy_.info(), labelled=few)

@@ -15,6 +15,7 @@ from sfda.building_blocks.boxes import Boxes, mirrored, spared, sure_boxes, usab
 from sfda.config import merged
 from sfda.errors import BadInput
 from sfda.networks.detector import DetOutput
+from sfda.problems._teaching import Taught
 from sfda.problems.detection import loss as detection_loss
 from sfda.problems.detection.distillation import distillation, feature_distance, mine
 from sfda.problems.detection.teaching import BoxGuard, BoxTeaching, sorted_out
@@ -95,7 +96,7 @@ def test_boxes_are_sure_doubtful_or_nothing() -> None:
 
 def made(name: str, kit: Any = toydet, **settings: Any) -> Any:
     kind = plugins.load("methods", name)
-    inputs = merged(kind.defaults_by_problem.get("detection", {}), settings)
+    inputs = merged(kind.defaults_for("detection"), settings)
     method = kind(kit.source(), kit.info(), kind.Config.from_settings(inputs))
     method.train()
     return method
@@ -168,13 +169,13 @@ def boxes_of(*labels: int) -> Boxes:
 def test_the_guard_tells_of_lost_classes_and_of_floods() -> None:
     guard = BoxGuard(toydet.info(), 2)
     assert guard.status() == ""
-    guard.watch([boxes_of(0, 1), boxes_of(0)])
+    guard.watch(Taught(torch.zeros(0), [boxes_of(0, 1), boxes_of(0)]))
     guard.end_epoch()
     assert guard.status() == "1.50 pseudo-boxes an image"
-    guard.watch([boxes_of(0), boxes_of(0, 0)])
+    guard.watch(Taught(torch.zeros(0), [boxes_of(0), boxes_of(0, 0)]))
     guard.end_epoch()
     assert guard.status() == "1.50 pseudo-boxes an image, alarming: no box of blue any more"
-    guard.watch([boxes_of(*[0, 1] * 5)])
+    guard.watch(Taught(torch.zeros(0), [boxes_of(*[0, 1] * 5)]))
     guard.end_epoch()
     assert guard.status() == "10.00 pseudo-boxes an image, alarming: 1.50 in the first epoch"
     again = BoxGuard(toydet.info(), 2)

@@ -49,7 +49,7 @@ def fast(kit: Any) -> Schedule:
 def make(name: str, kit: Any = toy, **settings: Any) -> Method:
     kind = plugins.load("methods", name)
     inputs = merged(
-        kind.defaults_by_problem.get(kit.PROBLEM, {}),
+        kind.defaults_for(kit.PROBLEM),
         {"schedule": fast(kit).model_dump(), **settings},
     )
     if name == "lp_ft":

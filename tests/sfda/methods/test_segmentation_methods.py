@@ -16,14 +16,15 @@ from sfda.building_blocks.losses import soft_cross_entropy, sure_cross_entropy
 from sfda.building_blocks.pseudo_labels import cut_and_mix
 from sfda.config import merged
 from sfda.methods.mean_teacher import MeanTeacher
+from sfda.problems.registry import PROBLEMS
 from sfda.settings import Schedule
-from sfda.types import Clock
+from sfda.types import Clock, TargetBatch
 
 CLOCK = Clock(0, 6, 1)
 
 
 def teacher(**settings):
-    usual = MeanTeacher.defaults_by_problem["segmentation"]
+    usual = MeanTeacher.defaults_for("segmentation")
     config = MeanTeacher.Config.from_settings(merged(dict(usual), settings))
     return MeanTeacher(toyseg.source(), toyseg.info(), config)
 
@@ -88,7 +89,12 @@ def test_no_sure_pixel_gives_zero_on_the_graph(labels):
 def test_soft_labels_are_the_teachers_probabilities_where_it_is_sure():
     x, _ = toyseg.images(0.5, seed=1)
     soft, hard = teacher(labels="soft"), teacher()
-    result, classes = soft._labels(x), hard._labels(x)
+    batch = TargetBatch(torch.arange(len(x)), x, x)
+    problem = PROBLEMS["segmentation"]
+    result, classes = (
+        problem.teach(one.teacher, batch, one.config.model_copy(update={"cut": 0.0})).targets
+        for one in (soft, hard)
+    )
     remaining = classes >= 0
     assert 0.4 < remaining.float().mean() < 1
     assert torch.equal(result.sum(1) > 0, remaining)

@@ -20,7 +20,7 @@ from sfda.networks.detector import Detector
 from sfda.networks.mmdet_config import config_input
 from sfda.problems.detection import loss as detection_loss
 from sfda.problems.detection import network as detection
-from sfda.problems.detection.weights import load_detector, load_detector_backbone
+from sfda.problems.detection.weights import load_backbone, load_network
 from sfda.problems.registry import read_bundle
 from sfda.refs import InputSpec
 from sfda.weights.bundle import write_bundle
@@ -82,7 +82,7 @@ def test_torchvisions_parts_together_are_its_own_answer() -> None:
     assert isinstance(model, FasterRCNN)
     arch = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
     spec = InputSpec(size=(96, 96), mean=(0.0,) * 3, std=(1.0,) * 3)
-    ours, _ = load_detector(model.state_dict(), arch=arch, classes=("a", "b", "c"), input=spec)
+    ours, _ = load_network(model.state_dict(), arch=arch, classes=("a", "b", "c"), input=spec)
     ours.roi_heads.score_thresh = 0.0
     ours.rpn.score_thresh = model.rpn.score_thresh
     x = torch.rand(2, 3, 96, 96)
@@ -243,7 +243,7 @@ def test_an_mmdet_checkpoint_is_read_without_making_its_objects(tmp_path: Any) -
     path = tmp_path / "epoch_1.pth"
     log = {"loss": Theirs([1.0, 2.0], [1, 1])}
     torch.save({"meta": {"epoch": 1}, "state_dict": model.state_dict(), "message_hub": log}, path)
-    result, _ = load_detector(
+    result, _ = load_network(
         read_weights(path), arch=f"mmdet:{config}", classes=("red", "blue"), input=SMALL
     )
     x, _ = squares()
@@ -259,9 +259,9 @@ def test_what_does_not_fit_is_named() -> None:
     spec = detection.make_spec("sfda:tinyrcnn", ("a", "b"))
     weights = detection.build_from_spec(spec).state_dict()
     with pytest.raises(BadInput, match="tells 2 classes and the background apart, but 3 classes"):
-        load_detector(weights, arch="sfda:tinyrcnn", classes=("a", "b", "c"))
+        load_network(weights, arch="sfda:tinyrcnn", classes=("a", "b", "c"))
     with pytest.raises(BadInput, match="1 missing: backbone"):
-        load_detector(
+        load_network(
             {k: v for k, v in weights.items() if k != "backbone.0.weight"},
             arch="sfda:tinyrcnn", classes=("a", "b"),
         )  # fmt: skip
@@ -310,11 +310,11 @@ def test_a_backbone_is_filled_from_a_classifiers_weights() -> None:
     inputs = squeezenet1_1(weights=None).state_dict()
     spec = detection.make_spec("torchvision:fasterrcnn_squeezenet1_1_fpn", ("a",), input=SMALL)
     model: Detector = detection.build_from_spec(spec)
-    load_detector_backbone(model, inputs)
+    load_backbone(model, inputs)
     held = model.state_dict()
     torch.testing.assert_close(held["backbone.body.0.weight"], inputs["features.0.weight"])
     with pytest.raises(BadInput, match="missing"):
-        load_detector_backbone(model, {k: v for k, v in inputs.items() if "features.0" not in k})
+        load_backbone(model, {k: v for k, v in inputs.items() if "features.0" not in k})
 
 
 def test_what_stands_in_for_compiled_operations() -> None:

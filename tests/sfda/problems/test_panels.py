@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sfda.decision.evaluation import MaskPair, segmentation_report
 from sfda.problems.panel_frame import COLOURS, IGNORED, palette, png, small
+from sfda.problems.segmentation.evaluation import MaskPair, segmentation_report
 from sfda.problems.segmentation.panel import Sample, coloured, panel
 from sfda.report.pictures import side_by_side
 

@@ -142,11 +142,11 @@ def test_persons_are_rows_and_their_joints_go_by_name(tmp_path: Path):
     manifest = open_manifest(path)
     split = read_split(manifest, "test")
     assert split.names == ("000.png@1", "001.png@1", "002.png@1")
-    assert split.persons is not None
+    assert split.labels is not None
     assert split.image(0).shape == (66, 66, 3)  # 60 pixels, 1.1 times
     assert verify_manifest(path).ok
     seen = read_split(manifest.unlabelled(), "test")
-    assert seen.persons is None
+    assert seen.labels is None
     assert seen.image(0).shape == (66, 66, 3)  # where a person is, is no label
     before = unlabelled_digest(manifest, "test")
     table = tmp_path / "target.json"
@@ -300,7 +300,7 @@ def test_the_prior_joins_at_its_epoch_and_each_part_can_be_left_out():
     assert float(bare["feature"].detach()) == 0.0
     assert "prior" not in bare
     teacher = plugins.load("methods", "mean_teacher")
-    inputs = merged(teacher.defaults_by_problem["pose"], {})
+    inputs = merged(teacher.defaults_for("pose"), {})
     plain = teacher(toypose.source(), toypose.info(), teacher.Config.from_settings(inputs))
     plain.train()
     alone = plain.losses(batch, late)

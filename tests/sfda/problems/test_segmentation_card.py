@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from sfda.problems.registry import PROBLEMS
 from sfda.problems.segmentation.card import MaskRatios, make_segmentation_card, some_pixels
 from sfda.problems.segmentation.network import SegOutput
 from sfda.types import UNSURE
@@ -49,12 +50,12 @@ def test_a_card_is_complete_and_carries_the_metrics_it_was_given():
     card = make_segmentation_card(
         nn.BatchNorm2d(4), [(output, masks)], FACTS, ("a", "b"), {"mean_iou": 0.5}
     )
-    assert missing(card, "segmentation") == []
+    assert missing(card, PROBLEMS["segmentation"].card_parts) == []
     assert card.facts.metrics == {"mean_iou": 0.5}
     assert card.facts.count == 3
     assert card.tensors["class_ratio"].tolist() == pytest.approx(
         [float((masks == c).float().mean()) for c in (0, 1)]
     )
     assert card.tensors["feature_mean"].shape == (5,)
-    assert "class_ratio" in missing(None, "segmentation")
-    assert "class_ratio" not in missing(None)
+    assert "class_ratio" in missing(None, PROBLEMS["segmentation"].card_parts)
+    assert "class_ratio" not in missing(None, PROBLEMS["classification"].card_parts)

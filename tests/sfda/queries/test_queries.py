@@ -17,16 +17,15 @@ from sfda.building_blocks.boxes import Boxes
 from sfda.config import merged
 from sfda.errors import BadInput
 from sfda.images.preprocess import standardise
-from sfda.inference.detection import detect_all
 from sfda.inference.summaries import (
     Summary,
     keep_summaries,
     summarise,
-    summarise_boxes,
-    summarise_poses,
 )
 from sfda.loading.scan import scan
 from sfda.networks.own import own_detector
+from sfda.problems.detection.inference import detect_all, summarise_boxes
+from sfda.problems.pose.inference import summarise_poses
 from sfda.queries._base import Before, Pool
 from sfda.refs import InputSpec
 
@@ -47,9 +46,7 @@ def pool(
 
 def made(name: str, problem: str = "classification", **inputs: Any) -> Any:
     kind = plugins.load("queries", name)
-    return kind(
-        kind.Config.from_settings(merged(kind.defaults_by_problem.get(problem, {}), inputs))
-    )
+    return kind(kind.Config.from_settings(merged(kind.defaults_for(problem), inputs)))
 
 
 def drawn(seed: int = 0, size: int = 200, maps: bool = False) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import toy
 
 from sfda import plugins
 from sfda.adaptation.scoring import score_unlabelled
-from sfda.decision.evaluation import classification_report
+from sfda.problems.classification.evaluation import classification_report
 from sfda.problems.classification.metrics import ClassificationMetric
 from sfda.problems.classification.network import ClassOutput
 from sfda.problems.segmentation.network import SegOutput

@@ -18,7 +18,7 @@ from torchvision import models
 
 from sfda.errors import BadInput
 from sfda.problems.classification.network import Bottleneck, Classifier, build, make_head
-from sfda.problems.classification.weights import from_shot, load_backbone, load_classifier
+from sfda.problems.classification.weights import from_shot, load_backbone, load_network
 from sfda.refs import InputSpec
 from sfda.weights.checkpoints import read_weights
 from sfda.weights.load import load_exactly
@@ -80,7 +80,7 @@ def test_shots_three_files_become_one_classifier(tmp_path, as_paths):
     parts = save_shot_triple(tmp_path)
     source = [tmp_path / f"source_{p}.pt" for p in "FBC"] if as_paths else tmp_path
     digits = tuple("0123456789")
-    network, spec = load_classifier(read_weights(source), arch="sfda:lenet", classes=digits)
+    network, spec = load_network(read_weights(source), arch="sfda:lenet", classes=digits)
     assert (spec.head, spec.bottleneck_dim, spec.bottleneck_dropout) == ("bottleneck", 256, 0.5)
     assert not network.training
     images = torch.rand(3, 1, 28, 28)
@@ -96,12 +96,10 @@ def test_shots_linear_head_and_new_weight_norm_names_fit(tmp_path):
     g, v = weights.pop("C.fc.weight_g"), weights.pop("C.fc.weight_v")
     weight = g * v / v.norm(dim=1, keepdim=True)
     digits = tuple("0123456789")
-    linear, _ = load_classifier(
-        {**weights, "C.fc.weight": weight}, arch="sfda:lenet", classes=digits
-    )
+    linear, _ = load_network({**weights, "C.fc.weight": weight}, arch="sfda:lenet", classes=digits)
     torch.testing.assert_close(linear.head.weight, weight)
     renamed = {f"C.fc.parametrizations.weight.original{i}": t for i, t in enumerate((g, v))}
-    normed, _ = load_classifier({**weights, **renamed}, arch="sfda:lenet", classes=digits)
+    normed, _ = load_network({**weights, **renamed}, arch="sfda:lenet", classes=digits)
     torch.testing.assert_close(normed.head.weight, weight)
 
 
@@ -120,7 +118,7 @@ def test_a_torchvision_checkpoint_says_the_same_here(tmp_path, name):
     original = models.get_model(name, weights=None, num_classes=3).eval()
     torch.save({"epoch": 3, "state_dict": original.state_dict()}, tmp_path / "net.pth")
     weights = read_weights(tmp_path / "net.pth")
-    network, spec = load_classifier(weights, arch=f"torchvision:{name}", classes=ABC)
+    network, spec = load_network(weights, arch=f"torchvision:{name}", classes=ABC)
     assert spec.head == "plain"
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -132,7 +130,7 @@ def test_a_timm_checkpoint_says_the_same_here(tmp_path):
     original = timm.create_model("resnet10t", num_classes=3).eval()
     save_file(original.state_dict(), tmp_path / "net.safetensors")
     weights = read_weights(tmp_path / "net.safetensors")
-    network, spec = load_classifier(weights, arch="timm:resnet10t", classes=ABC)
+    network, spec = load_network(weights, arch="timm:resnet10t", classes=ABC)
     assert spec.input.keep_ratio
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -144,7 +142,7 @@ def test_auxiliary_classifiers_of_googlenet_are_left_out():
     original = models.googlenet(num_classes=3, aux_logits=True, init_weights=False).eval()
     weights = original.state_dict()
     assert any(name.startswith("aux1.") for name in weights)
-    network, _ = load_classifier(weights, arch="torchvision:googlenet", classes=ABC)
+    network, _ = load_network(weights, arch="torchvision:googlenet", classes=ABC)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(network(images).logits, original(images))
@@ -155,14 +153,14 @@ def test_old_names_of_torchvision_are_known():
     key = "features.denseblock1.denselayer1.norm1.weight"
     old = OrderedDict((k.replace("layer1.norm1.", "layer1.norm.1."), v) for k, v in weights.items())
     assert key not in old
-    load_classifier(old, arch="torchvision:densenet121", classes=ABC)
+    load_network(old, arch="torchvision:densenet121", classes=ABC)
 
 
 def test_mnasnet_takes_weights_that_do_not_state_their_layout():
     arch = "torchvision:mnasnet0_5"
     native = dict(models.mnasnet0_5(num_classes=3).state_dict())
-    network, _ = load_classifier(native, arch=arch, classes=ABC)
-    load_classifier(dict(network.state_dict()), arch=arch, classes=ABC)
+    network, _ = load_network(native, arch=arch, classes=ABC)
+    load_network(dict(network.state_dict()), arch=arch, classes=ABC)
     load_backbone(build(arch, 3), native)
 
 
@@ -173,7 +171,7 @@ def test_our_own_weights_come_back_from_every_kind_of_file(tmp_path):
     save_file(weights, tmp_path / "c.safetensors")
     np.savez(tmp_path / "d.npz", **{k: v.numpy() for k, v in weights.items()})
     for name in ("a.pt", "b.tar", "c.safetensors", "d.npz"):
-        network, spec = load_classifier(read_weights(tmp_path / name), arch=TINY, classes=ABC)
+        network, spec = load_network(read_weights(tmp_path / name), arch=TINY, classes=ABC)
         assert (spec.head, spec.bottleneck_dim) == ("bottleneck", 8)
         state = network.state_dict()
         assert all(torch.equal(state[key], value) for key, value in weights.items()), name
@@ -184,7 +182,7 @@ def test_loading_leaves_the_random_numbers_alone():
     torch.manual_seed(5)
     want = torch.rand(3)
     torch.manual_seed(5)
-    load_classifier(weights, arch=TINY, classes=ABC)
+    load_network(weights, arch=TINY, classes=ABC)
     assert torch.equal(torch.rand(3), want)
 
 
@@ -279,13 +277,13 @@ def test_weights_of_another_kind_of_number_are_told():
     for dtype in (torch.complex64, torch.int8, torch.bool):
         weights = {k: v.to(dtype) if "weight" in k else v for k, v in tiny_weights().items()}
         with pytest.raises(BadInput, match=r"no floating-point numbers: .*weight is of"):
-            load_classifier(weights, arch=TINY, classes=ABC)
+            load_network(weights, arch=TINY, classes=ABC)
 
 
 def test_weights_whose_answers_are_no_numbers_are_told():
     weights = {k: -v - 1 if k.endswith("running_var") else v for k, v in tiny_weights().items()}
     with pytest.raises(BadInput, match="answers NaN or infinity to a black image"):
-        load_classifier(weights, arch=TINY, classes=ABC)
+        load_network(weights, arch=TINY, classes=ABC)
 
 
 def test_what_is_no_state_dict_is_said(tmp_path):
@@ -317,11 +315,11 @@ def test_nan_and_infinity_are_named(tmp_path):
 def test_a_wrong_count_of_classes_is_one_plain_sentence():
     sentence = "the checkpoint's head has 3 outputs but 2 classes were named"
     with pytest.raises(BadInput, match=sentence) as caught:
-        load_classifier(tiny_weights(), arch=TINY, classes=("a", "b"))
+        load_network(tiny_weights(), arch=TINY, classes=("a", "b"))
     assert str(caught.value) == f"the weights do not fit: {sentence}"
     resnet = models.resnet18(num_classes=3).state_dict()
     with pytest.raises(BadInput, match=sentence):
-        load_classifier(resnet, arch="torchvision:resnet18", classes=("a", "b"))
+        load_network(resnet, arch="torchvision:resnet18", classes=("a", "b"))
 
 
 def test_every_mismatch_is_named():
@@ -330,7 +328,7 @@ def test_every_mismatch_is_named():
     weights["backbone.body.4.weight"] = torch.zeros(16, 8, 5, 5)
     weights["backbone.surplus"] = torch.zeros(1)
     with pytest.raises(BadInput) as caught:
-        load_classifier(weights, arch=TINY, classes=ABC)
+        load_network(weights, arch=TINY, classes=ABC)
     message = str(caught.value)
     assert "2 missing: backbone.body.0.weight, head.bias" in message
     assert "1 unexpected: backbone.surplus" in message
@@ -339,13 +337,13 @@ def test_every_mismatch_is_named():
 
 def test_another_head_than_the_weights_hold_is_refused():
     with pytest.raises(BadInput, match="have a bottleneck head, not a plain one"):
-        load_classifier(tiny_weights(), arch=TINY, classes=ABC, head="plain")
+        load_network(tiny_weights(), arch=TINY, classes=ABC, head="plain")
 
 
 def test_an_input_that_the_network_cannot_take_is_refused():
     colour = InputSpec(size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
     with pytest.raises(BadInput, match=r"sfda:tiny cannot take rgb images of 16x16"):
-        load_classifier(tiny_weights(), arch=TINY, classes=ABC, input=colour)
+        load_network(tiny_weights(), arch=TINY, classes=ABC, input=colour)
 
 
 def test_a_backbone_alone_fills_the_backbone_alone(tmp_path):

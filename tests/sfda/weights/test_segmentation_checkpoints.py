@@ -12,7 +12,7 @@ from sfda.errors import BadInput
 from sfda.networks.registry import native_segmenter
 from sfda.problems.registry import read_bundle
 from sfda.problems.segmentation import network as segmentation
-from sfda.problems.segmentation.weights import load_encoder, load_segmenter
+from sfda.problems.segmentation.weights import load_backbone, load_network
 from sfda.refs import InputSpec
 from sfda.weights.bundle import write_bundle
 from sfda.weights.checkpoints import read_weights
@@ -35,7 +35,7 @@ def test_a_librarys_checkpoint_is_taken_whatever_a_trainer_called_it(native, tmp
     state = {prefix + name: value for name, value in native.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "weights.ckpt.pth")
     weights = read_weights(tmp_path / "weights.ckpt.pth")
-    network, spec = load_segmenter(weights, arch=UNET, classes=CLASSES, input=INPUT)
+    network, spec = load_network(weights, arch=UNET, classes=CLASSES, input=INPUT)
     assert torch.equal(network(IMAGES).logits, native(IMAGES))
     assert spec.problem == "segmentation"
     assert not network.training
@@ -47,7 +47,7 @@ def test_torchvisions_auxiliary_classifier_is_left_out():
     arch = "torchvision:lraspp_mobilenet_v3_large"
     theirs = native_segmenter(arch, 3, 3).eval()
     weights = theirs.state_dict() | {"aux_classifier.0.weight": torch.ones(1)}
-    network, _ = load_segmenter(weights, arch=arch, classes=CLASSES, input=INPUT)
+    network, _ = load_network(weights, arch=arch, classes=CLASSES, input=INPUT)
     assert torch.allclose(network(IMAGES).logits, theirs(IMAGES)["out"], atol=1e-6)
 
 
@@ -61,7 +61,7 @@ def test_a_bundle_gives_back_the_network_it_was_written_from(tmp_path):
     assert read == spec
     assert torch.equal(again(IMAGES).logits, network(IMAGES).logits)
     save_file(network.state_dict(), tmp_path / "ours.safetensors")
-    ours, _ = load_segmenter(
+    ours, _ = load_network(
         read_weights(tmp_path / "ours.safetensors"), arch="sfda:tinyunet", classes=CLASSES
     )
     assert torch.equal(ours(IMAGES).logits, network(IMAGES).logits)
@@ -69,7 +69,7 @@ def test_a_bundle_gives_back_the_network_it_was_written_from(tmp_path):
 
 def test_one_output_for_two_classes_is_a_binary_head():
     weights = native_segmenter(UNET, 1, 3).state_dict()
-    network, spec = load_segmenter(weights, arch=UNET, classes=("ground", "lesion"), input=INPUT)
+    network, spec = load_network(weights, arch=UNET, classes=("ground", "lesion"), input=INPUT)
     assert spec.binary_logit
     assert network(IMAGES).logits.shape == (1, 2, 64, 64)
 
@@ -79,7 +79,7 @@ def test_one_output_for_two_classes_is_a_binary_head():
 )
 def test_a_binary_head_is_known_under_our_names_too(arch):
     weights = segmentation.build(arch, 2, binary_logit=True).state_dict()
-    _, spec = load_segmenter(weights, arch=arch, classes=("ground", "lesion"), input=INPUT)
+    _, spec = load_network(weights, arch=arch, classes=("ground", "lesion"), input=INPUT)
     assert spec.binary_logit
 
 
@@ -100,7 +100,7 @@ def test_names_that_smp_gave_in_former_versions_are_known(arch, former):
     for now, once in former.items():
         assert any(k.startswith(now) for k in weights)
         weights = {re.sub(f"^{re.escape(now)}", once, k): v for k, v in weights.items()}
-    network, _ = load_segmenter(weights, arch=arch, classes=CLASSES, input=INPUT)
+    network, _ = load_network(weights, arch=arch, classes=CLASSES, input=INPUT)
     assert torch.equal(network(IMAGES).logits, theirs(IMAGES))
 
 
@@ -108,7 +108,7 @@ def test_what_a_trainer_keeps_beside_the_network_is_named(native):
     weights = {f"model.{k}": v for k, v in native.state_dict().items()}
     weights |= {"mean": torch.zeros(3), "loss_fn.weight": torch.ones(3)}
     with pytest.raises(BadInput, match=r"do not fit: 2 unexpected: loss_fn\.weight, mean$"):
-        load_segmenter(weights, arch=UNET, classes=CLASSES, input=INPUT)
+        load_network(weights, arch=UNET, classes=CLASSES, input=INPUT)
 
 
 def test_every_key_that_does_not_fit_is_named(native):
@@ -117,7 +117,7 @@ def test_every_key_that_does_not_fit_is_named(native):
     weights["encoder.extra.weight"] = torch.ones(1)
     weights["decoder.blocks.0.conv1.0.weight"] = torch.ones(2, 2)
     with pytest.raises(BadInput) as refused:
-        load_segmenter(weights, arch=UNET, classes=CLASSES, input=INPUT)
+        load_network(weights, arch=UNET, classes=CLASSES, input=INPUT)
     output = str(refused.value)
     assert "1 missing: encoder.conv1.weight" in output
     assert "1 unexpected: encoder.extra.weight" in output
@@ -134,31 +134,31 @@ def test_a_wrong_count_of_classes_gets_a_sentence_of_its_own(arch, classes):
     else:
         weights = native_segmenter(arch, classes, 3).state_dict()
     with pytest.raises(BadInput, match=f"head has {classes} outputs but 3 classes were named"):
-        load_segmenter(weights, arch=arch, classes=CLASSES, input=INPUT)
+        load_network(weights, arch=arch, classes=CLASSES, input=INPUT)
 
 
 def test_an_input_that_the_network_cannot_take_is_refused():
     weights = native_segmenter("smp:pan/resnet18", 3, 3).state_dict()
     with pytest.raises(BadInput, match="cannot take rgb images of 64x64"):
-        load_segmenter(weights, arch="smp:pan/resnet18", classes=CLASSES, input=INPUT)
+        load_network(weights, arch="smp:pan/resnet18", classes=CLASSES, input=INPUT)
 
 
 def test_an_encoders_weights_fill_the_backbone_alone(native):
     network = segmentation.build(UNET, 5)
     head = network.head[0].weight.clone()
-    load_encoder(network, native.state_dict())
+    load_backbone(network, native.state_dict())
     theirs = native.encoder.state_dict()
     assert all(torch.equal(v, theirs[k]) for k, v in network.backbone.state_dict().items())
     assert torch.equal(network.head[0].weight, head)
-    load_encoder(network, dict(theirs) | {"fc.weight": torch.ones(1000, 512)})
+    load_backbone(network, dict(theirs) | {"fc.weight": torch.ones(1000, 512)})
     with pytest.raises(BadInput, match="missing"):
-        load_encoder(network, {"conv1.weight": theirs["conv1.weight"]})
+        load_backbone(network, {"conv1.weight": theirs["conv1.weight"]})
 
 
 def test_weights_of_timms_own_fill_an_encoder_that_smp_took_from_timm():
     network = segmentation.build("smp:unet/tu-resnet18", 5)
     theirs = {k.removeprefix("model."): v + 1 for k, v in network.backbone.state_dict().items()}
-    load_encoder(network, theirs | {"fc.weight": torch.ones(1000, 512)})
+    load_backbone(network, theirs | {"fc.weight": torch.ones(1000, 512)})
     result = network.backbone.state_dict()
     assert all(torch.equal(v, theirs[k.removeprefix("model.")]) for k, v in result.items())
-    load_encoder(network, result)
+    load_backbone(network, result)

@@ -7,24 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from sfda.annotation.problems._base import (
-    Labelling,
-    Results,
-    Unfit,
-    choices,
-    common,
-    refuse_foreign,
-)
-from sfda.annotation.request import Guess, Request, RequestedRow
 from sfda.formats.annotations import PictureAnnotations
 from sfda.formats.label_studio_rle import encode_mask
-from sfda.formats.masks import IGNORE, Mask
+from sfda.formats.masks import IGNORE, Mask, class_table
+from sfda.formats.request import Guess, Request, RequestedRow
+from sfda.loading.labels import labels_in
+from sfda.manifests.rows import Split
+from sfda.problems._labels import Array
+from sfda.problems.labelling import Labelling, Results, Unfit, choices, common, refuse_foreign
 
 
 class MaskLabelling(Labelling):
     """Label Studio's brushes; COCO's run lengths; the CSV names a mask's file."""
 
     header = ("mask", "model_says", "confidence")
+
+    def guess(self, output: Any, index_of: Array) -> Mask:
+        """The mask."""
+        mask: Mask = class_table(index_of)[output[1]]
+        return mask
 
     def control(self, request: Request) -> str:
         """A brush a class."""
@@ -92,11 +93,19 @@ class MaskLabelling(Labelling):
             raise Unfit("values of no class", f"{sample.key} ({int(values.max())})")
         return mask
 
+    def filed(self, annotation: Mask) -> Mask:
+        """The mask."""
+        return annotation
+
+    def from_truth(self, split: Split, row: int, request: Request, sample: RequestedRow) -> Mask:
+        """The mask, in the classes of the request."""
+        mask: Mask = labels_in(split, request.classes).mask(row)
+        return mask
+
 
 def _parts(request: Request, guess: Guess) -> list[tuple[int, np.ndarray[Any, Any]]]:
-    assert guess.mask is not None
-    there = [int(i) for i in np.unique(guess.mask) if i < len(request.classes)]
-    return [(index, guess.mask == index) for index in there]
+    there = [int(i) for i in np.unique(guess) if i < len(request.classes)]
+    return [(index, guess == index) for index in there]
 
 
 def painted(picture: PictureAnnotations, classes: tuple[str, ...], size: tuple[int, int]) -> Mask:
@@ -110,3 +119,6 @@ def painted(picture: PictureAnnotations, classes: tuple[str, ...], size: tuple[i
     for region in picture.regions:
         mask[region.bits] = classes.index(region.label)
     return mask
+
+
+LABELLING = MaskLabelling()

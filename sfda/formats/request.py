@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from sfda.building_blocks.boxes import Boxes
 from sfda.config import Config
 from sfda.errors import BadInput
-from sfda.formats.masks import Mask
-from sfda.inference.pose import Pose
-from sfda.refs import Problem
+from sfda.refs import ProblemName
 
 REQUEST_FILE = "request.json"
 
@@ -40,7 +38,7 @@ class Request(Config):
     model_config = ConfigDict(populate_by_name=True)
 
     format: int = 1
-    problem: Problem
+    problem: ProblemName
     manifest: str  # its name
     manifest_sha256: str
     split: str
@@ -55,12 +53,9 @@ class Request(Config):
     requested: tuple[RequestedRow, ...] = Field(alias="wanted")  # as the file calls them
 
 
-class Guess(NamedTuple):
-    """What the model says of a wanted row, in pixels of its picture and classes of the request."""
-
-    mask: Mask | None = None
-    boxes: Boxes | None = None
-    pose: Pose | None = None
+Guess = Any
+"""What the model says of a requested row, in pixels of its picture and classes of the request: the
+problem's own output; None where it says nothing but `RequestedRow.label`."""
 
 
 def read_request(folder: Path) -> Request:
@@ -84,3 +79,36 @@ def image_name(row: str) -> str:
     'images/23d7db97a075553d.png'
     """
     return str(PurePosixPath("images", f"{row}.png"))
+
+
+class RequestedNames:
+    """Wanted rows by the names of their pictures. `others` are names of pictures that nobody asked
+    about: they mean themselves.
+    """
+
+    def __init__(self, requested: Iterable[RequestedRow], others: Iterable[str] = ()) -> None:
+        self._exact: dict[str, list[RequestedRow]] = {}
+        self._last: dict[str, list[tuple[tuple[str, ...], RequestedRow]]] = {}
+        for row in requested:
+            for name in dict.fromkeys((row.key, row.file)):
+                self._exact.setdefault(name, []).append(row)
+                parts = PurePosixPath(name).parts
+                self._last.setdefault(parts[-1], []).append((parts, row))
+        self._others = set(others) - self._exact.keys()
+
+    def rows(self, name: str | None) -> list[RequestedRow]:
+        """The rows whose picture has this name, or shares the longest end of its path with it: one
+        of the two must be an end of the other. Of a picture with several persons all rows; several
+        pictures where the name does not say which.
+        """
+        if not name or name in self._others:
+            return []
+        if name in self._exact:
+            return self._exact[name]
+        parts_of_name = PurePosixPath(name).parts
+        by_length: dict[int, dict[str, RequestedRow]] = {}
+        for parts, row in self._last.get(parts_of_name[-1], ()) if parts_of_name else ():
+            shared = min(len(parts), len(parts_of_name))
+            if parts[-shared:] == parts_of_name[-shared:]:
+                by_length.setdefault(shared, {})[row.row] = row
+        return list(by_length[max(by_length)].values()) if by_length else []

@@ -8,19 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from sfda.annotation.picture_names import RequestedNames
-from sfda.annotation.problems._base import (
-    Labelling,
-    Results,
-    Unfit,
-    choices,
-    common,
-    refuse_foreign,
-)
-from sfda.annotation.request import Guess, Request, RequestedRow
 from sfda.errors import listed
 from sfda.formats.annotations import PictureAnnotations, PlacedJoint
 from sfda.formats.keypoints import Person
+from sfda.formats.request import Guess, Request, RequestedNames, RequestedRow
+from sfda.manifests.class_matching import joint_order
+from sfda.manifests.rows import Split
+from sfda.problems._labels import Array
+from sfda.problems.labelling import Labelling, Results, Unfit, choices, common, refuse_foreign
+from sfda.problems.pose.inference import Joints
+from sfda.problems.pose.labels import JointSets
 
 PERSON = "person"
 
@@ -29,6 +26,20 @@ class JointLabelling(Labelling):
     """Label Studio's key points, with a rectangle that says who is meant; COCO's key points."""
 
     header = ("joint", "x", "y", "model_x", "model_y", "confidence")
+
+    def guess(self, output: Any, index_of: Array) -> Joints:
+        """The joints, in the order of the request's."""
+        order = np.argsort(index_of)
+        joints: Joints = output[1]
+        return Joints(joints.joints[order], joints.scores[order])
+
+    def in_picture(self, guess: Joints, corner: tuple[int, int]) -> Joints:
+        """The joints in pixels of the person's crop."""
+        return guess._replace(joints=guess.joints - np.array(corner))
+
+    def refuse_classes(self, asked: tuple[str, ...], model: tuple[str, ...], manifest: str) -> None:
+        """Other joints than the model's."""
+        joint_order(asked, model, manifest)
 
     def control(self, request: Request) -> str:
         """A point a joint."""
@@ -143,15 +154,31 @@ class JointLabelling(Labelling):
             visible[position] = 1
         return Person(joints, visible, (0.0, 0.0, 0.0, 0.0), 0.0)
 
+    def filed(self, annotation: Person) -> Results:
+        """One annotation."""
+        table = np.column_stack([annotation.joints, 2 * annotation.visible])
+        return [{"category_id": 0, "keypoints": table.ravel().tolist()}]
+
+    def document_categories(self, classes: tuple[str, ...]) -> Results:
+        """One category with the joints."""
+        return [{"id": 0, "name": PERSON, "keypoints": list(classes)}]
+
+    def from_truth(self, split: Split, row: int, request: Request, sample: RequestedRow) -> Results:
+        """The joints that lie in the picture, which a crop may cut."""
+        assert isinstance(split.labels, JointSets)
+        person = split.labels[row]
+        positions = person.joints - np.array(sample.corner)
+        inside = ((positions >= 0) & (positions <= (sample.width, sample.height))).all(1)
+        return self.filed(person._replace(joints=positions, visible=person.visible * inside))
+
 
 def _joints(
     request: Request, sample: RequestedRow, guess: Guess
 ) -> list[tuple[str, float, float, float]]:
     """Name, x, y and score of every joint that the model sees, inside of the picture."""
-    assert guess.pose is not None
     limit = np.array([sample.width, sample.height]) - 1
-    positions = np.clip(guess.pose.joints, 0, limit).tolist()
-    scores = guess.pose.scores.tolist()
+    positions = np.clip(guess.joints, 0, limit).tolist()
+    scores = guess.scores.tolist()
     return [
         (name, x, y, score)
         for name, (x, y), score in zip(request.classes, positions, scores, strict=True)
@@ -191,3 +218,6 @@ def _iou(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
     high = np.minimum(one[:2] + one[2:], other[:2] + other[2:])
     shared = float(np.prod(np.clip(high - low, 0, None)))
     return shared / float(np.prod(one[2:]) + np.prod(other[2:]) - shared)
+
+
+LABELLING = JointLabelling()

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from sfda.annotation.problems._base import (
-    Labelling,
-    Results,
-    Unfit,
-    choices,
-    common,
-    refuse_foreign,
-)
-from sfda.annotation.request import Guess, Request, RequestedRow
-from sfda.building_blocks.boxes import BoxLabels
+from sfda.building_blocks.boxes import Boxes, BoxLabels
 from sfda.formats.annotations import PictureAnnotations
 from sfda.formats.coco import SMALLEST
+from sfda.formats.request import Guess, Request, RequestedRow
+from sfda.manifests.rows import Split
+from sfda.problems._labels import Array
+from sfda.problems.detection.labels import BoxSets
+from sfda.problems.labelling import Labelling, Results, Unfit, choices, common, refuse_foreign
+from sfda.types import UNKNOWN
+
+SHOWN_SCORE = 0.3  # score from which a box is shown to people
 
 
 class BoxLabelling(Labelling):
@@ -26,6 +26,13 @@ class BoxLabelling(Labelling):
 
     empty = True
     header = ("class", "x", "y", "width", "height", "model_says", "confidence")
+
+    def guess(self, output: Any, index_of: Array) -> Boxes:
+        """The boxes that are worth showing."""
+        boxes: Boxes = output[1]
+        boxes = boxes.where(boxes.scores >= SHOWN_SCORE)
+        boxes = boxes._replace(labels=torch.from_numpy(index_of)[boxes.labels])
+        return boxes.where(boxes.labels != UNKNOWN)
 
     def control(self, request: Request) -> str:
         """A rectangle a class."""
@@ -105,14 +112,32 @@ class BoxLabelling(Labelling):
         labels = np.array([request.classes.index(box.label) for box in picture.boxes], np.int64)
         return BoxLabels(corners.astype(np.float32), labels, np.zeros(len(labels), np.bool_))
 
+    def filed(self, annotation: BoxLabels) -> Results:
+        """An annotation a box; of crowds there is none."""
+        return [
+            {"category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            for (x1, y1, x2, y2), label, crowd in zip(
+                annotation.boxes.tolist(), annotation.labels, annotation.crowd, strict=True
+            )
+            if not crowd
+        ]
+
+    def from_truth(self, split: Split, row: int, request: Request, sample: RequestedRow) -> Results:
+        """The boxes."""
+        assert isinstance(split.labels, BoxSets)
+        return self.filed(split.labels[row])
+
 
 def _guessed_boxes(request: Request, guess: Guess) -> list[tuple[str, tuple[float, ...], float]]:
     """Class, box (x, y, width, height) and score of all that the model sees."""
-    if guess.boxes is None:
+    if guess is None:
         return []
     return [
         (request.classes[int(label)], (x1, y1, x2 - x1, y2 - y1), float(score))
         for (x1, y1, x2, y2), label, score in zip(
-            guess.boxes.boxes.tolist(), guess.boxes.labels, guess.boxes.scores, strict=True
+            guess.boxes.tolist(), guess.labels, guess.scores, strict=True
         )
     ]
+
+
+LABELLING = BoxLabelling()

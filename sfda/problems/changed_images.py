@@ -10,18 +10,10 @@ from typing import TypeVar
 import numpy as np
 
 from sfda.images.intensity_window import Picture
-from sfda.loading.opened import Opened, open_ref, open_split
-from sfda.refs import ManifestRef, ModelSpec
 
 SAMPLED = 64  # images that are compared, evenly spread over the split
 PANEL_ROWS = 4
 Compared = TypeVar("Compared")
-
-
-def open_for_panel(ref: ManifestRef, split: str, spec: ModelSpec, *, labelled: bool) -> Opened:
-    """The split, without its labels unless those are drawn."""
-    manifest = open_ref(ref)
-    return open_split(manifest if labelled else manifest.unlabelled(), split, spec.input)
 
 
 def sampled_rows(size: int) -> list[int]:

@@ -7,15 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 from xml.sax.saxutils import quoteattr
 
-from sfda.annotation.picture_names import RequestedNames
-from sfda.annotation.request import Guess, Request, RequestedRow
-from sfda.building_blocks.boxes import BoxLabels
 from sfda.errors import listed
 from sfda.formats.annotations import PictureAnnotations
-from sfda.formats.keypoints import Person
-from sfda.formats.masks import Mask
+from sfda.formats.request import Guess, Request, RequestedNames, RequestedRow
+from sfda.manifests.rows import Split
+from sfda.problems._labels import Array
 
-Annotation = str | Mask | BoxLabels | Person
+Annotation = Any  # a checked answer: a class, a mask, boxes, a person
+Filed = Any  # the same as it is written down: text, or an image's file, or COCO's annotations
 Results = list[dict[str, Any]]
 
 
@@ -33,6 +32,20 @@ class Labelling(ABC):
     empty: ClassVar[bool] = False  # whether a picture with nothing in it may be an answer
     localised: ClassVar[bool] = True  # whether an answer says where something is
     header: ClassVar[tuple[str, ...]]  # of the CSV, after row, file or index, and image
+
+    def guess(self, output: Any, index_of: Array) -> Guess:
+        """What to show of an output of the problem's `infer`, in the classes of the request:
+        `index_of` [C] of the model's, UNKNOWN for none. By default nothing but a label.
+        """
+        return None
+
+    def in_picture(self, guess: Guess, corner: tuple[int, int]) -> Guess:
+        """The guess in pixels of a picture with this corner (x, y) in its image."""
+        return guess
+
+    def refuse_classes(self, asked: tuple[str, ...], model: tuple[str, ...], manifest: str) -> None:
+        """Raise BadInput for classes that a request to this model cannot be in."""
+        return
 
     @abstractmethod
     def control(self, request: Request) -> str:
@@ -76,6 +89,20 @@ class Labelling(ABC):
         self, request: Request, sample: RequestedRow, picture: PictureAnnotations
     ) -> Annotation | None:
         """The checked answer, in pixels of the image; None where there is none. Raises Unfit."""
+
+    @abstractmethod
+    def filed(self, annotation: Annotation) -> Filed:
+        """A checked answer as it is written down: text or an image for a CSV, a list of COCO's
+        annotations for a JSON.
+        """
+
+    def document_categories(self, classes: tuple[str, ...]) -> Results:
+        """Categories of the COCO JSON that answers are kept in."""
+        return [{"id": i, "name": name} for i, name in enumerate(classes)]
+
+    @abstractmethod
+    def from_truth(self, split: Split, row: int, request: Request, sample: RequestedRow) -> Filed:
+        """What an annotator who knows a labelled split would answer, in its own classes."""
 
 
 def common(sample: RequestedRow, tag: str, kind: str) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sfda.annotation.problems._base import Labelling, Results, Unfit, choices, refuse_foreign
-from sfda.annotation.request import Guess, Request, RequestedRow
 from sfda.formats.annotations import PictureAnnotations
+from sfda.formats.request import Guess, Request, RequestedRow
+from sfda.manifests.rows import Split
+from sfda.problems.classification.labels import ClassLabels
+from sfda.problems.labelling import Labelling, Results, Unfit, choices, refuse_foreign
 
 
 class ClassLabelling(Labelling):
@@ -56,3 +58,17 @@ class ClassLabelling(Labelling):
             raise Unfit("several classes", f"{sample.key} ({', '.join(picture.labels)})")
         refuse_foreign(request, sample, picture.labels)
         return picture.labels[0]
+
+    def filed(self, annotation: str) -> str:
+        """The class."""
+        return annotation
+
+    def from_truth(self, split: Split, row: int, request: Request, sample: RequestedRow) -> str:
+        """The class."""
+        labels = split.labels
+        assert isinstance(labels, ClassLabels)
+        names = split.classes if isinstance(split.classes, tuple) else request.classes
+        return names[int(labels.index[row])]
+
+
+LABELLING = ClassLabelling()

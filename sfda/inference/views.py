@@ -1,0 +1,30 @@
+"""What a network says of a weak and a strong view of the same images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sfda.images.preprocess import standardise
+from sfda.inference.forward import infer
+from sfda.refs import InputSpec
+
+
+def outputs_on_pair(
+    network: nn.Module,
+    maker: Any,
+    stored: Any,
+    epoch: int,
+    rows: np.ndarray[Any, Any],
+    spec: InputSpec,
+    device: torch.device,
+) -> tuple[Any, Any]:
+    """Of views by a `ViewMaker`, which share their geometry."""
+    weak, strong = (
+        infer(network, standardise(torch.from_numpy(np.ascontiguousarray(v)), spec, device), device)
+        for v in maker.pair(stored, epoch, rows)
+    )
+    return weak, strong

@@ -1,0 +1,63 @@
+"""What a detector is worth on a labelled split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import nn
+
+from sfda.loading.labels import labels_in
+from sfda.loading.opened import Opened
+from sfda.manifests.class_matching import shared_classes
+from sfda.problems._base import Evaluator, SplitInference
+from sfda.problems.detection.inference import box_arrays
+from sfda.problems.detection.metrics import BoxesOf, DetectionMetric
+from sfda.refs import ModelSpec, Report
+
+
+def detection_report(
+    pairs: Iterable[tuple[BoxesOf, BoxesOf]],
+    classes: Sequence[str],
+    *,
+    split: str,
+    counted: Sequence[int] | None = None,
+) -> Report:
+    """The report over pairs of a network's boxes and a person's; of the classes in `counted`."""
+    metric = DetectionMetric(classes, counted=counted)
+    for boxes, truth in pairs:
+        metric.update(boxes, truth)
+    return Report(
+        split=split,
+        count=metric.count,
+        metrics=metric.compute(),
+        per_class={name: {"boxes": 0.0} for name in classes} | metric.per_class(),
+        confusion=metric.confusion(),
+    )
+
+
+def evaluator_for(
+    opened: Opened,
+    spec: ModelSpec,
+    device: torch.device,
+    infer: SplitInference,
+    *,
+    unknown: bool = True,
+) -> Evaluator:
+    """How to evaluate networks of this spec on an opened split, given the threshold of rejection.
+
+    Raises BadInput where the split has no labels, or they do not fit the model's classes.
+    """
+    split = opened.split
+    truth = labels_in(split, spec.classes, unknown=True)
+    counted = shared_classes(split, spec.classes)
+
+    def pairs(network: nn.Module) -> Iterator[tuple[BoxesOf, BoxesOf]]:
+        for row, boxes in infer(network):
+            known = truth[row]
+            yield box_arrays(boxes), BoxesOf(known.boxes, known.labels, None, known.crowd)
+
+    def evaluate(network: nn.Module, reject: float | None) -> Report:
+        return detection_report(pairs(network), spec.classes, split=split.name, counted=counted)
+
+    return evaluate

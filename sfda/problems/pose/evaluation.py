@@ -1,0 +1,60 @@
+"""What a pose network is worth on a labelled split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sfda.formats.keypoints import Person
+from sfda.loading.labels import labels_in
+from sfda.loading.opened import Opened
+from sfda.problems._base import Evaluator, SplitInference
+from sfda.problems.pose.inference import Joints
+from sfda.problems.pose.metrics import PoseMetric
+from sfda.refs import ModelSpec, Report, Skeleton
+
+
+def pose_report(
+    pairs: Iterable[tuple[Any, Person]], joints: Sequence[str], skeleton: Skeleton, *, split: str
+) -> Report:
+    """The report over pairs of a network's pose (`joints`, `scores`) and a person's own."""
+    metric = PoseMetric(joints, skeleton)
+    for pose, truth in pairs:
+        metric.update(pose.joints, pose.scores, truth)
+    return Report(
+        split=split,
+        count=metric.count,
+        metrics=metric.compute(),
+        per_class=metric.per_class(),
+        confusion=[],
+        note=metric.note(),
+    )
+
+
+def evaluator_for(
+    opened: Opened,
+    spec: ModelSpec,
+    device: torch.device,
+    infer: SplitInference,
+    *,
+    unknown: bool = True,
+) -> Evaluator:
+    """How to evaluate networks of this spec on an opened split, given the threshold of rejection.
+
+    Raises BadInput where the split has no labels, or they do not fit the model's classes.
+    """
+    split = opened.split
+    persons = labels_in(split, spec.classes)
+
+    def pairs(network: nn.Module) -> Iterator[tuple[Joints, Person]]:
+        for row, pose in infer(network):
+            yield pose, persons[row]
+
+    def evaluate(network: nn.Module, reject: float | None) -> Report:
+        skeleton = spec.skeleton or Skeleton()
+        return pose_report(pairs(network), spec.classes, skeleton, split=split.name)
+
+    return evaluate

@@ -1,0 +1,73 @@
+"""What a segmenter is worth on a labelled split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import nn
+
+from sfda.loading.labels import labels_in
+from sfda.loading.opened import Opened
+from sfda.problems._base import Evaluator, SplitInference
+from sfda.problems.segmentation.metrics import SegmentationMetric
+from sfda.refs import ModelSpec, Report
+
+
+class MaskPair(NamedTuple):
+    """One image's mask as a network sees it and as a person does, in the model's classes.
+
+    In the truth 255 does not count. `group` is the volume of a slice, `spacing` its pixels in mm.
+    """
+
+    mask: UInt8[np.ndarray, "H W"]
+    truth: UInt8[np.ndarray, "H W"]
+    group: str | None = None
+    spacing: tuple[float, ...] | None = None
+
+
+def segmentation_report(pairs: Iterable[MaskPair], classes: Sequence[str], *, split: str) -> Report:
+    """The report over masks; slices of a volume come one after the other."""
+    metric = SegmentationMetric(classes)
+    for pair in pairs:
+        metric.update(pair.mask, pair.truth, group=pair.group, spacing=pair.spacing)
+    return Report(
+        split=split,
+        count=metric.count,
+        metrics=metric.compute(),
+        per_class=metric.per_class(),
+        confusion=metric.confusion.tolist(),
+    )
+
+
+def evaluator_for(
+    opened: Opened,
+    spec: ModelSpec,
+    device: torch.device,
+    infer: SplitInference,
+    *,
+    unknown: bool = True,
+) -> Evaluator:
+    """How to evaluate networks of this spec on an opened split, given the threshold of rejection.
+
+    Raises BadInput where the split has no labels, or they do not fit the model's classes.
+    """
+    split = opened.split
+    truth = labels_in(split, spec.classes)
+
+    def pairs(network: nn.Module) -> Iterator[MaskPair]:
+        for row, mask, _ in infer(network):
+            yield MaskPair(
+                mask,
+                truth.mask(row),
+                group=split.groups[row] if split.groups else None,
+                spacing=split.spacings[row] if split.spacings else None,
+            )
+
+    def evaluate(network: nn.Module, reject: float | None) -> Report:
+        return segmentation_report(pairs(network), spec.classes, split=split.name)
+
+    return evaluate

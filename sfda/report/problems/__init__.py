@@ -1,1 +1,0 @@
-"""The panel of what changed most, one file a problem."""
