@@ -1,7 +1,8 @@
 """One Prefect flow a file; each reads as the diagram of the stages it chains.
 
 A worker imports a flow without our command line: what that sets before anything else is set here,
-so telemetry stays off, our lines reach the page of the run, and its files are closed to others.
+so telemetry stays off and our lines reach the page of the run. In a process that our own servers
+and workers start for a run (`SFDA_DEPLOYED`), its files are closed to others, too.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 
-from sfda.state_folder import close_new_files
+from tasks.prefect_runtime.deployed import enter_run
 from tasks.prefect_runtime.home import DEFAULTS
 from tasks.prefect_runtime.secrets import lock_own_server
 
@@ -17,5 +18,4 @@ for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)
 logging.getLogger("sfda").setLevel(logging.INFO)
 lock_own_server()
-if "PREFECT__FLOW_RUN_ID" in os.environ:  # a process that was started for this run alone
-    close_new_files()
+enter_run()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.addresses import registered_name, short_address
-from flows.form import Duration, Epochs, MethodName, Seed, ValidatorName, seconds_of
+from flows.form import SETTINGS_GROUP, USUAL, takes_flat
 from sfda.adaptation import target as adaptation_target
 from sfda.adaptation.plan import AdaptPlan, make_plan
-from sfda.building_blocks.device import DeviceName, resolve
-from sfda.config import Config, merged
+from sfda.building_blocks.device import resolve
+from sfda.config import Config
 from sfda.loading import opened as manifests
 from sfda.refs import (
     Adaptation,
@@ -22,11 +23,10 @@ from sfda.refs import (
     ModelRef,
     SideBySide,
     Version,
-    Views,
     candidate_model,
 )
 from sfda.report.report_text import report_tag
-from sfda.settings import Schedule
+from sfda.settings import AdaptSettings, DeviceName, seconds_of
 from tasks import tracking
 from tasks.adapt import adapt_to_target, log_attestation
 from tasks.evaluate import evaluate, log_report
@@ -56,103 +56,115 @@ class AdaptResult(Config):
 
 def _title() -> str:
     parameters = flow_run.parameters
-    method = f" with {parameters['method']}" if parameters["method"] else ""
+    adaptation = parameters.get(SETTINGS_GROUP) or USUAL
+    method = f" with {adaptation.method}" if adaptation.method else ""
     return f"adapt {short_address(parameters['target'])}{method}"
 
 
+@takes_flat()
 @flow(name="adapt", flow_run_name=_title)
-def adapt(
-    source: str,
-    target: str,
-    method: MethodName | None = None,
-    settings: dict[str, Any] | None = None,
-    schedule: Schedule | None = None,
-    views: Views | None = None,
-    select_by: ValidatorName | None = None,
-    epochs: Epochs | None = None,
-    seed: Seed = 0,
-    name: str | None = None,
-    split: str = "adapt",
-    test_split: str | None = None,
-    promote: bool = False,
-    device: DeviceName = "auto",
-    workers: int = 0,
-    budget: Duration | None = None,
-) -> AdaptResult:
+def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> AdaptResult:
     """Adapt `source` to `target`, keep the epoch `select_by` prefers, report on it, register it.
 
-    The target is a manifest, or a folder of images without labels. `settings` are put over the
-    method's defaults part by part; `schedule` replaces its schedule.
     Labels of the target, where it has any, are read by the evaluation alone, on `test_split`: by
-    default "test", where the manifest has one with labels. `budget` (`30m`) limits the time of the
-    epochs; the best of those that it allows is taken on as any other.
+    default "test", where the manifest has one with labels.
+
+    Args:
+        source: the model: models:/NAME@source, models:/NAME/3, or the folder of a bundle
+        target: a manifest, or a folder of images without labels
+        adaptation: how it is adapted, and what becomes of it
     """
     refuse_endless(flow_run)
-    own = merged({"schedule": schedule.model_dump()} if schedule else {}, settings or {})
+    job = _job(source, target, adaptation)
+    plan, manifest, device = job.plan, job.manifest, job.device
+    with tracking.run(job.title, **_record(job)) as run_id:
+        tracking.log_manifest(run_id, job.address, manifest, "target-unlabelled")
+        start = import_source(job.model.uri)
+        part = plan.on(manifest)
+        predictions = pseudo_label(start, part, device)
+        show_profile(job.address, predictions, manifests.shift_of(manifest, start))
+        adapted = adapt_to_target(
+            start, predictions, part, plan, "best", run_id, job.title, device, *job.limits
+        )
+        log_attestation(adapted.confinement, run_id)
+        chosen = select(adapted, plan.select_by, run_id)
+        network = candidate_model(chosen, start)
+        sides = evaluate(start, network, part, job.test, job.title, device)
+        log_report(sides, run_id, job.title)
+        tags = _version_tags(job, sides, adapted)
+        version = register_model(network, job.name, run_id, tags, "candidate", source=start)
+        promoted = promote_if_better(
+            version, sides, start, manifest, adaptation.promote, run_id, device
+        )
+    return _result(run_id, plan, adapted, chosen, sides, version, promoted)
+
+
+@dataclass(frozen=True)
+class AdaptJob:
+    """All that one run of `adapt` is about, every choice made and checked."""
+
+    model: ModelRef
+    manifest: ManifestRef
+    address: str  # of the target, in short
+    plan: AdaptPlan
+    name: str  # to register under
+    device: DeviceName
+    test: LabelledSplit | None
+    limits: tuple[int, float | None]  # processes that load images; seconds for the epochs
+
+    @property
+    def title(self) -> str:
+        """What runs, bars and pictures are called."""
+        return f"adapt {self.address} with {self.plan.method}"
+
+
+def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
+    """Choices made and checked before anything is loaded. Raises BadInput."""
     model = model_ref(source)
     target = adaptation_target.as_manifest(target, lambda: model.problem)
     manifest = manifests.manifest_ref(target)
-    bundle = locate(model.uri)
-    plan = make_plan(
-        model, manifest, split, method, own, views, select_by, epochs, seed, bundle=bundle
+    return AdaptJob(
+        model=model,
+        manifest=manifest,
+        address=short_address(target),
+        plan=make_plan(model, manifest, adaptation, bundle=locate(model.uri)),
+        name=adaptation.name or registered_name(source),
+        device=resolve(adaptation.device),
+        test=manifests.evaluation_split(manifest, adaptation.test_split),
+        limits=(adaptation.workers, seconds_of(adaptation.budget)),
     )
-    name, device, limit = name or registered_name(source), resolve(device), seconds_of(budget)
-    title = f"adapt {short_address(target)} with {plan.method}"
-    test = manifests.evaluation_split(manifest, test_split)
-    with tracking.run(title, **_record(plan, model, target, name, test)) as run_id:
-        tracking.log_manifest(run_id, short_address(target), manifest, "target-unlabelled")
-        start = import_source(model.uri)
-        predictions = pseudo_label(start, manifest, plan.seen, split, device)
-        show_profile(short_address(target), predictions, manifests.shift_of(manifest, start))
-        adaptation = adapt_to_target(
-            start, predictions, manifest, plan, "best", run_id, title, device, workers, limit
-        )
-        log_attestation(adaptation.confinement, run_id)
-        chosen = select(adaptation, plan.select_by, run_id)
-        adapted = candidate_model(chosen, start)
-        seen = (plan.split, plan.seen)
-        sides = evaluate(start, adapted, manifest, test, seen, title, device)
-        log_report(sides, run_id, title)
-        tags = _version_tags(plan, model, target, manifest, sides, adaptation)
-        version = register_model(adapted, name, run_id, tags, "candidate", source=start)
-        promoted = promote_if_better(version, sides, start, manifest, promote, run_id, device)
-    return _result(run_id, plan, adaptation, chosen, sides, version, promoted)
 
 
-def _record(
-    plan: AdaptPlan, model: ModelRef, target: str, name: str, test: LabelledSplit | None
-) -> dict[str, Any]:
+def _record(job: AdaptJob) -> dict[str, Any]:
     """Key, tags and parameters of the MLflow run; the same work after a kill has the same key."""
-    tracking.check_name(name)
+    tracking.check_name(job.name)
+    plan, model = job.plan, job.model
     params = {
         "method": plan.method,
         **plan.config,
         "select_by": plan.select_by,
         "seed": plan.seed,
         "source": model.uri,
-        "target": short_address(target),
+        "target": job.address,
         "split": plan.split,
-        "test_split": test.name if test else "none",
+        "test_split": job.test.name if job.test else "none",
     }
     tags = {"prefect.flow_run_id": str(flow_run.id), "source.sha256": model.sha256}
-    return {"key": tracking.run_key(plan, model, name, test), "tags": tags, "params": params}
+    return {
+        "key": tracking.run_key(plan, model, job.name, job.test),
+        "tags": tags,
+        "params": params,
+    }
 
 
-def _version_tags(
-    plan: AdaptPlan,
-    model: ModelRef,
-    target: str,
-    manifest: ManifestRef,
-    sides: SideBySide,
-    adaptation: Adaptation,
-) -> dict[str, str]:
+def _version_tags(job: AdaptJob, sides: SideBySide, adaptation: Adaptation) -> dict[str, str]:
     """What is kept with the version: where it comes from, and how good it is."""
     tags = {
-        "method": plan.method,
-        "source": model.uri,
-        "source.sha256": model.sha256,
-        "manifest": short_address(target),
-        "manifest.sha256": manifest.sha256,
+        "method": job.plan.method,
+        "source": job.model.uri,
+        "source.sha256": job.model.sha256,
+        "manifest": job.address,
+        "manifest.sha256": job.manifest.sha256,
         "report": report_tag(sides),
     }
     if adaptation.cut:

@@ -14,21 +14,23 @@ from pydantic import Field
 
 from flows.adapt import AdaptResult, adapt
 from flows.addresses import registered_name, short_address
-from flows.form import Duration, Epochs, MethodName, QueryName, Seed, ValidatorName, seconds_of
+from flows.form import USUAL, QueryName, takes_flat
 from flows.query_labels import ask_people
 from sfda.adaptation import target as adaptation_target
 from sfda.annotation import carry_over
 from sfda.annotation.take import take_annotations
 from sfda.annotation.waiting import forget
-from sfda.building_blocks.device import DeviceName, resolve
+from sfda.building_blocks.device import resolve
 from sfda.errors import BadInput
 from sfda.formats.request import REQUEST_FILE, read_request
 from sfda.loading import opened as manifests
+from sfda.settings import AdaptSettings, Duration, seconds_of
 from sfda.state_folder import data_folder, home
 from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.tracking.models import model_ref
 
 WEEK = "7d"
+FEW_LABELS = "lftl"  # the usual method here
 MANIFESTS = (".yaml", ".yml")
 
 
@@ -47,30 +49,31 @@ def _title() -> str:
     return f"ask about {short_address(parameters['target'])} by {parameters['by']}"
 
 
+@takes_flat(time_budget="budget")
 @flow(name="ask-and-adapt", flow_run_name=_title, persist_result=True)
 def ask_and_adapt(
     model: str,
     target: str,
     by: QueryName,
     budget: str,
-    method: MethodName = "lftl",
-    settings: dict[str, Any] | None = None,
     query_settings: dict[str, Any] | None = None,
-    name: str | None = None,
-    select_by: ValidatorName | None = None,
-    epochs: Epochs | None = None,
-    seed: Seed = 0,
-    split: str = "adapt",
-    promote: bool = False,
-    time_budget: Duration | None = None,
     patience: Duration = WEEK,
-    device: DeviceName = "auto",
+    adaptation: AdaptSettings = USUAL,
 ) -> AdaptResult:
     """Ask for `budget` labels (50, 1%), suspend, and adapt `model` once they are there.
 
     Suspended, the run holds no process and no slot. It goes on where its page gets the path of the
     answers, or where `sfda answer` has taken them; faulty answers are told of and asked for again.
-    After `patience` it fails. Only runs of a deployment can be started again, so only they suspend.
+    Only runs of a deployment can be started again, so only they suspend.
+
+    Args:
+        model: models:/NAME@champion, models:/NAME/3, or the folder of a bundle
+        target: a manifest, or a folder of images without labels
+        by: what chooses the images that a person should label
+        budget: how many of them, as a number or a share: 50, 1%
+        query_settings: settings of the query, put over its defaults
+        patience: the time after which it fails
+        adaptation: how it is adapted with the answers; without a method it is lftl
     """
     refuse_endless(flow_run)
     if not deployment.id:
@@ -81,24 +84,13 @@ def ask_and_adapt(
     target = adaptation_target.as_manifest(target, lambda: model_ref(model).problem)
     folder = home() / "requests" / str(flow_run.id)
     if not (folder / REQUEST_FILE).is_file():
-        ref, own, where = model_ref(model), query_settings or {}, resolve(device)
-        run = str(flow_run.id)
-        ask_people(ref, target, by, budget, folder, split, own, seed, where, waits=run)
+        ref, own, where = model_ref(model), query_settings or {}, resolve(adaptation.device)
+        split, run = adaptation.split, str(flow_run.id)
+        ask_people(ref, target, by, budget, folder, split, own, adaptation.seed, where, waits=run)
     annotated = _annotated(folder, target, seconds_of(patience) or 0.0)
-    return adapt(
-        model,
-        annotated,
-        method=method,
-        settings=settings,
-        select_by=select_by,
-        epochs=epochs,
-        seed=seed,
-        name=name or registered_name(model),
-        split=split,
-        promote=promote,
-        device=device,
-        budget=time_budget,
-    )
+    name, method = adaptation.name or registered_name(model), adaptation.method or FEW_LABELS
+    asked = adaptation.model_copy(update={"name": name, "method": method})
+    return adapt(model, annotated, adaptation=asked)
 
 
 def _annotated(folder: Path, target: str, patience: float) -> str:

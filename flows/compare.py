@@ -10,13 +10,14 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from flows.addresses import short_address
-from flows.form import ComparedName, Epochs, Seed, ValidatorName
+from flows.form import USUAL_RUN, ComparedName, takes_flat
 from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.adaptation.supervised import BOUND
 from sfda.adaptation.training_plan import TrainPlan, make_train_plan
-from sfda.building_blocks.device import DeviceName, resolve
+from sfda.building_blocks.device import resolve
 from sfda.config import Config
 from sfda.loading import opened as manifests
+from sfda.problems.report_metrics import metrics_of
 from sfda.refs import (
     Adaptation,
     LabelledSplit,
@@ -24,7 +25,6 @@ from sfda.refs import (
     ModelRef,
     PredictionsRef,
     Report,
-    Views,
 )
 from sfda.report.comparison import (
     ComparisonRow,
@@ -32,10 +32,10 @@ from sfda.report.comparison import (
     counts_text,
     method_rows,
     metric_table,
-    metrics_of,
     row_summaries,
     source_rows,
 )
+from sfda.settings import AdaptSettings, DeviceName, RunSettings, Seed
 from tasks import tracking
 from tasks.adapt import adapt_to_target
 from tasks.compare import WeightsGone, evaluate_epochs, evaluate_source
@@ -73,6 +73,7 @@ def _title() -> str:
     return f"compare on {short_address(parameters['target'])}: {', '.join(parameters['methods'])}"
 
 
+@takes_flat()
 @flow(name="compare", flow_run_name=_title)
 def compare(
     source: str,
@@ -80,26 +81,28 @@ def compare(
     methods: list[ComparedName],
     seeds: list[Seed] | None = None,
     settings: dict[str, dict[str, Any]] | None = None,
-    views: Views | None = None,
-    select_by: ValidatorName | None = None,
-    epochs: Epochs | None = None,
-    split: str = "adapt",
-    test_split: str = "test",
-    device: DeviceName = "auto",
-    workers: int = 0,
+    adaptation: RunSettings = USUAL_RUN,
 ) -> CompareResult:
     """Run every method with every seed and score every epoch with the target's labels.
 
-    `settings` holds each method's own. The method "supervised" is the bound: the source network
-    trained on the labels of `split`, its last epoch reported. "source" is always there.
+    The method "supervised" is the bound: the source network trained on the labels of `split`, its
+    last epoch reported. "source" is always there.
+
+    Args:
+        source: the model: models:/NAME@source, models:/NAME/3, or the folder of a bundle
+        target: a manifest with a labelled test split
+        methods: ways to adapt
+        seeds: of all random numbers, a run each; none: 0
+        settings: of each method, by its name
+        adaptation: what all runs share
     """
     methods = [method for method in methods if method != "source"]
-    manifest, model, device = manifests.manifest_ref(target), model_ref(source), resolve(device)
-    test = manifests.evaluation_split(manifest, test_split)
+    manifest, model = manifests.manifest_ref(target), model_ref(source)
+    device = resolve(adaptation.device)
+    test = manifests.evaluation_split(manifest, adaptation.test_split or "test")
     assert test is not None
-    splits, own = (split, test.name), settings or {}
     plans = {
-        (m, s): _plan(model, manifest, splits, m, own.get(m, {}), views, select_by, epochs, s)
+        (m, s): _plan(model, manifest, test.name, m, (settings or {}).get(m, {}), adaptation, s)
         for m in methods
         for s in seeds or [0]
     }
@@ -108,28 +111,54 @@ def compare(
     params = {"methods": ", ".join(methods), "seeds": seeds or [0], "source": model.uri}
     with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:
         start = import_source(model.uri)
-        seen = manifests.seen_digest(manifest, split)
-        predictions = pseudo_label(start, manifest, seen, split, device)
-        show_profile(short_address(target), predictions, manifests.shift_of(manifest, start))
-        comparison = Comparison(
-            source=start,
-            target=manifest,
-            title=short_address(target),
-            test=test,
-            predictions=predictions,
-            parent=run_id,
-            device=device,
-            workers=workers,
-        )
-        floor = evaluate_source(start, manifest, test, device)
-        rows = row_summaries(
-            source_rows(floor) + _method_rows(comparison, methods, plans, floor.report)
-        )
-        tables = [metric_table(rows, metric) for metric in metrics_of(floor.report.metrics)]
-        text = "\n\n".join([counts_text(floor.report), *tables])
-        tracking.log_json(run_id, "comparison.json", {"rows": rows})
-        create_markdown_artifact(text, key="comparison")
+        title = short_address(target)
+        shared = _shared(start, manifest, title, test, run_id, device, adaptation)
+        rows, text = _work_through_methods(shared, methods, plans)
     return CompareResult(flow_run_id=str(flow_run.id), mlflow_run_id=run_id, rows=rows, table=text)
+
+
+def _shared(
+    source: ModelRef,
+    target: ManifestRef,
+    title: str,
+    test: LabelledSplit,
+    run_id: str,
+    device: DeviceName,
+    adaptation: RunSettings,
+) -> Comparison:
+    """What all runs share: one look at the target with the source model among it."""
+    part = manifests.split_ref(target, adaptation.split)
+    predictions = pseudo_label(source, part, device)
+    show_profile(title, predictions, manifests.shift_of(target, source))
+    return Comparison(
+        source=source,
+        target=target,
+        title=title,
+        test=test,
+        predictions=predictions,
+        parent=run_id,
+        device=device,
+        workers=adaptation.workers,
+    )
+
+
+def _work_through_methods(
+    comparison: Comparison,
+    methods: list[str],
+    plans: Mapping[tuple[str, int], AdaptPlan | TrainPlan],
+) -> tuple[list[dict[str, Any]], str]:
+    """The rows of the source and of all methods, and their tables."""
+    floor = evaluate_source(
+        comparison.source, comparison.target, comparison.test, comparison.device
+    )
+    rows = row_summaries(
+        source_rows(floor) + _method_rows(comparison, methods, plans, floor.report)
+    )
+    tables = [metric_table(rows, metric) for metric in metrics_of(floor.report.metrics)]
+    text = "\n\n".join([counts_text(floor.report), *tables])
+    tracking.log_json(comparison.parent, "comparison.json", {"rows": rows})
+    create_markdown_artifact(text, key="comparison")
+    return rows, text
 
 
 def _method_rows(
@@ -150,30 +179,26 @@ def _method_rows(
 def _plan(
     model: ModelRef,
     target: ManifestRef,
-    splits: tuple[str, str],
+    test: str,
     method: str,
     settings: dict[str, Any],
-    views: Views | None,
-    select_by: str | None,
-    epochs: int | None,
+    adaptation: RunSettings,
     seed: int,
 ) -> AdaptPlan | TrainPlan:
     """One run's choices, checked before any run starts."""
     if method == BOUND:
         return make_train_plan(
             target,
-            splits,
+            (adaptation.split, test),
             spec_of(model),
             settings,
             start=model,
             checkpoint="last",
-            epochs=epochs,
+            epochs=adaptation.epochs,
             seed=seed,
         )
-    split, bundle = splits[0], locate(model.uri)
-    return make_plan(
-        model, target, split, method, settings, views, select_by, epochs, seed, bundle=bundle
-    )
+    own = AdaptSettings(**dict(adaptation), method=method, settings=settings, seed=seed)
+    return make_plan(model, target, own, bundle=locate(model.uri))
 
 
 def _chosen_by(plan: AdaptPlan | TrainPlan) -> str:
@@ -202,7 +227,15 @@ def _method(
     predictions = comparison.predictions
     while True:
         adaptation = stage(
-            source, predictions, target, plan, "all", run_id, title, device, comparison.workers
+            source,
+            predictions,
+            plan.on(target),
+            plan,
+            "all",
+            run_id,
+            title,
+            device,
+            comparison.workers,
         )
         chosen = select(adaptation, plan.select_by, run_id)
         try:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from flows import presets
 from flows.adapt import AdaptResult, adapt
@@ -19,10 +18,12 @@ from sfda.config import Config
 from sfda.demo.digits import write_demo as write_digits
 from sfda.demo.figures import write_demo as write_figures
 from sfda.demo.scenes import write_demo as write_scenes
+from sfda.demo.signs import write_demo as write_signs
 from sfda.demo.trays import write_demo as write_shapes
-from sfda.networks.input_defaults import detector_input
+from sfda.networks.registry import network_input
 from sfda.problems.detection.network import views_for
 from sfda.problems.pose.network import VIEWS
+from sfda.settings import AdaptSettings, DeviceName
 from sfda.state_folder import home
 
 
@@ -38,7 +39,7 @@ class DemoResult(Config):
     seconds: float
 
 
-def classification(device: Any = "auto") -> DemoResult:
+def classification(device: DeviceName = "auto") -> DemoResult:
     """Handwritten digits as the source, a shifted rendition of held-out ones as the target."""
     started = time.monotonic()
     source, target = write_digits(home() / "demo")
@@ -48,27 +49,28 @@ def classification(device: Any = "auto") -> DemoResult:
     adapted = adapt(
         trained.version.uri,
         str(target),
-        method="shot",
-        settings=presets.read("digits-shot")["settings"],
-        name="digits",
-        promote=True,
-        device=device,
+        AdaptSettings(
+            method="shot",
+            settings=presets.read("digits-shot")["settings"],
+            name="digits",
+            promote=True,
+            device=device,
+        ),
     )
     return _result(adapted, started)
 
 
-def segmentation(device: Any = "auto") -> DemoResult:
+def segmentation(device: DeviceName = "auto") -> DemoResult:
     """Drawn scenes by day as the source, other ones at dusk as the target."""
     started = time.monotonic()
     source, target = write_scenes(home() / "demo")
     trained = train_source(str(source), "sfda:unet", "scenes", epochs=15, device=device)
-    adapted = adapt(
-        trained.version.uri, str(target), name="scenes", epochs=10, promote=True, device=device
-    )
+    asked = AdaptSettings(name="scenes", epochs=10, promote=True, device=device)
+    adapted = adapt(trained.version.uri, str(target), asked)
     return _result(adapted, started)
 
 
-def detection(device: Any = "auto") -> DemoResult:
+def detection(device: DeviceName = "auto") -> DemoResult:
     """Drawn trays of parts under one light as the source, others under another as the target."""
     started = time.monotonic()
     source, target = write_shapes(home() / "demo")
@@ -78,16 +80,15 @@ def detection(device: Any = "auto") -> DemoResult:
         "parts",
         epochs=20,
         settings={"schedule": {"lr": 2e-3}},
-        views=views_for(detector_input("sfda:tinyrcnn")).model_copy(update={"flip": True}),
+        views=views_for(network_input("sfda:tinyrcnn", "boxes")).model_copy(update={"flip": True}),
         device=device,
     )
-    adapted = adapt(
-        trained.version.uri, str(target), name="parts", epochs=5, promote=True, device=device
-    )
+    asked = AdaptSettings(name="parts", epochs=5, promote=True, device=device)
+    adapted = adapt(trained.version.uri, str(target), asked)
     return _result(adapted, started)
 
 
-def pose(device: Any = "auto") -> DemoResult:
+def pose(device: DeviceName = "auto") -> DemoResult:
     """Drawn stick figures in a gym as the source, others at night as the target."""
     started = time.monotonic()
     source, target = write_figures(home() / "demo")
@@ -101,21 +102,43 @@ def pose(device: Any = "auto") -> DemoResult:
     adapted = adapt(
         with_prior.version.uri,
         str(target),
-        name="figures",
-        epochs=8,
-        promote=True,
-        device=device,
-        settings={"prior_from": 2, "schedule": {"batch_size": 16}},
+        AdaptSettings(
+            name="figures",
+            epochs=8,
+            promote=True,
+            device=device,
+            settings={"prior_from": 2, "schedule": {"batch_size": 16}},
+        ),
     )
     return _result(adapted, started)
 
 
-DEMOS: Mapping[str, Callable[[Any], DemoResult]] = MappingProxyType(
+def multilabel(device: DeviceName = "auto") -> DemoResult:
+    """Drawn panels of signs on a clear screen as the source, others through haze as the target."""
+    started = time.monotonic()
+    source, target = write_signs(home() / "demo")
+    settings = {"lr_scale": {"backbone": 1.0}, "schedule": {"batch_size": 16}}
+    trained = train_source(
+        str(source), "sfda:lenet", "signs", epochs=15, settings=settings, device=device
+    )
+    asked = AdaptSettings(
+        name="signs",
+        epochs=6,
+        promote=True,
+        device=device,
+        settings={"schedule": {"batch_size": 16}},
+    )
+    adapted = adapt(trained.version.uri, str(target), asked)
+    return _result(adapted, started)
+
+
+DEMOS: Mapping[str, Callable[[DeviceName], DemoResult]] = MappingProxyType(
     {
         "classification": classification,
         "segmentation": segmentation,
         "detection": detection,
         "pose": pose,
+        "multilabel": multilabel,
     }
 )
 

@@ -16,13 +16,13 @@ from pydantic import Field, ValidationError, model_validator
 from flows.adapt import adapt
 from flows.ask_and_adapt import ask_and_adapt
 from flows.compare import compare
-from flows.form import Duration, seconds_of
 from flows.promote import promote
 from flows.query_labels import query
 from flows.refresh_target import refresh_target
 from flows.rollback import rollback
 from sfda.config import Config, read_yaml, say_faults
 from sfda.errors import BadInput
+from sfda.settings import Duration, seconds_of
 
 TAGS = ["sfda"]  # the automations look for it
 FORMS: tuple[tuple[Flow[..., Any], str], ...] = (
@@ -127,7 +127,8 @@ def _parameters(job: Job) -> dict[str, Any]:
     parameters = {**job.parameters, "target_name": called}
     if job.register_as:
         parameters["name"] = job.register_as
-    return {"target": job.target, "source": job.source, **parameters}
+    stated = {"target": job.target, "source": job.source, **parameters}
+    return refresh_target.grouped(stated)
 
 
 def deployments(jobs: tuple[Job, ...]) -> list[RunnerDeployment]:

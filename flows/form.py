@@ -1,52 +1,81 @@
-"""Types of flow parameters: Prefect's form offers what there is, and refuses the rest."""
+"""Forms of flows: names that Prefect's form offers, and one group of settings for an adaptation."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from prefect import Flow
+from pydantic import BaseModel
 
-from sfda import plugins
 from sfda.adaptation.supervised import BOUND
-from sfda.errors import BadInput
+from sfda.config import merged
+from sfda.settings import AdaptSettings, NameIn, RunSettings
+
+QueryName = Annotated[str, NameIn("queries")]
+ComparedName = Annotated[str, NameIn("methods", BOUND)]
+SETTINGS_GROUP = "adaptation"  # the parameter of a flow that is a group of settings
+USUAL = AdaptSettings()  # what is meant where nothing is asked for
+USUAL_RUN = RunSettings()
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-def one_of(folder: str, *more: str) -> Any:
-    """The type of a name in an open folder: Prefect's form lists what there is."""
+class GroupedFlow(Flow[_P, _R]):
+    """A flow whose parameter `adaptation` is a group of settings that may also be stated flat.
 
-    def check(name: str) -> str:
-        if name not in more:
-            plugins.load(folder, name)
-        return name
-
-    schema = {"type": "string", "enum": [*plugins.names(folder), *more]}
-    return Annotated[str, AfterValidator(check), WithJsonSchema(schema)]
-
-
-MethodName = one_of("methods")
-QueryName = one_of("queries")
-ComparedName = one_of("methods", BOUND)
-ValidatorName = one_of("validators", "last")
-Epochs = Annotated[int, Field(ge=1, description="overrides the method's own number of epochs")]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Duration = Annotated[
-    str, Field(pattern=r"^\d+(\.\d+)?[smhd]$", description="a time, as 90s, 30m, 2h, 1d")
-]
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def seconds_of(duration: str | None) -> float | None:
-    """A time in seconds. Raises BadInput for what is none.
-
-    >>> seconds_of("30m"), seconds_of("1.5h")
-    (1800.0, 5400.0)
+    Version 0.1.0 knew no groups: its deployments, jobs and callers state `epochs=3` and not
+    `adaptation={"epochs": 3}`. A name that is a parameter of the flow itself stays that.
     """
-    if duration is None:
-        return None
-    try:
-        seconds = float(duration[:-1]) * UNITS[duration[-1:]]
-    except (ValueError, KeyError):
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise BadInput(f"'{duration}' is no time; write a number above 0 and a unit: 90s, 30m, 2h")
-    return seconds
+
+    renamed: Mapping[str, str]  # old flat names -> names in the group
+
+    @property
+    def settings(self) -> type[RunSettings]:
+        """The model of the group."""
+        kind: type[RunSettings] = (
+            inspect.signature(self.fn, eval_str=True).parameters[SETTINGS_GROUP].annotation
+        )
+        return kind
+
+    @property
+    def flat_names(self) -> dict[str, str]:
+        """Names that may be stated flat, and what they are called in the group."""
+        own = set(self.parameters.properties)
+        names = {name: name for name in self.settings.model_fields} | dict(self.renamed)
+        return {flat: name for flat, name in names.items() if flat not in own}
+
+    def grouped(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The same parameters with the flat ones put into the group, above what it states."""
+        names = self.flat_names
+        flat = {names[name]: value for name, value in parameters.items() if name in names}
+        if not flat:
+            return parameters
+        rest = {name: value for name, value in parameters.items() if name not in names}
+        group = rest.get(SETTINGS_GROUP) or {}
+        if isinstance(group, BaseModel):
+            group = group.model_dump(exclude_unset=True)
+        return rest | {SETTINGS_GROUP: merged(group, flat)}
+
+    def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Prefect's check, of grouped parameters."""
+        return super().validate_parameters(self.grouped(parameters))
+
+    if not TYPE_CHECKING:  # for the type checker a call states the group
+
+        def __call__(self, *args, **kwargs):
+            return super().__call__(*args, **self.grouped(kwargs))
+
+
+def takes_flat(**renamed: str) -> Callable[[Flow[_P, _R]], GroupedFlow[_P, _R]]:
+    """Let a flow's settings also be stated flat; `renamed` are old names of some of them."""
+
+    def wrap(flow: Flow[_P, _R]) -> GroupedFlow[_P, _R]:
+        made: GroupedFlow[_P, _R] = GroupedFlow.__new__(GroupedFlow)
+        made.__dict__.update(flow.__dict__)  # Prefect warns of two flows that are made of one name
+        made.renamed = renamed
+        return made
+
+    return wrap

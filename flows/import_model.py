@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -10,7 +11,7 @@ from prefect.runtime import flow_run
 from sfda.config import Config
 from sfda.refs import InputSpec, ProblemName, Skeleton, Version
 from tasks import tracking
-from tasks.import_model import import_checkpoint
+from tasks.import_model import import_checkpoint, seen_by_probe
 from tasks.register import register_source
 
 
@@ -21,6 +22,7 @@ class ImportResult(Config):
     mlflow_run_id: str
     version: Version
     sha256: str
+    network: str = ""  # of somebody's own class: where it was cut, its input, its code
 
 
 def _title() -> str:
@@ -36,19 +38,30 @@ def import_model(
     problem: ProblemName = "classification",
     input: InputSpec | None = None,
     skeleton: Skeleton | None = None,
+    arch_settings: dict[str, Any] | None = None,
+    head: str | None = None,
 ) -> ImportResult:
     """Read a checkpoint without running anything in it, and register it as source model `name`.
 
-    `skeleton` says of a pose model how its joints hang together.
+    `skeleton` says of a pose model how its joints hang together. `arch` may be a class of one's
+    own, `package.module:Class` or `FILE.py:Class`, which is imported and made with
+    `arch_settings`; `head` names the layer that gives its logits, if a probe pass cannot tell.
     """
     tracking.check_name(name)
     path = str(Path(weights).absolute())
-    key = tracking.run_key("import", path, problem, arch, classes, name, input, skeleton)
+    own = (arch_settings, head) if arch_settings or head else ()
+    key = tracking.run_key("import", path, problem, arch, classes, name, input, skeleton, *own)
     tags = {"prefect.flow_run_id": str(flow_run.id)}
     params = {"weights": path, "arch": arch, "classes": ", ".join(classes)}
     with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:
-        model = import_checkpoint(path, problem, arch, classes, input, skeleton)
-        version = register_source(model, name, run_id, {"source": path, "arch": arch})
+        model = import_checkpoint(
+            path, problem, arch, classes, input, skeleton, arch_settings, head
+        )
+        version = register_source(model, name, run_id, {"source": path, "arch": model.arch})
     return ImportResult(
-        flow_run_id=str(flow_run.id), mlflow_run_id=run_id, version=version, sha256=model.sha256
+        flow_run_id=str(flow_run.id),
+        mlflow_run_id=run_id,
+        version=version,
+        sha256=model.sha256,
+        network=seen_by_probe(model),
     )

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from flows.addresses import short_address
-from flows.form import QueryName, Seed
+from flows.form import QueryName
 from sfda.adaptation import target as adaptation_target
 from sfda.annotation.make_request import request_text
 from sfda.annotation.query_plan import make_query_plan, read_budget
@@ -20,6 +20,7 @@ from sfda.errors import BadInput
 from sfda.formats.request import Request
 from sfda.loading import opened as manifests
 from sfda.refs import ModelRef
+from sfda.settings import Seed
 from tasks.query_labels import query_labels
 from tasks.tracking.models import model_ref
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -14,7 +15,7 @@ from prefect.states import Completed
 
 from flows.adapt import AdaptResult, adapt
 from flows.addresses import registered_name, short_address
-from flows.form import Duration, Epochs, MethodName, Seed, ValidatorName
+from flows.form import USUAL, takes_flat
 from sfda.adaptation.target_versions import (
     RefreshPolicy,
     TargetCheck,
@@ -24,15 +25,16 @@ from sfda.adaptation.target_versions import (
     drift_of,
     next_version,
     remember,
-    rewritten,
     target_folder,
 )
-from sfda.building_blocks.device import DeviceName, resolve
+from sfda.building_blocks.device import resolve
 from sfda.config import Config
+from sfda.decision import refresh
 from sfda.decision.drift import Drift
 from sfda.loading import opened as manifests
 from sfda.manifests.growing import Change
 from sfda.refs import ManifestRef, ModelRef
+from sfda.settings import AdaptSettings
 from tasks import tracking
 from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.prefect_runtime.events import announce_version
@@ -40,13 +42,13 @@ from tasks.pseudo_label import pseudo_label
 from tasks.tracking.models import model_ref
 
 log = logging.getLogger("sfda")
-Outcome = Literal["unchanged", "waiting", "announced", "adapted", "busy"]
+USUAL_POLICY = RefreshPolicy()
 
 
 class RefreshResult(Config):
     """What one look at a growing target led to."""
 
-    outcome: Outcome
+    outcome: refresh.Outcome
     says: str  # why, for a person
     target: str
     version: int = 0  # of the target's manifest; 0: there is none yet
@@ -60,92 +62,110 @@ def _title() -> str:
     return f"refresh {short_address(str(flow_run.parameters['target']))}"
 
 
+@takes_flat()
 @flow(name="refresh-target", flow_run_name=_title)
 def refresh_target(
     target: str,
     source: str,
-    method: MethodName | None = None,
-    settings: dict[str, Any] | None = None,
     policy: RefreshPolicy | None = None,
     target_name: str | None = None,
     labels: str | None = None,
-    name: str | None = None,
-    select_by: ValidatorName | None = None,
-    epochs: Epochs | None = None,
-    seed: Seed = 0,
-    split: str = "adapt",
-    promote: bool = False,
-    budget: Duration | None = None,
     announce: bool = False,
-    device: DeviceName = "auto",
+    adaptation: AdaptSettings = USUAL,
 ) -> State[Any]:
-    """Look at `target` (a folder, zip, npz, .txt list or manifest) and adapt if it is worth it.
+    """Look at `target` and adapt if it is worth it.
 
     A changed target gets its next version below home, with a digest for each file and all answers
-    that `sfda answer` took about its images; new answers are reason enough to adapt. `labels` (CSV:
-    file, class) makes labelled images the test split. With `announce` the event
-    `sfda.manifest.updated` is all that follows, for a deployment that waits for it; otherwise the
-    adaptation runs here. The final state is named after what happened: Unchanged, Waiting (too
-    little has changed), Announced, Adapted, or Busy (another look is not finished).
+    that `sfda answer` took about its images; new answers are reason enough to adapt. The final
+    state is named after what happened: Unchanged, Waiting (too little has changed), Announced,
+    Adapted, or Busy (another look is not finished).
+
+    Args:
+        target: a folder, zip, npz, .txt list or manifest
+        source: the model: models:/NAME@source, models:/NAME/3, or the folder of a bundle
+        policy: when a changed target is worth an adaptation
+        target_name: what its versions lie under below home; none: the folder's name
+        labels: a CSV (file, class): images that it labels are the test split
+        announce: only send the event sfda.manifest.updated, for a deployment that waits for it
+        adaptation: how it is adapted, and what becomes of it
     """
     refuse_endless(flow_run)
-    policy, name = policy or RefreshPolicy(), name or registered_name(source)
-    called = target_name or Path(target).absolute().stem
-    with target_folder(called) as folder:
+    with target_folder(target_name or Path(target).absolute().stem) as folder:
         if folder is None:
-            return _end(_result("busy", "another look at this target is not finished", target))
-        check = check_target(folder, target, policy, split, labels)
-        record = check.record
-        if not record.marks:
-            return _end(
-                _result("waiting", _with_unsettled("the target holds no images", check), target)
-            )
-        changed = _has_new_version(check)
-        if not changed and not _due(check, policy, record):
-            return _end(_not_yet(check, policy, target, record))
+            return _end(RefreshResult(**refresh.BUSY._asdict(), target=target))
+        policy = policy or USUAL_POLICY
+        check = check_target(folder, target, policy, adaptation.split, labels)
+        look = Look(target, folder.name, source, policy, adaptation, check)
+        if decision := refresh.at_first_sight(check, policy):
+            return _end(look.result(decision, check.record))
         model = model_ref(source)
-        if changed:
-            record = next_version(check, target, model.problem, model.classes, labels)
-            log.info("%s: version %d, %s", called, record.version, check.since_version.text())
-        champion = tracking.by_alias(name, "champion")
-        present = model_ref(champion.uri) if champion else model
-        drift = _drift(check, record, target, present, split, resolve(device), policy)
-        drifted = drift is not None and policy.drift is not None and drift.exceeds(policy.drift)
-        if not drifted and not _due(check, policy, record):
-            return _end(_not_yet(check, policy, target, record, drift))
-        manifest = _manifest_of(record)
-        announce_version(
-            called,
-            manifest,
-            record.version,
-            check.since_version,
-            source=source,
-            name=name,
-            adapts="elsewhere" if announce else "here",
-        )
+        record = _newest(look, model, labels)
+        present = look.champion() or model
+        drift = _drift(look, record, present)
+        if decision := refresh.at_second_sight(check, policy, record, drift):
+            return _end(look.result(decision, record, drift))
+        _announce(look, record, here=not announce)
         if announce:
             _remember_adapted(check, record)
-            text = f"version {record.version} announced ({check.since_adapted.text()})"
-            return _end(_result("announced", text, target, record, check, drift))
-        adapted = adapt(
-            present.uri if policy.start_from == "champion" else source,
-            manifest.path,
-            method=method,
-            settings=settings,
-            select_by=select_by,
-            epochs=epochs,
-            seed=seed,
-            name=name,
-            split=split,
-            promote=promote,
-            device=device,
-            budget=budget,
-        )
+            return _end(look.result(refresh.announced(record, check), record, drift))
+        adapted = _adapt(look, record, present)
         # at once: what follows looks at all images, and a start after a kill would adapt again
         record = _remember_adapted(check, record)
-        _remember_profile(check, record, name, model, split, resolve(device))
-        text = _adapted_text(check, drift if drifted else None, adapted)
-        return _end(_result("adapted", text, target, record, check, drift, adapted))
+        _remember_profile(look, record, model)
+        uri, promoted = adapted.version.uri, adapted.promoted
+        decision = refresh.adapted_to(check, policy, drift, uri, promoted)
+        return _end(look.result(decision, record, drift, adapted))
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a target: what it is of, what it is for, and what it came to."""
+
+    target: str
+    called: str
+    source: str
+    policy: RefreshPolicy
+    adaptation: AdaptSettings
+    check: TargetCheck
+
+    @property
+    def name(self) -> str:
+        """The registered name of what is adapted."""
+        return self.adaptation.name or registered_name(self.source)
+
+    def champion(self) -> ModelRef | None:
+        """The model that is champion now."""
+        champion = tracking.by_alias(self.name, "champion")
+        return model_ref(champion.uri) if champion else None
+
+    def result(
+        self,
+        decision: refresh.Decision,
+        record: TargetRecord,
+        drift: Drift | None = None,
+        adapted: AdaptResult | None = None,
+    ) -> RefreshResult:
+        """What the look led to."""
+        return RefreshResult(
+            outcome=decision.outcome,
+            says=decision.says,
+            target=self.target,
+            version=record.version,
+            manifest=record.manifest.path if record.manifest else None,
+            change=self.check.since_adapted,
+            drift=drift,
+            adapted=adapted,
+        )
+
+
+def _newest(look: Look, model: ModelRef, labels: str | None) -> TargetRecord:
+    """What is remembered of the target, after its next version was made where there is one."""
+    check = look.check
+    if not refresh.has_new_version(check):
+        return check.record
+    record = next_version(check, look.target, model.problem, model.classes, labels)
+    log.info("%s: version %d, %s", look.called, record.version, check.since_version.text())
+    return record
 
 
 def _manifest_of(record: TargetRecord) -> ManifestRef:
@@ -154,76 +174,36 @@ def _manifest_of(record: TargetRecord) -> ManifestRef:
     return record.manifest
 
 
-def _has_new_version(check: TargetCheck) -> bool:
-    """Whether what was seen is not what the newest version says."""
-    new = check.since_version.count > 0 or check.relabelled or check.new_annotations
-    return new or not check.record.version or rewritten(check.record)
+def _announce(look: Look, record: TargetRecord, *, here: bool) -> None:
+    """Send the event that a version has come."""
+    announce_version(
+        look.called,
+        _manifest_of(record),
+        record.version,
+        look.check.since_version,
+        source=look.source,
+        name=look.name,
+        adapts="here" if here else "elsewhere",
+    )
 
 
-def _due(check: TargetCheck, policy: RefreshPolicy, record: TargetRecord) -> bool:
-    """Whether the changes alone are enough."""
-    if not record.adapted or check.annotated:
-        return True
-    return policy.wants(check.since_adapted, len(record.adapted_marks))
+def _adapt(look: Look, record: TargetRecord, present: ModelRef) -> AdaptResult:
+    """Adapt to the newest version, from the source or from the champion."""
+    start = present.uri if look.policy.start_from == "champion" else look.source
+    asked = look.adaptation.model_copy(update={"name": look.name})
+    return adapt(start, _manifest_of(record).path, adaptation=asked)
 
 
-def _not_yet(
-    check: TargetCheck,
-    policy: RefreshPolicy,
-    target: str,
-    record: TargetRecord,
-    drift: Drift | None = None,
-) -> RefreshResult:
-    """Nothing has changed, or too little: why no adaptation starts."""
-    change = check.since_adapted
-    if change.count == 0:
-        return _result(
-            "unchanged", _with_unsettled("nothing has changed", check), target, record, check
-        )
-    least = max(policy.min_files, round(policy.min_share * len(record.adapted_marks)))
-    text = f"{change.text()} of {len(record.adapted_marks)}; {least} changes start an adaptation"
-    if drift is not None:
-        text += f"; new images look alike ({_index(drift)})"
-    return _result("waiting", _with_unsettled(text, check), target, record, check, drift)
-
-
-def _adapted_text(check: TargetCheck, drift: Drift | None, adapted: AdaptResult) -> str:
-    """Why it was adapted, and what came of it; `drift` where that was the reason."""
-    why = f"new images look different ({_index(drift)})" if drift else "enough has changed"
-    if check.annotated:
-        why = "people have answered"
-    if not check.record.adapted:
-        why = "the first look"
-    what = f" ({check.since_adapted.text()})" if check.since_adapted.count else ""
-    promoted = "promoted" if adapted.promoted else "not promoted"
-    return f"{why}{what}: {adapted.version.uri}, {promoted}"
-
-
-def _index(drift: Drift) -> str:
-    return f"stability index {drift.index:.3f}, noise {drift.noise:.3f}"
-
-
-def _with_unsettled(text: str, check: TargetCheck) -> str:
-    return f"{text}; {check.unsettled} files may still be written to" if check.unsettled else text
-
-
-def _drift(
-    check: TargetCheck,
-    record: TargetRecord,
-    target: str,
-    model: ModelRef,
-    split: str,
-    device: DeviceName,
-    policy: RefreshPolicy,
-) -> Drift | None:
+def _drift(look: Look, record: TargetRecord, present: ModelRef) -> Drift | None:
     """How the images that came since the last adaptation look to the champion."""
-    if policy.drift is None or record.profile is None or record.model != model.sha256:
+    if look.policy.drift is None or record.profile is None or record.model != present.sha256:
         return None
-    new = added_images(check, record, target, model.problem)
+    new = added_images(look.check, record, look.target, present.problem)
     if new is None:
         return None
-    seen = pseudo_label(model, new, manifests.seen_digest(new, split), split, device)
-    return drift_of(check, seen.profile, seen.count)
+    split, device = look.adaptation.split, resolve(look.adaptation.device)
+    seen = pseudo_label(present, manifests.split_ref(new, split), device)
+    return drift_of(look.check, seen.profile, seen.count)
 
 
 def _remember_adapted(check: TargetCheck, record: TargetRecord) -> TargetRecord:
@@ -237,41 +217,12 @@ def _remember_adapted(check: TargetCheck, record: TargetRecord) -> TargetRecord:
     )
 
 
-def _remember_profile(
-    check: TargetCheck,
-    record: TargetRecord,
-    name: str,
-    source: ModelRef,
-    split: str,
-    device: DeviceName,
-) -> None:
+def _remember_profile(look: Look, record: TargetRecord, source: ModelRef) -> None:
     """Keep how this version looks to the model that is champion now."""
-    champion = tracking.by_alias(name, "champion")
-    model = model_ref(champion.uri) if champion else source
-    ref = _manifest_of(record)
-    seen = pseudo_label(model, ref, manifests.seen_digest(ref, split), split, device)
-    remember(check.folder, record, model=model.sha256, profile=seen.profile, images=seen.count)
-
-
-def _result(
-    outcome: Outcome,
-    says: str,
-    target: str,
-    record: TargetRecord | None = None,
-    check: TargetCheck | None = None,
-    drift: Drift | None = None,
-    adapted: AdaptResult | None = None,
-) -> RefreshResult:
-    return RefreshResult(
-        outcome=outcome,
-        says=says,
-        target=target,
-        version=record.version if record else 0,
-        manifest=record.manifest.path if record and record.manifest else None,
-        change=check.since_adapted if check else Change(),
-        drift=drift,
-        adapted=adapted,
-    )
+    split, device = look.adaptation.split, resolve(look.adaptation.device)
+    model, ref = look.champion() or source, _manifest_of(record)
+    seen = pseudo_label(model, manifests.split_ref(ref, split), device)
+    remember(look.check.folder, record, model=model.sha256, profile=seen.profile, images=seen.count)
 
 
 def _end(result: RefreshResult) -> State[Any]:

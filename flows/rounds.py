@@ -12,19 +12,20 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from flows.addresses import short_address
-from flows.form import MethodName, QueryName, Seed
+from flows.form import QueryName
 from sfda.adaptation.plan import kind_of, make_plan
 from sfda.annotation.query_plan import make_query_plan, read_budget
 from sfda.annotation.simulated import annotate_from_labels
 from sfda.annotation.take import take_annotations
-from sfda.building_blocks.device import DeviceName, resolve
+from sfda.building_blocks.device import resolve
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.loading import opened as manifests
-from sfda.problems.classification.metrics import main_metric
 from sfda.problems.registry import PROBLEMS
+from sfda.problems.report_metrics import main_metric
 from sfda.refs import ManifestRef, Metrics, ModelRef, Views, candidate_model
 from sfda.report.pictures import label_curve
+from sfda.settings import AdaptSettings, DeviceName, MethodName, Seed, ValidatorName
 from sfda.state_folder import data_folder
 from tasks import tracking
 from tasks.adapt import adapt_to_target
@@ -71,7 +72,7 @@ def rounds(
     seeds: list[Seed] | None = None,
     settings: dict[str, dict[str, Any]] | None = None,
     query_settings: dict[str, dict[str, Any]] | None = None,
-    select_by: str | None = "last",
+    select_by: ValidatorName | None = "last",
     split: str = "adapt",
     test_split: str = "test",
     device: DeviceName = "auto",
@@ -85,7 +86,6 @@ def rounds(
     totals = _totals(budgets, manifests.open_ref(manifest).splits[split].count)
     test = manifests.evaluation_split(manifest, test_split)
     assert test is not None
-    chains = [(q, m, s) for q in queries for m in methods for s in seeds or [0]]
     own = {"settings": settings or {}, "query_settings": query_settings or {}}
     params = {"queries": queries, "methods": methods, "budgets": budgets, "seeds": seeds or [0]}
     key = tracking.run_key("rounds", model, manifest, test, params, own, select_by, code_digest())
@@ -93,31 +93,40 @@ def rounds(
     tags = {"prefect.flow_run_id": str(flow_run.id)}
     with tracking.run(title, key=key, tags=tags, params=params) as run_id:
         start = import_source(model.uri)
-        floor = evaluate_model(start, manifest, test.name, device).metrics
         experiment = Experiment(
             source=start,
             target=manifest,
             totals=totals,
-            settings=own["settings"],
-            query_settings=own["query_settings"],
+            **own,
             select_by=select_by,
             split=split,
             test=test.name,
             run_id=run_id,
             device=device,
         )
-        before = tracking.read_json(run_id, "rounds.json")  # of a start that was killed
-        rows: list[dict[str, Any]] = before["rows"] if before else []
-        done = {(row["query"], row["method"], row["seed"]) for row in rows}
-        for by, method, seed in chains:
-            if (by, method, seed) not in done:
-                new = _chain(experiment, by, method, seed)
-                rows += new
-                _log_chain(run_id, rows, floor, new)
-        text = rounds_table(rows, floor)
-        _log_picture(run_id, rows, floor, title)
-        create_markdown_artifact(text, key="rounds")
+        chains = [(q, m, s) for q in queries for m in methods for s in seeds or [0]]
+        rows, text = _work_through(experiment, chains, title)
     return RoundsResult(flow_run_id=str(flow_run.id), mlflow_run_id=run_id, rows=rows, table=text)
+
+
+def _work_through(
+    experiment: Experiment, chains: list[tuple[str, str, int]], title: str
+) -> tuple[list[dict[str, Any]], str]:
+    """The rows of all chains, those of a start that was killed among them, and their table."""
+    run_id, test, device = experiment.run_id, experiment.test, experiment.device
+    floor = evaluate_model(experiment.source, experiment.target, test, device).metrics
+    before = tracking.read_json(run_id, "rounds.json")  # of a start that was killed
+    rows: list[dict[str, Any]] = before["rows"] if before else []
+    done = {(row["query"], row["method"], row["seed"]) for row in rows}
+    for by, method, seed in chains:
+        if (by, method, seed) not in done:
+            new = _chain(experiment, by, method, seed)
+            rows += new
+            _log_chain(run_id, rows, floor, new)
+    text = rounds_table(rows, floor)
+    _log_picture(run_id, rows, floor, title)
+    create_markdown_artifact(text, key="rounds")
+    return rows, text
 
 
 def _totals(budgets: list[str], size: int) -> tuple[int, ...]:
@@ -225,9 +234,13 @@ def _adapt(
     if method == "lftl":
         own.setdefault("budget", experiment.totals[-1])
     select_by, bundle = experiment.select_by, locate(start.uri)
-    plan = make_plan(start, target, split, method, own, views, select_by, None, seed, bundle=bundle)
-    seen = pseudo_label(start, target, plan.seen, split, device)
-    adaptation = adapt_to_target(start, seen, target, plan, "best", run_id, title, device)
+    asked = AdaptSettings(
+        method=method, settings=own, views=views, select_by=select_by, split=split, seed=seed
+    )
+    plan = make_plan(start, target, asked, bundle=bundle)
+    part = plan.on(target)
+    seen = pseudo_label(start, part, device)
+    adaptation = adapt_to_target(start, seen, part, plan, "best", run_id, title, device)
     chosen = select(adaptation, plan.select_by, run_id)
     return candidate_model(chosen, start), adaptation.seconds
 

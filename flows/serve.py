@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tasks.prefect_runtime.deployed import private_current_folder
 from tasks.prefect_runtime.pages import servers
 from tasks.prefect_runtime.secrets import CLIENT, prefect_secret
 
@@ -47,5 +48,5 @@ def serve(
             runner.add_deployment(deployment)
         names = [f"{d.flow_name}/{d.name}" for d in offered]
         on_ready({**urls, "deployments": names, "automations": installed, "limit": limit})
-        with suppress(KeyboardInterrupt, TerminationSignal):
+        with private_current_folder(), suppress(KeyboardInterrupt, TerminationSignal):
             asyncio.run(runner.start())

@@ -10,12 +10,12 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.addresses import registered_name, short_address
-from flows.form import Seed
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.manifests.digests import file_digest
 from sfda.problems.pose.prior_training import PriorConfig, PriorReport
 from sfda.refs import Version
+from sfda.settings import Seed
 from tasks import tracking
 from tasks.register import register_source
 from tasks.tracking.models import model_ref

@@ -9,12 +9,13 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.addresses import short_address
-from flows.form import Epochs, Seed
 from sfda.adaptation.training_plan import make_train_plan, spec_for
 from sfda.building_blocks.device import DeviceName, resolve
 from sfda.config import Config
 from sfda.loading import opened as manifests
+from sfda.networks.foreign.code import named_by_person
 from sfda.refs import InputSpec, ModelRef, Report, Version, Views
+from sfda.settings import Epochs, Seed
 from tasks import tracking
 from tasks.register import register_source
 from tasks.train_source import add_card, train, trained_model
@@ -41,7 +42,7 @@ def train_source(
     name: str,
     init: str | None = None,
     settings: dict[str, Any] | None = None,
-    head: Literal["bottleneck", "plain"] | None = None,
+    head: str | None = None,
     bottleneck_dim: Annotated[int, Field(ge=1)] | None = None,
     input: InputSpec | None = None,
     views: Views | None = None,
@@ -52,17 +53,18 @@ def train_source(
     checkpoint: Literal["best", "last"] = "best",
     device: DeviceName = "auto",
     workers: int = 0,
+    arch_settings: dict[str, Any] | None = None,
 ) -> TrainResult:
     """Train `arch` on a labelled source, make its card, register it under `name`.
 
     The epoch with the best macro accuracy (of pixels: mean IoU) on `val_split` is kept, or the
-    last one. `head` (by default "bottleneck") and `bottleneck_dim` (256) are of classifiers alone.
+    last one. `head` (by default "bottleneck") and `bottleneck_dim` (256) are of classifiers alone;
+    of a class of one's own, made with `arch_settings`, `head` may name the layer of the logits.
     """
     tracking.check_name(name)
     manifest, device = manifests.manifest_ref(data), resolve(device)
-    spec = spec_for(
-        manifest, arch, head=head, bottleneck_dim=bottleneck_dim, input=input, views=views
-    )
+    parts = {"bottleneck_dim": bottleneck_dim, "input": input, "views": views}
+    spec = spec_for(manifest, arch, **which_head(head), **parts, arch_settings=arch_settings)
     plan = make_train_plan(
         manifest,
         (split, val_split),
@@ -77,7 +79,8 @@ def train_source(
     key = tracking.run_key(manifest, plan, name)
     tags = {"prefect.flow_run_id": str(flow_run.id)}
     title = _title()
-    with tracking.run(title, key=key, tags=tags, params=params) as run_id:
+    trusted = named_by_person(spec.code)  # whoever names an arch to be trained has named its code
+    with trusted, tracking.run(title, key=key, tags=tags, params=params) as run_id:
         tracking.log_manifest(run_id, short_address(data), manifest, "source")
         training = train(manifest, plan, run_id, title, device, workers)
         trained = trained_model(training, plan, run_id)
@@ -86,6 +89,17 @@ def train_source(
     return TrainResult(
         flow_run_id=str(flow_run.id), mlflow_run_id=run_id, version=version, report=report
     )
+
+
+def which_head(head: str | None) -> dict[str, str]:
+    """`head` as parts of a spec: one of the kinds, or the layer of a network's own.
+
+    >>> which_head("fc"), which_head("bottleneck")
+    ({'head': 'plain', 'head_layer': 'fc'}, {'head': 'bottleneck'})
+    """
+    if head is None or head in ("bottleneck", "plain"):
+        return {"head": head} if head else {}
+    return {"head": "plain", "head_layer": head}
 
 
 def register_reported(

@@ -12,6 +12,7 @@ import base64
 import json
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,9 +27,11 @@ from pathlib import Path
 
 from bucket import BUCKET, make_bucket
 
-from sfda.state_folder import private_folder
+from sfda.state_folder import PERSONS_UMASK, log_file, private_folder
+from tasks.prefect_runtime.deployed import DEPLOYED
 from tasks.prefect_runtime.home import DEFAULTS
 from tasks.prefect_runtime.pages import free_port
+from tasks.prefect_runtime.stated import packages
 
 SECRETS = {
     "PGPASSWORD": "PostgreSQL, user sfda",
@@ -70,7 +73,7 @@ class Part:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, logs: Path) -> None:
-        with (logs / f"{self.name}.log").open("ab") as log:
+        with log_file(logs / f"{self.name}.log", go_on=True) as log:
             self.process = subprocess.Popen(
                 self.command, env=dict(self.env), stdout=log, stderr=log, user=self.user,
                 start_new_session=True, umask=0o077, cwd=HERE.parent if self.user is None else "/",
@@ -130,6 +133,9 @@ class Stack:
             **DEFAULTS,
             **os.environ,
             **self.client,
+            PERSONS_UMASK: os.environ.get(PERSONS_UMASK) or f"{_umask():03o}",
+            DEPLOYED: "",
+            "PYTHONSAFEPATH": "1",  # no module of the current folder
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         }
@@ -223,7 +229,7 @@ class Stack:
     def _store(self) -> None:
         port = self.ports["s3"]
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        self._add(Part("s3", command, os.environ))
+        self._add(Part("s3", command, self.env))
         address = f"http://127.0.0.1:{port}"
         self._wait("s3", f"{address}/moto-api/")
         os.environ["MLFLOW_S3_ENDPOINT_URL"] = address
@@ -257,6 +263,7 @@ class Stack:
             "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port}",
             "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
             "MLFLOW_SERVER_X_FRAME_OPTIONS": "DENY",
+            "MLFLOW_UVICORN_OPTS": f"--app-dir {shlex.quote(str(packages()))}",
             "MLFLOW_AUTH_CONFIG_PATH": str(config),
             "MLFLOW_AUTH_ADMIN_USERNAME": os.environ["MLFLOW_TRACKING_USERNAME"],
             "MLFLOW_AUTH_ADMIN_PASSWORD": os.environ["MLFLOW_TRACKING_PASSWORD"],
@@ -289,6 +296,12 @@ class Stack:
             except OSError:
                 time.sleep(0.3)
         raise StackError(f"{name} does not answer; its last words are in {self.logs / name}.log")
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _postgres_programs() -> Path:

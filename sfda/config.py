@@ -6,9 +6,9 @@ import difflib
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sfda.documents import YAML_BYTES, Unreadable, cut_off, parse_yaml, read_bounded
 from sfda.errors import BadInput
 
 
@@ -52,7 +52,7 @@ def say_faults(error: ValidationError, kind: type[BaseModel], what: str) -> str:
 def _say(fault: Any, kind: type[BaseModel]) -> str:
     name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] != "extra_forbidden":
-        return f"{name} = {fault['input']!r} is refused: {fault['msg']}"
+        return f"{name} = {cut_off(repr(fault['input']), 300)} is refused: {fault['msg']}"
     for part in fault["loc"][:-1]:
         nested = kind.model_fields[part].annotation if part in kind.model_fields else None
         if isinstance(nested, type) and issubclass(nested, BaseModel):
@@ -66,8 +66,8 @@ def _say(fault: Any, kind: type[BaseModel]) -> str:
 def read_yaml(file: Path, hint: str) -> Any:
     """What a YAML (or JSON) file says. Raises BadInput; `hint` tells what it should hold."""
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return parse_yaml(read_bounded(file, YAML_BYTES))
     except FileNotFoundError:
         raise BadInput(f"no file {file}; {hint}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except (OSError, Unreadable) as error:
+        raise BadInput(f"{file} is not YAML: {error}") from None

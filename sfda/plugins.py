@@ -1,12 +1,14 @@
 """A folder is a registry of the files that lie in it and of the class that each defines.
 
-Other distributions add classes by entry points. They cannot take a name that is ours, and one that
-cannot be used is named in the log, once, and left out: everything else works on.
+Other distributions add classes by entry points, and a person adds those of single files
+(`--method ./my_method.py:Mine`). Neither can take a name that is ours, and what cannot be used is
+named in the log, once, and left out: everything else works on.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import logging
@@ -14,47 +16,70 @@ import os
 import pkgutil
 import sys
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from sfda.errors import BadInput
 
 TRUST_CODE = "SFDA_TRUST_CODE"  # names of packages, by commas; jobs have it in their environment
-OPEN_FOLDERS = ("methods", "validators", "queries")
+CODE_FILES = "SFDA_CODE_FILES"  # FILE.py:Class, by commas, with whole paths: their code is run
+FILE_MODULE = "sfda_code_file_"  # begins the name of the module that such a file becomes
+OPEN_FOLDERS = ("methods", "validators", "queries", "networks")
+SERVES = ("problems", "answers")  # by which of them a class says what it is for
+DEEPER = {"networks": "networks.families"}  # where the files lie, if not in the folder itself
 
 log = logging.getLogger("sfda")
 
 
+class Foreign(NamedTuple):
+    """A class that is not ours, the module that defines it, and the distribution of that."""
+
+    kind: type
+    module: str
+    distribution: Distribution | None = None
+
+
+class CodeFile(NamedTuple):
+    """A class in a file of a person's own, as `FILE.py:Class` names it; raw `content` as read."""
+
+    path: Path
+    name: str
+    content: bytes
+
+
 def names(folder: str) -> list[str]:
-    """Names of what `sfda.<folder>` holds and of what other distributions add to it, sorted.
+    """Names of what `sfda.<folder>` holds and of what others add to it, sorted.
 
     >>> "entropy" in names("validators")
     True
     """
-    return sorted(_own(folder) | set(_foreign(folder, tuple(sys.path))))
+    return sorted(_own(folder) | set(_others(folder)))
 
 
-def foreign_files() -> list[Path]:
-    """Source files of what other distributions add to the open folders, in order."""
-    modules = [m for folder in OPEN_FOLDERS for _, m in _foreign(folder, tuple(sys.path)).values()]
-    files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
-    return [Path(file) for file in dict.fromkeys(files) if file]
+def foreign() -> list[Foreign]:
+    """What others add to the open folders, in order; a module may be named several times."""
+    return [entry for folder in OPEN_FOLDERS for entry in _others(folder).values()]
 
 
 def load(folder: str, name: str) -> Any:
     """The one public class that the file `sfda/<folder>/<name>.py` exports as `EXPORT`.
 
-    Raises BadInput for a name that is not there, with the nearest one that is.
+    Raises BadInput for a name that is not there, with the nearest one that is, and for a class of
+    a file of the user's own that cannot be used.
     """
     if name in _own(folder):
-        kind = importlib.import_module(f"sfda.{folder}.{name}").EXPORT
+        kind = importlib.import_module(f"{_package(folder)}.{name}").EXPORT
         if not isinstance(kind, type):
             raise TypeError(f"sfda.{folder}.{name} exports {kind!r}, not a class")
         return kind
-    foreign = _foreign(folder, tuple(sys.path))
-    if name in foreign:
-        return foreign[name][0]
+    others = _others(folder)
+    if name in others:
+        return others[name].kind
+    for file in code_files():
+        if file.name == name and (fault := _read_class(folder, file)[1]):
+            raise BadInput(f"{file.path}:{name} {fault}")
     known = names(folder)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -75,19 +100,44 @@ def trusted_packages() -> set[str]:
     return packages
 
 
+def code_files() -> tuple[CodeFile, ...]:
+    """What SFDA_CODE_FILES names, read. Raises BadInput for what is no file, or names no class."""
+    texts = [text.strip() for text in os.environ.get(CODE_FILES, "").split(",") if text.strip()]
+    files = []
+    for text in dict.fromkeys(texts):
+        path, _, name = text.rpartition(":")
+        file = Path(path)
+        if file.suffix != ".py" or not name.isidentifier() or not file.is_absolute():
+            raise BadInput(f"{text}: write FILE.py:Class; in {CODE_FILES} with its whole path")
+        try:
+            files.append(CodeFile(file, name, file.read_bytes()))
+        except OSError as error:
+            raise BadInput(f"{text}: the file cannot be read ({error.strerror})") from None
+    return tuple(files)
+
+
+def _package(folder: str) -> str:
+    return f"sfda.{DEEPER.get(folder, folder)}"
+
+
 def _own(folder: str) -> set[str]:
-    package = importlib.import_module(f"sfda.{folder}")
+    package = importlib.import_module(_package(folder))
     return {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
 
 
-@lru_cache
-def _foreign(folder: str, path: tuple[str, ...]) -> dict[str, tuple[type, str]]:
-    """Class and module of what other distributions add, by name; what cannot be used is logged.
+def _others(folder: str) -> dict[str, Foreign]:
+    """By name, what other distributions and files of the user's own add."""
+    return _foreign(folder, tuple(sys.path), code_files())
 
-    `path` is where they are looked for: with another one it is done again.
+
+@lru_cache
+def _foreign(folder: str, path: tuple[str, ...], files: tuple[CodeFile, ...]) -> dict[str, Foreign]:
+    """Class and module of what others add, by name; what cannot be used is logged.
+
+    `path` is where distributions are looked for: with another one it is done again.
     """
-    own, usable = _own(folder), dict[str, tuple[type, str]]()
-    for entry in sorted(entry_points(group=f"sfda.{folder}"), key=_order):
+    own, usable = _own(folder), dict[str, Foreign]()
+    for entry in _entries(folder):
         kind: Any = None
         if entry.name in own:
             fault = "is a name of this package's own: its own one is used"
@@ -98,8 +148,24 @@ def _foreign(folder: str, path: tuple[str, ...]) -> dict[str, tuple[type, str]]:
         if fault:
             log.warning("sfda.%s: '%s' of %s %s", folder, entry.name, _distribution(entry), fault)
         else:
-            usable[entry.name] = kind, entry.module
+            usable[entry.name] = Foreign(kind, entry.module, entry.dist)
+    for file in files:
+        kind, fault = _read_class(folder, file)
+        if not fault and file.name in {*own, *usable}:
+            fault = "is named as another one is, which is used: rename the class"
+        if fault:
+            log.debug("sfda.%s: %s:%s %s", folder, file.path, file.name, fault)
+        else:
+            usable[file.name] = Foreign(kind, kind.__module__)
     return usable
+
+
+def _entries(folder: str) -> list[EntryPoint]:
+    """In order; of a distribution whose metadata lie in two places, as in some editable installs,
+    each once.
+    """
+    entries = sorted(entry_points(group=f"sfda.{folder}"), key=_order)
+    return list({_order(entry): entry for entry in reversed(entries)}.values())[::-1]
 
 
 def _loaded(entry: EntryPoint) -> tuple[Any, str]:
@@ -107,11 +173,44 @@ def _loaded(entry: EntryPoint) -> tuple[Any, str]:
     try:
         kind = entry.load()
     except (Exception, SystemExit) as error:  # somebody else's code: it may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return None, f"cannot be imported and is left out ({reason[:200]})"
-    if not isinstance(kind, type) or not hasattr(kind, "problems"):
-        return None, "is no class with `problems` and is left out"
+        return None, f"cannot be imported and is left out ({_reason(error)})"
+    if not isinstance(kind, type) or not any(hasattr(kind, fact) for fact in SERVES):
+        return None, f"is no class with `{'` or `'.join(SERVES)}` and is left out"
     return kind, ""
+
+
+def _read_class(folder: str, file: CodeFile) -> tuple[Any, str]:
+    """The class that a file of the user's own names, and what is wrong with it, if anything."""
+    try:
+        kind = getattr(_module_of(file.path, file.content), file.name, None)
+    except (Exception, SystemExit) as error:
+        return None, f"cannot be imported ({_reason(error)})"
+    base = f"{_package(folder)}._base"
+    if not isinstance(kind, type) or base not in {c.__module__ for c in kind.__mro__[1:]}:
+        return None, f"is no class that derives from one of {base}"
+    return kind, ""
+
+
+@lru_cache
+def _module_of(path: Path, content: bytes) -> ModuleType:
+    """A file as a module, under a name that no other file has, nor this one when it is changed.
+
+    It is not looked for beside other files, so what it imports has to be installed.
+    """
+    digest = hashlib.sha256(bytes(path) + b"\0" + content).hexdigest()[:16]
+    module = ModuleType(f"{FILE_MODULE}{path.stem}_{digest}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where dataclasses and pydantic look names up
+    try:
+        exec(compile(content, path, "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
+    return module
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _distribution(entry: EntryPoint) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator, with_config
+from typing_extensions import TypedDict  # below Python 3.12 pydantic asks for this one
 
 from sfda.config import Config
+from sfda.inputs import InputSpec as InputSpec
+from sfda.inputs import Share as Share
+from sfda.inputs import Views as Views
 from sfda.problem_names import PROBLEM_NAMES
 
 
@@ -22,9 +26,6 @@ ProblemName = Annotated[str, AfterValidator(_known_problem), WithJsonSchema(_SCH
 Scores = dict[str, float]
 Metrics = dict[str, float]
 MetricPoint = tuple[str, float, int]  # name, value, step
-Pixels = Annotated[int, Field(ge=1, le=16384)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Zoom = Annotated[float, Field(gt=0, le=100)]
 
 
 def _one_line(name: str) -> str:
@@ -38,79 +39,6 @@ UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of signs, ends o
 Name = Annotated[str, Field(max_length=256), AfterValidator(_one_line)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 LONGEST_CLASS_LIST = 100_000
-
-
-class InputSpec(Config):
-    """How a network wants its images: it belongs to the model and is part of its digest.
-
-    An image is resized to `resize`, cropped to `size`, divided by `scale` and standardised with
-    `mean` and `std`. All sizes are (height, width) in pixels.
-    """
-
-    size: tuple[Pixels, Pixels]
-    resize: tuple[Pixels, Pixels] | None = None  # None: straight to `size`, nothing cropped
-    tiled: bool = False  # True: nothing is resized; the network sees tiles of `size`
-    letterbox: bool = False  # True: ratio kept, at the top left; the rest is filled with the mean
-    keep_ratio: bool = False  # True: the shorter side is resized and the middle square is kept
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    channels: Literal["rgb", "bgr", "gray"] = "rgb"
-    scale: float = Field(255.0, gt=0)
-    window: tuple[float, float] | Literal["percentile"] | None = None  # intensities made 0 to 255
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> InputSpec:
-        if not len(self.mean) == len(self.std) == self.depth:
-            raise ValueError(f"mean and std need {self.depth} values for {self.channels} images")
-        if min(self.std) <= 0:
-            raise ValueError("std must be above 0")
-        if self.resize and (self.resize[0] < self.size[0] or self.resize[1] < self.size[1]):
-            raise ValueError(f"resize {self.resize} is smaller than size {self.size}")
-        if self.tiled and self.resize:
-            raise ValueError("a tiled input resizes nothing: leave out `resize`")
-        if self.letterbox and (self.tiled or self.resize or self.keep_ratio):
-            raise ValueError("`letterbox` goes without tiled, resize and keep_ratio")
-        if isinstance(self.window, tuple) and self.window[0] >= self.window[1]:
-            raise ValueError(f"window {self.window}: the lower end must lie below the upper one")
-        return self
-
-    @property
-    def depth(self) -> int:
-        """Number of channels, 1 or 3."""
-        return 1 if self.channels == "gray" else 3
-
-    @property
-    def stored(self) -> tuple[int, int]:
-        """(height, width) at which decoded images are kept: before the crop."""
-        return self.resize or self.size
-
-
-class Views(Config):
-    """What random views of an image may change. Weak: crop, flip, rotation; strong: all."""
-
-    crop: bool = True  # a random crop of `size` out of `resize`; without room to crop, see `pad`
-    pad: int = Field(0, ge=0, le=16384)  # pixels of black border added before the crop
-    flip: bool = True  # mirror left to right, half of the time
-    rotate: float = Field(0.0, ge=0, le=180)  # at most this many degrees, either way
-    shear: float = Field(0.0, ge=0, lt=80)  # pose: at most this many degrees, either way
-    move: float = Field(0.0, ge=0, le=0.5)  # pose: at most this share of the side, either way
-    zoom: tuple[Zoom, Zoom] = (1.0, 1.0)  # pose: from and to
-    jitter: float = Field(0.4, ge=0, le=1)  # strong: brightness, contrast, saturation
-    jittered: Share = 1.0  # probability of that and of a hue
-    hue: float = Field(0.1, ge=0, le=0.5)
-    grayscale: float = Field(0.2, ge=0, le=1)  # probability
-    blur: float = Field(0.5, ge=0, le=1)  # probability of a Gaussian blur
-    blur_sigma: float | None = Field(
-        None, ge=0.1, le=1000
-    )  # its most, in pixels; None: by the image's size
-    # probability of a rectangle of one colour; three numbers: of three rectangles of noise, a
-    # larger one and two longer ones
-    erase: Share | tuple[Share, Share, Share] = 0.5
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Skeleton(Config):
@@ -145,6 +73,16 @@ class ManifestRef(Config):
     sha256: str
 
 
+class SplitRef(Config):
+    """A split by address and by what an adaptation can see of it: equal digests in `seen` are the
+    same images in the same order, whatever their labels are and wherever they lie.
+    """
+
+    manifest: ManifestRef
+    split: str
+    seen: str
+
+
 class LabelledSplit(Config):
     """A split with labels, the digest of its images, and that of its masks, if they are files."""
 
@@ -158,6 +96,15 @@ class FileRef(Config):
 
     path: str
     sha256: str
+
+
+class NetworkCode(Config):
+    """Whose code a network is built by: a package, or a source file that lies in the bundle."""
+
+    kind: Literal["file", "package"]
+    name: Name  # my_package, resnet_cifar.py
+    version: Name | None = None  # of a package that was installed
+    sha256: Digest  # of the file, or over all source files of the package
 
 
 class ModelSpec(Config):
@@ -178,6 +125,9 @@ class ModelSpec(Config):
     prior_hidden: tuple[int, ...] | None = None  # pose: widths of the prior's layers, if it has one
     reject: float | None = Field(None, ge=0, le=1)  # uncertainty above which it says "unknown"
     card_sha256: Digest | None = None  # of the card's file; None: no card, or one of version 0.1.0
+    code: NetworkCode | None = None  # None: a network of a library that sfda knows
+    arch_settings: dict[str, Any] = {}  # what a class of that code is made with
+    cut: tuple[Name, ...] = ()  # layers of that network: its head, or its three parts
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -205,6 +155,18 @@ class ModelRef(Config):
     classes: tuple[str, ...]
 
 
+@with_config(ConfigDict(extra="allow"))
+class Profile(TypedDict):
+    """What a model sees in a target: counts by class, and of confidences in 20 equal bins."""
+
+    classes: dict[str, int]
+    confidence_histogram: list[int]
+    mean_confidence: float
+    unit: NotRequired[str]  # what is counted; absent: images
+    total: NotRequired[int]  # of which a class is a share, where classes do not exclude each other
+    per_image: NotRequired[float]  # boxes
+
+
 class PredictionsRef(Config):
     """One scan of the target with the source model, kept on disk: labels, confidences, features."""
 
@@ -212,7 +174,7 @@ class PredictionsRef(Config):
     sha256: str  # of its index file, which names the digest of every shard
     source_sha256: str
     count: int
-    profile: dict[str, Any]  # class and confidence histograms
+    profile: Profile
 
 
 class Candidate(Config):

@@ -1,26 +1,139 @@
-"""How a run is optimised: optimiser, learning rate over time, batch size and length."""
+"""What a run is told: how it is optimised, and all that an adaptation can be asked for."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
-from sfda.config import Config
+from sfda import plugins
+from sfda.config import Config, merged
+from sfda.errors import BadInput
+from sfda.refs import Views
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class NameIn:
+    """The type of a name in an open folder: a form lists what there is, and others are refused."""
+
+    def __init__(self, folder: str, *more: str) -> None:
+        self.folder, self.more = folder, more
+
+    def _check(self, name: str) -> str:
+        if name not in self.more:
+            plugins.load(self.folder, name)
+        return name
+
+    def __get_pydantic_core_schema__(
+        self, source: type[str], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"type": "string", "enum": [*plugins.names(self.folder), *self.more]}
+
+
+MethodName = Annotated[str, NameIn("methods")]
+ValidatorName = Annotated[str, NameIn("validators", "last")]
+Epochs = Annotated[int, Field(ge=1, description="overrides the method's own number of epochs")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Duration = Annotated[
+    str, Field(pattern=r"^\d+(\.\d+)?[smhd]$", description="a time, as 90s, 30m, 2h, 1d")
+]
+
+
+def seconds_of(duration: str | None) -> float | None:
+    """A time in seconds. Raises BadInput for what is none.
+
+    >>> seconds_of("30m"), seconds_of("1.5h")
+    (1800.0, 5400.0)
+    """
+    if duration is None:
+        return None
+    try:
+        seconds = float(duration[:-1]) * UNITS[duration[-1:]]
+    except (ValueError, KeyError):
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise BadInput(f"'{duration}' is no time; write a number above 0 and a unit: 90s, 30m, 2h")
+    return seconds
 
 
 class Schedule(Config):
-    """Defaults: SHOT's (Liang et al., ICML 2020, arXiv:2002.08546)."""
+    """How a run is optimised. Defaults: SHOT's (Liang et al., ICML 2020, arXiv:2002.08546)."""
 
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: PositiveFloat = 1e-2
-    momentum: float = Field(0.9, ge=0, lt=1)  # sgd alone
-    nesterov: bool = True  # sgd alone
-    weight_decay: NonNegativeFloat = 1e-3
-    decay: Literal["shot", "poly", "steps", "none"] = "shot"
-    decay_every: PositiveInt = 20  # epochs; steps alone
-    decay_factor: float = Field(0.9, gt=0, le=1)  # steps alone
-    batch_size: int = Field(64, ge=1)
-    drop_last: bool = False
-    epochs: PositiveInt = 15
-    clip_norm: PositiveFloat | None = None
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="the optimiser")
+    lr: PositiveFloat = Field(1e-2, description="learning rate at the start")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd alone")
+    nesterov: bool = Field(True, description="Nesterov's momentum; of sgd alone")
+    weight_decay: NonNegativeFloat = Field(1e-3, description="decay of the weights")
+    decay: Literal["shot", "poly", "steps", "none"] = Field(
+        "shot", description="how the learning rate falls over the run"
+    )
+    decay_every: PositiveInt = Field(20, description="epochs between two steps; of steps alone")
+    decay_factor: float = Field(0.9, gt=0, le=1, description="of each step; of steps alone")
+    batch_size: int = Field(64, ge=1, description="images a step")
+    drop_last: bool = Field(False, description="leave out an epoch's last batch if it is smaller")
+    epochs: PositiveInt = Field(15, description="times that the target is gone through")
+    clip_norm: PositiveFloat | None = Field(
+        None, description="largest norm of the gradient; none: not limited"
+    )
+
+
+class RunSettings(Config):
+    """What every run on a target can be asked for, whichever its method."""
+
+    select_by: ValidatorName | None = Field(
+        None, description="what chooses the epoch, without labels; none: by problem and method"
+    )
+    epochs: Epochs | None = Field(
+        None, description="instead of the method's own number of epochs; none: its own"
+    )
+    views: Views | None = Field(None, description="random views of images; none: the model's own")
+    split: str = Field("adapt", description="the split of the target that is adapted to")
+    test_split: str | None = Field(
+        None, description="the labelled split of the report; none: test, where there is one"
+    )
+    device: DeviceName = Field("auto", description="where it is computed; auto: a GPU if there is")
+    workers: int = Field(0, ge=0, description="processes that load images")
+
+
+class AdaptSettings(RunSettings):
+    """All that an adaptation can be asked for, besides the model and the target."""
+
+    method: MethodName | None = Field(
+        None, description="the way to adapt; none: the problem's usual one"
+    )
+    settings: dict[str, Any] | None = Field(
+        None, description="settings of the method, put over its defaults part by part"
+    )
+    schedule: Schedule | None = Field(
+        None, description="how it is optimised, all of it; none: the method's own schedule"
+    )
+    seed: Seed = Field(0, description="of all random numbers")
+    name: str | None = Field(
+        None, description="the name that the result is registered under; none: the source's"
+    )
+    promote: bool = Field(False, description="make it champion if labels show that it is better")
+    budget: Duration | None = Field(
+        None, description="time for the epochs, as 30m: the best until then is taken; none: all"
+    )
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The method's settings as they were asked for: `settings` over `schedule`."""
+        stated = {"schedule": self.schedule.model_dump()} if self.schedule else {}
+        return merged(stated, self.settings or {})

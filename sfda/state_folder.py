@@ -1,4 +1,6 @@
-"""Where this product keeps its state, and below which folder data are found."""
+"""Where this product keeps its state, below which folder data are found, and what tells that a
+file is as it was.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +9,44 @@ import fcntl
 import logging
 import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from sfda.errors import BadInput
+from sfda.strangers import close_to_others, refuse_folder_of_others
 
 log = logging.getLogger("sfda")
 
 
+_private: ContextVar[Path | None] = ContextVar("state of one call", default=None)
+
+
 def state_folder() -> Path:
     """`$SFDA_HOME`, or `.sfda` in the current folder. It may not exist yet."""
-    return Path(os.environ.get("SFDA_HOME") or ".sfda").expanduser().absolute()
+    return _private.get() or Path(os.environ.get("SFDA_HOME") or ".sfda").expanduser().absolute()
+
+
+@contextmanager
+def temporary_state() -> Iterator[Path]:
+    """Inside, state lies in a temporary folder, which is yielded, and neither `$SFDA_HOME` nor the
+    current folder is touched. The outermost of several removes it.
+    """
+    if outer := _private.get():
+        yield outer
+        return
+    with tempfile.TemporaryDirectory(prefix="sfda-") as folder:
+        token = _private.set(Path(folder).resolve())
+        try:
+            yield Path(folder).resolve()
+        finally:
+            _private.reset(token)
 
 
 def data_folder() -> Path:
@@ -30,6 +56,7 @@ def data_folder() -> Path:
 
 PERSONS_UMASK = "SFDA_UMASK"  # the umask that a command was called with, for what it starts
 NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+SETTLED = 2.0  # seconds after which another change would show in a file's times
 REMEDY = (
     "free some space or point SFDA_HOME to another disk, then start the same command again: "
     "it goes on where it stopped"
@@ -39,7 +66,7 @@ REMEDY = (
 def home() -> Path:
     """The folder `$SFDA_HOME` (default `.sfda`), made if absent, closed to other users.
 
-    Raises BadInput where it cannot be written to.
+    Raises BadInput where it cannot be written to, or where others could write to it.
     """
     folder = state_folder()
     try:
@@ -55,11 +82,14 @@ def home() -> Path:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder that its owner alone can enter, or close one of ours that others can."""
+    """Make a folder that its owner alone can enter, or close one of ours that others can.
+
+    Raises BadInput for a folder of another user, or one into which others have put something.
+    """
     folder.mkdir(0o700, parents=True, exist_ok=True)
-    now = folder.stat()
+    now = refuse_folder_of_others(folder)
     if now.st_mode & 0o077 and now.st_uid == os.geteuid():
-        folder.chmod(0o700)
+        close_to_others(folder, stat.S_IMODE(now.st_mode))
         log.warning("%s was open to other users and is closed to them now", folder)
 
 
@@ -72,6 +102,23 @@ def private_file(file: Path) -> None:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
+
+
+def log_file(file: Path, *, go_on: bool = False) -> BinaryIO:
+    """A log, made anew or, where it is to `go_on`, longer; its owner's alone, and never by a link,
+    for which it raises BadInput."""
+    file.parent.mkdir(0o700, parents=True, exist_ok=True)
+    return _opened(file, os.O_WRONLY | (os.O_APPEND if go_on else os.O_TRUNC), 0o600)
+
+
+def _opened(file: Path, flags: int, mode: int) -> BinaryIO:
+    try:
+        flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.fdopen(os.open(file, flags, mode), "wb")
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise BadInput(f"{file} is a link, which is not followed; move it away") from None
 
 
 def close_new_files() -> int:
@@ -133,6 +180,34 @@ def disk_errors(what: str, remedy: str = REMEDY) -> Iterator[None]:
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Let no second process do the same work meanwhile: it waits, and then finds it done."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
+    with _opened(folder.with_suffix(".lock"), os.O_WRONLY, 0o666) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+class Stamp(NamedTuple):
+    """What tells that a file is as it was, without a look inside; times in nanoseconds.
+
+    `changed` is the kernel's own note: a program cannot set it back as it can `modified`.
+    """
+
+    size: int
+    modified: int
+    changed: int
+    inode: int
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last change is so old that another one would show."""
+        return time.time_ns() - max(self.modified, self.changed) >= SETTLED * 1e9
+
+
+def stamp_of(path: Path | str) -> Stamp:
+    """The stamp of a file, links followed. Raises OSError."""
+    return as_stamp(os.stat(path))
+
+
+def as_stamp(status: os.stat_result) -> Stamp:
+    """The stamp in a file's status."""
+    inode = status.st_ino & (2**63 - 1)  # SQLite has no larger numbers
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode)

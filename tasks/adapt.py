@@ -12,14 +12,15 @@ from sfda.adaptation.plan import AdaptPlan
 from sfda.adaptation.sandboxed import adapt_in_sandbox
 from sfda.adaptation.worker import Order
 from sfda.building_blocks.device import DeviceName, choose
-from sfda.loading.opened import open_ref, open_split
+from sfda.loading.opened import open_unlabelled, stamps_of
 from sfda.manifests.digests import key_of
-from sfda.refs import Adaptation, Attestation, ManifestRef, ModelRef, PredictionsRef
+from sfda.refs import Adaptation, Attestation, ModelRef, PredictionsRef, SplitRef
 from sfda.state_folder import home, one_at_a_time
+from sfda.weights.bundle import read_spec
 from tasks import tracking
 from tasks.prefect_runtime.cache import SameWork, code_digest
 from tasks.prefect_runtime.retry import SERVERS
-from tasks.tracking.models import locate, open_model
+from tasks.tracking.models import locate
 from tasks.tracking.watch import RunWatch
 
 
@@ -33,7 +34,7 @@ from tasks.tracking.watch import RunWatch
 def adapt_to_target(
     source: ModelRef,
     predictions: PredictionsRef,
-    target: ManifestRef,
+    target: SplitRef,
     plan: AdaptPlan,
     keep: Literal["best", "all"],
     run_id: str,
@@ -49,17 +50,18 @@ def adapt_to_target(
     epochs may take together.
     """
     chosen = choose(device)
-    open_split(  # decodes what is not decoded yet, before access is limited
-        open_ref(target).unlabelled(), plan.split, open_model(source)[1].input
-    )
+    bundle = locate(source.uri)
+    # decodes what is not decoded yet, before access is limited
+    opened = open_unlabelled(target.manifest, target.split, read_spec(bundle), seen=target.seen)
     work = key_of(
         source=source.sha256, plan=plan, keep=keep, device=chosen.type, code=code_digest()
     )
     order = Order(
         source=source,
-        bundle=str(locate(source.uri)),
+        bundle=str(bundle),
         predictions=predictions,
         target=target,
+        stamps=stamps_of(target, opened.split),
         plan=plan,
         keep=keep,
         folder=str(home() / "runs" / work[:24]),
@@ -75,7 +77,7 @@ def adapt_to_target(
         adaptation, attestation = adapt_in_sandbox(order, RunWatch(run_id, title))
     digests = {
         "source_sha256": source.sha256,
-        "manifest_sha256": target.sha256,
+        "manifest_sha256": target.manifest.sha256,
         "code_sha256": code_digest(),
     }
     return adaptation.model_copy(update={"confinement": attestation.model_copy(update=digests)})

@@ -8,7 +8,7 @@ from prefect import task
 
 from sfda.adaptation.run_folder import drop_weights, epoch_folder
 from sfda.building_blocks.device import DeviceName
-from sfda.problems.classification.metrics import main_metric
+from sfda.problems.report_metrics import main_metric
 from sfda.refs import Adaptation, LabelledSplit, ManifestRef, ModelRef
 from sfda.report.comparison import (
     ORACLE_THRESHOLDS,

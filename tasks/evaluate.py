@@ -13,7 +13,7 @@ from sfda.decision.evaluation import make_evaluator
 from sfda.loading.opened import open_labelled
 from sfda.manifests.digests import key_of
 from sfda.problems.classification.evaluation import threshold_reports
-from sfda.refs import LabelledSplit, ManifestRef, ModelRef, Report, SideBySide
+from sfda.refs import LabelledSplit, ManifestRef, ModelRef, Report, SideBySide, SplitRef
 from sfda.report.panels import draw_panel
 from sfda.report.pictures import data_address, keep_picture, side_by_side
 from sfda.report.report_text import report_text
@@ -39,7 +39,7 @@ def evaluate_model(
     network, spec = open_model(model)
     opened = open_labelled(manifest, split, spec)
     chosen = choose(device)
-    with inference_over(model, manifest, opened, split, spec, device) as infer:
+    with inference_over(model, manifest, opened, spec, device) as infer:
         report_of = make_evaluator(opened, spec, chosen, infer=infer)
         return report_of(to_device(network, chosen), spec.reject if reject is None else reject)
 
@@ -68,26 +68,25 @@ def evaluate_thresholds(
 def evaluate(
     source: ModelRef,
     adapted: ModelRef,
-    manifest: ManifestRef,
+    target: SplitRef,
     split: LabelledSplit | None,
-    seen: tuple[str, str],
     title: str,
     device: DeviceName = "auto",
 ) -> SideBySide:
     """Both reports and their picture; no report where there are no labels.
 
     Where the adapted model rejects, the source gets the same threshold: what is compared is
-    the adaptation. `seen` is the split that was adapted to and the digest of its images: without
-    labels the panel of what changed most shows those.
+    the adaptation. `target` is what was adapted to: without labels the panel of what changed most
+    shows that, and with them the labelled `split` of the same manifest.
     """
+    manifest = target.manifest
     name = key_of(
         source=source.sha256, adapted=adapted.sha256, manifest=manifest.sha256, split=split
     )
     drawn = draw_panel(
         open_model(source)[0],
         *open_model(adapted),
-        manifest,
-        split.name if split else seen[0],
+        SplitRef(manifest=manifest, split=split.name, seen=split.seen) if split else target,
         title,
         device,
         labelled=split is not None,

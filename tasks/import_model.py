@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
+from safetensors import safe_open
 
 from sfda.manifests.digests import key_of
+from sfda.networks.foreign.code import trust_word
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import InputSpec, ModelRef, ProblemName, Skeleton
 from sfda.state_folder import disk_errors, home
-from sfda.weights.bundle import write_bundle
+from sfda.weights.bundle import read_spec, write_bundle
+from sfda.weights.bundle_files import WEIGHTS
 from sfda.weights.checkpoints import read_weights
 from sfda.weights.source_card import missing, read_card
 from tasks.prefect_runtime.retry import SERVERS
@@ -43,9 +47,15 @@ def import_checkpoint(
     classes: tuple[str, ...],
     input_spec: InputSpec | None,
     skeleton: Skeleton | None = None,
+    arch_settings: dict[str, Any] | None = None,
+    head_layer: str | None = None,
 ) -> ModelRef:
-    """A checkpoint as a bundle below home, its code not run and every key accounted for."""
-    more = {"skeleton": skeleton} if skeleton else {}
+    """A checkpoint as a bundle below home, its code not run and every key accounted for.
+
+    Where `arch` is a class of somebody's own, that class is imported: a person has named it.
+    """
+    stated = {"skeleton": skeleton, "arch_settings": arch_settings, "head_layer": head_layer}
+    more = {name: value for name, value in stated.items() if value}
     network, spec = PROBLEMS[problem].load_network(
         read_weights(Path(weights)), arch=arch, classes=classes, input=input_spec, **more
     )
@@ -57,3 +67,20 @@ def import_checkpoint(
     return ModelRef(
         uri=str(folder), sha256=digest, problem=spec.problem, arch=spec.arch, classes=spec.classes
     )
+
+
+def seen_by_probe(model: ModelRef) -> str:
+    """What a probe pass has found in a network of somebody's own, on a line; '' of a library's."""
+    folder = Path(model.uri)
+    spec = read_spec(folder)
+    if spec.code is None:
+        return ""
+    sides = "x".join(str(side) for side in spec.input.size)
+    facts = [f"input {spec.input.channels} {sides}", f"code {trust_word(spec.code)}"]
+    if spec.cut:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            names = sorted(file.keys())
+            heads = [k for k in names if k.startswith("head.") and k.endswith("weight")]
+            shape = file.get_slice(heads[-1]).get_shape() if heads else [len(spec.classes), "new"]
+        facts.insert(0, f"head {spec.cut[-1]}: {shape[1]} features before it, {shape[0]} outputs")
+    return f"network {spec.arch}: {', '.join(facts)}"

@@ -12,7 +12,7 @@ from sfda.inference.pseudo_labels import keep_pseudo_labels
 from sfda.loading.opened import open_unlabelled
 from sfda.manifests.class_matching import ClassShift
 from sfda.manifests.digests import key_of
-from sfda.refs import ManifestRef, ModelRef, PredictionsRef
+from sfda.refs import ModelRef, PredictionsRef, SplitRef
 from sfda.report.profile_text import profile_text
 from sfda.state_folder import disk_errors, home, one_at_a_time
 from tasks.prefect_runtime.cache import SameWork
@@ -25,29 +25,28 @@ log = logging.getLogger("sfda")
 
 @task(
     name="pseudo-labelling of the target",
-    cache_policy=SameWork(ignore=("target",)),
+    cache_policy=SameWork(seen_alone=("target",)),
     persist_result=True,
     result_serializer="json",
     **SERVERS,
 )
-def pseudo_label(
-    source: ModelRef, target: ManifestRef, seen: str, split: str, device: DeviceName = "auto"
-) -> PredictionsRef:
+def pseudo_label(source: ModelRef, target: SplitRef, device: DeviceName = "auto") -> PredictionsRef:
     """Labels, confidences and features of every target image, in the eyes of the source model.
 
     For segmentation: a mask, its confidences and its class ratios; for detection: boxes.
-    `seen` is the digest of what can be seen of the split; labels are not, so they do not count.
+    Labels of the target cannot be seen, so they do not count: a manifest that gains some finds the
+    same predictions.
     """
     network, spec = open_model(source)
     chosen = choose(device)
-    opened = open_unlabelled(target, split, spec)
-    key = key_of(source=source.sha256, seen=seen, split=split, device=chosen.type)
+    opened = open_unlabelled(target.manifest, target.split, spec, seen=target.seen)
+    key = key_of(source=source.sha256, seen=target.seen, split=target.split, device=chosen.type)
     folder = home() / "predictions" / key[:24]
     to_device(network, chosen)
     with (
         disk_errors(f"predictions in {folder}"),
         one_at_a_time(folder),
-        inference_over(source, target, opened, split, spec, device) as infer,
+        inference_over(source, target.manifest, opened, spec, device) as infer,
     ):
         return keep_pseudo_labels(
             infer, network, spec, folder, size=len(opened.images), source_sha256=source.sha256

@@ -15,11 +15,12 @@ from sfda.building_blocks.device import DeviceName
 from sfda.config import Config
 from sfda.decision.gate import extended, promotion_verdict
 from sfda.errors import BadInput
-from sfda.refs import ManifestRef, ModelRef, Report, SideBySide, Version
+from sfda.networks.foreign.code import distribution
+from sfda.refs import ManifestRef, ModelRef, ModelSpec, Report, SideBySide, Version
 from sfda.sandbox.crossing import copy_within
 from sfda.state_folder import home, one_at_a_time
 from sfda.weights.bundle import bundle_digest, check_card, read_spec
-from sfda.weights.bundle_files import CARD_FILE, MOST_BYTES, SPEC, WEIGHTS
+from sfda.weights.bundle_files import CARD_FILE, CODE_FILE, MOST_BYTES, SPEC, WEIGHTS
 from tasks import tracking
 from tasks.evaluate import evaluate_model
 from tasks.prefect_runtime.retry import SERVERS
@@ -55,7 +56,7 @@ def register_model(
             name,
             depth=read_spec(bundle).input.depth,
             tags={"sha256": model.sha256, **tags},
-            needs=PACKAGES_BY_ARCH.get(model.arch.partition(":")[0], ()),
+            needs=_needs(read_spec(bundle)),
         )
     tracking.set_alias(version, alias)
     return version
@@ -64,11 +65,20 @@ def register_model(
 def _copied(folder: Path, bundle: Path, model: ModelRef) -> Path:
     """The bundle in `folder` anew: its files by name, no link followed, with the model's digest."""
     bundle.mkdir()
-    for name in (SPEC, WEIGHTS):
+    has_source = (folder / CODE_FILE).exists()
+    for name in (SPEC, WEIGHTS, *([CODE_FILE] if has_source else [])):
         copy_within(folder, name, bundle / name, limit=MOST_BYTES[name])
     if (digest := bundle_digest(bundle)) != model.sha256:
         raise BadInput(f"{folder} holds model {digest[:12]}, not {model.sha256[:12]}")
     return bundle
+
+
+def _needs(spec: ModelSpec) -> tuple[str, ...]:
+    """Packages that the network needs, beyond those of all models."""
+    if spec.code is None:
+        return PACKAGES_BY_ARCH.get(spec.arch.partition(":")[0], ())
+    name = distribution(spec.code.name) if spec.code.kind == "package" else None
+    return (name,) if name else ()
 
 
 def register_source(model: ModelRef, name: str, run_id: str, tags: dict[str, str]) -> Version:

@@ -22,10 +22,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.errors import BadInput
 from sfda.inference.over_split import infer_split, read_parts, spans, write_part
-from sfda.loading.opened import Opened, open_ref, open_split, seen_digest
+from sfda.loading.opened import Opened, open_unlabelled
 from sfda.manifests.digests import key_of
 from sfda.problems._base import SplitInference
-from sfda.refs import ManifestRef, ModelRef, ModelSpec
+from sfda.refs import ManifestRef, ModelRef, ModelSpec, SplitRef
 from sfda.state_folder import home, one_at_a_time
 from tasks.prefect_runtime.cache import code_digest
 from tasks.prefect_runtime.retry import SERVERS
@@ -65,9 +65,8 @@ def make_runner(parts: int) -> Any:
 @contextmanager
 def inference_over(
     model: ModelRef,
-    target: ManifestRef,
+    manifest: ManifestRef,
     opened: Opened,
-    split: str,
     spec: ModelSpec,
     device: DeviceName,
 ) -> Iterator[SplitInference]:
@@ -80,10 +79,11 @@ def inference_over(
     if parts == 1 or len(ranges) == 1:
         yield lambda network: infer_split(network, opened, spec, chosen)
         return
+    target = SplitRef(manifest=manifest, split=opened.split.name, seen=opened.seen)
     key = key_of(
         model=model.sha256,
-        seen=seen_digest(target, split),
-        split=split,
+        seen=target.seen,
+        split=target.split,
         spans=ranges,
         device=chosen.type,
         code=code_digest(),
@@ -92,7 +92,7 @@ def inference_over(
     with one_at_a_time(folder):
         files = [folder / f"{first:09d}.npz" for first, _ in ranges]
         with make_runner(len(ranges)) as runner:
-            same = {"model": model, "target": target, "split": split, "device": device}
+            same = {"model": model, "target": target, "device": device}
             waiting = [
                 runner.submit(infer_part, parameters={**same, "span": span, "file": str(file)})
                 for span, file in zip(ranges, files, strict=True)
@@ -111,8 +111,7 @@ def inference_over(
 )
 def infer_part(
     model: ModelRef,
-    target: ManifestRef,
-    split: str,
+    target: SplitRef,
     span: tuple[int, int],
     file: str,
     device: DeviceName,
@@ -122,7 +121,7 @@ def infer_part(
         return
     network, spec = open_model(model)
     chosen = choose(device)
-    opened = open_split(open_ref(target).unlabelled(), split, spec.input)
+    opened = open_unlabelled(target.manifest, target.split, spec, seen=target.seen)
     outputs = infer_split(to_device(network, chosen), opened, spec, chosen, (span[0], span[1]))
     with torch.inference_mode():
         write_part(Path(file), outputs, spec.problem)

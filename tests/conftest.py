@@ -23,6 +23,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # two workers share two cores
+collect_ignore = ["plugin"]  # a distribution of its own, which tests install
 
 
 @pytest.fixture(scope="session")

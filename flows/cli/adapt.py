@@ -74,6 +74,7 @@ def adapt(
         from flows import presets
         from flows.adapt import adapt as flow
         from sfda.config import merged
+        from sfda.settings import AdaptSettings
 
         shipped = presets.read(preset, allowed=presets.allowed_for(flow)) if preset else {}
         overrides = read_settings(settings)
@@ -88,16 +89,14 @@ def adapt(
             test_split=test_split,
             budget=checked_duration(budget),
         )
-        adapted_with = merged(pop_group(shipped, "settings"), overrides)
         usual = {"promote": promote, "device": device, "workers": workers}
+        own = {
+            "settings": merged(pop_group(shipped, "settings"), overrides),
+            "views": model_views(source, views),
+        }
         started = time.monotonic()
-        adapted = flow(
-            source,
-            target,
-            settings=adapted_with,
-            views=model_views(source, views),
-            **usual | shipped | options,
-        )
+        asked = AdaptSettings.from_settings(usual | shipped | options | own, "options")
+        adapted = flow(source, target, adaptation=asked)
         result = adapt_result(adapted, time.monotonic() - started)
         out.show(result, adapt_text(result))
 
@@ -135,13 +134,9 @@ def compare(
             seeds=read_seeds(seeds) if seeds else None,
         )
         usual = {"methods": chosen, "device": device, "workers": workers}
-        compared = flow(
-            source,
-            str(target),
-            settings=own,
-            views=model_views(source, views),
-            **usual | shipped | options,
-        )
+        stated_too = {"settings": own, "views": model_views(source, views)}
+        addresses = {"source": source, "target": str(target)}
+        compared = flow(**flow.grouped(addresses | usual | shipped | options | stated_too))
         out.show(compared.model_dump(), compared.table)
 
 
@@ -240,7 +235,7 @@ def watch(
 ) -> None:
     """Look again and again, on one machine, until Ctrl-C; a look that fails ends nothing."""
     with session(json, flow=True, adapts=True) as out:
-        from flows.form import seconds_of
+        from sfda.settings import seconds_of
 
         pause = seconds_of(every) or 0.0
         parameters = _refresh_parameters(target, labels, settings, policy, budget)

@@ -84,7 +84,7 @@ def answer(
     target: Annotated[Path, typer.Option(help="the manifest that was asked about")],
     out: Annotated[Path | None, typer.Option(help="default: the next version beside it")] = None,
     empty: Annotated[
-        bool, typer.Option("--empty", help="images without a box hold no object")
+        bool, typer.Option("--empty", help="images without a box, or a class, hold none")
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -114,7 +114,7 @@ def answer(
         text = (
             f"{taken.manifest}: {taken.annotated} of {taken.requested} answered, "
             f"{taken.total} labels in all"
-            + (f"\n{unmarked_message(taken.unmarked)}" if taken.unmarked else "")
+            + (f"\n{unmarked_message(taken.unmarked, taken.nothing)}" if taken.unmarked else "")
             + (f"\nrun {resumed} goes on" if resumed else "")
         )
         output.show(result, text)

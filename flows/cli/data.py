@@ -43,7 +43,9 @@ def manifest(
     problem: ProblemOption = "classification",
     model: Annotated[str | None, typer.Option(help="take the class names of this model")] = None,
     classes: Annotated[str | None, typer.Option(help="a,b,c")] = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV with file,class")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV with file,class; multilabel: file,classes")
+    ] = None,
     template: Annotated[Path | None, typer.Option(help="a benchmark's template")] = None,
     masks: Annotated[
         str | None, typer.Option(help="folder of index masks; '.': NAME_mask beside each image")

@@ -20,6 +20,7 @@ def stated_input(
     arch: str,
     problem: str,
     *,
+    arch_settings: dict[str, Any] | None = None,
     new: bool = False,
     file: Path | None = None,
     size: str | None = None,
@@ -31,18 +32,22 @@ def stated_input(
     """An input spec from a YAML file or from single values, over what the architecture states.
 
     None where nothing is stated. Of a `new` network mean and std need not be: there is nothing
-    that they must fit. Raises BadInput for what does not make a spec.
+    that they must fit. Of somebody's own class, made with `arch_settings`, a probe pass tells what
+    it can. Raises BadInput for what does not make a spec.
     """
     from pydantic import ValidationError
 
     from sfda.config import say_faults
+    from sfda.networks.grammar import is_foreign
     from sfda.refs import InputSpec
 
     texts = stated(size=size, resize=resize, mean=mean, std=std, channels=channels)
-    if file is None and not texts:
+    if file is None and not texts and not is_foreign(arch):
         return None
     usual = _problem_module(problem).defaults(arch)[0]
     values: dict[str, Any] = usual.model_dump() if usual else dict(UNSTATED if new else {})
+    if is_foreign(arch):
+        values |= _probed_input(arch, problem, arch_settings or {}, {*values, *texts}, file)
     if file is not None:
         values |= _input_file(file)
     options = {name: _option(name, text) for name, text in texts.items()}
@@ -54,6 +59,23 @@ def stated_input(
         return InputSpec.model_validate({**values, **options})
     except ValidationError as error:
         raise BadInput(say_faults(error, InputSpec, "input")) from None
+
+
+def _probed_input(
+    arch: str, problem: str, settings: dict[str, Any], stated: set[str], file: Path | None
+) -> dict[str, Any]:
+    """What a probe pass tells of a class's input. Raises BadInput where more must be stated."""
+    from sfda.networks.foreign.build import needed_input, usable_input
+    from sfda.networks.foreign.code import code_of, named_by_person
+
+    if {"size", "channels"} <= stated or file is not None:
+        return {}
+    name, code = code_of(arch)
+    with named_by_person(code):
+        facts = usable_input(name, code, _problem_module(problem).answer, settings)
+    if {"size", "mean", "std"} - {*stated, *facts}:
+        raise needed_input(arch, facts)
+    return facts
 
 
 def _input_file(file: Path) -> dict[str, Any]:

@@ -31,7 +31,9 @@ TestLabelsOption = Annotated[
     Path | None, typer.Option(help="CSV with file,class: these images test")
 ]
 
-MethodOption = Annotated[str | None, typer.Option(help="see `sfda methods`; default shot")]
+MethodOption = Annotated[
+    str | None, typer.Option(help="see `sfda methods`; default shot; or FILE.py:Class")
+]
 SettingsOption = Annotated[
     list[str] | None, typer.Option("--set", help="a setting, k=v; dots nest: schedule.lr=0.01")
 ]
@@ -40,7 +42,7 @@ PolicyOption = Annotated[
     typer.Option("--policy", help="min_files, min_share, drift, settle, start_from: k=v"),
 ]
 PresetOption = Annotated[str | None, typer.Option(help="a shipped preset's name, or a file")]
-SelectByOption = Annotated[str | None, typer.Option(help="a validator, or last")]
+SelectByOption = Annotated[str | None, typer.Option(help="a validator, FILE.py:Class, or last")]
 EpochsOption = Annotated[int | None, typer.Option(min=1)]
 TimeBudgetOption = Annotated[
     str | None, typer.Option(help="time for the epochs, e.g. 30m: then the best")
@@ -59,7 +61,12 @@ ProblemOption = Annotated[ChosenProblem, typer.Option()]
 SkeletonOption = Annotated[
     Path | None, typer.Option(help="pose: YAML with edges, pairs, groups, unit, sigmas")
 ]
-ArchOption = Annotated[str, typer.Option(help="torchvision:resnet50, timm:..., sfda:lenet")]
+ArchOption = Annotated[
+    str, typer.Option(help="torchvision:resnet50, timm:..., my.models:Net, ./net.py:Net")
+]
+ArchSetOption = Annotated[
+    list[str] | None, typer.Option("--arch-set", help="what a class of yours is made with, k=v")
+]
 InputOption = Annotated[Path | None, typer.Option(help="YAML: size, resize, mean, std, tiled ...")]
 SizeOption = Annotated[str | None, typer.Option(help="pixels: 224, or 120x160 (height x width)")]
 ResizeOption = Annotated[str | None, typer.Option(help="pixels before the crop to --size")]

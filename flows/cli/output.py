@@ -5,9 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from sfda.errors import for_terminal
+
+if TYPE_CHECKING:  # these import torch
+    from flows.adapt import AdaptResult
+    from flows.train_prior import PriorResult
+    from flows.train_source import TrainResult
+    from sfda.refs import Report, Version
+    from tasks.prefect_runtime.status import Status, TargetStatus
+    from tasks.register import ChampionMove
+    from tasks.tracking import RegisteredModel, RunSummary
 
 
 class Output:
@@ -44,13 +53,20 @@ class Output:
             self.stdout.close()
 
 
-def registered_fields(result: Any) -> dict[str, Any]:
+class Registered(Protocol):
+    """What ends with a version of a model."""
+
+    @property
+    def version(self) -> Version: ...
+
+
+def registered_fields(result: Registered) -> dict[str, Any]:
     """Name, version and address of what was registered."""
     version = result.version
     return {"name": version.name, "version": version.version, "uri": version.uri}
 
 
-def show_source(out: Output, trained: Any) -> None:
+def show_source(out: Output, trained: TrainResult) -> None:
     """A source model that was trained or given a card."""
     report = trained.report
     result = {
@@ -63,7 +79,7 @@ def show_source(out: Output, trained: Any) -> None:
     out.show(result, f"{trained.version.uri} registered; on {report.split}: {metrics}")
 
 
-def show_prior(out: Output, trained: Any) -> None:
+def show_prior(out: Output, trained: PriorResult) -> None:
     """A source model that was given a prior of poses."""
     report = trained.report
     text = (
@@ -74,13 +90,13 @@ def show_prior(out: Output, trained: Any) -> None:
     out.show({**registered_fields(trained), **trained.model_dump()}, text)
 
 
-def show_champion(out: Output, moved: Any) -> None:
+def show_champion(out: Output, moved: ChampionMove) -> None:
     """Which version is champion now, and which was."""
     before = f", version {moved.previous} before" if moved.previous else ""
     out.show(moved.model_dump(), f"{moved.name}: champion is version {moved.version}{before}")
 
 
-def adapt_result(adapted: Any, seconds: float) -> dict[str, Any]:
+def adapt_result(adapted: AdaptResult, seconds: float) -> dict[str, Any]:
     """The JSON of `sfda adapt`. Epochs count from 1."""
     sides = adapted.sides
     return {
@@ -117,11 +133,12 @@ def adapt_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def evaluate_text(report: Any) -> str:
+def evaluate_text(report: Report) -> str:
     """The metrics of a report, and one score by class."""
-    from sfda.problems.classification.metrics import score_of
+    from sfda.problems.report_metrics import score_of
 
-    unit, score = score_of(report.metrics)
+    scored = score_of(report.metrics)
+    unit, score = scored.unit, scored.score
     lines = [f"{name.replace('_', ' '):<30}{value:.4f}" for name, value in report.metrics.items()]
     lines += [report.note] if report.note else []
     lines += [
@@ -133,7 +150,7 @@ def evaluate_text(report: Any) -> str:
     return "\n".join(lines)
 
 
-def status_text(status: Any, now: float) -> str:
+def status_text(status: Status, now: float) -> str:
     """Where everything stands: a paragraph for each kind of thing that there is."""
     parts = [
         _paragraph("runs", [_run_line(run, now) for run in status.runs]),
@@ -157,13 +174,13 @@ def _paragraph(title: str, lines: list[str]) -> str:
     return "\n".join([title, *(f"  {line}" for line in lines)]) if lines else ""
 
 
-def _run_line(run: Any, now: float) -> str:
+def _run_line(run: RunSummary, now: float) -> str:
     took = f", {run.seconds:.0f} s" if run.seconds is not None else ""
     verdict = f": {run.verdict}" if run.verdict else ""
     return f"{_ago(now - run.started):>8}  {run.status}{took}  {run.name}{verdict}"
 
 
-def _model_line(model: Any) -> str:
+def _model_line(model: RegisteredModel) -> str:
     line = f"{model.name}: champion {model.champion or 'none'} of {model.versions}"
     if model.candidate and model.candidate != model.champion:
         verdict = f" ({model.verdict})" if model.verdict else ""
@@ -171,7 +188,7 @@ def _model_line(model: Any) -> str:
     return line
 
 
-def _target_line(target: Any) -> str:
+def _target_line(target: TargetStatus) -> str:
     done = f"adapted to version {target.adapted}" if target.adapted else "not adapted to"
     return f"{target.name}: version {target.version}, {target.images} files, {done} ({target.path})"
 

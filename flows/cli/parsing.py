@@ -9,7 +9,7 @@ from typing import Any
 from sfda.errors import BadInput
 
 
-def read_settings(pairs: list[str] | None) -> dict[str, Any]:
+def read_settings(pairs: list[str] | None, option: str = "--set") -> dict[str, Any]:
     """`k=v` pairs as nested settings; values are YAML, `@FILE` what a YAML file holds, dots nest.
     Raises BadInput.
 
@@ -20,32 +20,32 @@ def read_settings(pairs: list[str] | None) -> dict[str, Any]:
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise BadInput(f"--set {pair}: write name=value, e.g. --set schedule.lr=0.001")
+            example = "schedule.lr=0.001" if option == "--set" else "depth=20"
+            raise BadInput(f"{option} {pair}: write name=value, e.g. {option} {example}")
         group = settings
         *outer, last = name.split(".")
         for part in outer:
             group = group.setdefault(part, {})
             if not isinstance(group, dict):
-                raise BadInput(f"--set {pair}: '{part}' was given a value of its own before")
-        group[last] = _value(text, pair)
+                raise BadInput(f"{option} {pair}: '{part}' was given a value of its own before")
+        group[last] = _value(text, f"{option} {pair}")
     return settings
 
 
 def _value(text: str, pair: str) -> Any:
     """What stands behind the `=` of a pair."""
-    import yaml
-
     from sfda.config import read_yaml
+    from sfda.documents import Unreadable, parse_yaml
 
     if text.startswith("@"):
         try:
             return read_yaml(Path(text[1:]), "@ takes a YAML file")
         except BadInput as error:
-            raise BadInput(f"--set {pair}: {error}") from None
+            raise BadInput(f"{pair}: {error}") from None
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise BadInput(f"--set {pair}: the value cannot be read") from None
+        value = parse_yaml(text)
+    except Unreadable:
+        raise BadInput(f"{pair}: the value cannot be read") from None
     return _number(text) if isinstance(value, str) else value
 
 
@@ -128,7 +128,7 @@ def read_seeds(text: str) -> list[int]:
 
 def checked_duration(duration: str | None) -> str | None:
     """The same text, after it was found to be a time. Raises BadInput."""
-    from flows.form import seconds_of
+    from sfda.settings import seconds_of
 
     seconds_of(duration)
     return duration

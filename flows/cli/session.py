@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from flows.cli.output import Output
-from sfda.errors import BadInput, no_manifest, no_model
-from sfda.state_folder import close_new_files
+from sfda.errors import BadInput, for_terminal, no_manifest, no_model
+from sfda.state_folder import PERSONS_UMASK, close_new_files
+from tasks.prefect_runtime.deployed import SAFE_PATH
+from tasks.prefect_runtime.folder_settings import ignore_folder_settings
 
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own lines go to the terminal
@@ -44,29 +46,26 @@ def session(
     something at the addresses of `models` and `data`, since all else takes seconds.
     """
     out = Output(as_json)
-    server, umask = None, close_new_files() if state else None
+    server = None
     if threading.current_thread() is threading.main_thread():
         # else a polite kill would leave Prefect's temporary server behind
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
     try:
-        _log_to_stderr()
-        if state:
-            from tasks.prefect_runtime.home import prepare_environment
+        with _shielded(state):
+            _log_to_stderr()
+            if state:
+                _prepare()
+            _check_addresses(models, data)
+            if flow:
+                from tasks.prefect_runtime.server import start_server
 
-            for name, value in QUIET.items():
-                os.environ.setdefault(name, value)
-            prepare_environment()
-        _check_addresses(models, data)
-        if flow:
-            from tasks.prefect_runtime.server import start_server
+                server = start_server(_server_log())
+            if adapts:
+                from sfda.adaptation.sandboxed import preload_worker
 
-            server = start_server(_server_log())
-        if adapts:
-            from sfda.adaptation.sandboxed import preload_worker
-
-            preload_worker()
-        yield out
+                preload_worker()
+            yield out
     except BadInput as error:
         out.fail(str(error))
     except KeyboardInterrupt:
@@ -79,8 +78,34 @@ def session(
         raise
     finally:
         out.close()
+
+
+@contextmanager
+def _shielded(state: bool) -> Iterator[None]:
+    """Nothing of the current folder is imported or set by this command and what it starts; with
+    `state`, what they write is closed to others. Afterwards umask and environment are as before."""
+    remaining = {name: os.environ.get(name) for name in (PERSONS_UMASK, SAFE_PATH)}
+    umask = close_new_files() if state else None
+    os.environ[SAFE_PATH] = "1"
+    ignore_folder_settings()
+    try:
+        yield
+    finally:
         if umask is not None:
             os.umask(umask)
+        for name, text in remaining.items():
+            if text is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = text
+
+
+def _prepare() -> None:
+    from tasks.prefect_runtime.home import prepare_environment
+
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    prepare_environment()
 
 
 def end_at_once(run: Callable[[], Any]) -> None:
@@ -140,6 +165,13 @@ def _bad_input_behind(error: BaseException) -> str | None:
     return _bad_input_behind(cause) if cause else None
 
 
+class _ForTerminal(logging.Formatter):
+    """Lines may name what somebody else made: nothing in them is a command to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return for_terminal(super().format(record))
+
+
 def _log_to_stderr() -> None:
     """Our lines on stderr, and nobody else's warnings."""
     warnings.simplefilter("ignore")
@@ -147,7 +179,7 @@ def _log_to_stderr() -> None:
     log.setLevel(logging.INFO)
     if not any(getattr(h, "is_ours", False) for h in log.handlers):
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_ForTerminal("%(message)s"))
         handler.addFilter(lambda record: not getattr(record, "on_bar", False))
         handler.is_ours = True  # type: ignore[attr-defined]
         log.addHandler(handler)

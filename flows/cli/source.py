@@ -10,6 +10,7 @@ import typer
 from flows.cli.model_input import new_views, problem_of_manifest, skeleton_of, stated_input
 from flows.cli.options import (
     ArchOption,
+    ArchSetOption,
     ChannelsOption,
     DeviceOption,
     EpochsOption,
@@ -52,8 +53,9 @@ def train_source(
     std: StdOption = None,
     channels: ChannelsOption = None,
     head: Annotated[
-        Literal["bottleneck", "plain"] | None, typer.Option(help="default bottleneck")
+        str | None, typer.Option(help="bottleneck (default), plain, or a layer of your own class")
     ] = None,
+    arch_set: ArchSetOption = None,
     split: Annotated[str | None, typer.Option(help="default train")] = None,
     val_split: Annotated[str | None, typer.Option(help="default val")] = None,
     checkpoint: Annotated[Literal["best", "last"] | None, typer.Option(help="default best")] = None,
@@ -73,11 +75,13 @@ def train_source(
         allowed = presets.allowed_for(flow.train_source) - {"data", "arch", "name"}
         shipped = presets.read(preset, allowed=allowed) if preset else {}
         overrides = read_settings(settings)
+        own = read_settings(arch_set, "--arch-set")
         views = merged(pop_group(shipped, "views"), pop_group(overrides, "views"))
         trained_with = merged(pop_group(shipped, "settings"), overrides)
         spec = stated_input(
             arch,
             problem,
+            arch_settings=own,
             new=True,
             file=input,
             size=size,
@@ -89,6 +93,7 @@ def train_source(
         options = stated(
             init=str(init) if init else None,
             head=head,
+            arch_settings=own or None,
             epochs=epochs,
             seed=seed,
             split=split,
@@ -150,6 +155,10 @@ def import_model(
     mean: MeanOption = None,
     std: StdOption = None,
     channels: ChannelsOption = None,
+    head: Annotated[
+        str | None, typer.Option(help="your own class: the layer that gives the logits")
+    ] = None,
+    arch_set: ArchSetOption = None,
     skeleton: SkeletonOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -157,10 +166,11 @@ def import_model(
     with session(json, flow=True) as out:
         from flows.import_model import import_model as flow
 
-        bones = skeleton_of(skeleton, problem)
+        bones, own = skeleton_of(skeleton, problem), read_settings(arch_set, "--arch-set")
         spec = stated_input(
             arch,
             problem,
+            arch_settings=own,
             file=input,
             size=size,
             resize=resize,
@@ -170,14 +180,26 @@ def import_model(
         )
         names = class_names(classes, classes_file)
         imported = flow(
-            str(weights), arch, names, name, problem=problem, input=spec, skeleton=bones
+            str(weights),
+            arch,
+            names,
+            name,
+            problem=problem,
+            input=spec,
+            skeleton=bones,
+            arch_settings=own or None,
+            head=head,
         )
         result = {
             **registered_fields(imported),
             "sha256": imported.sha256,
             "mlflow_run_id": imported.mlflow_run_id,
         }
-        out.show(result, f"{imported.version.uri} registered, digest {imported.sha256[:16]}")
+        text = f"{imported.version.uri} registered, digest {imported.sha256[:16]}"
+        if imported.network:
+            result["network"] = imported.network
+            text = f"{text}\n{imported.network}"
+        out.show(result, text)
 
 
 def register(app: typer.Typer) -> None:

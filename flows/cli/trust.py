@@ -15,7 +15,7 @@ from sfda.plugins import TRUST_CODE, trusted_packages
 OPENS_MODELS = frozenset({"source", "model", "arch", "jobs"})  # parameters of commands that do
 TrustCodeOption = Annotated[
     list[str] | None,
-    typer.Option("--trust-code", help="a package whose code the model may name; it runs"),
+    typer.Option("--trust-code", help="a package, or FILE.py@DIGEST, of the model's code; it runs"),
 ]
 
 

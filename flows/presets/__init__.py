@@ -6,6 +6,9 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from prefect import Flow
+
+from flows.form import SETTINGS_GROUP, GroupedFlow
 from sfda.config import read_yaml
 from sfda.errors import BadInput
 
@@ -36,6 +39,7 @@ def read(preset: str, *, allowed: set[str] | None = None) -> dict[str, Any]:
     return parameters
 
 
-def allowed_for(flow: Any) -> set[str]:
-    """Names that a preset of this flow may give."""
-    return set(flow.parameters.properties) - {"source", "target"}
+def allowed_for(flow: Flow[..., Any]) -> set[str]:
+    """Names that a preset of this flow may give: its parameters, and those of its settings."""
+    group = set(flow.flat_names) if isinstance(flow, GroupedFlow) else set()
+    return {*flow.parameters.properties, *group} - {"source", "target", SETTINGS_GROUP}

@@ -15,8 +15,10 @@ from sfda.manifests.rows import read_split
 from sfda.manifests.schema import Manifest
 from sfda.methods._base import Method, MethodConfig
 from sfda.problems.registry import PROBLEMS
-from sfda.refs import ManifestRef, ModelRef, Views
+from sfda.refs import ManifestRef, ModelRef, SplitRef, Views
+from sfda.settings import AdaptSettings
 from sfda.types import Regime
+from sfda.validators._base import Validator
 from sfda.weights.source_card import read_card
 
 log = logging.getLogger("sfda")
@@ -33,6 +35,8 @@ def settings_for(
         ]
         raise BadInput(f"{method} is not for {problem}; for that there are {', '.join(fit)}")
     config = kind.Config.from_settings(merged(kind.defaults_for(problem), settings))
+    if config.reject not in (None, "never") and not PROBLEMS[problem].rejects:
+        raise BadInput(f"reject: no prediction of {problem} is 'unknown'; leave it out")
     if epochs is None:
         return config
     schedule = config.schedule.model_copy(update={"epochs": epochs})
@@ -71,52 +75,63 @@ class AdaptPlan(Config):
     regime: Regime | None
     answers: str | None = None  # digest of the annotations of single rows of the split
     source_ratios: tuple[float, ...] | None = None  # of the card, which no model's digest covers
+    validators: dict[str, dict[str, Any]] = {}  # settings by name, of those that are stated
     seed: int
+
+    def on(self, manifest: ManifestRef) -> SplitRef:
+        """The target that the plan was made for, which lies in this manifest."""
+        return SplitRef(manifest=manifest, split=self.split, seen=self.seen)
 
 
 def make_plan(
-    source: ModelRef,
-    target: ManifestRef,
-    split: str,
-    method: str | None,
-    settings: dict[str, Any],
-    views: Views | None = None,
-    select_by: str | None = None,
-    epochs: int | None = None,
-    seed: int = 0,
-    *,
-    bundle: Path,
+    source: ModelRef, target: ManifestRef, adaptation: AdaptSettings, *, bundle: Path
 ) -> AdaptPlan:
     """All choices made and checked, before anything is loaded. Raises BadInput.
 
     `bundle` is the source's folder: a segmenter's card tells its class ratios.
     """
-    problem = PROBLEMS[source.problem]
-    method = method or problem.default_method
-    config = settings_for(method, source.problem, settings, epochs)
+    problem, split = PROBLEMS[source.problem], adaptation.split
+    method = adaptation.method or problem.default_method
+    overrides = dict(adaptation.overrides)
+    stated = overrides.pop("validators", {})
+    config = settings_for(method, source.problem, overrides, adaptation.epochs)
     manifest = open_ref(target)
     if manifest.problem != source.problem:
         raise BadInput(f"{target.path} is for {manifest.problem}, the model for {source.problem}")
     shift = class_shift(manifest.classes, source.classes, manifest.name)
-    by = select_by or default_choice(method, source.problem, shift.regime)
-    validators_for(by, source.problem)
+    by = adaptation.select_by or default_choice(method, source.problem, shift.regime)
+    scores = validators_for(by, source.problem)
     return AdaptPlan(
         seen=seen_digest(target, split),
         split=split,
         method=method,
         config=config.model_dump(mode="json"),
-        views=views,
+        views=adaptation.views,
         select_by=by,
         regime=shift.regime,
         answers=_annotations_digest(manifest, split, kind_of(method).labelled_rows),
         source_ratios=_class_ratios(bundle) if "class_ratio" in problem.card_parts else None,
-        seed=seed,
+        validators=_validator_settings(stated, scores, source.problem),
+        seed=adaptation.seed,
     )
 
 
-def kind_of(method: str) -> Any:
+def _validator_settings(stated: Any, names: list[str], problem: str) -> dict[str, dict[str, Any]]:
+    """What `validators.NAME.k=v` says, checked. Raises BadInput."""
+    if not isinstance(stated, dict) or not all(isinstance(own, dict) for own in stated.values()):
+        raise BadInput("validators is a group of settings: write --set validators.NAME.k=VALUE")
+    if unknown := sorted(set(stated) - set(names)):
+        raise BadInput(f"no validator '{unknown[0]}' scores here; there are {', '.join(names)}")
+    for name, own in stated.items():
+        kind: type[Validator] = plugins.load("validators", name)
+        kind.Config.from_settings(merged(kind.defaults_for(problem), own), f"validators.{name}")
+    return stated
+
+
+def kind_of(method: str) -> type[Method]:
     """The class of a method."""
-    return plugins.load("methods", method)
+    kind: type[Method] = plugins.load("methods", method)
+    return kind
 
 
 def _annotations_digest(manifest: Manifest, split: str, labelled_rows: str) -> str | None:

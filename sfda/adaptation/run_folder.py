@@ -9,9 +9,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, FiniteFloat, TypeAdapter
@@ -21,12 +21,12 @@ from sfda.errors import BadInput
 from sfda.manifests.digests import bytes_digest, file_digest
 from sfda.refs import Candidate, Digest, MetricPoint
 from sfda.sandbox.crossing import read_within
+from sfda.sandbox.leftovers import remove_tree
 from sfda.sandbox.messages import Unacceptable, valid
 from sfda.state_folder import disk_errors
 from sfda.types import State
 from sfda.weights.bundle import bundle_digest
 
-History = list[dict[str, Any]]
 HISTORY_SIZE = 1 << 28  # bytes at most
 
 # what MLflow takes as a metric's name
@@ -39,9 +39,9 @@ METRIC_POINTS = TypeAdapter(
 
 
 class Epoch(Config):
-    """What a history says of an epoch."""
+    """What a history says of an epoch: curves by step, scores without labels, and its weights."""
 
-    epoch: Count
+    epoch: Count  # 0 for the first
     steps: Annotated[list[Count], Field(max_length=100)]
     losses: Annotated[dict[MetricName, Curve], Field(max_length=200)]
     rate: Curve
@@ -50,11 +50,13 @@ class Epoch(Config):
     seconds: Annotated[float, Field(ge=1e-6, le=1e9)]
     scores: Annotated[dict[MetricName, float], Field(max_length=200)]
     sha256: Digest
-    weights: str | None
-    spent: FiniteFloat
+    weights: str | None  # path of its bundle; None: the scores alone are left
+    spent: FiniteFloat = 0.0  # seconds of the work so far, in all its starts
 
 
-_HISTORY = TypeAdapter(Annotated[list[Epoch], Field(min_length=1)])
+History = list[Epoch]
+_OWN = TypeAdapter(History)  # may be empty
+_HISTORY = TypeAdapter(Annotated[History, Field(min_length=1)])
 
 
 def epoch_folder(folder: Path, epoch: int) -> Path:
@@ -69,7 +71,7 @@ def save_state(folder: Path, state: State, history: History) -> None:
         "next_epoch": state.next_epoch,
         "method": dict(state.method),
         "optimizer": dict(state.optimizer) if state.optimizer else None,
-        "history": json.dumps(history),
+        "history": json.dumps([epoch.model_dump() for epoch in history]),
     }
     with part.open("wb") as file:  # given a path, torch would hide what the disk says
         torch.save(document, file)
@@ -84,7 +86,7 @@ def load_state(folder: Path, device: torch.device) -> tuple[State, History] | No
     if not file.is_file():
         return None
     document = torch.load(file, map_location=device, weights_only=True)
-    history: History = json.loads(document["history"])
+    history = _OWN.validate_json(document["history"])
     if not all(_has_weights(epoch) for epoch in history):
         return None
     return State(document["next_epoch"], document["method"], document["optimizer"]), history
@@ -92,7 +94,7 @@ def load_state(folder: Path, device: torch.device) -> tuple[State, History] | No
 
 def sweep_weights(folder: Path, history: History) -> None:
     """Delete weights that the history does not refer to."""
-    referred = {epoch["weights"] for epoch in history}
+    referred = {epoch.weights for epoch in history}
     for weights in folder.glob("epoch-*"):
         if str(weights) not in referred:
             shutil.rmtree(weights, ignore_errors=True)
@@ -100,7 +102,7 @@ def sweep_weights(folder: Path, history: History) -> None:
 
 def write_history(folder: Path, history: History) -> str:
     """Write `history.json` in one step; its digest."""
-    text = json.dumps(history, indent=1)
+    text = json.dumps([epoch.model_dump() for epoch in history], indent=1)
     part = folder / ".history"
     with disk_errors(str(part)):
         part.write_text(text)
@@ -116,19 +118,18 @@ def read_history(folder: Path, sha256: str) -> History:
             f"{folder / 'history.json'} was changed after it was written; delete {folder} and "
             "start the command again"
         )
-    history: History = json.loads(content)
-    return history
+    return _OWN.validate_json(content)
 
 
 def checked_history(
     content: bytes, *, epochs: int, by: str, keep: Literal["best", "all"]
-) -> list[Epoch]:
+) -> History:
     """A history that somebody else wrote: at most `epochs`, counted from 0, to be chosen from by
     the score `by`, with the weights that `keep` asks for.
 
     Raises Unacceptable; BadInput for a score that is not a number.
     """
-    history: list[Epoch] = valid(_HISTORY, content, "a history")
+    history: History = valid(_HISTORY, content, "a history")
     if [epoch.epoch for epoch in history] != list(range(min(len(history), epochs))):
         raise Unacceptable("a history of other epochs than were ordered")
     for epoch in history:
@@ -137,16 +138,21 @@ def checked_history(
             raise Unacceptable("curves of different lengths")
         if by != "last" and by not in epoch.scores:
             raise Unacceptable(f"an epoch without the score '{by}'")
-        if by != "last" and math.isnan(epoch.scores[by]):
-            raise BadInput(
-                f"after epoch {epoch.epoch + 1} the score '{by}' is not a number; choose by "
-                "another one: --select-by"
-            )
+        check_score(epoch.scores, by, epoch.epoch)
     weighed = [epoch.weights is not None for epoch in history]
-    best = best_epoch([epoch.model_dump() for epoch in history], by)
+    best = best_epoch(history, by)
     if not (weighed[best] and weighed[-1] if keep == "best" else all(weighed)):
         raise Unacceptable("a history without the weights that were to be there")
     return history
+
+
+def check_score(scores: Mapping[str, float], by: str, epoch: int) -> None:
+    """Raise BadInput where an epoch, counted from 0, has no number to be compared by."""
+    if by != "last" and math.isnan(scores.get(by, 0.0)):
+        raise BadInput(
+            f"after epoch {epoch + 1} the score '{by}' is not a number; choose by another one: "
+            "--select-by"
+        )
 
 
 def drop_weights(folder: Path, candidates: Sequence[Candidate], *, but: int) -> None:
@@ -154,36 +160,34 @@ def drop_weights(folder: Path, candidates: Sequence[Candidate], *, but: int) -> 
     (folder / "state.pt").unlink(missing_ok=True)  # it would resume a run whose weights are gone
     for candidate in candidates:
         if candidate.epoch != but:
-            shutil.rmtree(epoch_folder(folder, candidate.epoch), ignore_errors=True)
+            remove_tree(epoch_folder(folder, candidate.epoch))
 
 
 def best_epoch(history: History, select_by: str) -> int:
     """The epoch with the highest score, the earliest of equals; the last one for "last"."""
     if select_by == "last":
-        return int(history[-1]["epoch"])
-    return int(max(history, key=lambda epoch: epoch["scores"][select_by])["epoch"])
+        return history[-1].epoch
+    return max(history, key=lambda epoch: epoch.scores[select_by]).epoch
 
 
-def points_of(epoch: dict[str, Any]) -> list[MetricPoint]:
+def points_of(epoch: Epoch) -> list[MetricPoint]:
     """One epoch of the history as metrics: losses and rate by step, scores by epoch."""
     points = [
         (f"loss/{name}", value, step)
-        for name, values in epoch["losses"].items()
-        for step, value in zip(epoch["steps"], values, strict=True)
+        for name, values in epoch.losses.items()
+        for step, value in zip(epoch.steps, values, strict=True)
     ]
-    points += [
-        ("rate", value, step) for step, value in zip(epoch["steps"], epoch["rate"], strict=True)
-    ]
-    number = epoch["epoch"] + 1
-    points += [(f"score/{name}", value, number) for name, value in epoch["scores"].items()]
-    points.append(("images_per_second", epoch["images"] / epoch["seconds"], number))
+    points += [("rate", value, step) for step, value in zip(epoch.steps, epoch.rate, strict=True)]
+    number = epoch.epoch + 1
+    points += [(f"score/{name}", value, number) for name, value in epoch.scores.items()]
+    points.append(("images_per_second", epoch.images / epoch.seconds, number))
     points.append(("epoch", number, number))  # the last one: it says that the epoch is logged
     return points
 
 
-def _has_weights(epoch: dict[str, Any]) -> bool:
+def _has_weights(epoch: Epoch) -> bool:
     """Whether the weights that an epoch refers to are there as they were written."""
     try:
-        return not epoch["weights"] or bundle_digest(Path(epoch["weights"])) == epoch["sha256"]
+        return not epoch.weights or bundle_digest(Path(epoch.weights)) == epoch.sha256
     except BadInput:
         return False

@@ -64,13 +64,13 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
             enforced=False, says=f"not enforced: {reason}", kernel=kernel
         )
     read, images, location = _readable(order)
-    own, folder = _system(), Path(order.folder)
+    (own, modules), folder = _system(Path(order.bundle)), Path(order.folder)
     job = process.SandboxJob(
         work="sfda.adaptation.worker:work_in_sandbox",
         order={"order": order.model_dump(mode="json"), "shown": watch.shown()},
         folder=folder,
         read=[*own, *read, *images],
-        listed=[Path(sfda.__file__).parents[1], location],  # modules are looked for in the first
+        listed=[*modules, location],
     )
     with Ear(watch, order.title, _epochs(order)) as ear:
         done = process.run_job(job, ear.hear)
@@ -89,10 +89,22 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
     )
 
 
-def _system() -> list[Path]:
-    from sfda.plugins import foreign_files
+def _system(bundle: Path) -> tuple[list[Path], list[Path]]:
+    """What every adaptation reads, plug-ins and the network's own package included; and where
+    modules are looked for.
+    """
+    from sfda.networks.foreign.code import package_folders
+    from sfda.plugin_sources import plugin_paths
+    from sfda.weights.bundle import read_spec
 
-    return process.system_paths([file.parent for file in foreign_files()])
+    plug_ins, listed = plugin_paths()
+    network = package_folders(read_spec(bundle).code)
+    above = [path.parent for path in network]
+    return process.system_paths([*plug_ins, *network]), [
+        Path(sfda.__file__).parents[1],
+        *listed,
+        *above,
+    ]
 
 
 def _readable(order: Order) -> tuple[list[Path], list[Path], Path]:
@@ -102,9 +114,9 @@ def _readable(order: Order) -> tuple[list[Path], list[Path], Path]:
     from sfda.state_folder import decoded_folder
     from sfda.weights.bundle import read_spec
 
-    manifest = open_ref(order.target).unlabelled()
-    own, images = seen_files(manifest, order.plan.split)
-    key = decode_key(manifest, order.plan.split, read_spec(Path(order.bundle)).input)
+    manifest = open_ref(order.target.manifest).unlabelled()
+    own, images = seen_files(manifest, order.target.split)
+    key = decode_key(order.target.seen, read_spec(Path(order.bundle)).input)
     decoded = sorted(decoded_folder().glob(f"{key}.*"))
     more = [Path(order.bundle), Path(order.predictions.folder)]
     return [*own, *more, *decoded], images, manifest.location
@@ -221,13 +233,16 @@ def taken_over(result: Message, order: Order) -> Adaptation:
 def _check_weights(bundle: Path, order: Order) -> None:
     """Whether a candidate is the source's network with other numbers. Raises BadInput."""
     from sfda.weights.bundle import read_spec
-    from sfda.weights.bundle_files import SPEC, WEIGHTS
+    from sfda.weights.bundle_files import CODE_FILE, SPEC, WEIGHTS, check_code, is_of_system
 
     source, own = Path(order.bundle), _tensors(bundle.parent, bundle.name)
-    if more := sorted({*os.listdir(bundle)} - {SPEC, WEIGHTS}):  # a card would be taken along
+    # a card would be taken along
+    names = {name for name in os.listdir(bundle) if not is_of_system(name)}
+    if more := sorted(names - {SPEC, WEIGHTS, CODE_FILE}):
         raise Unacceptable(f"{len(more)} more files beside a candidate's: {plain(more[0], 100)}")
     try:
         spec = read_spec(bundle)
+        check_code(bundle, spec.code)
     except BadInput as error:
         raise Unacceptable(f"a model that cannot be used ({error})") from None
     if _fixed(spec) != _fixed(read_spec(source)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from sfda.inference.forward import refuse_not_finite
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan, scan_views
 from sfda.methods._base import Method
-from sfda.refs import Scores, Views
+from sfda.refs import InputSpec, Profile, Scores, Views
 from sfda.types import SeenViews
 from sfda.validators._base import Validator
 
@@ -46,16 +47,18 @@ def score_unlabelled(
 
 def make_scorer(
     opened: Opened,
-    spec: Any,
+    spec: InputSpec,
     views: Views,
     select_by: str,
     method: Method,
     problem: str,
     device: torch.device,
-    profile: dict[str, Any],
+    profile: Profile,
+    settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Callable[[nn.Module], EpochScores]:
     """How to score a network on a target: by the validators that cost no more than its scan, and
-    by the one that chooses. `profile` is what the source model said of the target.
+    by the one that chooses. `profile` is what the source model said of the target, `settings` are
+    those of validators by name.
     """
     names = validators_for(select_by, problem)
     scan_target = scan(opened.images, spec, device=device)
@@ -64,7 +67,11 @@ def make_scorer(
     def score(network: nn.Module) -> EpochScores:
         kinds = {name: plugins.load("validators", name) for name in names}
         prior = getattr(network, "prior", None)
-        validators = {n: k() for n, k in kinds.items() if prior is not None or not k.needs_prior}
+        validators: dict[str, Validator] = {
+            name: kind.with_settings(problem, settings.get(name, {}))
+            for name, kind in kinds.items()
+            if prior is not None or not kind.needs_prior
+        }
         for validator in validators.values():
             if validator.needs_source:
                 validator.refer(profile)

@@ -21,12 +21,12 @@ from sfda.errors import BadInput
 from sfda.formats.image_files import image_files
 from sfda.loading.opened import manifest_ref
 from sfda.manifests.digests import file_digest
-from sfda.manifests.growing import Change, FileMark, Marks, compare_marks, survey
+from sfda.manifests.growing import Change, Marks, compare_marks, marks_of, survey
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
 from sfda.manifests.write import put
 from sfda.problems.registry import PROBLEMS
-from sfda.refs import ManifestRef, ProblemName
+from sfda.refs import ManifestRef, ProblemName, Profile
 from sfda.state_folder import data_folder, disk_errors, home
 
 
@@ -43,7 +43,9 @@ class RefreshPolicy(Config):
         0.25, ge=0, description="stability index of new images above which it starts in any case"
     )
     settle: float = Field(10.0, ge=0, description="seconds a file must have been left alone")
-    start_from: Literal["source", "champion"] = "source"
+    start_from: Literal["source", "champion"] = Field(
+        "source", description="the model that is adapted: always the source, or the champion"
+    )
 
     def wants(self, change: Change, size: int) -> bool:
         """Whether so many changes to a target that had `size` files are enough."""
@@ -63,7 +65,7 @@ class TargetRecord(Config):
     adapted_marks: Marks = {}
     adapted_answers: str | None = None
     model: str | None = None  # digest of the champion that `profile` is of
-    profile: dict[str, Any] | None = None
+    profile: Profile | None = None
     images: int = 0  # that the profile is of
 
 
@@ -140,17 +142,11 @@ def _survey_manifest(path: Path, split: str, before: Marks) -> Marks:
         for name in read_split(manifest.unlabelled(), split).names:
             own = PROBLEMS[manifest.problem].row_file(name)
             files[own] = manifest.location / own
-    marks: Marks = {}
-    for name, file in files.items():
-        if not file.is_file():
-            raise BadInput(f"{file}, which {path} names, is missing; correct the manifest")
-        stat, known = file.stat(), before.get(name)
-        if known and (known.size, known.time) == (stat.st_size, stat.st_mtime_ns):
-            marks[name] = known
-        else:
-            digest = file_digest(file)
-            marks[name] = FileMark(size=stat.st_size, time=stat.st_mtime_ns, sha256=digest)
-    return marks
+    if missing := [file for file in files.values() if not file.is_file()]:
+        raise BadInput(f"{missing[0]}, which {path} names, is missing; correct the manifest")
+    return marks_of(
+        {name: (str(file.absolute()), file.stat()) for name, file in files.items()}, before
+    )
 
 
 def next_version(
@@ -257,7 +253,7 @@ def _read(folder: Path, target: str) -> TargetRecord:
     return record
 
 
-def drift_of(check: TargetCheck, now: dict[str, Any], images: int) -> Drift | None:
+def drift_of(check: TargetCheck, now: Profile, images: int) -> Drift | None:
     """Drift of new images from the champion's profile; None where nothing can be told."""
     if check.record.profile is None:
         return None

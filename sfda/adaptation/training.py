@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
 from sfda.adaptation.loop import adapt
 from sfda.adaptation.run_folder import (
+    Epoch,
     History,
     best_epoch,
+    check_score,
     epoch_folder,
     load_state,
     points_of,
@@ -47,6 +49,18 @@ class Watch(Protocol):
 
     def share(self, done: float) -> None:
         """So much of the work is done, 0 to 1."""
+
+
+class Curves(NamedTuple):
+    """What the steps of one epoch came to; a point of a curve is the mean of some steps."""
+
+    epoch: int
+    steps: list[int]  # the first of each point
+    losses: dict[str, list[float]]
+    rate: list[float]
+    last_step: int
+    images: int
+    seconds: float
 
 
 @dataclass
@@ -82,7 +96,7 @@ class Training:
         resume = self._load_state()
         self._log_missing()
         self._begun = self.now()
-        self._before = float(self.history[-1].get("spent", 0.0)) if self.history else 0.0
+        self._before = self.history[-1].spent if self.history else 0.0
         self.watch.share(len(self.history) / self.schedule.epochs)
         total = self.batches.steps(self.method.sample(0)) * self.schedule.epochs
         with ProgressBar(self.title, total, done=self._steps_done()) as progress:
@@ -108,8 +122,8 @@ class Training:
                     if self._is_over() and not event.clock.ends_epoch:
                         break
                 case EpochEnd():
-                    epoch = self._summary(steps, time.perf_counter() - started)
-                    self._end_epoch(event.adapted, event.state, epoch)
+                    curves = self._summary(steps, time.perf_counter() - started)
+                    epoch = self._end_epoch(event.adapted, event.state, curves)
                     progress.say(_line(epoch, self.schedule.epochs))
                     self.watch.share(len(self.history) / self.schedule.epochs)
                     steps = []
@@ -117,8 +131,8 @@ class Training:
                         break
         whole = len(self.history)
         if steps and not self.history:
-            epoch = self._summary(steps, time.perf_counter() - started)
-            self._end_epoch(self.method.adapted, None, epoch)
+            curves = self._summary(steps, time.perf_counter() - started)
+            self._end_epoch(self.method.adapted, None, curves)
         if whole < self.schedule.epochs:
             self.cut = (
                 f"the budget of {self.budget:g} s ended after {whole} of "
@@ -128,7 +142,7 @@ class Training:
         if (last := self.method.status()) != status:  # of the last epoch
             progress.say(last)
 
-    def _summary(self, steps: list[StepEnd], seconds: float) -> dict[str, Any]:
+    def _summary(self, steps: list[StepEnd], seconds: float) -> Curves:
         """Losses of one epoch as numbers: the device is waited for here, once an epoch."""
         first, last = steps[0].clock, steps[-1].clock
         names = sorted({name for step in steps for name in step.losses})
@@ -146,18 +160,18 @@ class Training:
                     + self._slower()
                 )
         width = max(1, -(-len(steps) // POINTS))
-        return {
-            "epoch": first.epoch,
-            "steps": [first.step + i for i in range(0, len(steps), width)],
-            "losses": {
+        return Curves(
+            epoch=first.epoch,
+            steps=[first.step + i for i in range(0, len(steps), width)],
+            losses={
                 name: [float(chunk.mean()) for chunk in values.split(width)]
                 for name, values in table.items()
             },
-            "rate": [steps[i].rate for i in range(0, len(steps), width)],
-            "last_step": last.step,
-            "images": sum(step.images for step in steps),
-            "seconds": seconds,
-        }
+            rate=[steps[i].rate for i in range(0, len(steps), width)],
+            last_step=last.step,
+            images=sum(step.images for step in steps),
+            seconds=seconds,
+        )
 
     def _is_over(self) -> bool:
         """Whether the budget is spent."""
@@ -171,21 +185,20 @@ class Training:
         rate = self.schedule.lr / 10
         return f"lower the learning rate, e.g. --set schedule.lr={rate:g}"
 
-    def _end_epoch(self, adapted: nn.Module, state: State | None, epoch: dict[str, Any]) -> None:
+    def _end_epoch(self, adapted: nn.Module, state: State | None, curves: Curves) -> Epoch:
         """Score it, keep it, log it; without a state the next start cannot go on from here."""
         try:
-            epoch["scores"], reject = self.scorer(adapted)
+            scores, reject = self.scorer(adapted)
         except NotFinite as error:
             raise BadInput(
-                f"{self.title}: after step {epoch['last_step']} {error}; {self._slower()}"
+                f"{self.title}: after step {curves.last_step} {error}; {self._slower()}"
             ) from error
+        check_score(scores, self.select_by, curves.epoch)
         with disk_errors(f"weights and state below {self.folder}"):
-            weights = epoch_folder(self.folder, epoch["epoch"])
-            epoch["sha256"] = write_bundle(
-                weights, adapted, self.spec.model_copy(update={"reject": reject})
-            )
-            epoch["weights"] = str(weights)
-            epoch["spent"] = self._spent()
+            weights = epoch_folder(self.folder, curves.epoch)
+            digest = write_bundle(weights, adapted, self.spec.model_copy(update={"reject": reject}))
+            more = {"scores": scores, "sha256": digest, "weights": str(weights)}
+            epoch = Epoch(**curves._asdict(), **more, spent=self._spent())
             self.history.append(epoch)
             self._forget_worse()
             if state is not None:
@@ -193,15 +206,17 @@ class Training:
             # after the state: what an old state refers to must still be there
             sweep_weights(self.folder, self.history)
         self._log(epoch)
+        return epoch
 
     def _forget_worse(self) -> None:
         """Refer to the weights of the best epoch so far and of the last; others keep scores."""
         if self.keep == "all":
             return
-        referred = {self.history[-1]["epoch"], best_epoch(self.history, self.select_by)}
-        for epoch in self.history:
-            if epoch["epoch"] not in referred:
-                epoch["weights"] = None
+        referred = {self.history[-1].epoch, best_epoch(self.history, self.select_by)}
+        self.history[:] = [
+            epoch if epoch.epoch in referred else epoch.model_copy(update={"weights": None})
+            for epoch in self.history
+        ]
 
     def _load_state(self) -> State | None:
         """Where an earlier start stopped, its history taken over."""
@@ -212,40 +227,40 @@ class Training:
         return state
 
     def _steps_done(self) -> int:
-        return int(self.history[-1]["last_step"]) + 1 if self.history else 0
+        return self.history[-1].last_step + 1 if self.history else 0
 
     def _log_missing(self) -> None:
         """What an earlier start finished and this run does not show yet."""
         logged = self.watch.shown() if self.history else -1
         for epoch in self.history:
-            if epoch["epoch"] + 1 > logged:
+            if epoch.epoch + 1 > logged:
                 self._log(epoch)
 
-    def _log(self, epoch: dict[str, Any]) -> None:
+    def _log(self, epoch: Epoch) -> None:
         self.watch.points(points_of(epoch))
 
     def _result(self) -> Adaptation:
-        seconds = sum(epoch["seconds"] for epoch in self.history)
+        seconds = sum(epoch.seconds for epoch in self.history)
         device = next(self.method.parameters()).device
         return Adaptation(
             folder=str(self.folder),
             history_sha256=write_history(self.folder, self.history),
             candidates=tuple(
                 Candidate(
-                    epoch=epoch["epoch"],
-                    scores=epoch["scores"],
-                    weights=epoch["weights"] if self.keep == "best" else None,
-                    sha256=epoch["sha256"],
+                    epoch=epoch.epoch,
+                    scores=epoch.scores,
+                    weights=epoch.weights if self.keep == "best" else None,
+                    sha256=epoch.sha256,
                 )
                 for epoch in self.history
             ),
             seconds=seconds,
-            images_per_second=sum(epoch["images"] for epoch in self.history) / seconds,
+            images_per_second=sum(epoch.images for epoch in self.history) / seconds,
             peak_memory_mb=peak_memory_mb(device),
             cut=self.cut,
         )
 
 
-def _line(epoch: dict[str, Any], epochs: int) -> str:
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in epoch["scores"].items())
-    return f"epoch {epoch['epoch'] + 1}/{epochs}: {scores}"
+def _line(epoch: Epoch, epochs: int) -> str:
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in epoch.scores.items())
+    return f"epoch {epoch.epoch + 1}/{epochs}: {scores}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from sfda import plugins
 from sfda.adaptation.plan import AdaptPlan, settings_for
@@ -22,12 +23,12 @@ from sfda.config import Config
 from sfda.inference.predictions import verify_predictions
 from sfda.loading.annotated_rows import annotated_rows, with_annotated
 from sfda.loading.batches import TargetLoader
-from sfda.loading.opened import open_ref, open_split
+from sfda.loading.opened import Opened, open_stamped
 from sfda.loading.progress import STEP
 from sfda.loading.scan import scan
 from sfda.methods._base import Method
 from sfda.problems.registry import PROBLEMS, read_bundle
-from sfda.refs import Adaptation, ManifestRef, MetricPoint, ModelRef, PredictionsRef
+from sfda.refs import Adaptation, MetricPoint, ModelRef, ModelSpec, PredictionsRef, SplitRef
 from sfda.sandbox.process import Send
 from sfda.sandbox.tensor_files import share_by_files
 
@@ -41,7 +42,8 @@ class Order(Config):
     source: ModelRef
     bundle: str  # the source's folder
     predictions: PredictionsRef
-    target: ManifestRef
+    target: SplitRef
+    stamps: str  # of the target's images, as the parent has seen them
     plan: AdaptPlan
     keep: Literal["best", "all"]
     folder: str  # for state, history and weights
@@ -55,13 +57,19 @@ class Order(Config):
 def work(order: Order, watch: Watch) -> Adaptation:
     """Adapt, one candidate an epoch, each scored without labels. Raises BadInput."""
     torch.set_num_threads(order.threads)
+    network, spec = read_bundle(Path(order.bundle), sha256=order.source.sha256)
+    verify_predictions(order.predictions)
+    opened = open_stamped(order.target, order.stamps, spec.input)
+    return adapt_network(network, spec, opened, order, watch)
+
+
+def adapt_network(
+    network: nn.Module, spec: ModelSpec, opened: Opened, order: Order, watch: Watch
+) -> Adaptation:
+    """The same with source model and target in hand."""
     plan, problem, folder = order.plan, PROBLEMS[order.source.problem], Path(order.folder)
     chosen = choose(order.device)
     settings = settings_for(plan.method, problem.name, plan.config)
-    network, spec = read_bundle(Path(order.bundle), sha256=order.source.sha256)
-    verify_predictions(order.predictions)
-    manifest = open_ref(order.target).unlabelled()
-    opened = open_split(manifest, plan.split, spec.input)
     views = plan.views or spec.views
     kind: type[Method] = plugins.load("methods", plan.method)
     torch.manual_seed(plan.seed)
@@ -111,6 +119,7 @@ def work(order: Order, watch: Watch) -> Adaptation:
             problem.name,
             chosen,
             order.predictions.profile,
+            plan.validators,
         ),
         select_by=plan.select_by,
         keep=order.keep,

@@ -5,21 +5,30 @@ JSON and its own XML, and a plain CSV.
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from sfda.documents import (
+    EXPORT_BYTES,
+    PICTURE_BYTES,
+    Unreadable,
+    cut_off,
+    parse_json,
+    read_bounded,
+    read_member,
+)
 from sfda.errors import BadInput
 from sfda.formats.annotations import PART_ERRORS, DrawnBox, PictureAnnotations, PlacedJoint
 from sfda.formats.cvat import from_coco, from_xml
 from sfda.formats.label_studio import read_tasks
 from sfda.formats.readers import BROKEN
 from sfda.formats.table import read_csv
+from sfda.sandbox.crossing import inside, read_within
 
 
 def read_export(path: Path) -> list[PictureAnnotations]:
@@ -30,8 +39,8 @@ def read_export(path: Path) -> list[PictureAnnotations]:
     if content.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
         return from_xml(content, path)
     try:
-        document: Any = json.loads(content)
-    except (UnicodeDecodeError, ValueError) as error:
+        document: Any = parse_json(content)
+    except Unreadable as error:
         raise BadInput(f"{path} is neither JSON, XML nor CSV: {error}") from None
     if isinstance(document, dict) and {"images", "annotations", "categories"} <= set(document):
         try:
@@ -51,22 +60,24 @@ def _content(path: Path) -> tuple[str, bytes]:
     """Name and bytes of the file, or of the one document in a zip."""
     try:
         if not zipfile.is_zipfile(path):
-            return path.name, path.read_bytes()
+            return path.name, read_bounded(path, EXPORT_BYTES)
         with zipfile.ZipFile(path) as archive:
             names = [n for n in archive.namelist() if n.lower().endswith((".json", ".xml"))]
             if len(names) != 1:
                 raise BadInput(f"{path} holds {len(names)} JSON or XML files, one was expected")
-            return names[0], archive.read(names[0])
+            return names[0], read_member(archive, names[0], EXPORT_BYTES)
     except BROKEN as error:
         raise BadInput(f"answers {path} cannot be read: {error}") from None
 
 
 def _from_csv(path: Path) -> Iterator[PictureAnnotations]:
     rows, header = read_csv(path)
-    if not {"class", "mask", "joint"} & set(header) or not {"row", "file", "index"} & set(header):
+    kinds, keys = {"class", "classes", "mask", "joint"}, {"row", "file", "index"}
+    if not kinds & set(header) or not keys & set(header):
         raise BadInput(
             f"{path} needs a column row, file or index, and the columns of the request's CSV: "
-            f"class; mask; class, x, y, width, height; or joint, x, y. It has {', '.join(header)}"
+            "class; classes; mask; class, x, y, width, height; or joint, x, y. It has "
+            f"{cut_off(', '.join(header))}"
         )
     if {"joint", "x", "y"} <= set(header) or {"class", "x", "y", "width", "height"} <= set(header):
         yield from _from_lines(rows)
@@ -74,13 +85,13 @@ def _from_csv(path: Path) -> Iterator[PictureAnnotations]:
     for line, row in enumerate(rows, start=2):
         where = f"line {line}"
         ids = _ids(row)
-        if label := row.get("class"):
-            yield PictureAnnotations(where, *ids, labels=(label,))
+        if label := row.get("class") or row.get("classes"):
+            yield PictureAnnotations(where, *ids, labels=_chosen(label))
         elif name := row.get("mask"):
             try:
-                content = (path.parent / PurePosixPath(name)).read_bytes()
+                content = read_within(*inside(path.parent, name), limit=PICTURE_BYTES)
                 mask = np.asarray(Image.open(io.BytesIO(content)))
-            except (OSError, ValueError) as error:
+            except BROKEN as error:
                 yield PictureAnnotations(where, *ids, fault=f"mask {name} cannot be read ({error})")
                 continue
             fits = mask.ndim == 2 and mask.dtype == np.uint8
@@ -88,6 +99,19 @@ def _from_csv(path: Path) -> Iterator[PictureAnnotations]:
             yield PictureAnnotations(where, *ids, mask=mask if fits else None, fault=fault)
         else:
             yield PictureAnnotations(where, *ids)
+
+
+def _chosen(label: str) -> tuple[str, ...]:
+    """A cell of labels; several choices are in Label Studio's CSV a JSON of their own.
+
+    >>> _chosen("cat"), _chosen('{"choices": ["cat", "dog"]}')
+    (('cat',), ('cat', 'dog'))
+    """
+    try:
+        several = parse_json(label)["choices"] if label.startswith("{") else None
+    except (ValueError, KeyError, TypeError):
+        several = None
+    return tuple(map(str, several)) if isinstance(several, list) else (label,)
 
 
 def _from_lines(rows: list[dict[str, str]]) -> Iterator[PictureAnnotations]:

@@ -62,7 +62,7 @@ def make_request(
     copied = plan.copy_images or manifest.archive is not None or _sliced(split, chosen.rows)
     problem.labelling.refuse_classes(names, classes, manifest.name)
     index_of = np.array([names.index(c) if c in names else UNKNOWN for c in classes])
-    certainty = _certainty(chosen.probs, nothing=problem.has_nothing_class)
+    certainty = problem.certainty(chosen.probs)
     requested, shown_guesses = [], {}
     for row in chosen.rows.tolist():
         name, key = split.row_ids[row], split.names[row]
@@ -117,13 +117,6 @@ def _picture(split: Split, row: int, copied: bool) -> dict[str, Any]:
     if box:
         box = (box[0] - crop.left, box[1] - crop.top, box[2], box[3])
     return {"height": crop.side, "width": crop.side, "corner": corner, "box": box}
-
-
-def _certainty(probs: np.ndarray, *, nothing: bool) -> np.ndarray:
-    """How sure the model is of each row: the likeliest class; where the last column stands for
-    "nothing there", all that is not that.
-    """
-    return np.asarray(1 - probs[:, -1]) if nothing else np.asarray(probs.max(1))
 
 
 def _sliced(split: Split, rows: np.ndarray) -> bool:

@@ -15,7 +15,9 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from sfda.documents import parse_yaml
 from sfda.errors import BadInput, listed
+from sfda.formats.coco import read_coco
 from sfda.formats.masks import Mask
 from sfda.formats.request import Request, RequestedRow
 from sfda.formats.table import csv_bytes, read_csv
@@ -80,7 +82,7 @@ def filed_annotations(manifest: Manifest, split: str) -> FiledAnnotations:
     if not table.is_file() or file_digest(table) != spec.sha256:
         raise BadInput(f"file of answers {table} is missing, or not the one that was written")
     if table.suffix == ".json":
-        document = json.loads(table.read_bytes())
+        document = read_coco(table)
         parts: dict[Any, list[Part]] = {image["id"]: [] for image in document["images"]}
         for one in document["annotations"]:
             own = {k: v for k, v in one.items() if k not in ("id", "image_id")}
@@ -182,7 +184,7 @@ def _manifest(
     manifest: Manifest, entries: dict[str, Part], out: Path, files: dict[Path, bytes]
 ) -> dict[str, Any]:
     """The manifest's own file with the answers; paths as seen from `out`."""
-    document: dict[str, Any] = yaml.safe_load(manifest.path.read_text(encoding="utf-8"))
+    document: dict[str, Any] = parse_yaml(manifest.path.read_bytes())
     here, there = manifest.path.parent.resolve(), out.parent.resolve()
     for name, spec in manifest.splits.items():
         entry = dict(document["splits"][name])

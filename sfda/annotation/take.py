@@ -28,6 +28,7 @@ class TakeResult(NamedTuple):
     requested: int
     total: int  # annotations that the manifest has now
     unmarked: int = 0  # pictures of the export without a box, which were left out
+    nothing: str = "box"  # what those lack
 
 
 def take_annotations(
@@ -52,7 +53,9 @@ def take_annotations(
     if (manifest.name, manifest.problem) != (request.manifest, request.problem):
         raise BadInput(f"{folder} asks about {request.manifest}, not about {manifest.name}")
     if empty and not PROBLEMS[request.problem].labelling.empty:
-        raise BadInput(f"--empty is for boxes; an answer for {request.problem} is never empty")
+        raise BadInput(
+            f"--empty is for what may be absent; an answer for {request.problem} is never empty"
+        )
     name_of = dict(zip(split.row_ids, split.names, strict=True))
     gone = [w.key for w in request.requested if w.row not in name_of]
     if gone:
@@ -67,21 +70,22 @@ def take_annotations(
     faults += more
     unmarked = sum(one.empty and not one.done and not one.fault for one in pictures)
     unmarked = unmarked if PROBLEMS[request.problem].labelling.empty else 0
+    nothing = PROBLEMS[request.problem].labelling.nothing
     if not faults and not annotations:
         faults.append(
             "not one sample has an answer"
-            + (f" ({unmarked_message(unmarked)})" if unmarked else "")
+            + (f" ({unmarked_message(unmarked, nothing)})" if unmarked else "")
         )
     if faults:
         raise BadInput(f"{export}: " + "; ".join(faults) + "; nothing was taken")
     path = out or next_path(target, manifest)
     total = put_version(manifest, request, annotations, path)
-    return TakeResult(path, len(annotations), len(request.requested), total, unmarked)
+    return TakeResult(path, len(annotations), len(request.requested), total, unmarked, nothing)
 
 
-def unmarked_message(count: int) -> str:
-    """What to say of pictures that were left out since nothing is in them."""
-    return f"{count} images have no box; if they hold none, say --empty"
+def unmarked_message(count: int, nothing: str) -> str:
+    """What to say of pictures that were left out since nothing, such as no box, is in them."""
+    return f"{count} images have no {nothing}; if they hold none, say --empty"
 
 
 def _pictures(manifest: Manifest, split: Split) -> set[str]:

@@ -8,13 +8,19 @@ from pathlib import Path
 from sfda.authoring.listing import Listing
 from sfda.errors import BadInput, listed
 from sfda.formats.table import read_csv
+from sfda.problems.registry import PROBLEMS
+from sfda.refs import ProblemName
 
 
-def labels_from_csv(listing: Listing, path: Path) -> dict[str, str]:
+def labels_from_csv(listing: Listing, path: Path, problem: ProblemName) -> dict[str, str]:
+    """The labels that the table states, as a row file has them, by key. Raises BadInput."""
     rows, header = read_csv(path)
-    missing = [name for name in (listing.column, "class") if name not in header]
-    if missing:
-        raise BadInput(f"{path} has no column '{missing[0]}'; it needs {listing.column},class")
+    if listing.column not in header:
+        column = PROBLEMS[problem].annotation_column
+        raise BadInput(
+            f"{path} has no column '{listing.column}'; it needs {listing.column},{column}"
+        )
+    labels = PROBLEMS[problem].labels_from_table(rows, header, str(path))
     named = [row[listing.column].replace("\\", "/").removeprefix("./") for row in rows]
     there = set(listing.keys)
     absent = [key for key in named if key not in there]
@@ -23,4 +29,4 @@ def labels_from_csv(listing: Listing, path: Path) -> dict[str, str]:
     twice = [key for key, times in Counter(named).items() if times > 1]
     if twice:
         raise BadInput(f"{path} names images twice: {listed(twice)}")
-    return {key: row["class"] for key, row in zip(named, rows, strict=True) if row["class"]}
+    return {key: own for key, own in zip(named, labels, strict=True) if own is not None}

@@ -40,7 +40,8 @@ def build_manifest(
 ) -> Path:
     """Write a manifest of the images in a folder, zip or npz to `out`, its row file beside it.
 
-    Labels are taken only if asked for: from `labels_csv` (columns file, or index, and class), or,
+    Labels are taken only if asked for: from `labels_csv` (columns file, or index, and class; where
+    an image has several, classes, or one column of 0 and 1 a class), or,
     with `classes` or `template`, from folders named like classes or the npz's label array. With
     labels everywhere each class is split into `adapt` (alias `train`) and `test` (alias `val`);
     with labels for some images those are `test` and the others `adapt`; without, all are `adapt`.
@@ -86,27 +87,36 @@ def build_manifest(
             f"masks are for segmentation; this is {problem}: leave out what says of them"
         )
     listing = list_images(path, skip=skip)
-    class_of = _labels(listing, names, labels_csv)
-    if class_of:
-        _refuse_labels_for(problem)
+    class_of = _labels(listing, names, labels_csv, problem)
+    counts = Counter(name for label in class_of.values() for name in kind.classes_in(label))
     if labels_csv and names is None:
-        names = tuple(sorted(set(class_of.values())))
+        names = tuple(sorted(counts))
+    _known(counts, names)
     keys = tuple(class_of) if official and labels_csv else listing.keys
     if official:
-        _compare(official, names, keys, class_of)
+        _compare(official, names, keys, counts)
+    rarest = {
+        key: min(kind.classes_in(label), key=lambda name: (counts[name], name), default="")
+        for key, label in class_of.items()
+    }
     rows = RowTable(
         keys,
-        tuple(class_of.get(key, "") for key in keys),
-        _assign(listing, keys, class_of, test_fraction),
+        tuple(class_of.get(key, kind.unlabelled_cell) for key in keys),
+        _assign(listing, keys, rarest, test_fraction),
+        label_column=kind.annotation_column or "class",
+        unlabelled=kind.unlabelled_cell,
     )
     draft = Draft(listing, problem, names, Path(out), official, data_root)
     return write_manifest(rows, draft, {"version": version})
 
 
 def _refuse_labels_for(problem: ProblemName) -> None:
-    if PROBLEMS[problem].annotation_column != "class":
+    if PROBLEMS[problem].annotation_column is None:
+        read = [
+            n for n, one in PROBLEMS.items() if one.annotation_column and not one.labels_are_files
+        ]
         raise BadInput(
-            f"labels are read for classification so far, not for {problem}; leave out "
+            f"labels are read for {' and '.join(read)} so far, not for {problem}; leave out "
             "--classes, --labels and --template to make a manifest without labels"
         )
 
@@ -136,42 +146,38 @@ def _class_names(classes: ClassNames, official: Manifest | None) -> tuple[str, .
 
 
 def _labels(
-    listing: Listing, names: tuple[str, ...] | int | None, labels_csv: Path | None
+    listing: Listing,
+    names: tuple[str, ...] | int | None,
+    labels_csv: Path | None,
+    problem: ProblemName,
 ) -> dict[str, str]:
-    """Class of each labelled key; for classes without names the number as text."""
+    """What a row file says of each labelled key; for classes without names the number as text."""
+    kind = PROBLEMS[problem]
     if labels_csv:
-        class_of = labels_from_csv(listing, Path(labels_csv))
-    elif listing.labels is not None and names is not None:
-        class_of = _from_array(listing, names)
-    elif isinstance(names, tuple):
-        class_of = _from_folders(listing, names)
-    else:
-        class_of = {}
-    _known(class_of, names)
+        _refuse_labels_for(problem)
+        return labels_from_csv(listing, Path(labels_csv), problem)
+    if listing.labels is not None and names is not None:
+        _refuse_labels_for(problem)
+        what = f"{listing.path}: array '{listing.label}'"
+        texts = kind.labels_from_array(listing.labels, names, what)
+        return dict(zip(listing.keys, texts, strict=True))
+    if not isinstance(names, tuple) or not kind.folders_name_classes:
+        return {}
+    if class_of := _from_folders(listing, names):
+        _refuse_labels_for(problem)
     return class_of
 
 
-def _known(class_of: Mapping[str, str], names: tuple[str, ...] | int | None) -> None:
+def _known(counts: Mapping[str, int], names: tuple[str, ...] | int | None) -> None:
     if names is None:
         return
     known = set(names) if isinstance(names, tuple) else {str(i) for i in range(names)}
-    odd = sorted(set(class_of.values()) - known)
+    odd = sorted(set(counts) - known)
     if odd:
         raise BadInput(
             f"labels name classes that are not in the list of classes: {listed(odd)}; "
             "add them to --classes, or correct the labels"
         )
-
-
-def _from_array(listing: Listing, names: tuple[str, ...] | int | None) -> dict[str, str]:
-    assert listing.labels is not None
-    numbers = [int(label) for label in listing.labels]
-    size = len(names) if isinstance(names, tuple) else int(names or 0)
-    odd = sorted({str(n) for n in numbers if not 0 <= n < size})
-    if odd:
-        raise BadInput(f"labels in {listing.path} that are not in 0..{size - 1}: {listed(odd)}")
-    text = names if isinstance(names, tuple) else [str(i) for i in range(size)]
-    return {key: text[n] for key, n in zip(listing.keys, numbers, strict=True)}
 
 
 def _from_folders(listing: Listing, names: tuple[str, ...]) -> dict[str, str]:
@@ -201,12 +207,11 @@ def _compare(
     official: Manifest,
     names: tuple[str, ...] | int | None,
     keys: Sequence[str],
-    class_of: Mapping[str, str],
+    counts: Mapping[str, int],
 ) -> None:
     """Raise BadInput naming every way in which the data are not what the template says."""
-    counts = Counter(class_of.values())
     faults = []
-    if isinstance(official.classes, tuple) and not class_of:
+    if isinstance(official.classes, tuple) and not counts:
         faults.append(f"no folder is named like one of its classes ({listed(official.classes)})")
     elif isinstance(names, tuple):
         faults += [f"class {name}: no images" for name in names if not counts[name]]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sfda.documents import EXPORT_BYTES, cut_off, parse_xml, read_bounded
 from sfda.errors import BadInput, listed
 from sfda.manifests.write import write_files
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 
 def convert_voc(folder: Path, out: Path, classes: tuple[str, ...] | None = None) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def _read_voc(
 ) -> tuple[dict[str, Any], list[tuple[str, list[float], int]]] | None:
     """One image and its objects, or a fault."""
     try:
-        root = ET.parse(file).getroot()
+        root = parse_xml(read_bounded(file, EXPORT_BYTES))
         size = root.find("size")
         image: dict[str, Any] = {"file_name": _text(root, "filename")}
         if size is not None:
@@ -73,13 +76,13 @@ def _read_voc(
             corner = [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1]
             difficult = item.findtext("difficult", "0").strip() == "1"
             objects.append((_text(item, "name"), corner, int(difficult)))
-    except (ET.ParseError, ValueError, OSError, LookupError) as error:
-        faults.append(f"{file.name} ({error})")
+    except (ValueError, OSError, LookupError) as error:
+        faults.append(f"{file.name} ({cut_off(str(error), 300)})")
         return None
     return image, objects
 
 
-def _text(element: ET.Element, key: str) -> str:
+def _text(element: Element, key: str) -> str:
     text = element.findtext(key)
     if text is None or not text.strip():
         raise ValueError(f"no {key}")

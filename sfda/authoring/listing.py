@@ -166,10 +166,10 @@ def _npz(path: Path, *, masks: bool) -> Listing:
     label = next((name for name in LABEL_ARRAYS if name in names), None)
     labels = npz_array(path, label) if label else None
     if labels is not None and (
-        labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer)
+        labels.ndim not in (1, 2) or len(labels) != count or labels.dtype.kind not in "biu"
     ):
         raise BadInput(
             f"{path}: array '{label}' is {labels.dtype} {list(labels.shape)}, "
-            f"not one whole number for each of {count} images"
+            f"not one whole number, or a row of them, for each of {count} images"
         )
     return Listing(path, indices, image, label, labels)

@@ -31,11 +31,14 @@ class RowTable:
     masks: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     spacings: tuple[str, ...] = ()
+    label_column: str = "class"
+    unlabelled: str = ""  # what it says of an image that nobody looked at
 
     @property
     def labelled(self) -> bool:
         """Whether every row has a class or a mask."""
-        return all(self.classes) or (bool(self.masks) and all(self.masks))
+        named = all(cell != self.unlabelled for cell in self.classes)
+        return named or (bool(self.masks) and all(self.masks))
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,8 @@ def put_manifest(
 
 def _table(rows: RowTable, listing: Listing, *, numbered: bool) -> bytes:
     columns: dict[str, Sequence[str]] = {listing.column: rows.keys}
-    if any(rows.classes):
-        columns["label" if numbered else "class"] = rows.classes
+    if any(cell != rows.unlabelled for cell in rows.classes):
+        columns["label" if numbered else rows.label_column] = rows.classes
     if any(rows.masks) and not listing.image:
         columns["mask"] = rows.masks
     if any(rows.groups):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import Literal
 
 import torch
 from torch import nn
 from torch.utils import deterministic
 
 from sfda.errors import BadInput
-
-DeviceName = Literal["auto", "cpu", "cuda"]
+from sfda.settings import DeviceName as DeviceName
 
 
 def choose(name: DeviceName) -> torch.device:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sfda.config import Config
+from sfda.refs import Profile
 
 SMOOTH = 0.5  # added to every count: an empty bin has no logarithm
 LEAST = 30  # images on each side below which nothing can be told
@@ -52,9 +52,7 @@ def stability_index(before: Sequence[float], now: Sequence[float]) -> tuple[floa
     return index, (freedom + 2 * math.sqrt(2 * freedom)) * (1 / m + 1 / n)
 
 
-def drift_between(
-    before: Mapping[str, Any], now: Mapping[str, Any], images: tuple[int, int]
-) -> Drift | None:
+def drift_between(before: Profile, now: Profile, images: tuple[int, int]) -> Drift | None:
     """Drift from one profile to another, of one model; None where there is too little to tell.
 
     A profile has `classes` (name to count) and `confidence_histogram` (counts in equal bins).

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sfda.errors import BadInput
-from sfda.problems.classification.metrics import main_metric
+from sfda.problems.report_metrics import main_metric
 from sfda.refs import Report, SideBySide, Version
 
 

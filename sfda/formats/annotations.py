@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from sfda.documents import PICTURE_PIXELS
 from sfda.formats.coco_rle import refuse_far
 from sfda.formats.masks import Bits, Mask
 
-PART_ERRORS = (KeyError, ValueError, TypeError, IndexError)  # of a part that lacks something
+PART_ERRORS = (LookupError, ValueError, TypeError, ArithmeticError)  # of a part that is amiss
 
 
 class PaintedRegion(NamedTuple):
@@ -67,6 +68,17 @@ def alike(one: PictureAnnotations, other: PictureAnnotations) -> bool:
         a.label == b.label and np.array_equal(a.bits, b.bits)
         for a, b in zip(one.regions, other.regions, strict=True)
     )
+
+
+def drawn_size(height: Any, width: Any) -> tuple[int, int]:
+    """Height and width that an export states of a picture.
+
+    Raises ValueError, or what `int` raises, where they are none, or more than any picture has.
+    """
+    size = int(height), int(width)
+    if min(size) < 1 or size[0] * size[1] > PICTURE_PIXELS:
+        raise ValueError(f"a picture of {size[1]} x {size[0]} pixels")
+    return size
 
 
 def outlined(corners: np.ndarray[Any, Any], size: tuple[int, int]) -> Bits:

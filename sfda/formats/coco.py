@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sfda.building_blocks.boxes import BoxLabels
+from sfda.documents import TABLE_BYTES, parse_json, read_bounded
 from sfda.errors import BadInput, listed
 from sfda.formats.readers import Reader
 
@@ -42,13 +42,13 @@ def read_coco(path: Path) -> Document:
         return _read(path, stat.st_mtime_ns, stat.st_size)
     except FileNotFoundError:
         raise BadInput(f"no annotations at {path}") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read as COCO JSON: {error}") from None
 
 
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, _changed: int, _size: int) -> Document:
-    document: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+    document: Any = parse_json(read_bounded(path, TABLE_BYTES).decode("utf-8-sig"))
     lacking = [
         key
         for key in ("images", "annotations", "categories")

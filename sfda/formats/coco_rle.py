@@ -12,7 +12,10 @@ import numpy as np
 
 from sfda.formats.masks import Bits
 
+RUN_SIGNS = 8  # of the text of a run length, and more than one of any picture takes
 FARTHEST = 16  # by so many times its size a corner may lie outside of a picture
+
+OUTLINE = 4  # by so many times the pixels of its picture an outline may be long
 
 
 def decode_run_lengths(counts: Any, size: tuple[int, int]) -> Bits:
@@ -20,6 +23,8 @@ def decode_run_lengths(counts: Any, size: tuple[int, int]) -> Bits:
 
     Raises ValueError or TypeError if they are not of `size` (height, width).
     """
+    if len(counts) > RUN_SIGNS * (size[0] * size[1] + 2):
+        raise ValueError(f"{len(counts)} run lengths, more than the picture has pixels")
     runs = unpack_run_lengths(counts) if isinstance(counts, str | bytes) else list(counts)
     if any(isinstance(run, bool) or not isinstance(run, int) or run < 0 for run in runs):
         raise ValueError("run lengths that are no whole numbers")
@@ -45,8 +50,10 @@ def unpack_run_lengths(text: str | bytes) -> list[int]:
             raise ValueError("run lengths that cannot be read")
         number |= (bits & 31) << shift
         shift += 5
-        if bits & 32:
+        if bits & 32 and shift < 5 * RUN_SIGNS:
             continue
+        if bits & 32:  # sums of ever longer numbers would take ever longer
+            raise ValueError("a run length of more signs than any picture needs")
         if bits & 16:
             number -= 1 << shift
         runs.append(number + runs[-2] if len(runs) > 2 else number)
@@ -76,5 +83,8 @@ def fill_polygons(polygons: Any, size: tuple[int, int]) -> Bits:
         if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
             raise ValueError(f"a polygon of {corners.size} numbers")
         refuse_far(corners, size)
+        steps = np.abs(np.diff(corners.reshape(-1, 2), axis=0)).max(1).sum()
+        if steps > OUTLINE * (size[0] * size[1] + 64 * max(size)):  # each pixel of it takes memory
+            raise ValueError("an outline much longer than its picture has pixels")
     code = codec.merge(codec.frPyObjects(polygons, *size))
     return np.array(codec.decode(code)).astype(bool)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sfda.documents import Unreadable, cut_off, parse_xml
 from sfda.errors import BadInput
 from sfda.formats.annotations import (
     PART_ERRORS,
@@ -16,6 +17,7 @@ from sfda.formats.annotations import (
     PaintedRegion,
     PictureAnnotations,
     PlacedJoint,
+    drawn_size,
     outlined,
 )
 from sfda.formats.coco_rle import decode_run_lengths, fill_polygons
@@ -24,14 +26,13 @@ from sfda.formats.masks import Bits
 
 def from_xml(content: bytes, path: Path) -> list[PictureAnnotations]:
     """Every image of the document. Raises BadInput if it is none of CVAT's for images."""
-    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-        raise BadInput(f"{path} defines entities, which no export of CVAT does")
     try:
-        root = ET.fromstring(content)
-    except ET.ParseError as error:
+        root = parse_xml(content)
+    except Unreadable as error:
         raise BadInput(f"{path} cannot be read as XML: {error}") from None
     if root.tag != "annotations":
-        raise BadInput(f"{path} is no export of CVAT: its root is <{root.tag}>, not <annotations>")
+        tag = cut_off(root.tag)
+        raise BadInput(f"{path} is no export of CVAT: its root is <{tag}>, not <annotations>")
     if root.find("track") is not None:
         raise BadInput(
             f"{path} holds tracks of a video; export it as 'CVAT for images 1.1', frame by frame"
@@ -46,7 +47,7 @@ def _image(element: ET.Element, path: Path) -> PictureAnnotations:
         raise BadInput(f"{path}: image {element.get('id', '?')} has no name")
     labels, regions, boxes, persons, loose = [], [], [], [], []
     try:
-        size = (int(element.attrib["height"]), int(element.attrib["width"]))
+        size = drawn_size(element.attrib["height"], element.attrib["width"])
         for shape in sorted(element, key=lambda s: int(s.get("z_order", 0))):
             label = shape.attrib["label"]
             if shape.tag == "tag":
@@ -134,7 +135,7 @@ def from_coco(document: Mapping[str, Any]) -> Iterator[PictureAnnotations]:
         )
     for image in document["images"]:
         file, row = str(image["file_name"]), image.get("row")
-        size = (int(image["height"]), int(image["width"]))
+        size = drawn_size(image["height"], image["width"])
         labels, regions, boxes, persons, fault = [], [], [], [], None
         for annotation in parts.get(image["id"], []):
             label = names.get(annotation["category_id"])

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from sfda.errors import BadInput
 from sfda.formats.volumes import VOLUMES
-from sfda.sandbox.crossing import inside
+from sfda.sandbox.crossing import Within, inside
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -79,8 +79,9 @@ def images_in_list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
         faults.append("some images are named twice")
     if faults:
         raise BadInput(f"{path} names files that cannot be taken; " + "; ".join(faults))
+    within = Within(path.parent)
     for key in keys:
-        inside(path.parent, key)
+        within.check(key)
     return keys
 
 

@@ -15,6 +15,7 @@ from sfda.formats.annotations import (
     PictureAnnotations,
     PlacedJoint,
     alike,
+    drawn_size,
     outlined,
 )
 from sfda.formats.label_studio_rle import decode_mask
@@ -114,7 +115,8 @@ def _of_values(empty: PictureAnnotations, values: list[Value]) -> PictureAnnotat
 
 
 def _region(value: Value) -> PaintedRegion:
-    width, height = (int(value[k]) for k in SIZE_KEYS)
+    width, height = (value[k] for k in SIZE_KEYS)
+    height, width = drawn_size(height, width)
     if "rle" in value:
         (label,) = value["brushlabels"]
         return PaintedRegion(str(label), decode_mask(value["rle"], height, width))

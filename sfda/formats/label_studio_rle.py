@@ -32,7 +32,9 @@ def encode_mask(mask: Bits) -> list[int]:
 
 def decode_mask(code: Sequence[int], height: int, width: int) -> Bits:
     """The mask of such bytes. ValueError if they are not one of this size."""
-    text = "".join(f"{byte:08b}" for byte in code)
+    if len(code) > 26 * height * width + 64:  # four runs of one value each a pixel, at worst
+        raise ValueError(f"{len(code)} bytes, more than a mask of its size can have")
+    text = "".join(f"{byte:08b}" for byte in bytes(code))
     at = 0
 
     def read(count: int) -> int:

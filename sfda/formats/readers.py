@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import struct
 import threading
@@ -16,11 +17,12 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sfda.documents import PICTURE_BYTES, claim_fault, cut_off, read_member, read_opened
 from sfda.errors import BadInput
 from sfda.formats.images import decode_bytes, raw_bytes, size_of_bytes, value_bytes
 from sfda.formats.volumes import FileAddress, grid, slice_of, volume
 from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
-from sfda.sandbox.crossing import inside, open_below
+from sfda.sandbox.crossing import inside, open_inside
 
 BROKEN = (
     OSError,
@@ -85,8 +87,8 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """The bytes of one. Raises FileNotFoundError, or BadInput if it lies elsewhere."""
-        with os.fdopen(open_below(*inside(self.root, name)), "rb") as file:
-            return file.read()
+        with os.fdopen(open_inside(self.root, name), "rb") as file:
+            return read_opened(file, PICTURE_BYTES)
 
     def address(self, name: str) -> FileAddress:
         """Its address, as a person names it."""
@@ -110,7 +112,7 @@ class Zip:
         if not hasattr(self._local, "zip"):  # one a thread: a shared one would lock at every read
             self._local.zip = open_zip(self.path)
         opened: zipfile.ZipFile = self._local.zip
-        return opened.read(name)
+        return read_member(opened, name, PICTURE_BYTES)
 
     def address(self, name: str) -> FileAddress:
         """Its address."""
@@ -215,16 +217,23 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def npz_array(path: Path, name: str) -> np.ndarray[Any, Any]:
-    """One array of the npz at `path`. Raises BadInput if it is not there, or not of numbers."""
+    """One array of the npz at `path`. Raises BadInput if it is not there, or not of numbers, or
+    claims more than the file can hold, or this machine.
+    """
+    npz_header(path, name)
+    return _loaded(path, name)
+
+
+def _loaded(path: Path, name: str) -> np.ndarray[Any, Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if name not in archive:
                 raise BadInput(
                     f"{path} has no array '{name}'; there are {', '.join(archive.files)}"
                 )
-            array: np.ndarray[Any, Any] = archive[name]
-            if not isinstance(array, np.ndarray):  # a member that is no .npy comes as bytes
+            if f"{name}.npy" not in archive.zip.namelist():  # it would come as bytes
                 raise BadInput(f"'{name}' of {path} is no array")
+            array: np.ndarray[Any, Any] = archive[name]
             return array
     except FileNotFoundError:
         raise BadInput(f"archive {path} is missing") from None
@@ -237,7 +246,7 @@ def npz_array(path: Path, name: str) -> np.ndarray[Any, Any]:
 def npz_images(path: Path, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The image array, [N, H, W], [N, H, W, 1] or [N, H, W, 3]. Raises BadInput if it is not."""
     npz_count(path, name)
-    return npz_array(path, name)
+    return _loaded(path, name)
 
 
 def npz_count(path: Path, name: str) -> int:
@@ -253,20 +262,27 @@ def npz_count(path: Path, name: str) -> int:
 
 
 def npz_header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array, by its header alone. Raises BadInput if it is not there."""
+    """Shape and type of an array, by its header alone.
+
+    Raises BadInput if it is not there, or claims more than the file can hold, or this machine.
+    """
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as handle:
+            about = archive.getinfo(f"{name}.npy")
             version = np.lib.format.read_magic(handle)
             reads = {(1, 0): np.lib.format.read_array_header_1_0}
             read = reads.get(version, np.lib.format.read_array_header_2_0)
             shape, _, dtype = read(handle)
+            start = handle.tell()
     except (KeyError, *BROKEN):
-        array = npz_array(path, name)  # names what is wrong
-        shape, dtype = array.shape, array.dtype
+        array = _loaded(path, name)  # names what is wrong
+        return array.shape, array.dtype
+    if fault := claim_fault(start + math.prod(shape) * dtype.itemsize, about, path):
+        raise BadInput(f"array '{name}' of {path} is {dtype} {list(shape)}, {fault}")
     return shape, dtype
 
 
 def _first_line(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is no image of a kind that is known here"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return cut_off((str(error).splitlines() or [type(error).__name__])[0], 300)

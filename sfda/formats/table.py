@@ -8,17 +8,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sfda.documents import TABLE_BYTES, read_bounded
 from sfda.errors import BadInput
 
 
 def read_csv(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     """Rows and column names of a CSV with a header. Raises BadInput if it is not one."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:  # Excel writes a mark first
-            reader = csv.DictReader(handle, restval="")
-            rows = list(reader)
-            header = list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_bounded(path, TABLE_BYTES).decode("utf-8-sig")  # Excel writes a mark first
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        rows = list(reader)
+        header = list(reader.fieldnames or ())
+    except (OSError, ValueError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read as CSV: {error}") from None
     if any(None in row for row in rows):
         raise BadInput(f"{path} has rows with more cells than its header")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import gzip
+import io
+import math
 import threading
 import zipfile
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 from nibabel.wrapstruct import WrapStructError
 
+from sfda.documents import VOLUME_BYTES, read_all, read_member
 from sfda.errors import BadInput
 from sfda.images.intensity_window import Picture, Raw, Window, percentiles, to_bytes
 
@@ -147,8 +150,10 @@ def _open(address: FileAddress) -> Any:
             image: Any = nibabel.load(address.path)
         else:
             with zipfile.ZipFile(address.path) as archive:
-                data = archive.read(address.member)
-            data = gzip.decompress(data) if address.member.lower().endswith(".gz") else data
+                data = read_member(archive, address.member, VOLUME_BYTES)
+            if address.member.lower().endswith(".gz"):
+                with gzip.open(io.BytesIO(data)) as file:
+                    data = read_all(file, VOLUME_BYTES)
             second = 540 in (int.from_bytes(data[:4], order) for order in ("little", "big"))
             kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
             image = kind.from_bytes(data)
@@ -157,6 +162,9 @@ def _open(address: FileAddress) -> Any:
     dtype = image.get_data_dtype()
     if not (np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating)):
         raise ValueError(f"it holds {dtype}, not one number a voxel")
+    needed = math.prod(map(int, image.shape)) * dtype.itemsize
+    if needed > VOLUME_BYTES:
+        raise ValueError(f"it claims {needed} bytes of voxels, more than {VOLUME_BYTES}")
     return image
 
 

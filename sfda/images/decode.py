@@ -45,6 +45,7 @@ def decode_images(
     progress: OnProgress | None = None,
     workers: int | None = None,
     free: Callable[[Path], int] | None = None,
+    confirm: Callable[[], None] | None = None,
 ) -> Pictures:
     """All images of `split` as uint8 [N, H, W, C] of `spec.stored` size, read-only and on disk.
 
@@ -52,7 +53,7 @@ def decode_images(
     (or `.ragged`) and found there the next time; `key` must name the images and the spec, as
     `decode_key` does. The file is written under another name and then moved, so what is there is
     whole, whoever else writes and whenever the process ends. `free` tells the free bytes of a
-    folder.
+    folder; `confirm` is called before what was decoded is kept, and may refuse it by raising.
 
     Raises BadInput naming all images that cannot be read, or if the disk is too small.
     """
@@ -69,7 +70,7 @@ def decode_images(
         there = (free or _free_bytes)(folder)
         if there < needed:
             raise _full(folder, needed, there)
-        _write_beside(path, shape, split, spec, progress, workers or _cores())
+        _write_beside(path, shape, split, spec, progress, workers or _cores(), confirm)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _full(folder, needed, _free_bytes(folder)) from None
@@ -141,6 +142,7 @@ def _write_beside(
     spec: InputSpec,
     progress: OnProgress | None,
     workers: int,
+    confirm: Callable[[], None] | None,
 ) -> None:
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp")
     try:
@@ -152,6 +154,8 @@ def _write_beside(
             write_images(handle, split, spec, progress=progress, workers=workers)
             handle.flush()
             os.fsync(handle.fileno())
+        if confirm:
+            confirm()
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)

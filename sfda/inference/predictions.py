@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sfda.errors import BadInput
-from sfda.refs import PredictionsRef
+from sfda.refs import PredictionsRef, Profile
 
 SHARD = 16_384  # rows
 HISTOGRAM_BINS = 20
@@ -27,7 +27,7 @@ def start_predictions(folder: Path) -> Path:
 
 
 def put_predictions(
-    part: Path, folder: Path, profile: dict[str, Any], *, size: int, source_sha256: str
+    part: Path, folder: Path, profile: Profile, *, size: int, source_sha256: str
 ) -> PredictionsRef:
     """Write the index, which names the digest of every file, and move all to its place."""
     files = {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from sfda.problems.registry import PROBLEMS, read_bundle
+from sfda.refs import ModelSpec
 from sfda.weights.bundle import read_spec
 
 IMAGES_AT_ONCE = 64
@@ -22,6 +24,14 @@ class ServedModel(ABC):
         network, self.spec = read_bundle(folder)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = network.to(self.device)
+
+    @classmethod
+    def of(cls, network: nn.Module, spec: ModelSpec, device: torch.device) -> Self:
+        """The same of a network in memory, which is put on the device in eval mode."""
+        served = cls.__new__(cls)
+        served.spec, served.device = spec, device
+        served.network = network.to(device).eval()
+        return served
 
     @abstractmethod
     def predict(self, images: Any, params: dict[str, Any] | None = None) -> Any:

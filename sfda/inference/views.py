@@ -24,7 +24,11 @@ def outputs_on_pair(
 ) -> tuple[Any, Any]:
     """Of views by a `ViewMaker`, which share their geometry."""
     weak, strong = (
-        infer(network, standardise(torch.from_numpy(np.ascontiguousarray(v)), spec, device), device)
+        infer(
+            network,
+            standardise(torch.from_numpy(np.require(v, requirements=["C", "W"])), spec, device),
+            device,
+        )
         for v in maker.pair(stored, epoch, rows)
     )
     return weak, strong

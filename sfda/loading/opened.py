@@ -15,13 +15,20 @@ from sfda.images.decode import decode_images
 from sfda.images.store import Pictures, Ragged
 from sfda.loading.progress import ProgressBar
 from sfda.manifests.class_matching import ClassShift, class_map, class_shift
-from sfda.manifests.digests import file_digest
+from sfda.manifests.digests import file_digest, file_digests
 from sfda.manifests.inspection import inspect_split
 from sfda.manifests.opening import open_manifest
-from sfda.manifests.rows import Split, read_split, unlabelled_digest
+from sfda.manifests.rows import (
+    Split,
+    look_at,
+    read_split,
+    stamped_files,
+    stamps_digest,
+    unlabelled_digest,
+)
 from sfda.manifests.schema import Manifest
-from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef, ModelSpec
-from sfda.state_folder import data_folder, decoded_folder
+from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef, ModelSpec, SplitRef
+from sfda.state_folder import Stamp, data_folder, decoded_folder, stamp_of
 from sfda.types import UNKNOWN, Regime, TargetInfo
 
 
@@ -31,6 +38,7 @@ class Opened:
 
     split: Split
     images: Pictures
+    seen: str  # digest of what there is to see of it
 
     def part(self, first: int, end: int) -> Pictures:
         """The images of some rows, from `first` to one before `end`."""
@@ -86,13 +94,13 @@ def manifest_ref(path: str | Path) -> ManifestRef:
                 f"{archive} is not the file that {path} was made for: its digest differs; put the "
                 "original back, or make the manifest anew with `sfda manifest`"
             )
-    return ManifestRef(path=str(manifest.path.absolute()), sha256=file_digest(manifest.path))
+    return ManifestRef(path=str(manifest.path.absolute()), sha256=manifest.sha256)
 
 
 def open_ref(ref: ManifestRef) -> Manifest:
     """The manifest of a reference. Raises BadInput if the file has changed since."""
     manifest = open_manifest(Path(ref.path), data_root=data_folder())
-    if file_digest(manifest.path) != ref.sha256:
+    if manifest.sha256 != ref.sha256:
         raise BadInput(f"{ref.path} has changed while the job ran; start the job again")
     return manifest
 
@@ -100,6 +108,11 @@ def open_ref(ref: ManifestRef) -> Manifest:
 def seen_digest(ref: ManifestRef, split: str) -> str:
     """Digest of all that an adaptation can see of a split; labels do not count."""
     return unlabelled_digest(open_ref(ref).unlabelled(), split)
+
+
+def split_ref(ref: ManifestRef, split: str) -> SplitRef:
+    """A split by address and by what can be seen of it."""
+    return SplitRef(manifest=ref, split=split, seen=seen_digest(ref, split))
 
 
 def masks_digest(ref: ManifestRef, split: str) -> str | None:
@@ -110,22 +123,73 @@ def masks_digest(ref: ManifestRef, split: str) -> str | None:
     entry = inspect_split(manifest, split)
     if not entry.label_files or manifest.archive_path:
         return None
-    total = hashlib.sha256()
+    files: dict[str, tuple[str, Stamp]] = {}
     for name in dict.fromkeys(entry.label_files):
         part = slice_of(name)
         file = manifest.location / (part.file if part else name)
         if name and file.is_file():  # what is missing is told where it is read
-            total.update(f"{name} {file_digest(file)}\n".encode())
+            files[name] = str(file.absolute()), stamp_of(file)
+    total = hashlib.sha256()
+    for name, digest in zip(files, file_digests(files.values()), strict=True):
+        total.update(f"{name} {digest}\n".encode())
     return total.hexdigest()
 
 
-def open_split(manifest: Manifest, split: str, spec: InputSpec) -> Opened:
-    """A split, its images decoded once and kept below home for the epochs and runs to come."""
+def open_split(
+    manifest: Manifest, split: str, spec: InputSpec, *, seen: str | None = None
+) -> Opened:
+    """A split, its images decoded once and kept below home for the epochs and runs to come.
+
+    `seen` is the digest of what there is to see of it, where somebody has looked already.
+    """
     rows = read_split(manifest, split)
-    key = decode_key(manifest, split, spec)
-    with ProgressBar(f"decode {manifest.name} {split}", len(rows.row_ids)) as progress:
-        images = decode_images(rows, spec, decoded_folder(), key=key, progress=progress.to)
-    return Opened(rows, images)
+    bare = read_split(manifest.unlabelled(), split) if manifest.labelled else rows
+    return _with_images(manifest, rows, bare, spec, seen or look_at(manifest, bare).seen)
+
+
+def _with_images(
+    manifest: Manifest, rows: Split, bare: Split, spec: InputSpec, seen: str
+) -> Opened:
+    """Rows with their images; `bare` are the same without labels, of which `seen` is the digest."""
+
+    def confirm() -> None:
+        if look_at(manifest, bare).seen != seen:
+            raise changed(manifest.path)
+
+    with ProgressBar(f"decode {manifest.name} {rows.name}", len(rows.row_ids)) as progress:
+        images = decode_images(
+            rows,
+            spec,
+            decoded_folder(),
+            key=decode_key(seen, spec),
+            progress=progress.to,
+            confirm=confirm,
+        )
+    return Opened(rows, images, seen)
+
+
+def changed(path: Path | str) -> BadInput:
+    """What a job works on is no longer what it began with."""
+    return BadInput(f"images of {path} have changed while the job ran; start the job again")
+
+
+def stamps_of(target: SplitRef, rows: Split) -> str:
+    """The stamps of a target's images, which are as they were seen. Raises BadInput otherwise."""
+    look = look_at(open_ref(target.manifest).unlabelled(), rows)
+    if look.seen != target.seen:
+        raise changed(target.manifest.path)
+    return look.stamps
+
+
+def open_stamped(target: SplitRef, stamps: str, spec: InputSpec) -> Opened:
+    """A target whose images another process has read: they are not read again, if these are their
+    stamps. Raises BadInput if they are not.
+    """
+    manifest = open_ref(target.manifest).unlabelled()
+    rows = read_split(manifest, target.split)
+    if stamps_digest(stamped_files(manifest, rows)) != stamps:
+        raise changed(target.manifest.path)
+    return _with_images(manifest, rows, rows, spec, target.seen)
 
 
 def open_labelled(ref: ManifestRef, split: str, spec: ModelSpec) -> Opened:
@@ -135,14 +199,18 @@ def open_labelled(ref: ManifestRef, split: str, spec: ModelSpec) -> Opened:
     return open_split(manifest, split, spec.input)
 
 
-def open_unlabelled(ref: ManifestRef, split: str, spec: ModelSpec) -> Opened:
+def open_unlabelled(
+    ref: ManifestRef, split: str, spec: ModelSpec, *, seen: str | None = None
+) -> Opened:
     """A split for a model, without its labels. Raises BadInput where it is for another problem, or
     its classes do not fit the model's.
+
+    `seen` as of `open_split`.
     """
     manifest = open_ref(ref).unlabelled()
     _refuse_problem(ref, manifest, spec)
     class_map(manifest.classes, spec.classes, manifest.name)
-    return open_split(manifest, split, spec.input)
+    return open_split(manifest, split, spec.input, seen=seen)
 
 
 def _refuse_problem(ref: ManifestRef, manifest: Manifest, spec: ModelSpec) -> None:
@@ -190,13 +258,16 @@ def manifest_classes(ref: ManifestRef) -> tuple[str, ...]:
 STORE_FORMAT = 1  # of kept images: to be raised when decoding or resizing gives other bytes
 
 
-def decode_key(manifest: Manifest, split: str, spec: InputSpec) -> str:
-    """A key for `decode_images` that changes with the images, their order and their storage."""
+def decode_key(seen: str, spec: InputSpec) -> str:
+    """A key for `decode_images` that changes with the images, their order and their storage.
+
+    `seen` is the digest of what there is to see of the split.
+    """
     stored: tuple[object, ...]
     stored = (spec.stored, spec.keep_ratio, spec.interpolation, spec.channels, STORE_FORMAT)
     if spec.letterbox:
         stored = (*stored, "letterbox", spec.mean, spec.scale)
     if spec.tiled or spec.window:
         stored = (spec.tiled or spec.stored, spec.window, *stored[1:])
-    text = f"{unlabelled_digest(manifest, split)} {stored}"
+    text = f"{seen} {stored}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]

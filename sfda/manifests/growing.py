@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.formats.image_files import image_files
-from sfda.manifests.digests import file_digest
+from sfda.manifests.digests import file_digests
+from sfda.state_folder import Stamp, as_stamp
 
 
 class FileMark(Config):
@@ -53,26 +55,49 @@ def survey(
     the next look. Only what is new or touched is read. Raises BadInput where `path` is no target
     or a file cannot be read.
     """
-    marks: Marks = {}
+    files: dict[str, tuple[str, os.stat_result]] = {}
     fresh = set()
-    for name, file in image_files(path).items():
+    for name, file in image_files(path.absolute()).items():
         try:
-            stat = file.stat()
-            if now - stat.st_mtime < settle:
-                fresh.add(name)
-                continue
-            known = before.get(name)
-            if known and (known.size, known.time) == (stat.st_size, stat.st_mtime_ns):
-                marks[name] = known
-            else:
-                marks[name] = FileMark(
-                    size=stat.st_size, time=stat.st_mtime_ns, sha256=file_digest(file)
-                )
+            status = os.stat(file)
         except FileNotFoundError:
             continue  # gone since it was listed
         except OSError as error:
             raise BadInput(f"image {file} cannot be read: {error.strerror}") from None
-    return marks, frozenset(fresh)
+        if now - status.st_mtime < settle:
+            fresh.add(name)
+        else:
+            files[name] = str(file), status
+    try:
+        return marks_of(files, before), frozenset(fresh)
+    except FileNotFoundError:  # gone since: the next look does not meet it
+        return survey(path, before, settle=settle, now=now)
+    except OSError as error:
+        raise BadInput(f"image {error.filename} cannot be read: {error.strerror}") from None
+
+
+def marks_of(
+    files: Mapping[str, tuple[str, os.stat_result]], before: Mapping[str, FileMark]
+) -> Marks:
+    """Marks of files (absolute path, status) by name; what is marked and as it was is not read.
+
+    Raises OSError.
+    """
+    marks: Marks = {}
+    unknown: dict[str, tuple[str, Stamp]] = {}
+    for name, (path, status) in files.items():
+        mark = before.get(name)
+        if mark and mark.size == status.st_size and mark.time == status.st_mtime_ns:
+            marks[name] = mark
+        else:
+            unknown[name] = path, as_stamp(status)
+    if not unknown:
+        return marks
+    for (name, (_, stamp)), digest in zip(
+        unknown.items(), file_digests(unknown.values()), strict=True
+    ):
+        marks[name] = FileMark(size=stamp.size, time=stamp.modified, sha256=digest)
+    return {name: marks[name] for name in files}
 
 
 def compare_marks(before: Mapping[str, FileMark], now: Mapping[str, FileMark]) -> Change:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sfda.documents import cut_off
 from sfda.errors import BadInput, listed
 from sfda.formats.coco import document_faults, images_of, read_coco
 from sfda.formats.readers import (
@@ -78,7 +79,9 @@ def _from_csv(
     needed = [key] + (["split"] if spec.where is not None else [])
     missing = [column for column in needed if column not in header]
     if missing:
-        raise BadInput(f"row file {path} has no column '{missing[0]}', only {', '.join(header)}")
+        raise BadInput(
+            f"row file {path} has no column '{missing[0]}', only {cut_off(', '.join(header))}"
+        )
     if spec.where is not None:
         rows = [row for row in rows if row["split"] == spec.where]
     content.keys = [_plain(row[key]) if manifest.arrays else row[key] for row in rows]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from sfda.documents import YAML_BYTES, Unreadable, cut_off, parse_yaml, read_bounded
 from sfda.errors import BadInput, no_manifest
+from sfda.manifests.digests import bytes_digest
 from sfda.manifests.schema import Manifest
-from sfda.state_folder import data_folder, state_folder
+from sfda.state_folder import Stamp, data_folder, stamp_of, state_folder
 
 
 def open_manifest(path: Path | str, *, data_root: Path | None = None) -> Manifest:
@@ -35,18 +38,39 @@ def open_manifest(path: Path | str, *, data_root: Path | None = None) -> Manifes
 
 
 def parse_manifest(path: Path) -> Manifest:
-    """The manifest or template at `path`, its data not looked at. Raises BadInput."""
+    """The manifest or template at `path`, its data not looked at. Raises BadInput.
+
+    It is read again only when the file has changed.
+    """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise no_manifest(path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read as a manifest: {error}") from None
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        stamp = stamp_of(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    once = None if stamp.settled else time.monotonic_ns()
+    return _parsed(path, path.absolute(), stamp, once).model_copy()
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(path: Path, absolute: Path, stamp: Stamp, once: int | None) -> Manifest:
+    """What a file says that has this stamp; `once` is another number where that may change."""
+    try:
+        content = read_bounded(path, YAML_BYTES)
+        raw = parse_yaml(content)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except Unreadable as error:
+        raise BadInput(f"{path} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise BadInput(f"{path} is not a manifest: it needs keys such as name, root and splits")
-    return validated(raw, path)
+    manifest = validated(raw, path)
+    manifest._sha256 = bytes_digest(content)
+    return manifest
+
+
+def _unreadable(path: Path, error: Exception) -> BadInput:
+    if isinstance(error, FileNotFoundError):
+        return no_manifest(path)
+    return BadInput(f"{path} cannot be read as a manifest: {error}")
 
 
 def validated(raw: dict[str, Any], path: Path) -> Manifest:
@@ -68,7 +92,8 @@ def _explain(error: ValidationError) -> str:
     """All that pydantic found, one clause a fault."""
     clauses = []
     for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"] if part not in ("tuple[str, ...]",))
+        parts = (str(part) for part in fault["loc"] if part != "tuple[str, ...]")
+        where = cut_off(".".join(parts))
         if fault["type"] == "extra_forbidden":
             known = ", ".join(name for name in Manifest.model_fields)
             clauses.append(

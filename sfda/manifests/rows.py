@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,13 +16,21 @@ from sfda.errors import BadInput, listed
 from sfda.formats.readers import Reader
 from sfda.images.intensity_window import Picture, Window
 from sfda.manifests.annotations import Annotations, read_annotations
-from sfda.manifests.digests import array_digest, file_digest, members_digest, row_id
+from sfda.manifests.digests import (
+    archive_stamp,
+    array_digest,
+    file_digest,
+    file_digests,
+    members_digest,
+    row_id,
+)
 from sfda.manifests.inspection import inspect_split
 from sfda.manifests.readers import make_reader
 from sfda.manifests.schema import Manifest
 from sfda.problems._labels import LabelSet
 from sfda.problems.registry import PROBLEMS
 from sfda.sandbox.crossing import inside
+from sfda.state_folder import Stamp, as_stamp
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,32 +109,110 @@ def split_annotations(
     return read_annotations(manifest, spec, keys, images) if spec else None
 
 
+class Sight(NamedTuple):
+    """One look at all of a split that an adaptation can see.
+
+    `seen` is the digest of what was seen, `stamps` one of sizes and times of the files that hold
+    it: as long as that is the same, nobody has to read them again.
+    """
+
+    seen: str
+    stamps: str
+
+
 def unlabelled_digest(manifest: Manifest, split: str) -> str:
     """sha256 of all that an adaptation can see: rows in order, bytes of the images, class names.
 
     Labels and masks have no part in it, nor has the name or place of the manifest. Groups and
     priors have: methods use them. Raises BadInput.
     """
-    seen = read_split(manifest.unlabelled(), split)
+    return look_at(manifest, read_split(manifest.unlabelled(), split)).seen
+
+
+def look_at(manifest: Manifest, rows: Split) -> Sight:
+    """What there is to see of the rows of a manifest without labels. Images are read that have
+    changed since they ever were. Raises BadInput.
+    """
     digest = hashlib.sha256()
-    for part in (repr(manifest.classes), *seen.row_ids):
+    for part in (repr(manifest.classes), *rows.row_ids):
         digest.update(f"{part}\n".encode())
-    digest.update(PROBLEMS[manifest.problem].seen_facts(seen).encode())
-    digest.update(_content_digest(manifest, seen))
-    return digest.hexdigest()
+    digest.update(PROBLEMS[manifest.problem].seen_facts(rows).encode())
+    stamps = hashlib.sha256()
+    for text in _content_digests(manifest, rows, _noted(stamped_files(manifest, rows), stamps)):
+        digest.update(text.encode())
+    return Sight(digest.hexdigest(), stamps.hexdigest())
 
 
-def _content_digest(manifest: Manifest, seen: Split) -> bytes:
+def stamps_digest(files: Iterable[tuple[str, Stamp]]) -> str:
+    """sha256 of the names, sizes, times of writing and inodes of files, in order.
+
+    A new link to a file or another owner changes nothing of what is in it.
+    """
+    stamps = hashlib.sha256()
+    for _ in _noted(files, stamps):
+        pass
+    return stamps.hexdigest()
+
+
+def _noted(files: Iterable[tuple[str, Stamp]], stamps: Any) -> Iterator[tuple[str, Stamp]]:
+    """The same files, which the digest `stamps` is told of as they pass."""
+    for path, stamp in files:
+        size, modified, _, inode = stamp
+        stamps.update(f"{path} {size} {modified} {inode}\n".encode(errors="surrogateescape"))
+        yield path, stamp
+
+
+def stamped_files(manifest: Manifest, rows: Split) -> Iterator[tuple[str, Stamp]]:
+    """The files that hold the images of a split, or its archive, by absolute path as they are now.
+
+    Raises BadInput where one is missing or leads out of the folder.
+    """
+    if path := manifest.archive_path:
+        yield os.path.abspath(path), archive_stamp(path)
+        return
+    folder, names = manifest.location, _image_files(manifest, rows)
+    prefix, top = os.path.abspath(folder).rstrip("/"), os.path.realpath(folder)
+    parts = {name.rpartition("/")[0] for name in names}
+    within = {part for part in parts if _leads_below(top, folder / part)}
+    for name in names:
+        file = f"{prefix}/{name}"
+        try:
+            status = os.lstat(file)
+            if stat.S_ISLNK(status.st_mode) or name.rpartition("/")[0] not in within:
+                inside(folder, name)
+                status = os.stat(file)
+        except FileNotFoundError:
+            raise BadInput(f"image {folder / name} is missing") from None
+        except OSError as error:
+            raise BadInput(f"image {folder / name} cannot be read: {error}") from None
+        yield file, as_stamp(status)
+
+
+def _leads_below(top: str, folder: Path) -> bool:
+    """Whether a folder really lies in another: files in it that are no links do too."""
+    return f"{os.path.realpath(folder)}/".startswith(f"{top.rstrip('/')}/")
+
+
+def _content_digests(
+    manifest: Manifest, rows: Split, files: Iterable[tuple[str, Stamp]]
+) -> Iterator[str]:
     """Digests of the images, and of nothing that labels are part of."""
     path = manifest.archive_path
-    if path and manifest.arrays:  # labels lie in the same file: its own digest would change so
-        return array_digest(path, manifest.arrays.image).encode()
-    if path and not PROBLEMS[manifest.problem].labels_are_files:
-        return file_digest(path).encode()
-    files = _image_files(manifest, seen)
-    if path:
-        return members_digest(path, files).encode()
-    return "".join(_content(manifest.location, name) for name in files).encode()
+    if path is None:
+        try:
+            yield from file_digests(files)
+        except FileNotFoundError as error:
+            raise BadInput(f"image {error.filename} is missing") from None
+        except OSError as error:
+            raise BadInput(f"image {error.filename} cannot be read: {error}") from None
+        return
+    list(files)  # the archive's stamp is of before it is read
+    if manifest.arrays:  # labels lie in the same file: its own digest would change so
+        yield array_digest(path, manifest.arrays.image)
+    elif PROBLEMS[manifest.problem].labels_are_files:
+        yield members_digest(path, _image_files(manifest, rows))
+    else:
+        yield file_digest(path)
 
 
 def _image_files(manifest: Manifest, seen: Split) -> tuple[str, ...]:
@@ -132,32 +220,28 @@ def _image_files(manifest: Manifest, seen: Split) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(PROBLEMS[manifest.problem].row_file, seen.names)))
 
 
-def seen_files(manifest: Manifest, split: str) -> tuple[list[Path], list[Path]]:
-    """All files that an adaptation to `split` has to read: those of the manifest, and the images.
+def own_files(manifest: Manifest, rows: Split) -> list[Path]:
+    """The files besides images that an adaptation to these rows has to read: those of the manifest.
 
     Files of masks are none of them, nor those of other splits. Raises BadInput.
     """
-    seen = read_split(manifest.unlabelled(), split)
-    spec = manifest.splits[split]
+    spec = manifest.splits[rows.name]
     own = [manifest.path, manifest.rows_path(spec), manifest.archive_path]
-    if spec.answers and seen.annotations:
+    if spec.answers and rows.annotations:
         table = manifest.path.parent / spec.answers.rows
         own.append(table)
-        for file in seen.annotations.files:
+        for file in rows.annotations.files:
             inside(table.parent, file.relative_to(table.parent).as_posix())
-        own.extend(seen.annotations.files)
-    images = [] if manifest.archive_path else _image_files(manifest, seen)
-    for name in images:
-        inside(manifest.location, name)
-    return [path for path in own if path], [manifest.location / name for name in images]
+        own.extend(rows.annotations.files)
+    return [path for path in own if path]
 
 
-def _content(folder: Path, name: str) -> str:
-    path = folder / name
-    try:
-        inside(folder, name)
-        return file_digest(path)
-    except FileNotFoundError:
-        raise BadInput(f"image {path} is missing") from None
-    except OSError as error:
-        raise BadInput(f"image {path} cannot be read: {error}") from None
+def seen_files(manifest: Manifest, split: str) -> tuple[list[Path], list[Path]]:
+    """All files that an adaptation to `split` has to read: those of the manifest, and the images.
+
+    Raises BadInput.
+    """
+    rows = read_split(manifest.unlabelled(), split)
+    own = own_files(manifest, rows)
+    files = [] if manifest.archive_path else stamped_files(manifest, rows)
+    return own, [Path(path) for path, _ in files]

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from sfda.config import Config
+from sfda.documents import cut_off
+from sfda.errors import listed
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ProblemName, Skeleton
 
-Sha256 = str
+DIGEST_SIGNS = 64
+
+
+def _below(name: str) -> str:
+    """The name of a file below a folder. Raises ValueError for a path that leads elsewhere."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(
+            f"{cut_off(name)!r} is to be a path below the manifest's folder or its root, "
+            "relative and without .."
+        )
+    return name
+
+
+def _quoted(value: Any) -> Any:
+    """A digest of digits alone, which YAML takes for a number."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if len(str(value)) != DIGEST_SIGNS:  # it began with 0, so YAML read it in another way
+        raise ValueError("YAML takes these digits for a number; put them in quotes")
+    return str(value)
+
+
+Below = Annotated[str, AfterValidator(_below)]
+Sha256 = Annotated[str, BeforeValidator(_quoted), Field(pattern=rf"^[0-9a-f]{{{DIGEST_SIGNS}}}$")]
 OF_ONE_PROBLEM = frozenset({"ignore", "values", "skeleton", "padding"})  # fields
 REMAKE = "make it anew with `sfda manifest`, or put the original file back"
 
@@ -19,8 +53,8 @@ REMAKE = "make it anew with `sfda manifest`, or put the original file back"
 class Archive(Config):
     """One file that holds all images: a zip of image files, or an npz of arrays."""
 
-    file: str
-    sha256: Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+    file: Below
+    sha256: Sha256
 
 
 class Arrays(Config):
@@ -42,8 +76,8 @@ class AnnotationsSpec(Config):
     the boxes or joints of each.
     """
 
-    rows: str
-    sha256: Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+    rows: Below
+    sha256: Sha256
     count: int = Field(ge=1)
     classes: tuple[str, ...]
 
@@ -56,8 +90,8 @@ class SplitSpec(Config):
     With `equals` (npz alone): those where the split array has this value. With neither: all.
     """
 
-    rows: str | None = None
-    sha256: Sha256 | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    rows: Below | None = None
+    sha256: Sha256 | None = None
     where: str | None = None
     equals: int | None = None
     count: int = Field(ge=0)
@@ -108,6 +142,7 @@ class Manifest(Config):
     _path: Path = PrivateAttr(default=Path())
     _data_root: Path = PrivateAttr(default=Path())
     _labelled: bool = PrivateAttr(default=True)
+    _sha256: str = PrivateAttr(default="")
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -116,7 +151,8 @@ class Manifest(Config):
             return value
         odd = [name for name in value if isinstance(name, bool) or not isinstance(name, str | int)]
         if odd:
-            raise ValueError(f"class {odd[0]!r} is not text; put it in quotes")
+            name = cut_off(repr(odd[0]))
+            raise ValueError(f"class {name} is not text; put it in quotes")
         return tuple(str(name) for name in value)
 
     @model_validator(mode="after")
@@ -124,9 +160,9 @@ class Manifest(Config):
         if isinstance(self.classes, int) and (isinstance(self.classes, bool) or self.classes < 1):
             raise ValueError("`classes` is a list of names or a number above 0")
         if isinstance(self.classes, tuple):
-            twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+            twice = sorted(name for name, times in Counter(self.classes).items() if times > 1)
             if twice or not self.classes or "" in self.classes:
-                raise ValueError(f"`classes` must be distinct names; twice: {', '.join(twice)}")
+                raise ValueError(f"`classes` must be distinct names; twice: {listed(twice)}")
         if self.arrays and not self.archive:
             raise ValueError("`arrays` needs an `archive`, the npz they lie in")
         if not self.template and not self.splits:
@@ -162,6 +198,11 @@ class Manifest(Config):
     def path(self) -> Path:
         """The file this manifest was read from."""
         return self._path
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the file this manifest was read from, as it was then."""
+        return self._sha256
 
     @property
     def labelled(self) -> bool:

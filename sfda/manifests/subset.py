@@ -11,6 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sfda.config import Config
+from sfda.documents import YAML_BYTES, Unreadable, parse_yaml, read_bounded
 from sfda.errors import BadInput, listed
 from sfda.formats.table import csv_bytes, read_csv
 from sfda.manifests.digests import bytes_digest, file_digest
@@ -41,15 +42,15 @@ class Sides(Config):
 def read_regimes(path: Path) -> dict[Regime, Sides]:
     """The regimes in a YAML file, each with both lists of classes. Raises BadInput."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = parse_yaml(read_bounded(path, YAML_BYTES))
         sides_of = TypeAdapter(dict[Regime, Sides]).validate_python(raw)
     except FileNotFoundError:
         raise BadInput(
             f"no file {path}; data_manifests/office31/regimes.yaml is one, and "
             "data_manifests/README.md says how to write one"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    except (OSError, Unreadable) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from None
     except ValidationError as error:
         faults = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()]
         raise BadInput(

@@ -24,6 +24,10 @@ Rejection = Share | Literal["auto"]
 target's entropies into two clusters."""
 
 
+Learns = Literal["network", "statistics", "nothing"]
+"""What an adaptation changes: parameters by gradient, statistics of norms alone, nothing at all."""
+
+
 class MethodConfig(Config):
     """Settings of all methods. `lr_scale` names parts of the network: absent is 1, 0 freezes."""
 
@@ -52,6 +56,11 @@ class Method(nn.Module):
     """Settings by problem that stand in for the defaults, below those of the user."""
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "added"
     """What labelled rows are to it: their loss is added, is its own affair, or is not for it."""
+    learns: ClassVar[Learns] = "network"
+    mixes_batch: ClassVar[bool] = False
+    """Whether it draws by batch and not by row, so that a batch in another order is another one."""
+    brief: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Settings with which three short epochs go through all its phases, for `sfda.testing`."""
     labelled_steps: int = (
         0  # steps of an epoch over labelled rows alone; 0: it learns from the target
     )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sfda.building_blocks.class_ratios import RatioPrior, floored
 from sfda.building_blocks.norm import alpha_statistics, norms
 from sfda.errors import BadInput
-from sfda.methods._base import Method, MethodConfig
+from sfda.methods._base import Learns, Method, MethodConfig
 from sfda.problems.classification.network import Classifier
 from sfda.problems.segmentation.network import Segmenter
 from sfda.settings import Schedule
@@ -40,6 +40,7 @@ class AlphaBn(Method):
     """Mixed batch-norm statistics, for every problem."""
 
     Config = AlphaBnConfig
+    learns: ClassVar[Learns] = "statistics"
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"
     networks: ClassVar[tuple[type[nn.Module], ...]] = (
         Classifier,

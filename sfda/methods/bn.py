@@ -14,8 +14,9 @@ from torch import nn
 
 from sfda.building_blocks.norm import norms, train_norms_
 from sfda.errors import BadInput
-from sfda.methods._base import Method, MethodConfig
+from sfda.methods._base import Learns, Method, MethodConfig
 from sfda.problems.classification.network import Classifier
+from sfda.problems.multilabel.network import MultilabelClassifier
 from sfda.problems.pose.network import PoseNet
 from sfda.problems.segmentation.network import Segmenter
 from sfda.settings import Schedule
@@ -32,11 +33,13 @@ class Bn(Method):
     """Recomputed batch-norm statistics, for every problem."""
 
     Config = BnConfig
+    learns: ClassVar[Learns] = "statistics"
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"
     networks: ClassVar[tuple[type[nn.Module], ...]] = (
         Classifier,
         Segmenter,
         PoseNet,
+        MultilabelClassifier,
     )
     setting: ClassVar[str] = "any"
     defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = {

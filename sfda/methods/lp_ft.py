@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -15,6 +17,7 @@ class ProbingThenTuning(FewShot):
     """First the head alone on resting features, then all layers with an optimiser of its own."""
 
     Config = ProbedConfig
+    brief: ClassVar[Mapping[str, Any]] = MappingProxyType({"head_epochs": 1})
     config: ProbedConfig
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: ProbedConfig) -> None:

@@ -63,6 +63,7 @@ class MeanTeacher(Method):
 
     Config = MeanTeacherConfig
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "photometric"
+    mixes_batch: ClassVar[bool] = True  # where regions are cut
     config: MeanTeacherConfig
 
     def __init__(self, source: nn.Module, target: TargetInfo, config: MeanTeacherConfig) -> None:

@@ -63,6 +63,7 @@ class Post(Method):
     networks: ClassVar[tuple[type[nn.Module], ...]] = (PoseNet,)
     setting: ClassVar[str] = "same joints"
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "geometric"
+    mixes_batch: ClassVar[bool] = True  # where joints are lost
     config: PostConfig
 
     def __init__(self, source: PoseNet, target: TargetInfo, config: PostConfig) -> None:

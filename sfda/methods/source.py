@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Self
 
-from sfda.methods._base import Method, MethodConfig
+from sfda.methods._base import Learns, Method, MethodConfig
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, TargetBatch
 
@@ -19,6 +19,7 @@ class Unadapted(Method):
     """The source model as it came, for every problem."""
 
     Config = SourceConfig
+    learns: ClassVar[Learns] = "nothing"
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"
     setting: ClassVar[str] = "any"
     config: SourceConfig

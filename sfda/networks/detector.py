@@ -25,6 +25,11 @@ class DetOutput(NamedTuple):
     boxes: list[Boxes]
     logits: Float[Tensor, "R C"]
 
+    @property
+    def problem(self) -> str:
+        """The problem that this is an output of."""
+        return Detector.problem
+
 
 class Regions(NamedTuple):
     """Proposals of a batch, one row each in the images' order, and what a detector says of them.
@@ -102,3 +107,13 @@ class Detector(nn.Module):
         raise BadInput(
             f"{type(self).__name__} has no regions: it is no two-stage detector with one box head"
         )
+
+
+def as_detector(network: nn.Module, arch: str) -> Detector:
+    """The network, if it is a detector as methods know it. Raises BadInput."""
+    if not isinstance(network, Detector):
+        raise BadInput(
+            f"{arch} is no sfda.networks.detector.Detector; a detector of your own is an adapter "
+            "that derives from it: see docs/networks.md"
+        )
+    return network

@@ -1,110 +1,93 @@
-"""What `--arch` strings say: a library and a name in it, for every problem.
+"""What `--arch` says, for every problem: a library and a network in it, or somebody's own class.
 
-Classifiers are `torchvision:resnet50`, `timm:convnext_tiny`, `sfda:lenet`, `sfda:tiny`; segmenters
-`smp:unet/resnet18` (any architecture and encoder of segmentation_models_pytorch),
-`torchvision:fcn_resnet50`, `sfda:unet`, `sfda:tinyunet`; detectors
-`torchvision:fasterrcnn_resnet50_fpn`, `mmdet:CONFIG.py`, `sfda:tinyrcnn`; networks for pose
-`pose:resnet50`, `pose:timm:NAME`, `pose:tiny`.
+    LIBRARY:NAME              a family of sfda/networks/families, or of another distribution:
+                              torchvision:resnet50, timm:convnext_tiny, smp:unet/resnet18, sfda:tiny
+    package.module:Class      any importable class of networks, or a function that makes one
+    FILE.py:Class             the same in a file of one's own, which travels in the bundle
+
+For poses `pose:resnet50`, `pose:timm:NAME` and `pose:tiny` are older words for
+`torchvision:resnet50`, `timm:NAME` and `sfda:tiny`; models that state them stay what they are.
 """
 
 from __future__ import annotations
 
-import difflib
+import re
+from typing import NamedTuple
 
+from sfda import plugins
 from sfda.errors import BadInput
-from sfda.networks import own, smp, timm, torchvision
+from sfda.networks.families._base import Answer, Family
+
+MODULE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
+FILE = re.compile(r"(?P<file>.*?[\w.-]+\.py):(?P<name>[A-Za-z_]\w*)")
+FOLDER = "networks"
+OLD_WORD = "pose:"
+PROPOSED = ("sfda", "torchvision")  # whose names are proposed where no library was named
 
 
-def parse_classifier(arch: str) -> tuple[str, str]:
-    """Library and name of a known classifier. Raises BadInput for another.
+class Arch(NamedTuple):
+    """A library by name, and what is asked of it."""
 
-    >>> parse_classifier("torchvision:resnet50")
-    ('torchvision', 'resnet50')
+    library: str
+    name: str
+
+
+def parse(arch: str, answer: Answer) -> Arch:
+    """Library and name of a network that a library has for a problem. Raises BadInput.
+
+    >>> parse("torchvision:resnet50", "classes")
+    Arch(library='torchvision', name='resnet50')
+    >>> parse("pose:timm:resnet18", "joints")
+    Arch(library='timm', name='resnet18')
     """
-    library, _, name = arch.partition(":")
-    if library == "sfda" and name in own.OWN_CLASSIFIERS:
-        return library, name
-    if library == "torchvision" and name in torchvision.classifier_names():
-        return library, name
-    if library == "timm" and timm.is_timm(name):
-        return library, name
-    raise BadInput(_no_classifier(arch))
+    library, _, name = _modern(arch, answer).partition(":")
+    if library in plugins.names(FOLDER) and answer in family(library).answers:
+        known = family(library).known(name, answer)
+        if known is not None:
+            return Arch(library, known)
+    raise BadInput(_unknown(arch, answer))
 
 
-def parse_segmenter(arch: str) -> tuple[str, str]:
-    """Library and name of a known segmenter. Raises BadInput for another.
+def family(library: str) -> Family:
+    """The family of a name. Raises BadInput."""
+    made: Family = plugins.load(FOLDER, library)()
+    return made
 
-    >>> parse_segmenter("smp:unet/resnet18"), parse_segmenter("sfda:unet")
-    (('smp', 'unet/resnet18'), ('sfda', 'unet'))
+
+def is_foreign(arch: str) -> bool:
+    """Whether an arch names a class of somebody's own, and not a network of a library.
+
+    >>> is_foreign("my_lab.models:Net"), is_foreign("./net.py:Net"), is_foreign("timm:resnet18")
+    (True, True, False)
     """
-    library, _, name = arch.partition(":")
-    if library == "sfda" and name in own.UNETS:
-        return library, name
-    if library == "torchvision" and name in torchvision.segmenter_names():
-        return library, name
-    if library == "smp":
-        network, _, encoder = name.partition("/")
-        if network.lower() in smp.smp_networks() and smp.is_encoder(encoder):
-            return library, f"{network.lower()}/{encoder}"
-    raise BadInput(_no_segmenter(arch))
+    if arch.partition(":")[0] in {*plugins.names(FOLDER), OLD_WORD[:-1]}:
+        return False
+    return bool(MODULE.fullmatch(arch) or FILE.fullmatch(arch))
 
 
-def parse_detector(arch: str) -> tuple[str, str]:
-    """Library and name of a detector; whether the library has it shows where it is built.
-
-    >>> parse_detector("mmdet:faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
-    ('mmdet', 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
-    """
-    library, _, name = arch.partition(":")
-    if library not in ("torchvision", "mmdet", "sfda") or not name:
-        raise BadInput(
-            f"no detector '{arch}'; say torchvision:fasterrcnn_resnet50_fpn, mmdet:CONFIG.py or "
-            "sfda:tinyrcnn"
-        )
-    return library, name
+def _modern(arch: str, answer: Answer) -> str:
+    """Without the older words for poses."""
+    name = arch.removeprefix(OLD_WORD)
+    if answer != "joints" or not arch.startswith(OLD_WORD) or not name:
+        return arch
+    if name == "tiny":
+        return "sfda:tiny"
+    return name if name.startswith("timm:") else f"torchvision:{name}"
 
 
-def parse_pose(arch: str) -> str:
-    """Name of a pose network's backbone: `tiny`, one of torchvision's, or `timm:NAME`.
-
-    >>> parse_pose("pose:timm:resnet18")
-    'timm:resnet18'
-    """
-    library, _, name = arch.partition(":")
-    if library != "pose" or not name:
-        raise BadInput(f"no pose network '{arch}'; say pose:resnet50, pose:timm:NAME or pose:tiny")
-    return name
-
-
-def _no_classifier(arch: str) -> str:
+def _unknown(arch: str, answer: Answer) -> str:
     """What to say of a name that no library has."""
-    library, name = _halves(arch)
-    near = [f"sfda:{n}" for n in difflib.get_close_matches(name, own.OWN_CLASSIFIERS)]
-    known = torchvision.classifier_names()
-    near += [f"torchvision:{n}" for n in difflib.get_close_matches(name, known, n=4)]
-    if library == "timm":
-        near = [f"timm:{n}" for n in timm.like_timm(name)]
-    libraries = "torchvision:<name>, timm:<name>, sfda:lenet or sfda:tiny"
-    return f"no architecture '{arch}': it is written {libraries}{_hint(near)}"
-
-
-def _no_segmenter(arch: str) -> str:
-    """What to say of a name that no library has."""
-    library, name = _halves(arch)
-    near = [f"sfda:{n}" for n in difflib.get_close_matches(name, own.UNETS)]
-    known = torchvision.segmenter_names()
-    near += [f"torchvision:{n}" for n in difflib.get_close_matches(name, known)]
-    if library == "smp":
-        near = [f"smp:{n}" for n in smp.like_smp(name)]
-    forms = "smp:<architecture>/<encoder>, torchvision:<name>, sfda:unet or sfda:tinyunet"
-    return f"no architecture '{arch}' for segmentation: it is written {forms}{_hint(near)}"
-
-
-def _halves(arch: str) -> tuple[str, str]:
-    """What was meant as library and as name; a lone word is a name."""
     library, colon, name = arch.partition(":")
-    return library, name if colon else arch
+    name = name if colon else arch
+    libraries = plugins.names(FOLDER)
+    own = [library] if library in libraries and answer in family(library).answers else []
+    near = [n for one in own or PROPOSED for n in family(one).alike(name, answer)]
+    forms = [family(one).forms.get(answer) or f"{one}:<name>" for one in serving(answer)]
+    ways = ", ".join([*forms, "package.module:Class or FILE.py:Class"])
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    return f"no architecture '{arch}' for {answer}: it is written {ways}{hint}"
 
 
-def _hint(near: list[str]) -> str:
-    return f"; did you mean {', '.join(near)}?" if near else ""
+def serving(answer: Answer) -> list[str]:
+    """The libraries that have networks for a problem."""
+    return [one for one in plugins.names(FOLDER) if answer in family(one).answers]

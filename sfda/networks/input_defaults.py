@@ -7,23 +7,49 @@ from typing import Any
 
 from torchvision import models
 
-from sfda.errors import BadInput
-from sfda.networks.grammar import parse_classifier, parse_detector, parse_segmenter
 from sfda.networks.own import RCNN_SIDES
 from sfda.networks.torchvision_detection import SQUEEZE
 from sfda.refs import InputSpec
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its colours
 HALF = (0.5, 0.5, 0.5)  # as mean and as deviation: colours in -1 to 1
+# 256 pixels and ImageNet's colours, as SimpleBaseline's
+POSE = InputSpec(size=(256, 256), mean=IMAGENET[0], std=IMAGENET[1])
 
 
-def classifier_input(arch: str) -> InputSpec | None:
-    """Input of a classifier; None where it states none."""
-    library, name = parse_classifier(arch)
-    if library == "sfda":
+def own_input(name: str, answer: str) -> InputSpec:
+    """Input of a network of ours: digits in gray, else colours in -1 to 1; of poses ImageNet's."""
+    if answer == "classes":
         side = {"lenet": 28, "tiny": 16}[name]
         return InputSpec(size=(side, side), channels="gray", mean=(0.5,), std=(0.5,))
-    return _torchvision(name) if library == "torchvision" else _timm(name)
+    if answer == "masks":
+        side = {"unet": 64, "tinyunet": 32}[name]
+        return InputSpec(size=(side, side), mean=HALF, std=HALF)
+    if answer == "joints":
+        return POSE.model_copy(update={"size": (64, 64)})
+    side = RCNN_SIDES[name]
+    return InputSpec(size=(side, side), letterbox=True, mean=HALF, std=HALF)
+
+
+def torchvision_input(name: str, answer: str) -> InputSpec:
+    """Input of a network of torchvision's.
+
+    Segmenters were trained on sides of 520 pixels. Detectors are trained with a short side of 800;
+    the frame is fixed here, 800 by 1333 pixels and filled where the image leaves room.
+    """
+    if answer == "classes":
+        return _of_classifier(name)
+    if answer == "joints":
+        return POSE
+    if answer == "boxes":
+        mean, std = IMAGENET
+        size = (320, 640) if "320" in name else (800, 1333)
+        size = (320, 320) if name == SQUEEZE else size
+        return InputSpec(size=size, letterbox=True, mean=mean, std=std)
+    transform = next(iter(models.get_model_weights(name))).transforms()
+    side = int(transform.resize_size[0])
+    mean, std = tuple(transform.mean), tuple(transform.std)
+    return InputSpec(size=(side, side), mean=mean, std=std)
 
 
 def usual_dropout(arch: str) -> float:
@@ -31,54 +57,7 @@ def usual_dropout(arch: str) -> float:
     return 0.5 if arch == "sfda:lenet" else 0.0
 
 
-def segmenter_input(arch: str) -> InputSpec | None:
-    """Input of a segmenter; None where it states none.
-
-    torchvision's were trained on sides of 520 pixels; smp's networks take any size, and no weights
-    of theirs are for segmentation.
-    """
-    library, name = parse_segmenter(arch)
-    if library == "smp":
-        return None
-    if library == "sfda":
-        side = {"unet": 64, "tinyunet": 32}[name]
-        return InputSpec(size=(side, side), mean=HALF, std=HALF)
-    transform = next(iter(models.get_model_weights(name))).transforms()
-    side = int(transform.resize_size[0])
-    mean, std = tuple(transform.mean), tuple(transform.std)
-    return InputSpec(size=(side, side), mean=mean, std=std)
-
-
-def detector_input(arch: str) -> InputSpec | None:
-    """Input of a detector; None where mmdet's configuration states none.
-
-    torchvision's are trained with a short side of 800 pixels; the frame is fixed here, 800 by 1333
-    pixels and filled where the image leaves room. Our own see colours in -1 to 1.
-    """
-    library, name = parse_detector(arch)
-    if library == "mmdet":
-        from sfda.networks.mmdet_config import config_input  # takes seconds
-
-        return config_input(name)
-    if library == "torchvision":
-        mean, std = IMAGENET
-        size = (320, 640) if "320" in name else (800, 1333)
-        size = (320, 320) if name == SQUEEZE else size
-        return InputSpec(size=size, letterbox=True, mean=mean, std=std)
-    if name not in RCNN_SIDES:
-        raise BadInput(f"no detector sfda:{name}; there are {', '.join(RCNN_SIDES)}")
-    side = RCNN_SIDES[name]
-    return InputSpec(size=(side, side), letterbox=True, mean=HALF, std=HALF)
-
-
-def pose_input(arch: str) -> InputSpec:
-    """256 pixels and ImageNet's colours, as SimpleBaseline's; of `pose:tiny` 64."""
-    mean, std = IMAGENET
-    side = 64 if arch == "pose:tiny" else 256
-    return InputSpec(size=(side, side), mean=mean, std=std)
-
-
-def _torchvision(name: str) -> InputSpec:
+def _of_classifier(name: str) -> InputSpec:
     """From the transform of the first ImageNet weights, resized as in SHOT: ratio not kept."""
     weights = {str(member.name): member for member in models.get_model_weights(name)}
     # where there are no V1 weights: those of the size that the network is built for
@@ -99,7 +78,7 @@ def _torchvision(name: str) -> InputSpec:
     )
 
 
-def _timm(name: str) -> InputSpec | None:
+def timm_input(name: str) -> InputSpec | None:
     """From the network's pretrained configuration; the middle is cropped, ratio kept."""
     import timm
     from timm.data.config import resolve_data_config

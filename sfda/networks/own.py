@@ -64,16 +64,27 @@ OWN_CLASSIFIERS: Mapping[str, Callable[[int], nn.Module]] = MappingProxyType(
 )
 
 
-def own_segmenter(name: str, outputs: int, channels: int) -> SegParts:
+class UNet(nn.Module):
     """Our own U-Nets: `unet` with 0.5 million parameters, `tinyunet` with 3,500, for tests."""
-    widths, convs = UNETS[name], 2 if name == "unet" else 1
-    return SegParts(
-        Levels(channels, widths, convs),
-        Climb(widths, convs),
-        nn.Conv2d(widths[0], outputs, kernel_size=1),
-        widths[0],
-        2 ** (len(widths) - 1),
-    )
+
+    def __init__(self, name: str, outputs: int, channels: int) -> None:
+        super().__init__()
+        widths, convs = UNETS[name], 2 if name == "unet" else 1
+        self.backbone = Levels(channels, widths, convs)
+        self.decoder = Climb(widths, convs)
+        self.head = nn.Conv2d(widths[0], outputs, kernel_size=1)
+        self.multiple = 2 ** (len(widths) - 1)
+
+    @property
+    def parts(self) -> SegParts:
+        """Its modules by what they do."""
+        head = self.head
+        return SegParts(self.backbone, self.decoder, head, head.in_channels, self.multiple)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of every pixel; sides are multiples of `multiple`."""
+        logits: Tensor = self.head(self.decoder(self.backbone(images)))
+        return logits
 
 
 class Levels(nn.Module):

@@ -1,4 +1,4 @@
-"""Which family of networks answers for a name; everything here starts with random weights."""
+"""The network of an arch or of a spec, whole and cut; everything here has random weights."""
 
 from __future__ import annotations
 
@@ -8,85 +8,110 @@ from typing import Any
 from torch import nn
 
 from sfda.errors import BadInput
-from sfda.networks import own, probe, smp, timm, torchvision
-from sfda.networks.detector import Detector
-from sfda.networks.grammar import parse_classifier, parse_detector, parse_segmenter
+from sfda.networks import probe
+from sfda.networks.detector import Detector, as_detector
+from sfda.networks.families._base import Answer
+from sfda.networks.foreign import build as foreign
+from sfda.networks.grammar import family, is_foreign, parse
 from sfda.networks.probe import Parts, SegParts
-from sfda.networks.torchvision_detection import faster_rcnn
+from sfda.refs import InputSpec, ModelSpec
+
+
+def network_input(arch: str, answer: Answer) -> InputSpec | None:
+    """How a network wants its images; None where its library states nothing. Raises BadInput."""
+    if is_foreign(arch):
+        return None
+    library, name = parse(arch, answer)
+    return family(library).input(name, answer)
+
+
+def native_network(spec: ModelSpec, outputs: int, answer: Answer) -> nn.Module:
+    """The whole network of a spec, under the names of its library. Raises BadInput."""
+    if spec.code is not None:
+        return foreign.build_foreign(spec, outputs, answer)
+    library, name = parse(spec.arch, answer)
+    return family(library).build(name, answer, outputs, spec.input.depth)
+
+
+def head_path(spec: ModelSpec, network: nn.Module, answer: Answer) -> str:
+    """Path of the layer that gives a native network's logits, such as `fc` or `classifier.6`."""
+    if spec.cut:
+        return spec.cut[-1]
+    library, name = parse(spec.arch, answer)
+    return family(library).head(name, network)
+
+
+def cut_classifier(spec: ModelSpec, network: nn.Module) -> Parts:
+    """A native classifier cut before its last layer, in place."""
+    if spec.cut:
+        return probe.cut_layer(network, spec.cut[-1])
+    return split_classifier(spec.arch, network)
+
+
+def cut_map(spec: ModelSpec, network: nn.Module) -> SegParts:
+    """A native network of maps in three parts: its own modules, nothing added."""
+    if spec.cut:
+        return probe.map_parts(network, spec.cut)
+    library, name = parse(spec.arch, "masks")
+    return family(library).segmenter_parts(name, network)
+
+
+def names_fit(spec: ModelSpec, outputs: int, answer: Answer, weights: Mapping[str, Any]) -> bool:
+    """Whether weights carry the names of the whole native network, and not those of its parts."""
+    return set(native_network(spec, outputs, answer).state_dict()) == set(weights)
 
 
 def native_classifier(arch: str, classes: int) -> nn.Module:
     """The network as its library builds it, with its own last layer for `classes` classes."""
-    library, name = parse_classifier(arch)
+    library, name = parse(arch, "classes")
     if classes < 2:
         raise BadInput(f"a classifier needs at least 2 classes, not {classes}")
-    if library == "sfda":
-        return own.OWN_CLASSIFIERS[name](classes)
-    if library == "torchvision":
-        return torchvision.torchvision_classifier(name, classes)
-    return timm.timm_classifier(name, classes)
-
-
-def last_layer(arch: str, network: nn.Module) -> str:
-    """Path of the module that turns features into logits, such as `fc` or `classifier.6`."""
-    if parse_classifier(arch)[0] == "timm":
-        return timm.timm_last_layer(arch, network)
-    return probe.last_weighted_layer(network)
+    return family(library).build(name, "classes", classes, 3)
 
 
 def split_classifier(arch: str, network: nn.Module) -> Parts:
     """Cut a network of `native_classifier` before its last layer, in place."""
-    return probe.cut_before(network, last_layer(arch, network))
+    library, name = parse(arch, "classes")
+    return family(library).cut(name, network)
 
 
 def native_segmenter(arch: str, outputs: int, channels: int) -> nn.Module:
     """The network as its library builds it. Raises BadInput where it cannot."""
-    library, name = parse_segmenter(arch)
-    if library == "torchvision":
-        if channels != 3:
-            raise BadInput(f"{arch} takes colour images alone; use smp:... for gray ones")
-        return torchvision.torchvision_segmenter(name, outputs)
-    return smp.smp_segmenter(name, outputs, channels)
-
-
-def segmenter_head(arch: str) -> str:
-    """Path of the layer that gives the logits, in the names of its library."""
-    library, name = parse_segmenter(arch)
-    if library == "torchvision":
-        return torchvision.torchvision_segmenter_head(name)
-    return smp.smp_segmenter_head(name)
+    library, name = parse(arch, "masks")
+    return family(library).build(name, "masks", outputs, channels)
 
 
 def split_segmenter(arch: str, network: nn.Module) -> SegParts:
     """The parts of a network that `native_segmenter` built; they are its own modules."""
-    if parse_segmenter(arch)[0] == "torchvision":
-        return torchvision.torchvision_segmenter_parts(network)
-    return smp.smp_segmenter_parts(network)
+    library, name = parse(arch, "masks")
+    return family(library).segmenter_parts(name, network)
+
+
+def stored_config(arch: str, classes: int) -> tuple[str, dict[str, Any] | None]:
+    """What a detector's model stores: its arch, and of some libraries a configuration."""
+    library, name = parse(arch, "boxes")
+    name, config = family(library).stored_config(name, classes)
+    return f"{library}:{name}", config
 
 
 def detector(
     arch: str, classes: int, depth: int = 3, *, config: Mapping[str, Any] | None = None
 ) -> Detector:
-    """The detector of a name, or, of mmdet, of the `model` part of a configuration."""
-    library, name = parse_detector(arch)
-    if library == "mmdet":
-        from sfda.networks.mmdet import mmdet_detector  # takes seconds
-
-        return mmdet_detector(config or {}, classes, depth)
-    if library == "torchvision":
-        return faster_rcnn(name, classes, depth)
-    return own.own_detector(name, classes, depth)
+    """The detector of a name, or, of a library that stores those, of a configuration."""
+    library, name = parse(arch, "boxes")
+    made = family(library).from_config(config or {}, classes, depth)
+    network = made or family(library).build(name, "boxes", classes, depth)
+    return as_detector(network, arch)
 
 
-def pose_backbone(name: str) -> nn.Module:
-    """The part of a network that gives its last map, by what `parse_pose` says."""
-    if name == "tiny":
-        return own.own_map()
-    if name.startswith("timm:"):
-        return timm.timm_map(name.removeprefix("timm:"))
-    if name not in torchvision.classifier_names():
-        raise BadInput(
-            f"no backbone pose:{name}; say pose:resnet50, another of torchvision's classifiers, "
-            "pose:timm:NAME or pose:tiny"
-        )
-    return torchvision.torchvision_map(name)
+def heatmap_parts(arch: str, joints: int) -> SegParts:
+    """The parts of a library's network that gives heatmaps itself."""
+    library, name = parse(arch, "joints")
+    network = family(library).build(name, "joints", joints, 3)
+    return family(library).segmenter_parts(name, network)
+
+
+def pose_backbone(arch: str) -> nn.Module | None:
+    """The part that gives the last map of features; None where a network gives heatmaps itself."""
+    library, name = parse(arch, "joints")
+    return family(library).last_map(name)

@@ -8,7 +8,8 @@ facts, and its files hold the work under names that are the same in all folders:
     loss.py        loss, pseudo_labels
     teaching.py    teach, learn: what mean teacher needs
     labels.py      a LabelSet, its Targets, and how they are read
-    inference.py   infer_rows, keep_predictions, prediction_table, summarise_output ...
+    inference.py   infer_rows, keep_predictions, prediction_table, summarise_output ..., and what
+                   validators ask: entropy_sum, agreement_counts
     served.py      Served, what a deployed bundle is loaded as
     evaluation.py  evaluator_for
     card.py        make_source_card
@@ -29,9 +30,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sfda.networks.families._base import Answer
+from sfda.problems._class_score import ClassScore
 from sfda.problems._labels import Array, LabelSet
 from sfda.problems._teaching import Guard, Taught
 from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Report, Views
@@ -58,9 +62,14 @@ class Problem(ABC):
     """What sets one problem apart from another. Methods raise BadInput for what cannot be used."""
 
     name: ClassVar[str]
+    answer: ClassVar[Answer] = "classes"  # what its networks say of an image
     default_method: ClassVar[str]
     default_validators: ClassVar[tuple[str, ...]]  # that may choose an epoch, the best first
     held_out_metric: ClassVar[str]  # by which supervised training chooses an epoch
+    main_metrics: ClassVar[Mapping[str, tuple[str, ...]]]
+    """What decides between two models: the first of these that a report has. With each, the metrics
+    that a comparison shows."""
+    class_score: ClassVar[ClassScore] = ClassScore()  # of its reports, for a reader
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
     """Defaults that are other than those of a method (by its name) or of all queries ("query")."""
     spec_options: ClassVar[frozenset[str]] = frozenset()  # that a user may state, beside the input
@@ -71,8 +80,11 @@ class Problem(ABC):
     has_nothing_class: ClassVar[bool] = False  # the last probability is of "nothing there"
     labels_are_files: ClassVar[bool] = False  # beside the images, and so perhaps in their archive
     label_word: ClassVar[str] = "labels"  # what people give, in messages
+    rejects: ClassVar[bool] = False  # a prediction may be "unknown"
     manifest_fields: ClassVar[frozenset[str]] = frozenset()  # that say something of it alone
     annotation_column: ClassVar[str | None] = None  # of the CSV of answers; None: a COCO JSON
+    unlabelled_cell: ClassVar[str] = ""  # of that column in a row file: nobody looked at the image
+    folders_name_classes: ClassVar[bool] = True  # an image's folder may be a label of it
     card_parts: ClassVar[tuple[str, ...]] = ()  # tensors that a source card should hold
     annotations: ClassVar[str] = ""  # of a COCO JSON that manifests are made of: "boxes"
 
@@ -311,6 +323,29 @@ class Problem(ABC):
         picture: bytes = self._file("panel").draw_changed(source, adapted, opened, spec, title)
         return picture
 
+    def certainty(self, probs: Array) -> Array:
+        """[N]: how sure a model is of each row, by the probabilities [N, C] of its summary: the
+        likeliest class; where the last column stands for "nothing there", all that is not that.
+        """
+        return np.asarray(1 - probs[:, -1]) if self.has_nothing_class else np.asarray(probs.max(1))
+
+    # scores without labels
+
+    def entropy_sum(self, output: Any) -> tuple[float, int]:
+        """Sum of the entropies, in nats, of what a network says of a batch, and of how many."""
+        total: tuple[float, int] = self._file("inference").entropy_sum(output)
+        return total
+
+    def agreement_counts(
+        self, weak: Any, strong: Any, classes: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """By class, part by part of a batch: how much of it was seen, and how much of that is the
+        same in the outputs of both views. Classes may be more than the `classes` known so far.
+        """
+        counts: Iterator[tuple[Tensor, Tensor]]
+        counts = self._file("inference").agreement_counts(weak, strong, classes)
+        return counts
+
     # labels
 
     def manifest_fault(self, manifest: Manifest) -> str:
@@ -365,6 +400,24 @@ class Problem(ABC):
     def seen_facts(self, split: Split) -> str:
         """What an adaptation sees of a split besides its images and their names, as text."""
         return ""
+
+    # labels of whole images, for manifests that are being made
+
+    def labels_from_table(self, rows: Rows, header: Sequence[str], what: str) -> list[str | None]:
+        """What each row of a table says, as a row file has it; None where it says nothing."""
+        labels: list[str | None] = self._file("labels").labels_from_table(rows, header, what)
+        return labels
+
+    def labels_from_array(
+        self, labels: Array, names: tuple[str, ...] | int, what: str
+    ) -> list[str]:
+        """What each row of an npz's array says, as a row file has it."""
+        texts: list[str] = self._file("labels").labels_from_array(labels, names, what)
+        return texts
+
+    def classes_in(self, label: str) -> tuple[str, ...]:
+        """The classes that such a text names."""
+        return (label,)
 
     # annotations of single rows
 

@@ -30,6 +30,7 @@ class Labelling(ABC):
     """One problem's questions in the formats of people's tools, and its answers out of them."""
 
     empty: ClassVar[bool] = False  # whether a picture with nothing in it may be an answer
+    nothing: ClassVar[str] = "box"  # what such a picture lacks
     localised: ClassVar[bool] = True  # whether an answer says where something is
     header: ClassVar[tuple[str, ...]]  # of the CSV, after row, file or index, and image
 

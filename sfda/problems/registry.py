@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from sfda.errors import BadInput
+from sfda.networks.foreign.code import check_trusted, import_source
 from sfda.problem_names import PROBLEM_NAMES
 from sfda.problems._base import Problem
-from sfda.refs import ModelSpec
+from sfda.refs import ModelSpec, NetworkCode
 from sfda.weights.bundle import read_verified
+from sfda.weights.bundle_files import CODE_FILE, read_small
 from sfda.weights.load import load_exactly
 from sfda.weights.size_limits import bounded_build
 
@@ -43,8 +46,8 @@ def _exported(name: str) -> Problem:
 PROBLEMS: Mapping[str, Problem] = _Folder()
 
 
-def problem_of(network: nn.Module) -> Problem:
-    """The problem that a network is for; TypeError for a foreign one."""
+def problem_of(network: Any) -> Problem:
+    """The problem that a network, or a network's output, is for; TypeError for a foreign one."""
     name = getattr(network, "problem", None)
     if name not in PROBLEM_NAMES:
         kind = type(network).__name__
@@ -70,14 +73,27 @@ def read_bundle(folder: Path, *, sha256: str | None = None) -> tuple[Any, ModelS
     """The network of a bundle in eval mode, and its spec.
 
     Raises BadInput where a file is missing, was edited, or is not the model named by `sha256`, and
-    where the spec asks for more than its weights can fill.
+    where the spec asks for more than its weights can fill, or for code that nobody trusts.
     """
     tensors, spec = read_verified(folder, sha256=sha256)
+    if spec.code is not None:
+        _import_code(folder, spec.code, spec.arch)
     # a random start that is overwritten at once
     with torch.random.fork_rng(devices=[]), bounded_build(tensors, spec.arch):
         network = PROBLEMS[spec.problem].build_from_spec(spec)
     load_exactly(network, tensors)
     return network.eval(), spec
+
+
+def _import_code(folder: Path, code: NetworkCode, arch: str) -> None:
+    """Make a network of somebody's own ready to be built. Raises BadInput unless it is trusted."""
+    check_trusted(code, arch)
+    if code.kind == "file":
+        try:
+            source = read_small(folder / CODE_FILE)
+        except OSError as error:
+            raise BadInput(f"{folder / CODE_FILE} cannot be read: {error.strerror}") from error
+        import_source(code, source)
 
 
 def annotated_loss(network: nn.Module, images: Any, annotations: Any) -> dict[str, torch.Tensor]:

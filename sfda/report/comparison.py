@@ -7,14 +7,9 @@ from typing import Any
 
 from sfda.adaptation.supervised import BOUND
 from sfda.config import Config
-from sfda.problems.classification.metrics import main_metric, score_of
+from sfda.problems.report_metrics import metrics_of, score_of
 from sfda.refs import Adaptation, Metrics, Report
 
-CLOSED_METRICS = ("overall_accuracy", "macro_accuracy")
-OPEN_METRICS = ("h_score", "os_star", "unk", "os")
-POSE_METRICS = ("pck_at_0.1", "pck_at_0.2", "oks_ap")
-BOX_METRICS = ("coco_ap50", "coco_ap", "voc07_ap50")
-MASK_METRICS = ("mean_iou", "mean_dice", "pixel_accuracy")
 SOURCE_THRESHOLD = 0.5  # at which GLC evaluates source models on open targets
 # of which the oracle picks one
 ORACLE_THRESHOLDS = tuple(round(0.02 * i, 2) for i in range(1, 50))
@@ -116,17 +111,6 @@ def method_rows(
     ]
 
 
-def metrics_of(metrics: Metrics) -> tuple[str, ...]:
-    """What a comparison shows: of pixels, or other figures where there are unknown samples."""
-    kinds = {
-        "h_score": OPEN_METRICS,
-        "mean_iou": MASK_METRICS,
-        "coco_ap50": BOX_METRICS,
-        "pck_at_0.1": POSE_METRICS,
-    }
-    return kinds.get(main_metric(metrics), CLOSED_METRICS)
-
-
 def source_rows(source: SourceOnly) -> list[ComparisonRow]:
     """The source model's own rows, and for open targets those with the best fixed threshold."""
     versions = [("source", source.report.metrics)]
@@ -185,6 +169,6 @@ def metric_table(rows: list[dict[str, Any]], metric: str) -> str:
 
 def counts_text(report: Report) -> str:
     """How many test images each class has, or how many pixels."""
-    unit, _ = score_of(report.metrics)
+    unit = score_of(report.metrics).unit
     counts = [f"{name} {int(row[unit])}" for name, row in report.per_class.items()]
     return f"Split `{report.split}`, {report.count} images: {', '.join(counts)}."

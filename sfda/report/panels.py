@@ -7,15 +7,14 @@ from torch import nn
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.loading.opened import open_ref, open_split
 from sfda.problems.registry import PROBLEMS
-from sfda.refs import ManifestRef, ModelSpec
+from sfda.refs import ModelSpec, SplitRef
 
 
 def draw_panel(
     source: nn.Module,
     adapted: nn.Module,
     spec: ModelSpec,
-    manifest: ManifestRef,
-    split: str,
+    shown: SplitRef,
     title: str,
     device: DeviceName,
     *,
@@ -25,11 +24,11 @@ def draw_panel(
     no such panel.
     """
     chosen = choose(device)
-    opened_manifest = open_ref(manifest)
+    manifest = open_ref(shown.manifest)
     opened = open_split(
-        opened_manifest if labelled else opened_manifest.unlabelled(), split, spec.input
+        manifest if labelled else manifest.unlabelled(), shown.split, spec.input, seen=shown.seen
     )
     before, after = to_device(source, chosen), to_device(adapted, chosen)
     return PROBLEMS[spec.problem].draw_changed(
-        before, after, opened, spec, f"{title}  (split {split})"
+        before, after, opened, spec, f"{title}  (split {shown.split})"
     )

@@ -5,40 +5,19 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sfda.problems.classification.metrics import main_metric
 from sfda.problems.panel_frame import png
+from sfda.problems.report_metrics import main_metric, score_of
 from sfda.refs import Report
 from sfda.state_folder import disk_errors, home
 
 MOST_NAMED = 40  # classes; with more the confusion matrix and the bars lose their labels
-
-
-class DrawnScores(NamedTuple):
-    """What is drawn of a report: a score by class, its mean, and a score over all."""
-
-    score: str
-    label: str  # the score's name for a reader
-    mean: str
-    overall: str
-
-
-def drawn_scores(report: Report) -> DrawnScores:
-    """Accuracies of images, overlaps of masks, or precision of boxes."""
-    main = main_metric(report.metrics)
-    if main == "mean_iou":
-        return DrawnScores("iou", "IoU", "mean_iou", "pixel_accuracy")
-    if main == "pck_at_0.1":
-        return DrawnScores("pck", "PCK at 0.1", "pck_at_0.1", "oks_ap")
-    if main == "coco_ap50":
-        return DrawnScores("ap50", "AP50", "coco_ap50", "coco_ap")
-    return DrawnScores("accuracy", "accuracy", "macro_accuracy", "overall_accuracy")
 
 
 def side_by_side(source: Report, adapted: Report, *, title: str) -> bytes:
@@ -46,12 +25,13 @@ def side_by_side(source: Report, adapted: Report, *, title: str) -> bytes:
     classes = list(source.per_class)
     longest = max((len(name) for name in classes), default=0)
     matrices = bool(source.confusion)
+    rows = score_of(source.metrics).rows
     size = (15 if matrices else 9, 5.2 + 0.06 * max(0, longest - 8))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     if not matrices:
         _bars(figure.subplots(), classes, source, adapted)
-        figure.suptitle(f"{title}  (split {source.split}, {source.count} persons)", fontsize=12)
+        figure.suptitle(f"{title}  (split {source.split}, {source.count} {rows})", fontsize=12)
         return png(figure)
     bars, left, right = figure.subplots(1, 3, width_ratios=[1.25, 1, 1])
     figure.suptitle(f"{title}  (split {source.split}, {source.count} images)", fontsize=12)
@@ -63,7 +43,7 @@ def side_by_side(source: Report, adapted: Report, *, title: str) -> bytes:
 
 def _bars(axes: Axes, classes: Sequence[str], source: Report, adapted: Report) -> None:
     """The score of both models for every class that occurs."""
-    shown = drawn_scores(source)
+    shown = score_of(source.metrics)
     positions = np.arange(len(classes))
     for offset, report, name, colour in (
         (-0.2, source, "source", "#9aa5b1"),
@@ -86,7 +66,7 @@ def _matrix(axes: Axes, classes: Sequence[str], report: Report, name: str) -> No
         classes = [*classes, "background"]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    overall = drawn_scores(report).overall
+    overall = score_of(report.metrics).overall
     accuracy = 100 * report.metrics[overall]
     axes.set_title(f"{name}: {overall.replace('_', ' ')} {accuracy:.1f} %", fontsize=11)
     axes.set_xlabel("predicted")

@@ -10,7 +10,8 @@ from sfda.refs import PredictionsRef
 def profile_text(name: str, predictions: PredictionsRef, shift: str = "") -> str:
     """Class and confidence histograms of a target as markdown."""
     profile = predictions.profile
-    unit, total = profile.get("unit", "images"), sum(profile["classes"].values()) or 1
+    unit = profile.get("unit", "images")
+    total = profile.get("total") or sum(profile["classes"].values()) or 1
     lines = [
         f"### What the source model sees in {name}",
         "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sfda.problems.classification.metrics import score_of
+from sfda.problems.report_metrics import score_of
 from sfda.refs import SideBySide
 
 
@@ -17,7 +17,8 @@ def report_text(sides: SideBySide, title: str) -> str:
         for name, before in sides.source.metrics.items()
     ]
     after = sides.adapted.per_class
-    unit, score = score_of(sides.source.metrics)
+    scored = score_of(sides.source.metrics)
+    unit, score = scored.unit, scored.score
     classes = [
         f"| {name} | {int(row[unit])} | {_share(row, score)} | {_share(after[name], score)} |"
         for name, row in sides.source.per_class.items()
@@ -27,12 +28,11 @@ def report_text(sides: SideBySide, title: str) -> str:
         above = f' Both answer "unknown" where their uncertainty is above {sides.reject:.3f}.'
     note = f" {sides.source.note}." if sides.source.note else ""
     unit_name, score_name = _unit_name(unit), _unit_name(score)
-    counted = "persons" if score == "pck" else "images"
     return "\n".join(
         [
             f"### {title}",
             "",
-            f"Split `{sides.split}`, {sides.source.count} {counted}.{above}{note}",
+            f"Split `{sides.split}`, {sides.source.count} {scored.rows}.{above}{note}",
             "",
             "| metric | source | adapted |",
             "|---|---:|---:|",

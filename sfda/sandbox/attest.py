@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,18 +30,20 @@ class Way(NamedTuple):
     """A way out, and what closes it."""
 
     attempt: Callable[[Baits], object]  # raises OSError where it is closed
-    by: str  # "files", "calls", "signals", "memory" or "capabilities"
-    call: str = ""  # of CALLS, which work may be excepted from
+    by: str  # "files", "calls", "signals", "memory", "capabilities" or "bounding set"
+    network: bool = False
 
 
-def ways_out(
-    baits: Baits, missing: Mapping[str, str], exceptions: frozenset[str] = frozenset()
-) -> dict[str, str]:
+class _Unknown(Exception):
+    """The number of a call is not known for this machine, so it was not tried."""
+
+
+def ways_out(baits: Baits, missing: Mapping[str, str]) -> dict[str, str]:
     """Of every way whether it was refused, is open, or cannot be closed on this machine.
 
     `missing` says why a kind of protection, named as `Way.by`, is not to be had here.
     """
-    return {name: _tried(way, baits, missing, exceptions) for name, way in WAYS.items()}
+    return {name: _tried(way, baits, missing) for name, way in WAYS.items()}
 
 
 def still_open(ways: Mapping[str, str]) -> list[str]:
@@ -48,28 +51,33 @@ def still_open(ways: Mapping[str, str]) -> list[str]:
     return [
         f"{name} ({answer.removeprefix(OPEN)})"
         for name, answer in ways.items()
-        if answer.startswith(OPEN) and not answer.startswith(f"{OPEN}the work")
+        if answer.startswith(OPEN)
     ]
 
 
-def _tried(way: Way, baits: Baits, missing: Mapping[str, str], exceptions: frozenset[str]) -> str:
+def _tried(way: Way, baits: Baits, missing: Mapping[str, str]) -> str:
     try:
         answer = way.attempt(baits)
+    except _Unknown as error:
+        return f"{NOT_HERE}{error}"
     except OSError as error:
         if error.errno in NO_WAY:
             return REFUSED
         answer = error
-    if way.call in exceptions:
-        return f"{OPEN}the work needs {way.call}"
     if way.by in missing:
         return NOT_HERE + missing[way.by]
     return OPEN + (str(answer) if answer else "it was not refused")
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """A system call by its number. One that this machine lacks counts as refused."""
+    """A system call by its number. One that this machine lacks counts as refused.
+
+    Raises OSError, _Unknown where its number is not known.
+    """
     machine = os.uname().machine
-    number = CALLS[name][list(AUDIT).index(machine)] if machine in AUDIT else None
+    if machine not in AUDIT:
+        raise _Unknown(f"the number of {name} is not known on {machine}")
+    number = CALLS[name][list(AUDIT).index(machine)]
     if number is None:
         raise OSError(errno.ENOSYS, name)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -179,7 +187,9 @@ def _terminal(_: Baits) -> None:
 
 
 def _environment(_: Baits) -> str:
-    entries = Path("/proc/self/environ").read_bytes().split(b"\0")
+    entries: list[bytes] = []
+    with suppress(PermissionError):  # then it holds nothing that could be read
+        entries = Path("/proc/self/environ").read_bytes().split(b"\0")
     names = {entry.partition(b"=")[0].decode(errors="replace") for entry in entries}
     others = sorted(name for name in {*names, *os.environ} if name and not is_passed(name))
     if not others:
@@ -187,58 +197,104 @@ def _environment(_: Baits) -> str:
     return f"it holds {', '.join(others)}"
 
 
-def _capabilities(_: Baits) -> str:
+def _capability_sets() -> dict[str, int]:
     lines = Path("/proc/self/status").read_text().splitlines()
-    sets = dict(line.split(":\t") for line in lines if line.startswith("Cap"))
-    held = [f"{name} {value}" for name, value in sets.items() if int(value, 16)]
-    if not held or (os.geteuid() and [line.split()[0] for line in held] == ["CapBnd"]):
-        raise OSError(errno.EACCES, "none")  # what a plain user may not drop, and cannot get back
+    pairs = (line.split(":\t") for line in lines if line.startswith("Cap"))
+    return {name: int(value, 16) for name, value in pairs}
+
+
+def _capabilities(_: Baits) -> str:
+    held = [f"{name} {value:x}" for name, value in _capability_sets().items() if value]
+    if not [entry for entry in held if not entry.startswith("CapBnd")]:
+        raise OSError(errno.EACCES, "none")
     return ", ".join(held)
 
 
+def _bounding_set(_: Baits) -> str:
+    """What root would get back with a new program; a plain user may not drop it, and gets none."""
+    if os.geteuid() or not (held := _capability_sets()["CapBnd"]):
+        raise OSError(errno.EACCES, "none")
+    return f"CapBnd {held:x}"
+
+
+def _file_flags(_: Baits) -> None:
+    """Through a descriptor that is for reading alone."""
+    with tempfile.NamedTemporaryFile() as file:
+        handle = os.open(file.name, os.O_RDONLY)
+        try:
+            flags = fcntl.ioctl(handle, GET_FLAGS, bytes(8))
+            fcntl.ioctl(handle, SET_FLAGS, flags)
+        finally:
+            os.close(handle)
+
+
+def _notices(_: Baits) -> None:
+    handle = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    try:
+        fcntl.fcntl(handle, fcntl.F_NOTIFY, 0)
+    finally:
+        os.close(handle)
+
+
+def _priority(baits: Baits) -> None:
+    now = os.getpriority(os.PRIO_PROCESS, baits["process"])
+    os.setpriority(os.PRIO_PROCESS, baits["process"], now)
+
+
+def _death_signal(_: Baits) -> None:
+    libc, now = ctypes.CDLL(None, use_errno=True), ctypes.c_int()
+    libc.prctl(GET_DEATH_SIGNAL, ctypes.byref(now), 0, 0, 0)
+    if libc.prctl(SET_DEATH_SIGNAL, now.value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
 SEIZE, NEW_NAMES, SESSION = 0x4206, 0x04000000, -3
-INET, UNIX = socket.AF_INET, getattr(socket, "AF_UNIX", 1)
-STREAM, MPTCP = socket.SOCK_STREAM, 262
+GET_FLAGS, SET_FLAGS = 0x80086601, 0x40086602  # FS_IOC_GETFLAGS and its fellow
+GET_DEATH_SIGNAL, SET_DEATH_SIGNAL = 2, 1  # linux/prctl.h
+INET, UNIX, STREAM, MPTCP = socket.AF_INET, socket.AF_UNIX, socket.SOCK_STREAM, 262
 WAYS: Mapping[str, Way] = {
     "read of a file outside": Way(_read, "files"),
     "write outside": Way(_write, "files"),
     "link to a file outside": Way(_link, "files"),
-    "truncation outside": Way(lambda baits: os.truncate(baits["file"], 0), "calls", "truncate"),
-    "watching of files": Way(lambda _: _call("inotify_init1", 0), "calls", "inotify_init1"),
+    "truncation outside": Way(lambda baits: os.truncate(baits["file"], 0), "calls"),
+    "watching of files": Way(lambda _: _call("inotify_init1", 0), "calls"),
     "environment of the parent": Way(_of_process("environ"), "files"),
     "command line of the parent": Way(_of_process("cmdline"), "files"),
     "root folder of the parent": Way(_root_of_process, "files"),
-    "TCP connection": Way(_connect(INET, STREAM, 0, "port"), "calls", "socket"),
-    "TCP Fast Open": Way(_fast_open, "calls", "socket"),
-    "MPTCP connection": Way(_connect(INET, STREAM, MPTCP, "port"), "calls", "socket"),
-    "UDP datagram": Way(_datagram, "calls", "socket"),
-    "UNIX socket by path": Way(_connect(UNIX, STREAM, 0, "path"), "calls", "socket"),
-    "abstract UNIX socket": Way(_connect(UNIX, STREAM, 0, "abstract"), "calls", "socket"),
-    "netlink socket": Way(_socket(16, socket.SOCK_RAW), "calls", "socket"),
-    "raw socket": Way(_socket(INET, socket.SOCK_RAW, 1), "calls", "socket"),
-    "packet socket": Way(_socket(17, socket.SOCK_RAW), "calls", "socket"),
+    "TCP connection": Way(_connect(INET, STREAM, 0, "port"), "calls", network=True),
+    "TCP Fast Open": Way(_fast_open, "calls", network=True),
+    "MPTCP connection": Way(_connect(INET, STREAM, MPTCP, "port"), "calls", network=True),
+    "UDP datagram": Way(_datagram, "calls", network=True),
+    "UNIX socket by path": Way(_connect(UNIX, STREAM, 0, "path"), "calls", network=True),
+    "abstract UNIX socket": Way(_connect(UNIX, STREAM, 0, "abstract"), "calls", network=True),
+    "netlink socket": Way(_socket(16, socket.SOCK_RAW), "calls", network=True),
+    "raw socket": Way(_socket(INET, socket.SOCK_RAW, 1), "calls", network=True),
+    "packet socket": Way(_socket(17, socket.SOCK_RAW), "calls", network=True),
     "shared memory of others": Way(_memory, "memory"),
-    "System V shared memory": Way(lambda _: _call("shmget", 0, 4096, 0o600), "calls", "shmget"),
-    "chmod": Way(_metadata(lambda path: Path(path).chmod(0o600)), "calls", "chmod"),
-    "utime": Way(_metadata(os.utime), "calls", "utimensat"),
-    "setxattr": Way(
-        _metadata(lambda path: os.setxattr(path, "user.sfda", b"x")), "calls", "setxattr"
-    ),
-    "another program": Way(_program, "files", "execve"),
+    "System V shared memory": Way(lambda _: _call("shmget", 0, 4096, 0o600), "calls"),
+    "chmod": Way(_metadata(lambda path: Path(path).chmod(0o600)), "calls"),
+    "utime": Way(_metadata(os.utime), "calls"),
+    "setxattr": Way(_metadata(lambda path: os.setxattr(path, "user.sfda", b"x")), "calls"),
+    "another program": Way(_program, "files"),
     "signal to the parent": Way(_signal, "signals"),
-    "leaving its group": Way(lambda _: os.setpgid(0, 0), "calls", "setpgid"),
+    "leaving its group": Way(lambda _: os.setpgid(0, 0), "calls"),
     "ptrace of the parent": Way(
-        lambda baits: _call("ptrace", SEIZE, baits["process"], 0, 0), "calls", "ptrace"
+        lambda baits: _call("ptrace", SEIZE, baits["process"], 0, 0), "calls"
     ),
-    "memory of the parent": Way(_other_memory, "calls", "process_vm_readv"),
+    "memory of the parent": Way(_other_memory, "calls"),
     "typing into the terminal": Way(_terminal, "calls"),
-    "mount": Way(lambda _: _call("mount", 0, 0, 0, 0, 0), "calls", "mount"),
-    "chroot": Way(lambda _: os.chroot("/"), "calls", "chroot"),
-    "new namespace": Way(lambda _: _call("unshare", NEW_NAMES), "calls", "unshare"),
-    "bpf": Way(lambda _: _call("bpf", 0, 0, 0), "calls", "bpf"),
-    "io_uring": Way(lambda _: _call("io_uring_setup", 1, 0), "calls", "io_uring_setup"),
-    "keys of the kernel": Way(lambda _: _call("keyctl", 0, SESSION, 0), "calls", "keyctl"),
+    "flags of a file": Way(_file_flags, "calls"),
+    "notices of a folder": Way(_notices, "calls"),
+    "another death signal": Way(_death_signal, "calls"),
+    "priority of the parent": Way(_priority, "calls"),
+    "mount": Way(lambda _: _call("mount", 0, 0, 0, 0, 0), "calls"),
+    "chroot": Way(lambda _: os.chroot("/"), "calls"),
+    "new namespace": Way(lambda _: _call("unshare", NEW_NAMES), "calls"),
+    "bpf": Way(lambda _: _call("bpf", 0, 0, 0), "calls"),
+    "io_uring": Way(lambda _: _call("io_uring_setup", 1, 0), "calls"),
+    "keys of the kernel": Way(lambda _: _call("keyctl", 0, SESSION, 0), "calls"),
     "variables of the environment": Way(_environment, "environment"),
     "capabilities": Way(_capabilities, "capabilities"),
+    "bounding set": Way(_bounding_set, "bounding set"),
 }
-NETWORK = tuple(name for name, way in WAYS.items() if way.call == "socket")
+NETWORK = tuple(name for name, way in WAYS.items() if way.network)

@@ -14,13 +14,12 @@ from sfda.sandbox.privileges import SHARED_MEMORY, drop_capabilities, own_shared
 
 
 class Limits(NamedTuple):
-    """What a process may still reach: paths, and system calls that its work is excepted for."""
+    """What a process may still reach, as paths."""
 
     read: list[str]
     write: list[str]
     listed: list[str]
     devices: list[str]
-    exceptions: list[str]
 
 
 class Held(NamedTuple):
@@ -42,24 +41,24 @@ def confine(limits: Limits, baits: dict[str, Any]) -> Held:
     missing = {}
     if reason := own_shared_memory():
         missing["memory"] = reason
-    read, write, listed, devices = (list(map(Path, paths)) for paths in limits[:4])
-    if foreign := drop_capabilities([*read, *write]):
-        missing["capabilities"] = f"root reads {foreign} of another user by one of them"
-    level = restrict(read, [*write, SHARED_MEMORY], listed, devices, network=False)
+    read, write, listed, devices = (list(map(Path, paths)) for paths in limits)
+    left = drop_capabilities([*read, *write])
+    if left.foreign:
+        missing["capabilities"] = f"root reads {left.foreign} of another user by one of them"
+    if not left.bounded:  # nothing is held, and no program can be started that would get it back
+        missing["bounding set"] = "without CAP_SETPCAP the bounding set of capabilities stays"
+    level = restrict(read, [*write, SHARED_MEMORY], listed, devices)
     if level < SCOPE_ABI:
         missing["signals"] = f"Landlock's ABI is {level}, below {SCOPE_ABI}"
-    exceptions = frozenset(limits.exceptions)
     if seccomp.available():
-        seccomp.refuse_calls(allowed=exceptions)
+        seccomp.refuse_calls()
     else:
         missing["calls"] = f"no filter of system calls ({os.uname().machine})"
-    return Held(level, _all_closed(baits, missing, exceptions))
+    return Held(level, _all_closed(baits, missing))
 
 
-def _all_closed(
-    baits: Baits, missing: dict[str, str], exceptions: frozenset[str]
-) -> dict[str, str]:
-    ways = ways_out(baits, missing, exceptions)
+def _all_closed(baits: Baits, missing: dict[str, str]) -> dict[str, str]:
+    ways = ways_out(baits, missing)
     if faults := still_open(ways):
         raise RuntimeError("access was given up, and still open are: " + ", ".join(faults))
     return ways

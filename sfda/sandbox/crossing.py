@@ -6,6 +6,7 @@ was to be expected.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -52,6 +53,41 @@ def inside(folder: Path, name: str) -> tuple[Path, str]:
             f"{folder / name} leads out of {folder}, to {path}; put the file itself there, no link"
         )
     return Path(root), os.path.relpath(path, root)
+
+
+class Within:
+    """Asks of many names in a folder what `inside` asks of one: the folders above are looked at
+    once, and of a file only whether it is a link.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._good = folder, dict[str, bool]()
+        self._top = os.path.realpath(folder).rstrip("/") + "/"
+
+    def check(self, name: str) -> None:
+        """Raise BadInput where a file lies elsewhere."""
+        above = os.path.dirname(name)
+        if above not in self._good:
+            real = os.path.realpath(self._folder / above)
+            self._good[above] = f"{real}/".startswith(self._top)
+        path = self._folder / name
+        if not self._good[above] or os.path.basename(name) == ".." or os.path.islink(path):
+            inside(self._folder, name)
+
+
+def open_inside(folder: Path, name: str) -> int:
+    """A descriptor of the file `name` in `folder`. Links that stay in the folder are good.
+
+    Raises OSError, BadInput where the file lies elsewhere.
+    """
+    path = PurePosixPath(name)
+    if not path.is_absolute() and ".." not in path.parts:
+        try:
+            return open_below(folder, name)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):  # a link on the way
+                raise
+    return open_below(*inside(folder, name))
 
 
 @contextmanager

@@ -83,15 +83,13 @@ def restrict(
     write: Iterable[Path],
     listed: Iterable[Path] = (),
     devices: Iterable[Path] = (),
-    *,
-    network: bool,
 ) -> int:
     """From now on this process can read below `read` and read and write below `write` alone.
 
     Of `listed` folders names can be listed, at any depth, and nothing read. `devices` are used as
-    they are. Paths that do not exist are left out. Programs cannot be started. Without `network`
-    TCP, abstract UNIX sockets and signals to others are closed too, where the kernel can. Returns
-    the ABI level. Raises OSError where the kernel refuses, and then nothing is given up.
+    they are. Paths that do not exist are left out. Programs cannot be started. TCP, abstract UNIX
+    sockets and signals to others are closed too, where the kernel can. Returns the ABI level.
+    Raises OSError where the kernel refuses, and then nothing is given up.
     """
     level = abi()
     if level < 1:
@@ -99,8 +97,7 @@ def restrict(
     handled = rights_at(level)
     libc = ctypes.CDLL(None, use_errno=True)
     fields = 1 + (level >= NETWORK_ABI) + (level >= SCOPE_ABI)
-    closed = (0, 0) if network else (0b11, SCOPES)
-    attributes = struct.pack("=QQQ", handled, *closed)[: 8 * fields]
+    attributes = struct.pack("=QQQ", handled, 0b11, SCOPES)[: 8 * fields]
     ruleset = _checked(
         libc.syscall(
             CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0)

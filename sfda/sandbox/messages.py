@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 LONGEST = 1 << 23  # bytes of one message
+AT_ONCE = 1 << 16  # bytes
 LONGEST_TEXT = 1 << 16  # signs of one string in it
 DEEPEST = 16  # lists and dictionaries in each other
 
@@ -51,6 +55,30 @@ def _sign(sign: str) -> str:
     if sign.isprintable() or sign == "\t":
         return sign
     return sign.encode("unicode_escape").decode()
+
+
+def lines_of(messages: int, ended: int) -> Iterator[bytes]:
+    """Whole lines from a pipe, until nobody writes there any more.
+
+    Once `ended` can be read, nobody can but who holds the pipe for nothing. A line that grows
+    beyond what is accepted is the last.
+    """
+    poll, patience, rest = select.poll(), None, b""
+    for number in (messages, ended):
+        poll.register(number, select.POLLIN)
+    while ready := dict(poll.poll(patience)):
+        if ended in ready:
+            poll.unregister(ended)
+            patience = 0
+        if messages not in ready:
+            continue
+        if not (chunk := os.read(messages, AT_ONCE)):
+            return
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+        if len(rest) >= LONGEST:
+            yield rest
+            return
 
 
 def read_message(line: bytes) -> Message:

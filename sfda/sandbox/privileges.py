@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 SHARED_MEMORY = Path("/dev/shm")
 # linux/sched.h, sys/mount.h
@@ -16,6 +18,19 @@ PRIVATE, NO_SUID, NO_DEVICES, NO_EXEC = (1 << 14) | (1 << 18), 2, 4, 8
 # linux/prctl.h, linux/capability.h
 DROP_BOUND, AMBIENT, CLEAR_ALL, NO_NEW_PRIVILEGES = 24, 47, 4, 38
 CAPABILITY_VERSION, OVERRIDE_ACCESS, LAST = 0x20080522, 1, 63
+_own_mounts: set[Path] = set()  # of this process, and of those that it forks
+
+
+class Left(NamedTuple):
+    """What of capabilities could not be given up."""
+
+    foreign: Path | None  # a file that root reads by one of them alone: that one stays
+    bounded: bool  # whether the bounding set is empty; a plain user's may not be
+
+
+def has_own_memory() -> bool:
+    """Whether /dev/shm is this process's own, so that nothing of it outlives the process."""
+    return SHARED_MEMORY in _own_mounts
 
 
 def own_shared_memory() -> str | None:
@@ -41,14 +56,15 @@ def own_shared_memory() -> str | None:
         _checked(libc.mount(b"tmpfs", target, b"tmpfs", flags, b"mode=1777"))
     except OSError as error:
         return f"no /dev/shm of its own: {error.strerror}"
+    _own_mounts.add(SHARED_MEMORY)
     return None
 
 
-def drop_capabilities(needed: Iterable[Path]) -> Path | None:
-    """Give up all capabilities, and what could bring them back.
+def drop_capabilities(needed: Iterable[Path]) -> Left:
+    """Give up all capabilities, and what could bring them back, and say what is left of them.
 
-    Of `needed` files some may belong to others, so that root reads them by a capability alone: the
-    first such file is returned, and that one capability kept.
+    Of `needed` files some may belong to others, so that root reads them by a capability alone: that
+    one is kept then. Raises OSError where the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     permitted = _capabilities(libc)
@@ -59,18 +75,26 @@ def drop_capabilities(needed: Iterable[Path]) -> Path | None:
     if foreign and _is_denied(foreign):  # it does not help
         left = 0
     _set_capabilities(libc, permitted, permitted)
+    bounded = True
     for number in range(LAST + 1):
-        with suppress(OSError):  # of those that the kernel does not know, or of a plain user
+        try:
             _checked(libc.prctl(DROP_BOUND, number, 0, 0, 0))
+        except OSError as error:  # the kernel does not know it, or CAP_SETPCAP is not held
+            bounded &= error.errno == errno.EINVAL
     with suppress(OSError):
         _checked(libc.prctl(AMBIENT, CLEAR_ALL, 0, 0, 0))
     _set_capabilities(libc, left, left)
     _checked(libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0))
-    return foreign if left else None
+    return Left(foreign if left else None, bounded)
 
 
 def _is_denied(path: Path) -> bool:
-    return path.exists() and not os.access(path, os.R_OK, effective_ids=True)
+    """Whether a file is there, as far as can be seen, and cannot be read."""
+    try:
+        os.stat(path)
+    except OSError as error:  # a folder above it may be closed
+        return error.errno in (errno.EACCES, errno.EPERM)
+    return not os.access(path, os.R_OK, effective_ids=True)
 
 
 def _header() -> ctypes.Array[ctypes.c_char]:

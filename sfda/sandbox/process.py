@@ -11,18 +11,17 @@ import ctypes
 import importlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 import sfda
 from sfda.errors import BadInput
@@ -30,23 +29,29 @@ from sfda.sandbox import forkserver
 from sfda.sandbox.baits import baits
 from sfda.sandbox.confine import Held, Limits, confine
 from sfda.sandbox.environment import passed
-from sfda.sandbox.forkserver import DEATH_SIGNAL, end_group
+from sfda.sandbox.forkserver import DEATH_SIGNAL
 from sfda.sandbox.landlock import abi
+from sfda.sandbox.leftovers import end_earlier, note_group, remove_tree
 from sfda.sandbox.messages import (
-    LONGEST,
     LONGEST_TEXT,
     Message,
     Unacceptable,
+    lines_of,
     read_message,
     refused,
 )
 from sfda.sandbox.terminal import relayed
 
 SWITCH = "SFDA_CONFINE"  # "off": do the work in the calling process, and say so
+OWN_FACTS = (  # of /proc/self; not `net` and `task`, which show the machine's connections
+    *("auxv", "cgroup", "cmdline", "comm", "exe", "fd", "fdinfo", "limits", "maps", "mountinfo"),
+    *("mounts", "oom_score_adj", "smaps", "stat", "statm", "status"),
+)
 SYSTEM = (
     *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sys", "/opt/nvidia"),
-    # of the process itself and of the machine, nothing of other processes
-    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/sys"),
+    # of the process itself and of the machine, nothing of other processes or the network
+    *(f"/proc/self/{name}" for name in OWN_FACTS),
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/sys"),
     *("/proc/filesystems", "/proc/devices", "/proc/driver/nvidia", "/proc/uptime", "/proc/loadavg"),
     *("/etc/ld.so.cache", "/etc/localtime", "/etc/timezone", "/etc/nsswitch.conf", "/etc/passwd"),
     *("/etc/group", "/etc/os-release", "/etc/mime.types", "/etc/OpenCL", "/etc/nvidia"),
@@ -78,7 +83,6 @@ class SandboxJob:
     folder: Path  # which it may write to, like `devices`
     read: Sequence[Path]  # files and folders, besides those of the system
     listed: Sequence[Path]  # folders of which the names can be seen
-    exceptions: frozenset[str] = frozenset()  # system calls that the work cannot do without
 
 
 class Done(NamedTuple):
@@ -128,42 +132,45 @@ def run_job(job: SandboxJob, hear: Callable[[Message], None]) -> Done:
     WorkFailed where it raises anything else, ProcessDied where the process is killed.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
+    if end_earlier(job.folder):
+        for left in job.folder.glob("tmp.*"):
+            remove_tree(left)
     scratch = Path(tempfile.mkdtemp(dir=job.folder, prefix="tmp."))
     limits = Limits(
         read=[str(path) for path in job.read],
         write=[str(job.folder)],
         listed=[str(path) for path in job.listed],
         devices=[str(path) for path in devices()],
-        exceptions=sorted(job.exceptions),
     )
     try:
         with baits() as laid:
             document = {"work": job.work, "order": job.order, "limits": limits, "baits": laid}
-            return _run(document, scratch, hear)
+            return _run(document, job.folder, scratch, hear)
     except Unacceptable as error:
         raise refused(error, job.folder) from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        end_earlier(job.folder)
+        remove_tree(scratch)
 
 
-def _run(document: Message, scratch: Path, hear: Callable[[Message], None]) -> Done:
+def _run(document: Message, folder: Path, scratch: Path, hear: Callable[[Message], None]) -> Done:
     """Start the process, hand its messages on, and return its result.
 
     Neither it nor anything that it has started lives on afterwards.
     """
-    order, messages = os.pipe(), os.pipe()
-    with relayed() as relay, _process(order[0], messages[1], relay.writer, scratch) as process:
-        os.close(order[0])
-        os.close(messages[1])
+    with ExitStack() as stack:
+        (theirs, order), (messages, sent) = _pipe(stack), _pipe(stack)
+        relay = stack.enter_context(relayed())
+        ends = (theirs.fileno(), sent.fileno(), relay.writer)
+        process = stack.enter_context(_process(*ends, scratch))
+        theirs.close()
+        sent.close()
         relay.close_writer()
-        with os.fdopen(messages[0], "rb") as lines:
-            try:
-                with os.fdopen(order[1], "w") as file:
-                    json.dump(document, file)
-            except BrokenPipeError:
-                pass  # it is gone; what it sent is read below
-            if done := _listen(lines, hear):
-                return done
+        note_group(folder, process.pid)
+        with suppress(BrokenPipeError), order:  # it is gone; what it sent is read below
+            order.write(json.dumps(document).encode())
+        if done := _listen(lines_of(messages.fileno(), process.ended), hear):
+            return done
         code = process.wait()
     raise ProcessDied(
         f"the adapting process ended without a word (exit {code}); if the machine was short of "
@@ -171,15 +178,20 @@ def _run(document: Message, scratch: Path, hear: Callable[[Message], None]) -> D
     )
 
 
-def _listen(lines: BinaryIO, hear: Callable[[Message], None]) -> Done | None:
+def _pipe(stack: ExitStack) -> tuple[BinaryIO, BinaryIO]:
+    """Its ends to read from and to write to, which are closed with the stack."""
+    ends = [os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True)]
+    reader, writer = (stack.enter_context(closing(end)) for end in ends)
+    return cast(BinaryIO, reader), cast(BinaryIO, writer)
+
+
+def _listen(lines: Iterable[bytes], hear: Callable[[Message], None]) -> Done | None:
     """Read messages until the result; None where there is none. Raises as `run_job`.
 
     What held the process is its first message, of before its work: later it could say anything.
     """
     held: Held | None = None
-    while line := lines.readline(LONGEST):
-        if not line.endswith(b"\n") and len(line) < LONGEST:
-            return None  # killed while it wrote
+    for line in lines:
         match read_message(line):
             case {"bad_input": str(text)}:
                 raise BadInput(text)
@@ -198,12 +210,17 @@ def _listen(lines: BinaryIO, hear: Callable[[Message], None]) -> Done | None:
     return None
 
 
-class _Waits(Protocol):
+class _Running(Protocol):
+    """A process of one job. `ended` can be read once it and all that it has started have ended."""
+
+    pid: int
+    ended: int
+
     def wait(self) -> int: ...
 
 
 @contextmanager
-def _process(order: int, messages: int, errors: int, scratch: Path) -> Iterator[_Waits]:
+def _process(order: int, messages: int, errors: int, scratch: Path) -> Iterator[_Running]:
     """A process for one job: from the forkserver if there is one, else a Python of its own.
 
     It and what it has started are killed at the end if they still live.
@@ -225,23 +242,8 @@ def _process(order: int, messages: int, errors: int, scratch: Path) -> Iterator[
             process_group=0,  # with all that it starts, which cannot leave it
             env=passed(os.environ) | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(scratch)},
         )
-        try:
-            yield _Group(process)
-        finally:
-            end_group(process.pid)
-            process.wait()
-
-
-class _Group:
-    """A process and what it has started; once it has ended, all of it has."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-
-    def wait(self) -> int:
-        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        end_group(self._process.pid)  # before its number can be another's
-        return self._process.wait()
+        with closing(forkserver.OwnGroup(process)) as group:
+            yield group
 
 
 class _Pipe:

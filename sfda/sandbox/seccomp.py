@@ -15,12 +15,13 @@ import struct
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 # linux/prctl.h, linux/seccomp.h
 NO_NEW_PRIVILEGES, GET_SECCOMP, SET_SECCOMP, MODE_FILTER = 38, 21, 22, 2
 ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
-# linux/bpf_common.h: load a word of seccomp_data, jump if equal / if bits are set, return
-LOAD, EQUAL, BITS, RETURN = 0x20, 0x15, 0x45, 0x06
+# linux/bpf_common.h: load a word of seccomp_data, jump if equal / if bits are set, return, and
+LOAD, EQUAL, BITS, RETURN, AND = 0x20, 0x15, 0x45, 0x06, 0x54
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 X32 = 0x40000000  # calls of the x32 ABI, which would pass by other numbers
 NAMESPACES = 0x7E020080  # CLONE_NEW*: time, mount, cgroup, uts, ipc, user, pid, net
@@ -29,8 +30,18 @@ AUDIT = MappingProxyType({"x86_64": 0xC000003E, "aarch64": 0xC00000B7})
 # asm/unistd_64.h of x86-64 and asm-generic/unistd.h of 64-bit Arm; None where a call is not there
 CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
     {
-        # the network, local sockets included; a pair of connected ones stays, it leads nowhere
+        # the network, local sockets included. A pair of connected ones stays, for loaders: without
+        # these calls it cannot be pointed elsewhere, and no descriptor passes through it
         "socket": (41, 198),
+        "connect": (42, 203),
+        "bind": (49, 200),
+        "listen": (50, 201),
+        "accept": (43, 202),
+        "accept4": (288, 242),
+        "sendmsg": (46, 211),
+        "sendmmsg": (307, 269),
+        "recvmsg": (47, 212),
+        "recvmmsg": (299, 243),
         # other programs, and other processes
         "execve": (59, 221),
         "execveat": (322, 281),
@@ -64,6 +75,15 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
         "fremovexattr": (199, 16),
         "removexattrat": (466, 466),
         "file_setattr": (469, 469),
+        "getxattr": (191, 8),  # and what was noted there, which may be secret
+        "lgetxattr": (192, 9),
+        "fgetxattr": (193, 10),
+        "getxattrat": (464, 464),
+        "listxattr": (194, 11),
+        "llistxattr": (195, 12),
+        "flistxattr": (196, 13),
+        "listxattrat": (465, 465),
+        "file_getattr": (468, 468),
         "truncate": (76, 45),  # by path; Landlock knows it from ABI 3 on
         # who opens what where
         "inotify_init": (253, None),
@@ -83,6 +103,8 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
         "move_mount": (429, 429),
         "open_tree": (428, 428),
         "mount_setattr": (442, 442),
+        "listmount": (458, 458),
+        "statmount": (457, 457),
         "open_by_handle_at": (304, 265),
         "name_to_handle_at": (303, 264),
         "mknod": (133, None),
@@ -130,17 +152,58 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
         "shmctl": (31, 195),
         "semget": (64, 190),
         "semop": (65, 193),
+        "semtimedop": (220, 192),
         "semctl": (66, 191),
         "msgget": (68, 186),
         "msgsnd": (69, 189),
         "msgrcv": (70, 188),
+        "msgctl": (71, 187),
         "mq_open": (240, 180),
         "mq_unlink": (241, 181),
     }
 )
-CLONE, CLONE3 = (56, 220), (435, 435)
-IOCTL, LIMITS = (16, 29), (302, 261)  # the second is prlimit64
+CLONE, CLONE3, IOCTL = (56, 220), (435, 435), (16, 29)
 TERMINAL = (0x5412, 0x541C)  # TIOCSTI types into a terminal's shell, TIOCLINUX pastes there
+OWNERS = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP: who gets a socket's signals
+# families of requests that change files through a descriptor for reading: flags and versions
+# (FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_SETVERSION), verity, encryption; of FAT and btrfs too
+FILE_FAMILIES = (0x6600, 0x5800, 0x7600, 0x7200, 0x9400)
+FAMILY = 0xFF00
+CLONES = (0x40049409, 0x4020940D)  # FICLONE, FICLONERANGE: they need a descriptor for writing
+
+
+class Argument(NamedTuple):
+    """A call that is refused by one of its arguments."""
+
+    numbers: tuple[int, int]  # as in CALLS
+    word: int  # of 32 bits, two an argument, the lower half first
+    values: tuple[int, ...]
+    allowed: bool  # whether these values are allowed, and no others; else they are refused
+
+
+# the calls whose first argument is a process are for the one that asks alone, which is 0
+BY_ARGUMENT: Mapping[str, Argument] = MappingProxyType(
+    {
+        "prctl": Argument((157, 167), 0, (1,), False),  # PR_SET_PDEATHSIG: it ends with its parent
+        # F_SETLEASE, F_NOTIFY, F_SETOWN, F_SETSIG, F_SETOWN_EX: signals, also to others
+        "fcntl": Argument((72, 25), 2, (1024, 1026, 8, 10, 15), False),
+        # of a pair of sockets to its other end alone: no address
+        "sendto": Argument((44, 206), 8, (0,), True),
+        "sendto, upper half": Argument((44, 206), 9, (0,), True),
+        "prlimit64": Argument((302, 261), 0, (0,), True),
+        "sched_setparam": Argument((142, 118), 0, (0,), True),
+        "sched_setscheduler": Argument((144, 119), 0, (0,), True),
+        "sched_setattr": Argument((314, 274), 0, (0,), True),
+        "migrate_pages": Argument((256, 238), 0, (0,), True),
+        "move_pages": Argument((279, 239), 0, (0,), True),
+        "setpriority": Argument((141, 140), 2, (0,), True),
+        "setpriority, of a user": Argument((141, 140), 0, (2,), False),  # of all its processes
+        "ioprio_set": Argument((251, 30), 2, (0,), True),
+        "ioprio_set, of a user": Argument((251, 30), 0, (3,), False),
+    }
+)
+Code = list[tuple[int, int, int, int]]
+REFUSE = (RETURN, 0, 0, ERRNO | errno.EPERM)
 
 
 class _Program(ctypes.Structure):
@@ -154,56 +217,67 @@ def available() -> bool:
     return int(ctypes.CDLL(None, use_errno=True).prctl(GET_SECCOMP, 0, 0, 0, 0)) >= 0
 
 
-def program(machine: str, *, allowed: frozenset[str] = frozenset()) -> bytes:
-    """The filter for "x86_64" or "aarch64" as instructions of 8 bytes, without `allowed` calls.
+def program(machine: str) -> bytes:
+    """The filter for "x86_64" or "aarch64" as instructions of 8 bytes.
 
     A call of another architecture ends the process. `clone3`, whose flags no filter can see, is
     answered with ENOSYS, so that the C library takes `clone`; that is refused for new namespaces.
-    `ioctl` may not type into the terminal that the process came with, and limits can be asked for
-    and set of the process itself alone.
+    `ioctl` may not type into the terminal that the process came with, nor change files that it may
+    only read; what can be asked of a process can be asked of the process itself alone.
     """
     column = list(AUDIT).index(machine)
-    refused = ERRNO | errno.EPERM
-    code = [
+    code: Code = [
         (LOAD, 0, 0, ARCHITECTURE),
         (EQUAL, 1, 0, AUDIT[machine]),
         (RETURN, 0, 0, KILL),
         (LOAD, 0, 0, NUMBER),
     ]
     if machine == "x86_64":
-        code += [(BITS, 0, 1, X32), (RETURN, 0, 0, refused)]
-    for name, numbers in CALLS.items():
-        number = numbers[column]
-        if number is not None and name not in allowed:
-            code += [(EQUAL, 0, 1, number), (RETURN, 0, 0, refused)]
+        code += [(BITS, 0, 1, X32), REFUSE]
+    for numbers in CALLS.values():
+        if (number := numbers[column]) is not None:
+            code += [(EQUAL, 0, 1, number), REFUSE]
     code += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, ERRNO | errno.ENOSYS)]
-    code += [
-        (EQUAL, 0, 5, IOCTL[column]),
-        (LOAD, 0, 0, ARGUMENTS + 8),  # the request, the lower half of the second argument
-        (EQUAL, 1, 0, TERMINAL[0]),
-        (EQUAL, 0, 1, TERMINAL[1]),
-        (RETURN, 0, 0, refused),
-        (RETURN, 0, 0, ALLOW),
-        (EQUAL, 0, 4, LIMITS[column]),
-        (LOAD, 0, 0, ARGUMENTS),  # of which process: 0 is the one that asks
-        (EQUAL, 1, 0, 0),
-        (RETURN, 0, 0, refused),
-        (RETURN, 0, 0, ALLOW),
-        (EQUAL, 0, 3, CLONE[column]),
-        (LOAD, 0, 0, ARGUMENTS),  # its flags, the lower half of the first argument
-        (BITS, 0, 1, NAMESPACES),
-        (RETURN, 0, 0, refused),
-        (RETURN, 0, 0, ALLOW),
-    ]
+    code += _where(CLONE[column], 0, [(BITS, 0, 1, NAMESPACES), REFUSE])
+    code += _where(IOCTL[column], 2, _requests())
+    for argument in BY_ARGUMENT.values():
+        code += _where(argument.numbers[column], argument.word, _values(argument))
+    code.append((RETURN, 0, 0, ALLOW))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
-def refuse_calls(*, allowed: frozenset[str] = frozenset()) -> None:
+def _where(number: int, word: int, test: Code) -> Code:
+    """Test half an argument of one call; what the test lets pass goes on."""
+    body = [(LOAD, 0, 0, ARGUMENTS + 4 * word), *test, (LOAD, 0, 0, NUMBER)]
+    return [(EQUAL, 0, len(body), number), *body]
+
+
+def _values(argument: Argument) -> Code:
+    """Refuse by what an argument is, or is not."""
+    if argument.allowed:
+        count = len(argument.values)
+        return [(EQUAL, count - n, 0, value) for n, value in enumerate(argument.values)] + [REFUSE]
+    return _refused(argument.values)
+
+
+def _refused(values: tuple[int, ...]) -> Code:
+    return [part for value in values for part in ((EQUAL, 0, 1, value), REFUSE)]
+
+
+def _requests() -> Code:
+    """Refuse requests of `ioctl`."""
+    families = [(AND, 0, 0, FAMILY), *_refused(FILE_FAMILIES)]
+    jump = len(families) + len(CLONES) - 1  # over the families
+    clones = [(EQUAL, jump - n, 0, value) for n, value in enumerate(CLONES)]
+    return [*_refused((*TERMINAL, *OWNERS)), *clones, *families]
+
+
+def refuse_calls() -> None:
     """Refuse the calls above for the rest of this process's life, and of all that it starts.
 
     Raises OSError where the kernel does not take the filter.
     """
-    code = program(os.uname().machine, allowed=allowed)
+    code = program(os.uname().machine)
     buffer = ctypes.create_string_buffer(code, len(code))
     filter_ = _Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,7 +1,8 @@
 """Tensors between a process and its children by files, where sockets are refused.
 
 torch hands the memory of a tensor to another process through a UNIX socket. Here its bytes go
-into a file of the process's own /dev/shm or temporary folder, which the receiver maps and deletes.
+into a file which the receiver maps and deletes: in the process's own /dev/shm, or where it has none
+in its temporary folder, so that none outlives a process that is killed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfda.sandbox.privileges import SHARED_MEMORY
+from sfda.sandbox.privileges import SHARED_MEMORY, has_own_memory
 
 SMALL = 1 << 14  # bytes that are not worth a file
 
@@ -34,8 +35,8 @@ def _reduced(tensor: Tensor) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
     form = (plain.dtype, tuple(plain.shape))
     if memory.nbytes <= SMALL:
         return _from_bytes, (memory.tobytes(), *form)
-    usable = os.access(SHARED_MEMORY, os.W_OK)
-    handle, name = tempfile.mkstemp(dir=SHARED_MEMORY if usable else None, prefix="tensor.")
+    folder = SHARED_MEMORY if has_own_memory() else None
+    handle, name = tempfile.mkstemp(dir=folder, prefix="tensor.")
     with os.fdopen(handle, "wb") as file:
         file.write(memory)
     return _from_file, (name, memory.nbytes, *form)

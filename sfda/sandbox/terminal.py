@@ -13,11 +13,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from sfda.sandbox.messages import plain
+from sfda.sandbox.messages import AT_ONCE, plain
 
 MOST_SHOWN = 1 << 20  # signs that are shown of one process
 LONGEST_LINE = 1 << 12  # bytes; longer ones are broken
-AT_ONCE = 1 << 16
 PREFIX = "inside: "  # no line of it can pass for one of ours
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
+from sfda.config import Config, merged
 from sfda.problems.classification.network import Classifier
-from sfda.problems.registry import ProblemsOfNetworks
+from sfda.problems.registry import PROBLEMS, ProblemsOfNetworks
 from sfda.problems.segmentation.network import Segmenter
 from sfda.types import SeenViews
 
-SCORED_PIXELS = 4096  # of one image that a score is taken over
+
+class ValidatorConfig(Config):
+    """Settings of all validators."""
 
 
 class Validator:
     """A score of a model on the target without labels. One scan feeds all validators."""
 
+    Config: ClassVar[type[ValidatorConfig]] = ValidatorConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier, Segmenter)
     """Classes of networks that it can score."""
     problems: ClassVar[frozenset[str]] = cast("frozenset[str]", ProblemsOfNetworks())
@@ -28,6 +30,24 @@ class Validator:
     needs_source: ClassVar[bool] = False  # `refer` is called with what the source model says
 
     needs_prior: ClassVar[bool] = False  # only of networks with a prior of poses
+
+    @classmethod
+    def defaults_for(cls, problem: str) -> dict[str, Any]:
+        """Settings that stand in for the defaults in a problem."""
+        own = dict(PROBLEMS[problem].settings.get("validator", {}))
+        return {name: value for name, value in own.items() if name in cls.Config.model_fields}
+
+    @classmethod
+    def with_settings(cls, problem: str, settings: Mapping[str, Any]) -> Self:
+        """One with these settings above the defaults in a problem. Raises BadInput.
+
+        A class without settings of its own need not take any.
+        """
+        config = cls.Config.from_settings(merged(cls.defaults_for(problem), dict(settings)))
+        return cls() if cls.Config is ValidatorConfig else cls(config)
+
+    def __init__(self, config: ValidatorConfig | None = None) -> None:
+        self.config = self.Config() if config is None else config
 
     def refer(self, profile: Mapping[str, Any]) -> None:
         """Take the profile of the source model's predictions, where `needs_source`."""
@@ -39,18 +59,3 @@ class Validator:
     def compute(self) -> float:
         """The score over all that was taken in; ValueError if that is nothing."""
         raise NotImplementedError(f"{type(self).__name__} computes nothing")
-
-
-def rows_of(logits: Float[Tensor, "B C *HW"]) -> Float[Tensor, "M C"]:
-    """Logits as rows: of images as they are, of maps one row a pixel.
-
-    Of a map with more than 4,096 pixels a regular grid counts, of at most about as many:
-    neighbours say much the same.
-    """
-    if logits.ndim == 2:
-        return logits
-    height, width = logits.shape[2:]
-    stride = math.ceil(math.sqrt(height * width / SCORED_PIXELS))
-    top, left = min(stride, height) // 2, min(stride, width) // 2
-    thin = logits[..., top::stride, left::stride]
-    return thin.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])

@@ -10,7 +10,7 @@ from torch import nn
 
 from sfda.networks.detector import Detector
 from sfda.types import SeenViews
-from sfda.validators._base import Validator
+from sfda.validators._base import Validator, ValidatorConfig
 
 
 class BoxDrift(Validator):
@@ -25,7 +25,8 @@ class BoxDrift(Validator):
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Detector,)
     needs_source: ClassVar[bool] = True
 
-    def __init__(self) -> None:
+    def __init__(self, config: ValidatorConfig | None = None) -> None:
+        super().__init__(config)
         self.before: Mapping[str, Any] | None = None
         self.counts: list[float] = []
         self.scores, self.images = 0.0, 0

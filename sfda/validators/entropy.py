@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from sfda.problems.registry import problem_of
 from sfda.types import SeenViews
-from sfda.validators._base import Validator, rows_of
+from sfda.validators._base import Validator, ValidatorConfig
 
 
 class EntropyValidator(Validator):
@@ -16,33 +17,23 @@ class EntropyValidator(Validator):
 
     Of boxes: H of each score as a probability of yes and no, in [-log 2, 0]; blind to boxes that
     are gone, and -log 2 where there are none at all. Of heatmaps: H of each joint's map, what is
-    below 0 left out, as a distribution over its pixels: how far the map spreads.
+    below 0 left out, as a distribution over its pixels: how far the map spreads. Of several labels
+    an image: the mean over classes of H of each probability as one of yes and no, in [-log 2, 0].
     """
 
     networks: ClassVar[tuple[type[nn.Module], ...]] = (nn.Module,)
 
-    def __init__(self) -> None:
+    def __init__(self, config: ValidatorConfig | None = None) -> None:
+        super().__init__(config)
         self.total, self.count = 0.0, 0
         self.any_images = False  # some of which may have no box
 
     def update(self, seen: SeenViews) -> None:
-        """Take in one batch of outputs with logits [B, C], or of pixels [B, C, H, W]."""
-        if isinstance(by_image := getattr(seen.output, "boxes", None), list):
-            for boxes in by_image:
-                p = boxes.scores.double().clamp(1e-12, 1 - 1e-12)
-                self.total += float(-(p * p.log() + (1 - p) * (1 - p).log()).sum())
-                self.count += len(p)
-            self.any_images = True
-            return
-        if (maps := getattr(seen.output, "heatmaps", None)) is not None:
-            flat = maps.double().clamp(min=0).flatten(2) + 1e-12
-            share = flat / flat.sum(-1, keepdim=True)
-            self.total += float(-(share * share.log()).sum()) / maps.shape[1]
-            self.count += len(maps)
-            return
-        logits = rows_of(seen.output.logits).double()
-        self.total += float(-(logits.softmax(1) * logits.log_softmax(1)).sum())
-        self.count += len(logits)
+        """Take in one batch of outputs of any problem's networks."""
+        total, count = problem_of(seen.output).entropy_sum(seen.output)
+        self.total += total
+        self.count += count
+        self.any_images = True
 
     def compute(self) -> float:
         """The negative mean entropy."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sfda.problems.class_validation import rows_of
 from sfda.types import SeenViews
-from sfda.validators._base import Validator, rows_of
+from sfda.validators._base import Validator, ValidatorConfig
 
 
 class Infomax(Validator):
@@ -15,7 +16,8 @@ class Infomax(Validator):
     SHOT minimises its negative (arXiv:2002.08546, eq. 3).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: ValidatorConfig | None = None) -> None:
+        super().__init__(config)
         self.entropy, self.count = 0.0, 0
         self.sum: Tensor | None = None
 

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from sfda.problems.class_validation import rows_of
 from sfda.types import SeenViews
-from sfda.validators._base import Validator, rows_of
+from sfda.validators._base import Validator, ValidatorConfig
 
 
 class NuclearNorm(Validator):
@@ -18,7 +19,8 @@ class NuclearNorm(Validator):
     P^T P, so that memory is C x C whatever N.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: ValidatorConfig | None = None) -> None:
+        super().__init__(config)
         self.gram: Tensor | None = None
         self.count = 0
 

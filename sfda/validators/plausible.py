@@ -9,7 +9,7 @@ from torch import nn
 
 from sfda.problems.pose.network import PoseNet
 from sfda.types import SeenViews
-from sfda.validators._base import Validator
+from sfda.validators._base import Validator, ValidatorConfig
 
 
 class Plausible(Validator):
@@ -18,7 +18,8 @@ class Plausible(Validator):
     networks: ClassVar[tuple[type[nn.Module], ...]] = (PoseNet,)
     needs_prior: ClassVar[bool] = True
 
-    def __init__(self) -> None:
+    def __init__(self, config: ValidatorConfig | None = None) -> None:
+        super().__init__(config)
         self.total, self.count = 0.0, 0
 
     def update(self, seen: SeenViews) -> None:

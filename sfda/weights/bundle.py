@@ -1,12 +1,13 @@
 """Model bundles: a folder with `weights.safetensors` and `spec.json`, known by its digest.
 
 The digest covers the spec and every tensor, not the layout of the files: a network in memory and
-its bundle have the same one. The spec states the digest of the `card.safetensors` beside it, so
-that the card is covered too; anything else in the folder is refused.
+its bundle have the same one. The spec states the digests of the `card.safetensors` and of the
+`network.py` beside it, so that they are covered too; anything else in the folder is refused.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from pydantic import ValidationError
@@ -23,11 +25,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sfda.errors import BadInput, listed
+from sfda.networks.foreign.code import source_of
 from sfda.refs import ModelSpec
+from sfda.state_folder import Stamp, stamp_of
 from sfda.weights.bundle_files import (
     CARD_FILE,
+    CODE_FILE,
     SPEC,
     WEIGHTS,
+    check_code,
     check_files,
     file_sha256,
     opened,
@@ -35,6 +41,10 @@ from sfda.weights.bundle_files import (
 )
 from sfda.weights.checkpoints import check_finite
 from sfda.weights.tensor_file import TensorFile, strict_json
+
+NEW_FIELDS = ("card_sha256", "code", "arch_settings", "cut")  # of specs, since version 0.1.0
+
+MOST_HELD = 1 << 29  # bytes of weights that a process holds on to, for each of two models
 
 
 def write_bundle(
@@ -70,10 +80,12 @@ def write_model_files(
     if card is not None:
         spec = spec.model_copy(update={"card_sha256": hashlib.sha256(card).hexdigest()})
         (folder / CARD_FILE).write_bytes(card)
+    if spec.code and spec.code.kind == "file" and not (folder / CODE_FILE).exists():
+        (folder / CODE_FILE).write_bytes(source_of(spec.code))
     digest = _digest(_parts(tensors), spec)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", "sha256": digest})
     # version 0.1.0 refuses names that it does not know
-    new = {"card_sha256"} if spec.card_sha256 is None else set()
+    new = {name for name in NEW_FIELDS if not getattr(spec, name)}
     text = spec.model_dump_json(indent=2, exclude=new)
     (folder / SPEC).write_text(text + "\n", encoding="utf-8")
     return digest
@@ -86,20 +98,52 @@ def read_verified(
 
     Raises BadInput where a file is missing, was edited, or is not the model named by `sha256`.
     """
-    spec = read_spec(folder)
-    with _weights(folder) as file:
-        stated = file.metadata["sha256"]
-        if sum(entry.size for entry in file.entries.values()) > _memory():
-            raise BadInput(f"{folder / WEIGHTS} is larger than this machine's memory")
-        tensors = {name: file.tensor(name) for name in file.entries}
-    digest = _digest(_parts(tensors), spec)
+    tensors, spec, digest, stated = _recent(folder) or _read(folder)
     if digest != stated:
         raise BadInput(f"{folder} was changed after it was written: its digest is {digest[:12]}")
     if sha256 is not None and digest != sha256:
         raise BadInput(f"{folder} holds model {digest[:12]}, not {sha256[:12]}")
     check_card(folder, spec)
+    check_code(folder, spec.code)
     check_finite(tensors, folder)
-    return tensors, spec
+    return dict(tensors), spec
+
+
+class Contents(NamedTuple):
+    """What a bundle's files hold, whatever its weights state of it."""
+
+    tensors: Mapping[str, Tensor]
+    spec: ModelSpec
+    digest: str
+    stated: str
+
+
+def _read(folder: Path) -> Contents:
+    spec = read_spec(folder)
+    with _weights(folder) as file:
+        if sum(entry.size for entry in file.entries.values()) > _memory():
+            raise BadInput(f"{folder / WEIGHTS} is larger than this machine's memory")
+        tensors = {name: file.tensor(name) for name in file.entries}
+        return Contents(tensors, spec, _digest(_parts(tensors), spec), file.metadata["sha256"])
+
+
+def _recent(folder: Path) -> Contents | None:
+    """What was read of a bundle before, or is read now for all stages of a job that open it. None
+    for large weights, and for files so young that another change would not show.
+    """
+    check_files(folder)
+    try:
+        stamps = tuple(stamp_of(folder / name) for name in (SPEC, WEIGHTS))
+    except OSError:
+        return None  # said where it is read
+    if stamps[1].size > MOST_HELD or not all(stamp.settled for stamp in stamps):
+        return None
+    return _read_once(folder.absolute(), stamps)
+
+
+@functools.lru_cache(maxsize=2)  # a source and what was adapted from it
+def _read_once(folder: Path, stamps: tuple[Stamp, ...]) -> Contents:
+    return _read(folder)
 
 
 def read_spec(folder: Path) -> ModelSpec:
@@ -155,12 +199,22 @@ def bundle_digest(folder: Path) -> str:
     """
     spec = read_spec(folder)
     check_card(folder, spec)
+    check_code(folder, spec.code)
     with _weights(folder) as file:
         parts = (
             (name, entry.kind, entry.shape, file.pieces(name))
             for name, entry in sorted(file.entries.items())
         )
         return _digest(parts, spec)
+
+
+def opened_digest(folder: Path) -> str:
+    """`bundle_digest` of a model that is opened next: its weights are not read again for that."""
+    if inside := _recent(folder):
+        check_card(folder, inside.spec)
+        check_code(folder, inside.spec.code)
+        return inside.digest
+    return bundle_digest(folder)
 
 
 def network_digest(network: nn.Module, spec: ModelSpec) -> str:

@@ -13,20 +13,29 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from io import BufferedReader
 from pathlib import Path
 
 from sfda.errors import BadInput
+from sfda.refs import NetworkCode
 
 WEIGHTS, SPEC, CARD_FILE = "weights.safetensors", "spec.json", "card.safetensors"
+CODE_FILE = "network.py"  # the source of a network of somebody's own: run where a person trusts it
+OF_SYSTEMS = (".DS_Store", "._*", ".nfs*")  # of macOS, and of files deleted while they are open
 MIB = 2**20
-MOST_BYTES = {SPEC: 4 * MIB, WEIGHTS: 64 * 1024 * MIB, CARD_FILE: 1024 * MIB}
+MOST_BYTES = {
+    SPEC: 4 * MIB,
+    WEIGHTS: 64 * 1024 * MIB,
+    CARD_FILE: 1024 * MIB,
+    CODE_FILE: MIB,
+}
 
 
 def check_files(folder: Path) -> None:
     """Raise BadInput for what no bundle holds: other files, folders, links, files too large."""
     try:
-        names = sorted(os.listdir(folder))
+        names = sorted(name for name in os.listdir(folder) if not is_of_system(name))
     except OSError as error:
         raise BadInput(f"{folder} is not a model bundle: {error.strerror}") from error
     if strange := [name for name in names if name not in MOST_BYTES]:
@@ -36,7 +45,18 @@ def check_files(folder: Path) -> None:
             f"{', '.join(MOST_BYTES)} and nothing else; move the rest away"
         )
     for name in names:
-        _check_status(folder / name, os.lstat(folder / name))
+        try:
+            status = os.lstat(folder / name)
+        except OSError as error:
+            raise BadInput(f"{folder / name} cannot be read: {error.strerror}") from error
+        _check_status(folder / name, status)
+
+
+def is_of_system(name: str) -> bool:
+    """Whether a system puts files of this name into every folder: they are no part of a bundle,
+    and neither read nor copied.
+    """
+    return any(fnmatchcase(name, pattern) for pattern in OF_SYSTEMS)
 
 
 @contextmanager
@@ -57,6 +77,20 @@ def file_sha256(file: Path) -> str:
     """The digest of a bundle's file, byte by byte. Raises OSError or BadInput."""
     with opened(file) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def check_code(folder: Path, stated: NetworkCode | None) -> None:
+    """Raise BadInput where a bundle's source file is not the one that its spec states."""
+    file = folder / CODE_FILE
+    try:
+        digest = file_sha256(file) if os.path.lexists(file) else None
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}") from error
+    if digest != (stated.sha256 if stated is not None and stated.kind == "file" else None):
+        raise BadInput(
+            f"{file} is not the source that this model's spec states: it was changed, added or "
+            "taken away after the model was written; take the whole bundle from where it was made"
+        )
 
 
 def copy_files(folder: Path, copy: Path) -> None:

@@ -18,29 +18,32 @@ from prefect.settings import get_current_settings
 
 import sfda
 import tasks
-from sfda import plugins
 from sfda.errors import BadInput
 from sfda.inference.predictions import verify_predictions
 from sfda.manifests.digests import file_digest, key_of
-from sfda.refs import PredictionsRef
+from sfda.networks.foreign.code import package_here
+from sfda.plugin_sources import library_versions, plugin_digest
+from sfda.refs import ModelRef, PredictionsRef
 from sfda.weights.bundle import bundle_digest
 from tasks.prefect_runtime.cached_results import read_record
 
 log = logging.getLogger("sfda")
 
 
-@lru_cache
 def code_digest() -> str:
-    """SHA-256 over the sources of library and stages: a change in them makes results stale.
-
-    Methods and validators that other distributions add count too.
+    """SHA-256 over the sources of library, stages and plug-ins, and over the versions of the
+    libraries that compute: a change in them makes results stale.
     """
+    return key_of(own=_own_digest(), plug_ins=plugin_digest(), libraries=library_versions())
+
+
+@lru_cache
+def _own_digest() -> str:
+    """Of the code that this process has loaded, or will."""
     digest = hashlib.sha256()
     for root in (Path(sfda.__file__).parent, Path(tasks.__file__).parent):
         for file in sorted(root.rglob("*.py")):
             digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
-    for file in plugins.foreign_files():
-        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
@@ -48,11 +51,13 @@ def code_digest() -> str:
 class SameWork(CachePolicy):
     """Reuse a task's result if its inputs, its own source and the library are unchanged.
 
-    Inputs named in `ignore` (where to log, which device) do not count. A kept result whose files
-    are gone or altered is forgotten, and the task runs again.
+    Inputs named in `ignore` (where to log, which device) do not count; of the splits named in
+    `seen_alone` it counts what an adaptation can see of them, and not their manifest. A kept
+    result whose files are gone or altered is forgotten, and the task runs again.
     """
 
     ignore: tuple[str, ...] = ()
+    seen_alone: tuple[str, ...] = ()
 
     def compute_key(
         self,
@@ -66,7 +71,8 @@ class SameWork(CachePolicy):
             task=task_ctx.task.name,
             source=inspect.getsource(task_ctx.task.fn),
             code=code_digest(),
-            inputs={name: value for name, value in inputs.items() if name not in self.ignore},
+            networks=[package_here(v.arch) for v in inputs.values() if isinstance(v, ModelRef)],
+            inputs={n: self._counted(n, v) for n, v in inputs.items() if n not in self.ignore},
         )
         record = Path(get_current_settings().results.local_storage_path) / key
         if not record.is_symlink() and not record.is_file():
@@ -77,6 +83,9 @@ class SameWork(CachePolicy):
         if result is None or not intact(result):
             record.unlink()
         return key
+
+    def _counted(self, name: str, value: Any) -> Any:
+        return value.model_dump(exclude={"manifest"}) if name in self.seen_alone else value
 
 
 def intact(result: Any) -> bool:

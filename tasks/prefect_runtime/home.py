@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from pathlib import Path
 
-from sfda.state_folder import home, private_file
-from tasks.prefect_runtime.secrets import know_own_server
+from sfda.state_folder import home, named_by_a_person, private_file
+from tasks.prefect_runtime.folder_settings import ignore_folder_settings
+from tasks.prefect_runtime.secrets import know_own_server, lock_own_server
+from tasks.prefect_runtime.stated import URL, address_in_folder
+
+log = logging.getLogger("sfda")
 
 DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -29,9 +35,13 @@ DEFAULTS = {
 def prepare_environment() -> None:
     """Set what Prefect, MLflow and albumentations read at import: state below home, telemetry off.
 
-    Whatever the user has set stays. `MLFLOW_TRACKING_URI` defaults to SQLite below home, Prefect to
-    its ephemeral server with its database below home.
+    Whatever the user has set stays, but for what files of the current folder say to Prefect.
+    `MLFLOW_TRACKING_URI` defaults to SQLite below home, Prefect to its ephemeral server with its
+    database below home.
     """
+    ignore_folder_settings()
+    if URL not in os.environ and (file := address_in_folder()):
+        log.warning("%s names a Prefect server and is not read; export %s to use it", file, URL)
     folder = home()
     defaults = {
         **DEFAULTS,
@@ -42,4 +52,16 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
     if os.environ["MLFLOW_TRACKING_URI"] == defaults["MLFLOW_TRACKING_URI"]:
         private_file(folder / "mlflow.db")  # SQLite takes its mode for its journals, too
+    else:
+        _make_store(os.environ["MLFLOW_TRACKING_URI"])
     know_own_server()
+    lock_own_server()
+
+
+def _make_store(address: str) -> None:
+    """A store that a person names has the modes of that person's umask: SQLite's file is made."""
+    start, _, path = address.partition(":///")
+    file = Path(path.partition("?")[0])
+    if start == "sqlite" and file.name and file.parent.is_dir() and not file.exists():
+        with named_by_a_person(file):
+            file.touch()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,17 +17,21 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sfda.errors import BadInput
-from sfda.state_folder import home
+from sfda.state_folder import home, log_file, private_folder
 from tasks.prefect_runtime.secrets import SERVER, own_server, prefect_secret
+from tasks.prefect_runtime.served import TIED
 from tasks.prefect_runtime.server import server_command
+from tasks.prefect_runtime.stated import packages
 
+log = logging.getLogger("sfda")
 READY = 120.0  # seconds a server may take to answer
+TO_END = 10.0  # seconds to end politely
 SOCKET_PATH = 107  # bytes, the most that a UNIX socket's path may have
 HEALTH = {"mlflow": "/health", "prefect": "/api/health"}
 PATHS = {"mlflow": r"/|/static-files/.*", "prefect": r"/(?!api/|api$).*"}
@@ -76,14 +82,14 @@ class _Processes:
     def start(
         self, name: str, command: list[str], env: dict[str, str], sockets: list[socket.socket]
     ) -> subprocess.Popen[bytes]:
-        """Start a server whose words go to a log."""
-        with (self.logs / f"{name}.log").open("wb") as log:
+        """Start a server whose words go to a log. It ends with this process: its input does."""
+        with log_file(self.logs / f"{name}.log") as output:
             process = subprocess.Popen(
                 command,
                 env=os.environ | env | {"PYTHONSAFEPATH": "1"},  # no module of the current folder
                 stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 pass_fds=[one.fileno() for one in sockets],
                 start_new_session=True,
                 umask=0o077,
@@ -93,8 +99,14 @@ class _Processes:
         return process
 
     def page(self, name: str, preferred: int) -> tuple[dict[str, Any], str, str]:
-        """A page behind the proxy: what the proxy is told of it, its origin, its first link."""
+        """A page behind the proxy: what the proxy is told of it, its origin, its first link.
+
+        Another user may have taken its port: that it has another one is said.
+        """
         listener, origin = self.listen(preferred)
+        if preferred and listener.getsockname()[1] != preferred:
+            taken = "port %d is taken, maybe by another user: %s's page is at %s"
+            log.warning(taken, preferred, name, origin)
         key = secrets.token_urlsafe(32)
         record = {
             "descriptor": listener.fileno(),
@@ -112,8 +124,8 @@ class _Processes:
         command = [sys.executable, "-m", "tasks.prefect_runtime.proxy"]
         process = self.start("proxy", command, {}, self.sockets)
         assert process.stdin
-        process.stdin.write(json.dumps(self.pages).encode())
-        process.stdin.close()
+        process.stdin.write(json.dumps(self.pages).encode() + b"\n")
+        process.stdin.flush()  # it stays open: the proxy ends where it does
 
 
 @contextmanager
@@ -126,7 +138,7 @@ def servers(mlflow_port: int, prefect_port: int) -> Iterator[dict[str, str]]:
     """
     store, api = os.environ["MLFLOW_TRACKING_URI"], os.environ.get("PREFECT_API_URL")
     logs = home() / "logs"
-    logs.mkdir(exist_ok=True)
+    private_folder(logs)
     urls, origins = {}, {}
     with ExitStack() as ends:
         all_of_them = _Processes(ends, logs, prefect_secret())
@@ -167,14 +179,15 @@ def _start_mlflow(processes: _Processes, store: str, origin: str) -> str:
         "MLFLOW_BACKEND_STORE_URI": store,  # not an argument: it may hold a password
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts,
         "MLFLOW_ARTIFACTS_DESTINATION": artifacts,
-        "MLFLOW_UVICORN_OPTS": f"--uds {path}",
+        "MLFLOW_UVICORN_OPTS": f"--uds {path} --app-dir {shlex.quote(str(packages()))}",
         "MLFLOW_SERVER_ALLOWED_HOSTS": "localhost",
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": origin,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ENABLE_AI_GATEWAY": "false",
         "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
     }
-    processes.start("mlflow", [sys.executable, "-m", "mlflow", "server", "--workers", "1"], env, [])
+    command = [sys.executable, "-P", "-m", "tasks.prefect_runtime.served", TIED, "mlflow"]
+    processes.start("mlflow", [*command, "server", "--workers", "1"], env, [])
     return path
 
 
@@ -188,7 +201,7 @@ def _start_prefect(processes: _Processes, origin: str) -> str:
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # its log is a file
     }
-    processes.start("prefect", server_command(listener), env, [listener])
+    processes.start("prefect", server_command(listener, TIED), env, [listener])
     return address
 
 
@@ -212,10 +225,27 @@ def _wait(name: str, origin: str, processes: _Processes) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and the workers it started."""
-    if process.poll() is None:
+    """End the server and the workers it started, also where it has ended before them."""
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        end = time.monotonic() + TO_END
+        while _lives(process) and time.monotonic() < end:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdin:
+        with suppress(OSError):
+            process.stdin.close()
+
+
+def _lives(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a server or one of its workers, which are its group, is at work."""
+    ended = process.poll() is not None
+    if not Path("/proc/self/stat").exists():
+        return not ended
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, group = file.read_text().rpartition(")")[2].split()[:3]
+            if int(group) == process.pid and state != "Z":
+                return True
+    return False

@@ -29,7 +29,9 @@ ANSWER_SIZE, PATIENCE = 8192, 1.0  # bytes; seconds, the kernel answers while it
 def ask_kernel(end: Address, other: Address) -> int | None:
     """The user whose socket a connection's `end` is, by one question about this one connection.
 
-    None where nobody holds it: it is closed. Raises OSError where the kernel takes no questions.
+    None where nobody holds it: it is closed. With nobody's address (0.0.0.0, 0) as `other` it is
+    the socket that would answer a new connection to `end`. Raises OSError where the kernel takes no
+    questions.
     """
     query = QUESTION.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
     query += PORTS.pack(end[1], other[1])

@@ -30,6 +30,7 @@ from starlette.websockets import WebSocket
 
 from tasks.prefect_runtime.page_policy import DATA, GUARDS, HOP, NOT_DOWN, NOT_UP, PAGE
 from tasks.prefect_runtime.peers import Peers
+from tasks.prefect_runtime.served import end_with_input
 from tasks.prefect_runtime.websocket_relay import relay
 
 LINK_LIFE = 900.0  # seconds in which a link can be opened, once
@@ -83,6 +84,8 @@ class Page:
         path, headers = request.url.path, request.headers
         if headers.get("host") != f"127.0.0.1:{self.port}":
             return PlainTextResponse(f"This page is {self.origin} alone.\n", 421)
+        if is_ambiguous(request):
+            return PlainTextResponse("This is no address of a page.\n", 400)
         if self._is_program(headers):
             if path == "/link" and request.method == "POST":
                 return JSONResponse({"link": self._link()})
@@ -98,6 +101,8 @@ class Page:
             return PlainTextResponse("This is too large.\n", 413)
         try:
             return await self._pass_on(request)
+        except (httpx.InvalidURL, httpx.LocalProtocolError):
+            return PlainTextResponse("This cannot be passed on.\n", 400)
         except httpx.TransportError:
             return PlainTextResponse("The server behind this page does not answer.\n", 502)
 
@@ -200,10 +205,24 @@ class Page:
         origin = link.headers.get("origin")
         own = self._has_session(link.headers) and origin == self.origin and self._is_user(link)
         program = origin is None and self.tells_secret  # the server behind asks it for the secret
-        if link.headers.get("host") != f"127.0.0.1:{self.port}" or not (own or program):
+        foreign = link.headers.get("host") != f"127.0.0.1:{self.port}" or is_ambiguous(link)
+        if foreign or not (own or program):
             await link.close(1008)
             return
         await relay(link, str(self.base), self.secret if own else None)
+
+
+def is_ambiguous(call: HTTPConnection) -> bool:
+    """Whether the server behind may read an address, or where its body ends, otherwise than we do:
+    what is no path, leads upwards or to an empty name at its start, or says its length twice."""
+    raw = call.scope.get("raw_path") or call.url.path.encode()
+    path = call.scope["path"].replace("\\", "/")
+    dots = {".", ".."} & {segment.partition(";")[0] for segment in path.split("/")}
+    lengths = call.headers.getlist("content-length")
+    twice = len(lengths) > 1 or (lengths and "transfer-encoding" in call.headers)
+    odd_length = bool(lengths) and not (lengths[0].isascii() and lengths[0].isdigit())
+    odd_path = not raw.startswith(b"/") or raw.startswith(b"//") or bool(dots)
+    return bool(odd_path or twice or odd_length)
 
 
 def _cookies(headers: Headers) -> dict[str, str]:
@@ -251,10 +270,13 @@ def application(pages: dict[int, Page]) -> Any:
 
 
 def main() -> None:
-    """Serve what standard input tells: a list of pages, each with the descriptor it listens on."""
+    """Serve what a line of standard input tells: a list of pages, each with the descriptor it
+    listens on. It ends where standard input does."""
     pages: dict[int, Page] = {}
     sockets = []
-    for record in json.load(sys.stdin):
+    records = json.loads(sys.stdin.readline())
+    end_with_input()
+    for record in records:
         sockets.append(socket.socket(fileno=record.pop("descriptor")))
         page = Page(port=sockets[-1].getsockname()[1], **record)
         pages[page.port] = page

@@ -14,11 +14,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sfda.state_folder import disk_errors, home, one_at_a_time, private_folder
+from tasks.prefect_runtime.peers import Peers
 from tasks.prefect_runtime.stated import states_address
 
 CLIENT, SERVER = "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"
 BYTES = 32
 PROCESS = "process"  # the user in a secret that one process alone knows
+NOBODY = ("0.0.0.0", 0)  # the other end of a socket that listens
 
 
 def prefect_secret() -> str:
@@ -70,7 +72,8 @@ def own_server(url: str) -> Iterator[None]:
     """Note that this process serves Prefect's API there, for `know_own_server`."""
     note = _note(url)
     private_folder(note.parent)
-    note.write_text(str(os.getpid()))
+    note.unlink(missing_ok=True)  # a link would be followed
+    note.write_text(life_of(os.getpid()))
     try:
         yield
     finally:
@@ -79,15 +82,32 @@ def own_server(url: str) -> Iterator[None]:
 
 def know_own_server() -> None:
     """Where `PREFECT_API_URL` names a server that `sfda serve` or `sfda ui` runs over this home,
-    set its secret for this process. Whatever else the user has set stays."""
+    set its secret for this process. Whatever else the user has set stays.
+
+    It is such a server where the process lives that noted it, and it is this user who listens.
+    """
     url, locked = os.environ.get("PREFECT_API_URL", ""), _is_locked()
     if locked and not url and states_address():  # in a file of this home
         del os.environ[CLIENT], os.environ[SERVER]
     if not url.startswith("http://127.0.0.1:") or (CLIENT in os.environ and not locked):
         return
     with suppress(OSError, ValueError):  # no such server, or its process is gone
-        os.kill(int(_note(url).read_text()), 0)
-        os.environ[CLIENT] = prefect_secret()
+        noted, port = _note(url).read_text(), urlsplit(url).port
+        if noted != life_of(int(noted.partition(" ")[0])) or port is None:
+            return
+        if Peers().is_ours(("127.0.0.1", port), NOBODY):
+            os.environ[CLIENT] = prefect_secret()
+
+
+def life_of(process: int) -> str:
+    """A process, told from a later one of the same number by when it began, and since which start
+    of the machine. Raises OSError without one."""
+    os.kill(process, 0)
+    words = [str(process)]
+    with suppress(FileNotFoundError):  # not Linux
+        words.append(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+        words.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    return " ".join(words)
 
 
 def lock_own_server() -> None:

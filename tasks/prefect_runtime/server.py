@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sfda.state_folder import log_file
 from tasks.prefect_runtime.secrets import CLIENT, SERVER, prefect_secret
 from tasks.prefect_runtime.stated import packages, states_address
 
@@ -40,7 +41,7 @@ def start_server(log: Path) -> subprocess.Popen[bytes] | None:
         log.parent.mkdir(parents=True, exist_ok=True)
         secret = prefect_secret()
         os.environ[CLIENT] = secret
-        with log.open("wb") as output:
+        with log_file(log) as output:
             process = subprocess.Popen(
                 server_command(listener),
                 env={**os.environ, **OWN, SERVER: secret},
@@ -54,10 +55,11 @@ def start_server(log: Path) -> subprocess.Popen[bytes] | None:
     return process
 
 
-def server_command(listener: socket.socket) -> list[str]:
-    """Prefect's server on a socket that listens already."""
+def server_command(listener: socket.socket, *more: str) -> list[str]:
+    """Prefect's server on a socket that listens already; `more` goes to `served`."""
     return [
-        *(sys.executable, "-P", "-m", "uvicorn", "--app-dir", str(packages())),
+        *(sys.executable, "-P", "-m", "tasks.prefect_runtime.served", *more),
+        *("uvicorn", "--app-dir", str(packages())),
         *("--factory", "prefect.server.api.server:create_app", "--fd", str(listener.fileno())),
         *("--log-level", "error", "--lifespan", "on"),
     ]

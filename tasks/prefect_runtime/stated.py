@@ -9,22 +9,43 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from tasks.prefect_runtime.folder_settings import are_ignored
+
 URL, PROFILES = "PREFECT_API_URL", "PREFECT_PROFILES_PATH"
 
 
 def states_address() -> bool:
     """Whether the environment, or a file that Prefect reads here, names a server of the user's.
 
-    Files that state other settings alone do not: Prefect would start a server of its own.
+    Files that state other settings alone do not: Prefect would start a server of its own. Those of
+    the current folder count where this process lets Prefect read them.
     """
-    if os.environ.get(URL) or _dotenv(URL):
+    if os.environ.get(URL):
         return True
-    projects = (_table("prefect.toml"), _table("pyproject.toml", "tool", "prefect"))
-    if any(isinstance(one.get("api"), dict) and one["api"].get("url") for one in projects):
-        return True
-    stated_paths = [os.environ.get(PROFILES), _dotenv(PROFILES)]
-    stated_paths += [one.get("profiles_path") for one in projects]
+    stated_paths = [os.environ.get(PROFILES)]
+    if not are_ignored():
+        if address_in_folder():
+            return True
+        stated_paths += [_dotenv(PROFILES)]
+        stated_paths += [table.get("profiles_path") for table in _projects().values()]
     return bool(_profile(next(filter(None, stated_paths), None)).get(URL))
+
+
+def address_in_folder() -> str | None:
+    """The name of a file of the current folder that states the address of a server."""
+    if _dotenv(URL):
+        return ".env"
+    for name, table in _projects().items():
+        if isinstance(table.get("api"), dict) and table["api"].get("url"):
+            return name
+    return None
+
+
+def _projects() -> dict[str, dict[str, Any]]:
+    return {
+        "prefect.toml": _table("prefect.toml"),
+        "pyproject.toml": _table("pyproject.toml", "tool", "prefect"),
+    }
 
 
 def _profile(path: str | None) -> dict[str, Any]:

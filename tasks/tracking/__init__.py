@@ -1,5 +1,8 @@
 """Runs, metrics and registered models: the only code that imports mlflow."""
 
+from pathlib import Path
+
+from sfda.notebook.addresses import offer_resolver
 from tasks.tracking.registry import (
     RegisteredModel,
     by_alias,
@@ -7,6 +10,7 @@ from tasks.tracking.registry import (
     champions,
     check_name,
     fetch,
+    fetch_bundle,
     find_version,
     register_bundle,
     registered_models,
@@ -48,6 +52,7 @@ __all__ = [
     "client",
     "experiment",
     "fetch",
+    "fetch_bundle",
     "find_version",
     "flatten",
     "is_transient",
@@ -71,3 +76,12 @@ __all__ = [
     "version_tags",
     "versions",
 ]
+
+
+def _resolve(address: str) -> Path:
+    """The folder of the bundle at an address of MLflow. Raises BadInput."""
+    return fetch_bundle(canonical(address))
+
+
+for _begins in ("models:/", "runs:/"):  # sfda.load takes these from now on
+    offer_resolver(_begins, _resolve)

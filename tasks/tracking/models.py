@@ -8,7 +8,7 @@ from typing import Any
 from sfda.errors import BadInput, no_model
 from sfda.problems.registry import read_bundle
 from sfda.refs import ModelRef, ModelSpec
-from sfda.weights.bundle import bundle_digest, read_spec
+from sfda.weights.bundle import opened_digest, read_spec
 
 
 def locate(uri: str) -> Path:
@@ -19,12 +19,7 @@ def locate(uri: str) -> Path:
     if uri.startswith(("models:/", "runs:/")):
         from tasks import tracking  # slow to import, and not wanted where nothing is fetched
 
-        specs = sorted(tracking.fetch(uri).rglob("spec.json"))
-        if not specs:
-            raise BadInput(
-                f"{uri} holds no bundle of sfda; import its weights with `sfda import-model`"
-            )
-        return specs[0].parent
+        return tracking.fetch_bundle(uri)
     path = Path(uri)
     if path.is_file():
         raise BadInput(
@@ -45,7 +40,7 @@ def model_ref(uri: str) -> ModelRef:
     spec = read_spec(folder)
     return ModelRef(
         uri=fixed if ":/" in fixed else str(folder),
-        sha256=bundle_digest(folder),
+        sha256=opened_digest(folder),
         problem=spec.problem,
         arch=spec.arch,
         classes=spec.classes,

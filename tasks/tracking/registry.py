@@ -269,3 +269,13 @@ def fetch(uri: str) -> Path:
         if is_transient(error):
             raise
         raise BadInput(f"no model at {uri}: {str(error).splitlines()[0]}") from error
+
+
+def fetch_bundle(uri: str) -> Path:
+    """The folder of the bundle at such an address. Raises BadInput, also where there is none."""
+    specs = sorted(fetch(uri).rglob("spec.json"))
+    if not specs:
+        raise BadInput(
+            f"{uri} holds no bundle of sfda; import its weights with `sfda import-model`"
+        )
+    return specs[0].parent

@@ -37,6 +37,6 @@ def log_history(adaptation: Adaptation, run_id: str) -> History:
     history = read_history(Path(adaptation.folder), adaptation.history_sha256)
     logged = tracking.last_step(run_id, "epoch")
     for epoch in history:
-        if epoch["epoch"] + 1 > logged:
+        if epoch.epoch + 1 > logged:
             tracking.log_points(run_id, points_of(epoch))
     return history

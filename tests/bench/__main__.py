@@ -12,7 +12,7 @@ from pathlib import Path
 
 NAMES = (
     "overhead", "throughput", "methods", "neighbours", "clustering", "large_image", "queries",
-    "figures", "camvid", "lpld_step", "bloodcells", "pose_step",
+    "figures", "camvid", "lpld_step", "bloodcells", "pose_step", "many_files",
 )  # fmt: skip
 OUT = Path("bench")
 

@@ -15,7 +15,7 @@ from sfda.loading.batches import TargetLoader
 from sfda.loading.opened import decode_key
 from sfda.loading.scan import labelled_scan, scan
 from sfda.manifests.opening import open_manifest
-from sfda.manifests.rows import read_split
+from sfda.manifests.rows import read_split, unlabelled_digest
 from sfda.problems.classification.evaluation import classification_report
 from sfda.problems.registry import read_bundle
 from sfda.types import EpochEnd, SeenViews, TargetInfo
@@ -31,7 +31,7 @@ def main(target: str, bundle: str, seed: int, scratch: Path) -> None:
     images, labels, rows = {}, {}, {}
     for name in ("adapt", "test"):
         split = read_split(manifest, name)
-        key = decode_key(manifest, name, spec.input)
+        key = decode_key(unlabelled_digest(manifest, name), spec.input)
         images[name] = decode_images(split, spec.input, scratch, key=key)
         labels[name], rows[name] = split.labels, split.row_ids
     kind = plugins.load("methods", "shot")

@@ -26,7 +26,7 @@ from PIL import Image
 from sfda.images.decode import decode_images
 from sfda.loading.opened import decode_key
 from sfda.manifests.opening import open_manifest
-from sfda.manifests.rows import read_split
+from sfda.manifests.rows import read_split, unlabelled_digest
 from sfda.problems.segmentation.evaluation import MaskPair, segmentation_report
 from sfda.problems.segmentation.network import build
 from sfda.problems.segmentation.segment import segment_all
@@ -86,7 +86,7 @@ def evaluate(folder: Path, classes: int, tiled: bool) -> dict[str, Any]:
     started = time.perf_counter()
     manifest = open_manifest(folder / "large.yaml")
     split = read_split(manifest, "test")
-    key = decode_key(manifest, "test", spec)
+    key = decode_key(unlabelled_digest(manifest, "test"), spec)
     images = decode_images(split, spec, folder / "decoded", key=key)
     answers = segment_all(network, images, spec, device="cpu", sizes=[(SIDE, SIDE)])
     masks = split.masks

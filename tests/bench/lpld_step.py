@@ -21,7 +21,7 @@ from sfda.images.decode import decode_images
 from sfda.loading.batches import TargetLoader
 from sfda.loading.opened import decode_key
 from sfda.manifests.opening import open_manifest
-from sfda.manifests.rows import read_split
+from sfda.manifests.rows import read_split, unlabelled_digest
 from sfda.problems.detection import loss as detection_loss
 from sfda.problems.detection import network as detection
 from sfda.problems.detection.teaching import sorted_out
@@ -41,7 +41,10 @@ def measure(out: Path) -> dict[str, Any]:
     opened = open_manifest(Path("data_manifests/bloodcells/pbc.yaml")).unlabelled()
     split = read_split(opened, "adapt")
     images = decode_images(
-        split, spec.input, out / "decoded", key=decode_key(opened, "adapt", spec.input)
+        split,
+        spec.input,
+        out / "decoded",
+        key=decode_key(unlabelled_digest(opened, "adapt"), spec.input),
     )
     torch.manual_seed(0)
     source = detection.build_from_spec(spec).eval()

@@ -21,7 +21,7 @@ from sfda.loading.batches import TargetLoader
 from sfda.loading.opened import decode_key
 from sfda.loading.scan import scan
 from sfda.manifests.opening import open_manifest
-from sfda.manifests.rows import read_split
+from sfda.manifests.rows import read_split, unlabelled_digest
 from sfda.problems.pose import network as pose
 from sfda.refs import InputSpec
 from sfda.types import StepEnd, TargetInfo
@@ -44,7 +44,10 @@ def case(out: Path, arch: str, side: int) -> dict[str, Any]:
         input=InputSpec(size=(side, side), mean=(0.5,) * 3, std=(0.5,) * 3),
     )  # fmt: skip
     images = decode_images(
-        split, spec.input, out / "decoded", key=decode_key(opened, "adapt", spec.input)
+        split,
+        spec.input,
+        out / "decoded",
+        key=decode_key(unlabelled_digest(opened, "adapt"), spec.input),
     )
     torch.manual_seed(0)
     kind = plugins.load("methods", "post")

@@ -24,7 +24,7 @@ from sfda.images.decode import decode_images
 from sfda.loading.batches import TargetLoader
 from sfda.loading.opened import decode_key
 from sfda.manifests.opening import open_manifest
-from sfda.manifests.rows import read_split
+from sfda.manifests.rows import read_split, unlabelled_digest
 from sfda.problems.classification import network as classification
 from sfda.problems.classification.network import ClassOutput
 from sfda.problems.registry import PROBLEMS
@@ -61,7 +61,9 @@ def case(
     spec, views = input_of(problem, arch, pixels)
     opened = open_manifest(Path("data_manifests") / f"{manifest}.yaml").unlabelled()
     split = read_split(opened, "adapt")
-    images = decode_images(split, spec, out / "decoded", key=decode_key(opened, "adapt", spec))
+    images = decode_images(
+        split, spec, out / "decoded", key=decode_key(unlabelled_digest(opened, "adapt"), spec)
+    )
     torch.manual_seed(0)
     kind = plugins.load("methods", method)
     config = kind.Config.from_settings(kind.defaults_for(problem))

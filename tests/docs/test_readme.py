@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,21 @@ def test_the_validator_table_lists_every_validator() -> None:
 
 def test_the_query_table_lists_every_query() -> None:
     assert list(rows(FEW_LABELS, "Ask")) == plugins.names("queries")
+
+
+def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they stand there: ten lines, which leave a bundle and nothing else."""
+    (code,) = re.findall(r"```python\n(.*?)```", section(README, "In Python"), re.S)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFDA_HOME", str(tmp_path / "home"))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert 0 <= names["result"].change <= 1
+    assert [path.name for path in tmp_path.iterdir()] == ["adapted"]
+    opened = names["sfda"].load("adapted")
+    assert opened.spec.classes == ("cat", "dog", "owl")
+    assert opened.sha256 == names["result"].model.sha256
 
 
 def test_readme_is_short() -> None:

@@ -301,7 +301,9 @@ IMPORTS: dict[str, tuple[Callable[[Shop], list[object]], str]] = {
         "give the class names once",
     ),
     "another problem": (
-        lambda s: imported(s.folder / "toy.safetensors", "--problem", "pose"), "no pose network"
+        lambda s: imported(s.folder / "toy.safetensors", "--problem", "pose", "--arch",
+                           "sfda:lenet"),
+        "no architecture 'sfda:lenet' for joints",
     ),
 }  # fmt: skip
 

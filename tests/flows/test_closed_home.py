@@ -51,6 +51,29 @@ def test_a_command_closes_what_it_makes_in_its_home(home, tmp_path, umask, monke
     assert mode(named.parent / "masks" / "0.png") == 0o666 & ~umask
 
 
+def test_a_command_leaves_the_environment_and_escapes_what_it_logs(
+    home, umask, monkeypatch, capsys
+):
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    with session(False):
+        assert os.environ["PYTHONSAFEPATH"] == "1"
+        assert os.environ["SFDA_UMASK"] == f"{umask:03o}"
+        logging.getLogger("sfda").warning("class %s", "\x1b[2J")
+    logging.getLogger("sfda").handlers.clear()
+    assert not {"PYTHONSAFEPATH", "SFDA_UMASK"} & set(os.environ)
+    assert capsys.readouterr().err.endswith("class ?[2J\n")
+
+
+def test_a_store_that_a_person_names_has_their_modes(home, tmp_path, umask, monkeypatch):
+    store = tmp_path / "team.db"
+    monkeypatch.setattr(os, "environ", dict(os.environ) | {"SFDA_HOME": str(home)})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}?timeout=60")
+    with session(False):
+        pass
+    logging.getLogger("sfda").handlers.clear()
+    assert mode(store) == 0o666 & ~umask
+
+
 def test_copies_are_closed_in_the_home_alone(home, tmp_path):
     for folder in (home / "my copies", tmp_path / "theirs"):
         folder.mkdir()
@@ -73,12 +96,19 @@ def test_without_a_command_a_persons_umask_is_the_process_own(home, tmp_path, um
 
 def test_a_process_of_one_run_closes_its_files(tmp_path):
     """As a worker starts it, whoever started the worker."""
-    program = "import os, flows; print(os.umask(0), os.environ['SFDA_UMASK'])"
-    output = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, umask=0o022, check=True,
-        env=os.environ | {"PREFECT__FLOW_RUN_ID": "1", "PREFECT_API_URL": "http://x"},
-    ).stdout  # fmt: skip
-    assert output.split() == [str(0o077), "022"]
+    program = "import os, flows; print(os.umask(0), os.environ.get('SFDA_UMASK'), os.getcwd())"
+    other = {"PREFECT__FLOW_RUN_ID": "1", "PREFECT_API_URL": "http://x"}
+    for env, expected in (
+        (other | {"SFDA_DEPLOYED": ""}, [str(0o077), "022", os.getcwd()]),
+        (other | {"SFDA_DEPLOYED": str(tmp_path)}, [str(0o077), "022", str(tmp_path)]),
+        (other, [str(0o022), "None", os.getcwd()]),  # a run of somebody else's flow
+        ({"SFDA_DEPLOYED": str(tmp_path)}, [str(0o022), "None", os.getcwd()]),
+    ):
+        output = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, umask=0o022,
+            check=True, env={k: v for k, v in os.environ.items() if k != "SFDA_UMASK"} | env,
+        ).stdout  # fmt: skip
+        assert output.split() == expected
 
 
 def test_the_word_that_an_open_home_was_closed_is_shown_once(home):

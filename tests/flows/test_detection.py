@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import small_det
 import torch
-import toymm
 from asking import exported
 from conftest import Home, World, completed_stages, flow_artifacts, sfda
 from PIL import Image
 
+from sfda.testing.toys import mmdet_detection as toymm
 from tasks import tracking
 
 pytestmark = pytest.mark.flow

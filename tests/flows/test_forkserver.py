@@ -97,6 +97,67 @@ def test_each_order_is_a_new_process_with_torch_and_nothing_else() -> None:
     assert result["gone"] is None, "without the copy a Python of its own does the work"
 
 
+EXCHANGES = """
+import json, os, signal, time
+from sfda.sandbox import forkserver
+
+def main(order, words):
+    with os.fdopen(order) as file:
+        text = file.read()
+    if text == "stay":
+        child = os.fork()
+        if child:
+            os.write(words, json.dumps([os.getpid(), child]).encode())
+        time.sleep(60)
+    os._exit(len(text))
+
+forkserver.start(main, "json")
+made = forkserver.current()
+
+def ask(text, then):
+    order, words = os.pipe(), os.pipe()
+    with made.child(order[0], words[1], 2, "/scratch") as child:
+        if child is None:
+            return None
+        for end in (order[0], words[1]):
+            os.close(end)
+        os.write(order[1], text.encode())
+        os.close(order[1])
+        return then(child, words[0])
+
+def interrupted(child, words):
+    seen["pids"] = json.loads(os.read(words, 100))
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    child.wait()
+
+seen = {}
+seen["codes"] = [ask("a" * n, lambda child, _: child.wait()) for n in (1, 2, 3)]
+for n in range(40):  # it is killed about when it ends by itself
+    ask("", lambda child, _: time.sleep(n / 4000))
+seen["after"] = ask("aaaa", lambda child, _: [child.wait(), child.wait()])
+try:
+    ask("stay", interrupted)
+except KeyboardInterrupt:
+    seen["interrupted"] = forkserver.current() is None
+seen["next"] = ask("a", lambda child, _: child.wait())
+time.sleep(0.1)
+seen["left"] = [pid for pid in seen["pids"] if os.path.exists(f"/proc/{pid}")
+                and "State:\\tZ" not in open(f"/proc/{pid}/status").read()]
+print(json.dumps(seen))
+"""
+
+
+def test_no_answer_is_taken_for_another_one() -> None:
+    """After Ctrl-C the answer to what was interrupted would still be on the line."""
+    seen = json.loads(run(EXCHANGES))
+    assert seen["codes"] == [1, 2, 3]
+    assert seen["after"] == [4, 4]
+    assert seen["interrupted"], "it is let go"
+    assert seen["next"] is None, "a Python of its own does the work then"
+    assert not seen["left"]
+
+
 def test_it_is_not_made_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     forkserver.start(lambda *_: None, "sfda.adaptation.worker")  # torch is here already
     assert forkserver.current() is None

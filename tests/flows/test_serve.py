@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -23,13 +24,13 @@ import psutil
 import pytest
 import small
 from conftest import World
-from patience import eventually
+from patience import DEADLINE, eventually
 from PIL import Image
 
 from sfda.errors import BadInput
 
 pytestmark = pytest.mark.flow
-SFDA = [sys.executable, "-c", "from flows.cli.app import main; main()"]
+SFDA = [sys.executable, "-P", "-c", "from flows.cli.app import main; main()"]
 
 JOBS = """
 jobs:
@@ -64,9 +65,11 @@ def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(worl
     }  # fmt: skip
     site, nightly = result["site"], result["nightly"]
     assert site.parameters == {
-        "target": str(tmp_path / "images"), "source": str(tmp_path / "toy"), "name": "served",
-        "target_name": "site", "method": "shot", "epochs": 1,
-        "settings": {"schedule": {"lr": 0.03, "batch_size": 8, "decay": "none"}},
+        "target": str(tmp_path / "images"), "source": str(tmp_path / "toy"), "target_name": "site",
+        "adaptation": {
+            "name": "served", "method": "shot", "epochs": 1,
+            "settings": {"schedule": {"lr": 0.03, "batch_size": 8, "decay": "none"}},
+        },
     }  # fmt: skip
     assert nightly.parameters["source"] == "models:/toy@source"
     assert [s.schedule.interval for s in site.schedules] == [timedelta(hours=1)]
@@ -137,6 +140,21 @@ def test_a_run_that_died_too_often_ends():
         refuse_endless(SimpleNamespace(run_count=MOST + 1))
 
 
+def plant(folder: Path) -> None:
+    """What an unpacked archive may bring along: modules that are called as others, settings."""
+    text = f"open({str(folder / 'ran')!r}, 'a').write(__name__ + ' ')"
+    names = ("prefect", "mlflow", "uvicorn", "sqlalchemy", "flows", "tasks", "sfda", "timm", "gzip")
+    for name in names:
+        (folder / f"{name}.py").write_text(text)
+    called = {"()": "builtins.open", "file": str(folder / "ran"), "mode": "a"}
+    logs = {"version": 1, "handlers": {"console": called}, "root": {"handlers": ["console"]}}
+    (folder / "logs.yml").write_text(json.dumps(logs))
+    settings = f'config_path = "{folder / "logs.yml"}"'
+    (folder / "prefect.toml").write_text(f"[logging]\n{settings}\n")
+    (folder / "pyproject.toml").write_text(f"[tool.prefect.logging]\n{settings}\n")
+    (folder / ".env").write_text("PREFECT_API_URL=http://127.0.0.1:1/api\n")
+
+
 class Served:
     """A running `sfda serve` and its Prefect API."""
 
@@ -145,7 +163,7 @@ class Served:
         self.said: dict[str, Any] = {}
 
     def wait(self) -> None:
-        end = time.monotonic() + 120
+        end = time.monotonic() + DEADLINE
         while time.monotonic() < end and self.process.poll() is None:
             if (text := (self.folder / "out").read_text()).endswith("\n"):
                 self.said = json.loads(text)
@@ -219,6 +237,7 @@ def served(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         os.utime(path, (old, old))
     small.bundle(folder / "toy")
     small.write(folder, "target", small.target_arrays(), small.TARGET)
+    plant(folder)
     words = ["serve", "--jobs", str(jobs_file(folder)), "--json"]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
     env["SFDA_HOME"] = str(folder / "home")
@@ -291,7 +310,7 @@ def test_links_open_the_pages_and_no_secret_is_in_an_argument_or_a_log(served):
 
 def test_the_form_refuses_a_wrong_parameter(served):
     with pytest.raises(urllib.error.HTTPError) as caught:
-        served.start("refresh-target/site", method="magic")
+        served.start("refresh-target/site", adaptation={"method": "magic"})
     assert caught.value.code == 409
     assert "magic" in caught.value.read().decode()
 
@@ -340,6 +359,39 @@ def test_a_run_that_needs_labels_suspends_and_goes_on_from_the_answers(served):
     (model,) = [one for one in after["models"] if one["name"] == "asked"]
     assert (model["versions"], model["candidate"]) == (1, "1")
     assert after["jobs"]["states"]["Completed"] >= 1
+
+
+def test_nothing_of_the_current_folder_ran(served):
+    """After all runs above: in the command, its servers and its runs."""
+    assert not (served.folder / "ran").exists()
+    assert ".env names a Prefect server and is not read" in (served.folder / "err").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what lives")
+def test_killed_pages_leave_no_server_behind(tmp_path):
+    plant(tmp_path)
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+    env["SFDA_HOME"] = str(tmp_path / "home")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            free = other.getsockname()[1]
+        ports = ["--mlflow-port", str(taken.getsockname()[1]), "--prefect-port", str(free)]
+        process = subprocess.Popen(
+            [*SFDA, "ui", *ports, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            cwd=tmp_path, env=env, text=True,
+        )  # fmt: skip
+        assert process.stdout
+        urls = json.loads(process.stdout.readline())
+    servers = psutil.Process(process.pid).children(recursive=True)
+    assert len(servers) >= 4  # two servers, a worker, the proxy
+    process.kill()
+    lines = process.communicate()[1]
+    assert f"taken, maybe by another user: mlflow's page is at {urls['mlflow_url'][:20]}" in lines
+    assert not eventually(
+        lambda: [one for one in servers if one.is_running() and one.status() != "zombie"],
+        lambda living: not living,
+    )
+    assert not (tmp_path / "ran").exists()
 
 
 def test_nothing_below_the_home_is_open_to_others(served):

@@ -84,9 +84,9 @@ def looked(
     @flow
     def look() -> tuple[PredictionsRef, Report]:
         ref = manifests.manifest_ref(str(target))
-        seen = manifests.seen_digest(ref, "adapt")
+        part = manifests.split_ref(ref, "adapt")
         return (
-            pseudo_label(model, ref, seen, "adapt", "cpu"),
+            pseudo_label(model, part, "cpu"),
             evaluate_model(model, ref, "test", "cpu"),
         )
 

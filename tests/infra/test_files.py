@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,26 @@ def secrets() -> set[str]:
     return set(result)
 
 
+ENVIRONMENT = """
+import json, sys
+from pathlib import Path
+import stack
+stack.SECRETS = {}
+print(json.dumps(stack.Stack(Path(sys.argv[1]), 1, 1).env))
+"""
+
+
+def test_parts_of_the_stack_know_the_umask_of_who_started_it(tmp_path):
+    env = {name: text for name, text in os.environ.items() if name != "SFDA_UMASK"}
+    output = subprocess.run(
+        [sys.executable, "-c", ENVIRONMENT, str(tmp_path)], capture_output=True, text=True,
+        check=True, umask=0o027, env=env | {"PYTHONPATH": f"{INFRA}{os.pathsep}{ROOT}"},
+    ).stdout  # fmt: skip
+    parts = json.loads(output)
+    assert (parts["SFDA_UMASK"], parts["SFDA_DEPLOYED"]) == ("027", "")
+    assert parts["PYTHONSAFEPATH"] == "1"
+
+
 def test_every_deployment_names_a_flow_that_is_there():
     for one in yaml.safe_load((INFRA / "prefect.yaml").read_text())["deployments"]:
         file, _, name = one["entrypoint"].partition(":")
@@ -46,7 +67,8 @@ def test_every_deployment_names_a_flow_that_is_there():
         for inputs in one.get("parameters", {}):
             assert inputs in flow.parameters.properties
         for trigger in one.get("triggers", []):
-            assert set(trigger["parameters"]) <= set(flow.parameters.properties)
+            taken = {*flow.parameters.properties, *getattr(flow, "flat_names", ())}
+            assert set(trigger["parameters"]) <= taken
 
 
 @pytest.mark.parametrize(

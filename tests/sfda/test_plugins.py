@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from flows.cli.methods_table import describe_methods
-from flows.form import one_of
 from sfda import plugins
 from sfda.errors import BadInput
 from sfda.methods.shot import Shot
+from sfda.plugin_sources import plugin_sources
+from sfda.settings import MethodName
 
 MODULES = {
     "otherlab_good": (
@@ -87,9 +89,9 @@ def test_table_form_and_digest_go_on(installed: None) -> None:
     rows = {row["name"]: row for row in describe_methods()}
     assert rows["other"]["says"] == "Other: a method of somebody else's."
     assert "broken" not in rows
-    assert {"shot", "other"} <= set(one_of("methods").__metadata__[1].json_schema["enum"])
-    files = [file.name for file in plugins.foreign_files()]
-    assert files == ["otherlab_good.py", "otherlab_thief.py"]  # the latter is a validator there
+    assert {"shot", "other"} <= set(TypeAdapter(MethodName).json_schema()["enum"])
+    names = [name for name, _ in plugin_sources().files()]
+    assert names == ["otherlab_good/", "otherlab_thief/"]  # the latter is a validator there
 
 
 def test_what_is_installed_and_whole_is_not_spoken_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,8 +13,8 @@ from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 import sfda
 from sfda.manifests.digests import file_digest, key_of
 from sfda.problems.classification.inference import keep_predictions
-from sfda.refs import Adaptation, Candidate, SideBySide
-from tasks.prefect_runtime.cache import SameWork, code_digest, intact
+from sfda.refs import Adaptation, Candidate, ManifestRef, SideBySide, SplitRef
+from tasks.prefect_runtime.cache import SameWork, _own_digest, intact
 
 
 def stage(source, device):
@@ -37,6 +37,17 @@ def test_the_key_ignores_what_it_is_told_to_and_nothing_else():
     assert first == key(SameWork(), {"source": "a"})
 
 
+def test_of_a_target_counts_what_can_be_seen_of_it_and_not_its_manifest():
+    policy = SameWork(seen_alone=("target",))
+    manifests = [ManifestRef(path=path, sha256=path * 64) for path in "ab"]
+    here, there = (SplitRef(manifest=one, split="adapt", seen="c") for one in manifests)
+    first = key(policy, {"target": here})
+    assert first == key(policy, {"target": there})
+    assert first != key(policy, {"target": here.model_copy(update={"seen": "d"})})
+    assert first != key(policy, {"target": here.model_copy(update={"split": "test"})})
+    assert key(SameWork(), {"target": here}) != key(SameWork(), {"target": there})
+
+
 def test_the_key_changes_with_the_tasks_own_code():
     def same_name(source, device):
         return source
@@ -54,15 +65,15 @@ def test_the_key_changes_with_any_file_of_the_library(tmp_path, monkeypatch):
     shutil.copytree(Path(sfda.__file__).parent, copy, ignore=shutil.ignore_patterns("*.pyc"))
     before = key(SameWork(), {"source": "a"})
     monkeypatch.setattr(sfda, "__file__", str(copy / "__init__.py"))
-    code_digest.cache_clear()
+    _own_digest.cache_clear()
     try:
         assert key(SameWork(), {"source": "a"}) == before
         with (copy / "losses.py").open("a") as file:
             file.write("# one word more\n")
-        code_digest.cache_clear()
+        _own_digest.cache_clear()
         assert key(SameWork(), {"source": "a"}) != before
     finally:
-        code_digest.cache_clear()
+        _own_digest.cache_clear()
 
 
 def test_parts_of_a_key_are_models_and_plain_values():

@@ -62,6 +62,16 @@ def test_a_connection_of_ours_is_ours_until_it_is_closed(lookup, family):
             assert not Peers((lookup,)).is_ours(client, server)
 
 
+@pytest.mark.parametrize("lookup", [ask_kernel, read_tables])
+def test_a_socket_that_listens_has_an_owner(lookup):
+    if Peers((lookup,)).lookup is None:
+        pytest.skip("this kernel shows no sockets this way")
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        address = listener.getsockname()
+        assert lookup(address, ("0.0.0.0", 0)) == os.geteuid()
+    assert lookup(address, ("0.0.0.0", 0)) is None
+
+
 def test_a_stranger_is_told_from_this_user_and_root():
     users = {1: os.geteuid(), 2: 0, 3: os.geteuid() + 1, 4: None}
     peers = Peers()

@@ -368,6 +368,39 @@ def test_a_websocket_of_a_program_tells_the_secret_itself(served, token, comes_i
                 link.recv(5)
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "GET /static-files/../get-artifact?path=x",
+        "GET /static-files/%2e%2e/get-artifact",
+        "GET /static-files/..%2fget-artifact",
+        "GET /static-files/..;x/get-artifact",
+        "GET /static-files/..%5cget-artifact",
+        "GET //evil.example/x",
+        "GET http://evil.example/x",
+        "GET @evil.example/x",
+        "OPTIONS *",
+    ],
+)
+def test_an_address_that_another_reads_otherwise_is_refused(served, first):
+    assert raw(served, first) == b"HTTP/1.1 400"
+    assert raw(served, "GET /static-files/..a/b.") == b"HTTP/1.1 200"
+
+
+def test_a_body_that_ends_in_two_places_is_refused(served):
+    for length in ("5\r\nTransfer-Encoding: chunked", "5\r\nContent-Length: 6", "x", "-1"):
+        assert raw(served, "POST /api/x", f"Content-Length: {length}\r\n") == b"HTTP/1.1 400"
+
+
+def raw(served, first, more=""):
+    """The first bytes of the answer to a program that writes by itself."""
+    host = f"127.0.0.1:{served.page.port}"
+    words = f"{first} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {BASIC}\r\n"
+    with socket.create_connection(("127.0.0.1", served.page.port), 10) as line:
+        line.sendall(f"{words}{more}Connection: close\r\n\r\n0\r\n\r\n".encode())
+        return line.recv(12)
+
+
 def test_scripts_of_a_page_may_what_it_needs_and_data_never():
     front, own = listening()
     page = proxy.Page(own, "http://127.0.0.1:9", SECRET, KEY, paths="/", scripts=" 'unsafe-eval'")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import small
 
-from sfda.adaptation.run_folder import read_history, write_history
+from sfda.adaptation.run_folder import Epoch, read_history, write_history
 from sfda.errors import BadInput
 from sfda.refs import ModelRef, Version
 from sfda.weights.bundle import read_spec, write_bundle
@@ -101,8 +101,20 @@ def test_other_weights_than_those_that_were_chosen_are_refused(model, registered
 def test_a_history_that_is_a_link_or_was_changed_is_refused(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    digest = write_history(folder, [{"epoch": 0}])
-    assert read_history(folder, digest) == [{"epoch": 0}]
+    epoch = Epoch(
+        epoch=0,
+        steps=[0],
+        losses={"infomax": [0.5]},
+        rate=[0.1],
+        last_step=3,
+        images=8,
+        seconds=0.5,
+        scores={"infomax": float("inf")},
+        sha256="0" * 64,
+        weights=None,
+    )
+    digest = write_history(folder, [epoch])
+    assert read_history(folder, digest) == [epoch]
     (folder / "history.json").write_text("[]")
     with pytest.raises(BadInput, match="was changed"):
         read_history(folder, digest)

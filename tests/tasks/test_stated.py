@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tasks.prefect_runtime import folder_settings
+from tasks.prefect_runtime.home import prepare_environment
 from tasks.prefect_runtime.secrets import CLIENT, SERVER, know_own_server, lock_own_server
 from tasks.prefect_runtime.stated import states_address
 
@@ -45,6 +47,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     (tmp_path / "prefect").mkdir()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folder_settings, "_ignored", False)  # as in a program of somebody else's
     return tmp_path
 
 
@@ -66,6 +69,65 @@ def test_prefect_reads_it_the_same_way(folder, monkeypatch, file, text, env, sta
         [sys.executable, "-c", ASKS], env=os.environ | env, capture_output=True, text=True
     )  # Prefect is imported anew, which takes seconds
     assert (output.stdout.strip() == TEAM) == stated, output
+
+
+OURS = """
+import sys
+from tasks.prefect_runtime.folder_settings import ignore_folder_settings
+if sys.argv[1:] == ["late"]:
+    import prefect.settings
+ignore_folder_settings()
+from prefect.settings import Settings, get_current_settings
+if not sys.argv[1:]:
+    now = get_current_settings()
+    print(now.api.url, now.logging.config_path, now.profiles_path)
+print(Settings().api.url)
+"""
+HOSTILE = {
+    "prefect.toml": '[api]\nurl = "http://evil/api"\n[logging]\nconfig_path = "evil.yml"\n',
+    "pyproject.toml": '[tool.prefect.logging]\nconfig_path = "evil.yml"\n',
+    ".env": "PREFECT_LOGGING_SETTINGS_PATH=evil.yml\nPREFECT_PROFILES_PATH=evil.toml\n",
+    "evil.toml": PROFILE,
+}
+
+
+def test_our_processes_read_no_settings_of_the_current_folder(folder):
+    """Such a file names a logging configuration, which names what is to be called."""
+    for file, text in HOSTILE.items():
+        (folder / file).write_text(text)
+    own = folder / "prefect"
+    expected = {"": f"None {own}/logging.yml {own}/profiles.toml\nNone\n", "late": "None\n"}
+    for word, text in expected.items():
+        command = [sys.executable, "-c", OURS, *word.split()]
+        assert subprocess.run(command, capture_output=True, text=True).stdout == text
+
+
+def test_profiles_of_the_user_are_read(folder):
+    (folder / "prefect" / "profiles.toml").write_text(PROFILE)
+    (folder / "prefect.toml").write_text('[api]\nurl = "http://evil/api"\n')
+    output = subprocess.run([sys.executable, "-c", OURS], capture_output=True, text=True).stdout
+    assert output.startswith(TEAM)
+    assert output.endswith(f"{TEAM}\n")
+
+
+@pytest.mark.parametrize("file", ["prefect.toml", ".env", "pyproject.toml"])
+def test_a_command_says_that_a_file_is_not_read(folder, monkeypatch, caplog, file):
+    stated = {
+        "prefect.toml": f'[api]\nurl = "{TEAM}"\n',
+        "pyproject.toml": f'[tool.prefect.api]\nurl = "{TEAM}"\n',
+        ".env": f"PREFECT_API_URL={TEAM}\n",
+    }
+    monkeypatch.setenv("SFDA_HOME", str(folder / "home"))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(folder_settings, "_ignored", True)
+    (folder / file).write_text(stated[file])
+    prepare_environment()
+    assert f"{file} names a Prefect server and is not read; export PREFECT_API_URL" in caplog.text
+    assert not states_address()
+    caplog.clear()
+    os.environ["PREFECT_API_URL"] = TEAM
+    prepare_environment()
+    assert caplog.text == ""
 
 
 def test_a_server_that_prefect_starts_for_a_flow_from_python_has_a_secret(folder, monkeypatch):

@@ -248,6 +248,8 @@ def test_a_model_that_is_not_there_cannot_be_moved(registered, name):
 def test_what_a_deployed_model_needs_is_what_its_loader_imports():
     code = (
         "import sys, sfda.inference.served\n"
+        "from sfda.problems.registry import PROBLEMS\n"
+        "served = PROBLEMS['classification'].served\n"
         "print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ import small
 import torch
 
 from sfda import plugins
-from sfda.adaptation.run_folder import best_epoch
+from sfda.adaptation.run_folder import best_epoch, read_history
 from sfda.adaptation.scoring import EpochScores, score_unlabelled
 from sfda.adaptation.training import Training
 from sfda.errors import BadInput
@@ -139,6 +139,16 @@ def test_a_killed_run_ends_as_the_undisturbed_one(training, name, schedule):
     assert curves(last.watch.run_id)["epoch"] == {1: 1, 2: 2, 3: 3, 4: 4}
 
 
+def test_a_score_that_is_no_number_ends_it_at_once(training):
+    def score(network: torch.nn.Module) -> EpochScores:
+        return EpochScores({"infomax": float("nan")}, None)
+
+    run = training(make("shot"), scorer=score)
+    with pytest.raises(BadInput, match=r"after epoch 1 the score 'infomax' is not a number"):
+        run.run()
+    assert not list(run.folder.iterdir())
+
+
 def test_a_run_that_is_done_is_not_run_again(training):
     first = training(make("shot")).run()
     again = training(make("shot"), scorer=DiesAt(infomax, 1)).run()  # would die if it were
@@ -184,8 +194,12 @@ def test_only_the_best_and_the_last_weights_are_kept(training, tmp_path):
     assert [c.weights is not None for c in result.candidates] == [False, True, False, True]
     assert [c.scores["infomax"] for c in result.candidates] == [0.3, 0.9, 0.1, 0.9]
     history = json.loads((tmp_path / "run" / "history.json").read_text())
-    assert best_epoch(history, "infomax") == 1  # the earliest of equals
-    assert best_epoch(history, "last") == 3
+    names = "epoch steps losses rate last_step images seconds scores sha256 weights spent"
+    assert {tuple(epoch) for epoch in history} == {tuple(names.split())}  # as version 0.1.0 wrote
+    typed = read_history(tmp_path / "run", result.history_sha256)
+    assert [epoch.model_dump() for epoch in typed] == history
+    assert best_epoch(typed, "infomax") == 1  # the earliest of equals
+    assert best_epoch(typed, "last") == 3
 
 
 def test_the_threshold_of_rejection_is_part_of_the_model(training):

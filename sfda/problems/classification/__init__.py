@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
@@ -23,8 +23,13 @@ class Classification(Problem):
     default_method = "shot"
     default_validators = ("infomax", "agreement")
     held_out_metric = "macro_accuracy"
+    main_metrics: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "h_score": ("h_score", "os_star", "unk", "os"),  # where there are unknown samples
+        "macro_accuracy": ("overall_accuracy", "macro_accuracy"),
+    }
     spec_options = frozenset({"head", "bottleneck_dim"})
     whole_image = True
+    rejects = True
     annotation_column = "class"
     card_parts = (
         "class_prior",

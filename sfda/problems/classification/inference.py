@@ -25,12 +25,15 @@ from sfda.inference.summaries import Summary, summarise
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan
 from sfda.problems._base import SplitInference
+from sfda.problems.class_validation import class_agreement, class_entropy
 from sfda.problems.classification.network import ClassOutput
-from sfda.refs import ModelSpec, PredictionsRef
+from sfda.refs import ModelSpec, PredictionsRef, Profile
 from sfda.types import Scan, Seen
 from sfda.weights.bundle import network_digest
 
 SPLIT_IMAGES = 256  # images that a classifier is shown at once
+
+entropy_sum, agreement_counts = class_entropy, class_agreement
 
 
 def infer_rows(
@@ -141,7 +144,7 @@ class ClassProfile:
         self.bins += np.histogram(confidences, bins=HISTOGRAM_BINS, range=(0, 1))[0]
         self.total += float(confidences.sum())
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self) -> Profile:
         """`classes` {name: count}, `confidence_histogram` (20 bins), `mean_confidence`."""
         count = int(self.labels.sum())
         return {

@@ -173,6 +173,28 @@ def _in_range(manifest: Manifest, content: SplitContent, labels: Indices) -> Ind
     return labels
 
 
+def labels_from_table(
+    rows: Sequence[Mapping[str, str]], header: Sequence[str], what: str
+) -> list[str | None]:
+    """The column `class`. Raises BadInput where there is none."""
+    if "class" not in header:
+        raise BadInput(f"{what} has no column 'class', only {', '.join(header)}")
+    return [row["class"] or None for row in rows]
+
+
+def labels_from_array(labels: Array, names: tuple[str, ...] | int, what: str) -> list[str]:
+    """Names by their number, or the numbers as text. Raises BadInput naming those that fit none."""
+    if labels.ndim != 1:
+        raise BadInput(f"{what} is {labels.dtype} {list(labels.shape)}, not one whole number a row")
+    numbers = [int(label) for label in labels]
+    size = len(names) if isinstance(names, tuple) else names
+    odd = sorted({str(n) for n in numbers if not 0 <= n < size})
+    if odd:
+        raise BadInput(f"{what} holds labels that are not in 0..{size - 1}: {listed(odd)}")
+    text = names if isinstance(names, tuple) else [str(i) for i in range(size)]
+    return [text[n] for n in numbers]
+
+
 def from_column(
     values: list[str], classes: tuple[str, ...], folder: Path, images: Reader
 ) -> tuple[ClassLabels, tuple[Path, ...]]:

@@ -108,27 +108,6 @@ class ClassificationMetric:
         }
 
 
-def main_metric(metrics: Metrics) -> str:
-    """What decides between two models: of pixels the mean IoU, of boxes COCO's AP50, of images the
-    macro accuracy, or the H-score where there are unknown samples.
-
-    >>> main_metric({"macro_accuracy": 0.5, "h_score": 0.4}), main_metric({"macro_accuracy": 0.5})
-    ('h_score', 'macro_accuracy')
-    """
-    known = ("mean_iou", "coco_ap50", "pck_at_0.1", "h_score", "macro_accuracy")
-    return next(m for m in known if m in metrics)
-
-
-def score_of(metrics: Metrics) -> tuple[str, str]:
-    """What a report counts by class, and the score that it gives: of masks, boxes, or images."""
-    known = {
-        "mean_iou": ("pixels", "iou"),
-        "coco_ap50": ("boxes", "ap50"),
-        "pck_at_0.1": ("count", "pck"),
-    }
-    return known.get(main_metric(metrics), ("count", "accuracy"))
-
-
 def open_set_metrics(counts: Int[Tensor, "K K"], *, eps: float = 0.0) -> Metrics:
     """Metrics of a confusion matrix whose last class is "unknown".
 

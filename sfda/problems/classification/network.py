@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfda.errors import BadInput
-from sfda.networks.input_defaults import classifier_input, usual_dropout
-from sfda.networks.registry import native_classifier, split_classifier
-from sfda.problems.spec_checks import chosen_input, refuse_doubles
+from sfda.networks import registry
+from sfda.networks.input_defaults import usual_dropout
+from sfda.networks.probe import Parts
+from sfda.problems.spec_checks import chosen_input, foreign_spec, refuse_doubles
 from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.types import Images
 
@@ -25,6 +27,11 @@ class ClassOutput(NamedTuple):
 
     features: Float[Tensor, "B D"]
     logits: Float[Tensor, "B C"]
+
+    @property
+    def problem(self) -> str:
+        """The problem that this is an output of."""
+        return Classifier.problem
 
 
 class Bottleneck(nn.Module):
@@ -109,44 +116,53 @@ def build(
 
     `bottleneck_dropout` None is the architecture's own: 0.5 for SHOT's LeNet, else 0.
     """
-    network = native_classifier(arch, classes)
-    if head == "plain":
-        return from_native(arch, network, classes)
-    if bottleneck_dim < 1:
+    network = registry.native_classifier(arch, classes)
+    if head == "bottleneck" and bottleneck_dim < 1:
         raise BadInput(f"bottleneck_dim must be at least 1, not {bottleneck_dim}")
     rate = usual_dropout(arch) if bottleneck_dropout is None else bottleneck_dropout
-    parts = split_classifier(arch, network)
-    return Classifier(
-        parts.backbone,
-        Bottleneck(parts.width, bottleneck_dim, dropout=rate),
-        make_head(bottleneck_dim, classes),
-        feature_dim=bottleneck_dim,
-        num_classes=classes,
-    )
+    parts = registry.split_classifier(arch, network)
+    return _assembled(parts, classes, head, bottleneck_dim, rate)
 
 
 def from_native(arch: str, network: nn.Module, classes: int) -> Classifier:
     """A network of `native_classifier`, cut before its last layer, with nothing added."""
-    parts = split_classifier(arch, network)
+    return from_parts(registry.split_classifier(arch, network), classes)
+
+
+def from_parts(parts: Parts, classes: int) -> Classifier:
+    """A native network that was cut before its last layer, with nothing added."""
     return Classifier(
         parts.backbone, nn.Identity(), parts.head, feature_dim=parts.width, num_classes=classes
     )
 
 
-def build_from_spec(spec: ModelSpec) -> Classifier:
-    """The classifier that a bundle's weights fit, with random weights."""
-    return build(
-        spec.arch,
-        len(spec.classes),
-        head=spec.head,
-        bottleneck_dim=spec.bottleneck_dim,
-        bottleneck_dropout=spec.bottleneck_dropout,
+def _assembled(parts: Parts, classes: int, head: Head, dim: int, rate: float) -> Classifier:
+    if head == "plain":
+        return from_parts(parts, classes)
+    return Classifier(
+        parts.backbone,
+        Bottleneck(parts.width, dim, dropout=rate),
+        make_head(dim, classes),
+        feature_dim=dim,
+        num_classes=classes,
     )
+
+
+def build_from_spec(spec: ModelSpec) -> Classifier:
+    """The classifier that a bundle's weights fit, with random weights. Raises BadInput."""
+    classes, dim, rate = len(spec.classes), spec.bottleneck_dim, spec.bottleneck_dropout
+    if spec.code is None:
+        return build(
+            spec.arch, classes, head=spec.head, bottleneck_dim=dim, bottleneck_dropout=rate
+        )
+    parts = registry.cut_classifier(spec, registry.native_network(spec, classes, "classes"))
+    return _assembled(parts, classes, spec.head, dim, rate)
 
 
 def defaults(arch: str) -> tuple[InputSpec | None, Views]:
     """Input and usual random views of an architecture; no input where it states none."""
-    return classifier_input(arch), STILL if arch.startswith("sfda:") else Views()
+    stated = registry.network_input(arch, "classes")
+    return stated, STILL if arch.startswith("sfda:") else Views()
 
 
 def make_spec(
@@ -158,13 +174,18 @@ def make_spec(
     bottleneck_dropout: float | None = None,
     input: InputSpec | None = None,
     views: Views | None = None,
+    arch_settings: Mapping[str, Any] | None = None,
+    head_layer: str | None = None,
 ) -> ModelSpec:
-    """A spec with what the architecture states filled in; BadInput if it states no input."""
+    """A spec with what the architecture states filled in; BadInput if it states no input.
+
+    `arch_settings` and `head_layer` are of somebody's own class, see `foreign_spec`.
+    """
     stated, usual = defaults(arch)
     chosen = chosen_input(arch, input, stated)
     refuse_doubles(classes)
     rate = usual_dropout(arch) if bottleneck_dropout is None else bottleneck_dropout
-    return ModelSpec(
+    spec = ModelSpec(
         problem="classification",
         arch=arch,
         classes=classes,
@@ -174,3 +195,4 @@ def make_spec(
         bottleneck_dim=bottleneck_dim,
         bottleneck_dropout=rate,
     )
+    return foreign_spec(spec, len(classes), arch_settings, head_layer)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sfda.errors import BadInput
+from sfda.networks import registry
+from sfda.networks.foreign.code import named_by_person
 from sfda.networks.probe import Cut
-from sfda.networks.registry import last_layer, native_classifier
 from sfda.networks.torchvision import AUXILIARY_CLASSIFIERS
 from sfda.problems.classification.network import (
     Classifier,
     Head,
     build_from_spec,
-    from_native,
+    from_parts,
     make_spec,
 )
 from sfda.refs import InputSpec, ModelSpec, Views
@@ -33,11 +36,14 @@ def load_network(
     head: Head | None = None,
     input: InputSpec | None = None,
     views: Views | None = None,
+    arch_settings: Mapping[str, Any] | None = None,
+    head_layer: str | None = None,
 ) -> tuple[Classifier, ModelSpec]:
     """A classifier in eval mode that holds exactly `weights`, and its spec.
 
     The names decide: ours, SHOT's three parts (`F.`, `B.`, `C.`), or the library's own. `head`
-    None takes what the weights hold; another choice than that is refused.
+    None takes what the weights hold; another choice than that is refused. `arch_settings` and
+    `head_layer` are of somebody's own class, see `foreign_spec`.
     """
     named = from_shot(weights) if _all_begin(weights, SHOT) else dict(weights)
     ours = _all_begin(named, OUR_PARTS)
@@ -47,8 +53,20 @@ def load_network(
         raise BadInput(f"these weights have a {held} head, not a {head} one")
     linear = named.get("bottleneck.linear.weight") if bottleneck else None
     width = len(linear) if linear is not None and linear.ndim else 256
-    spec = make_spec(arch, classes, head=held, bottleneck_dim=width, input=input, views=views)
-    with torch.random.fork_rng(devices=[]):  # the random weights that are overwritten at once
+    spec = make_spec(
+        arch,
+        classes,
+        head=held,
+        bottleneck_dim=width,
+        input=input,
+        views=views,
+        arch_settings=arch_settings,
+        head_layer=head_layer,
+    )
+    # the random weights are overwritten at once
+    with torch.random.fork_rng(devices=[]), named_by_person(spec.code):
+        if ours and bottleneck is False and spec.code is not None:
+            ours = not registry.names_fit(spec, len(classes), "classes", named)
         network = _filled(spec, named) if ours else _native_filled(spec, named)
     network.eval()
     try_input(network, spec)
@@ -104,9 +122,9 @@ def _filled(spec: ModelSpec, weights: Weights) -> Classifier:
 def _native_filled(spec: ModelSpec, weights: Weights) -> Classifier:
     """Filled before it is cut, so that a fault is told in the names that the user knows."""
     classes = len(spec.classes)
-    network = native_classifier(spec.arch, classes)
-    load_exactly(network, _modern(weights), head=last_layer(spec.arch, network))
-    return from_native(spec.arch, network, classes)
+    network = registry.native_network(spec, classes, "classes")
+    load_exactly(network, _modern(weights), head=registry.head_path(spec, network, "classes"))
+    return from_parts(registry.cut_classifier(spec, network), classes)
 
 
 def _modern(weights: Weights) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 
 from sfda.problems._base import Problem
+from sfda.problems._class_score import ClassScore
 from sfda.problems._teaching import Guard
 from sfda.refs import InputSpec
 from sfda.types import Images, Losses, TargetInfo
@@ -22,9 +23,14 @@ class Detection(Problem):
     """Any number of boxes an image."""
 
     name = "detection"
+    answer = "boxes"
     default_method = "lpld"
     default_validators = ("entropy", "agreement")
     held_out_metric = "coco_ap50"
+    main_metrics: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "coco_ap50": ("coco_ap50", "coco_ap", "voc07_ap50")
+    }
+    class_score = ClassScore("boxes", "ap50", "AP50", "coco_ap50", "coco_ap")
     smallest_batch = 1  # its batch norm never learns
     has_nothing_class = True
     label_word = "boxes"

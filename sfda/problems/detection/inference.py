@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from sfda.building_blocks.boxes import Boxes
 from sfda.images.preprocess import Stack, standardise
@@ -23,8 +24,8 @@ from sfda.loading.opened import Opened
 from sfda.networks.detector import Detector
 from sfda.problems._base import SplitInference
 from sfda.problems.detection.labels import boxes_from_frame
-from sfda.problems.detection.metrics import BoxesOf
-from sfda.refs import InputSpec, ModelSpec, PredictionsRef
+from sfda.problems.detection.metrics import BoxesOf, matched
+from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Profile
 from sfda.types import Images
 
 BOX_FLOOR = 0.1  # score below which a box says nothing
@@ -212,7 +213,7 @@ def keep_predictions(
 
 def box_profile(
     labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], classes: tuple[str, ...], size: int
-) -> dict[str, Any]:
+) -> Profile:
     """`classes` {name: boxes}, `confidence_histogram` (20 bins), `mean_confidence`, `unit`, and
     `per_image`, the mean number of boxes.
     """
@@ -225,3 +226,35 @@ def box_profile(
         "per_image": len(scores) / max(1, size),
         "unit": "boxes",
     }
+
+
+def entropy_sum(output: Any) -> tuple[float, int]:
+    """Sum of the entropies of every box's score, as a probability of yes and no; how many boxes."""
+    total, count = 0.0, 0
+    for boxes in output.boxes:
+        p = boxes.scores.double().clamp(1e-12, 1 - 1e-12)
+        total += float(-(p * p.log() + (1 - p) * (1 - p).log()).sum())
+        count += len(p)
+    return total, count
+
+
+def agreement_counts(weak: Any, strong: Any, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each image, by class: half the sum of both views' scores, and the sum of the smaller score
+    of every pair of boxes, one to one, that overlap by an IoU of at least 0.5.
+    """
+    for one, other in zip(weak.boxes, strong.boxes, strict=True):
+        yield _counts(one, other, classes)
+
+
+def _counts(weak: Boxes, strong: Boxes, classes: int) -> tuple[Tensor, Tensor]:
+    iou = box_iou(weak.boxes.float(), strong.boxes.float())
+    iou[weak.labels[:, None] != strong.labels[None]] = 0
+    pairs = matched(iou.cpu().numpy(), 0.5)
+    labels = torch.cat([weak.labels, strong.labels]).cpu()
+    scores = torch.cat([weak.scores, strong.scores]).double().cpu() / 2
+    classes = max(int(labels.max()) + 1 if len(labels) else 0, classes)
+    seen, same = torch.zeros(2, classes, dtype=torch.double)
+    seen.index_add_(0, labels, scores)
+    for one, other in pairs:
+        same[int(weak.labels[one])] += min(float(weak.scores[one]), float(strong.scores[other]))
+    return seen, same

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, cast
+
 from sfda.errors import BadInput
 from sfda.networks import registry
 from sfda.networks.detector import Detector
-from sfda.networks.grammar import parse_detector
-from sfda.networks.input_defaults import detector_input
-from sfda.problems.spec_checks import chosen_input, named_twice
+from sfda.networks.grammar import is_foreign
+from sfda.problems.spec_checks import chosen_input, foreign_spec, named_twice
 from sfda.refs import InputSpec, ModelSpec, Views
 
 BLUR_SHARE = 2.0 / 600  # largest sigma by the image's short side, as LPLD's 2 pixels of 600
@@ -25,7 +27,7 @@ def views_for(input: InputSpec | None) -> Views:
 
 def defaults(arch: str) -> tuple[InputSpec | None, Views]:
     """Input and usual random views of an architecture; no input where it states none."""
-    stated = detector_input(arch)
+    stated = registry.network_input(arch, "boxes")
     return stated, views_for(stated)
 
 
@@ -35,13 +37,14 @@ def make_spec(
     *,
     input: InputSpec | None = None,
     views: Views | None = None,
+    arch_settings: Mapping[str, Any] | None = None,
+    head_layer: str | None = None,
 ) -> ModelSpec:
     """A spec with what the architecture states filled in; BadInput if it states no input.
 
     Of an mmdet configuration file the part that says what the model is goes into the spec, so that
-    a bundle needs no other file.
+    a bundle needs no other file. `arch_settings` are of somebody's own class, see `foreign_spec`.
     """
-    library, name = parse_detector(arch)
     stated, _ = defaults(arch)
     chosen = chosen_input(arch, input, stated)
     if chosen.tiled or chosen.keep_ratio or chosen.resize:
@@ -53,11 +56,9 @@ def make_spec(
         twice = ", ".join(named_twice(classes))
         raise BadInput(f"classes must be named, each once; named twice: {twice}")
     config = None
-    if library == "mmdet":
-        from sfda.networks.mmdet_config import resolved  # takes seconds
-
-        arch, config = resolved(name, len(classes))
-    return ModelSpec(
+    if not is_foreign(arch):
+        arch, config = registry.stored_config(arch, len(classes))
+    spec = ModelSpec(
         problem="detection",
         arch=arch,
         classes=classes,
@@ -66,8 +67,11 @@ def make_spec(
         head="plain",
         config=config,
     )
+    return foreign_spec(spec, len(classes), arch_settings, head_layer)
 
 
 def build_from_spec(spec: ModelSpec) -> Detector:
-    """The detector that a bundle's weights fit, with random weights."""
+    """The detector that a bundle's weights fit, with random weights. Raises BadInput."""
+    if spec.code is not None:
+        return cast("Detector", registry.native_network(spec, len(spec.classes), "boxes"))
     return registry.detector(spec.arch, len(spec.classes), spec.input.depth, config=spec.config)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sfda.errors import BadInput
 from sfda.networks.detector import Detector
+from sfda.networks.foreign.code import named_by_person
+from sfda.networks.grammar import is_foreign
 from sfda.problems.detection.network import build_from_spec, make_spec
 from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.weights.load import CLASSIFIER_HEADS, Weights, load_exactly, try_input
@@ -24,16 +28,27 @@ def load_network(
     classes: tuple[str, ...],
     input: InputSpec | None = None,
     views: Views | None = None,
+    arch_settings: Mapping[str, Any] | None = None,
+    head_layer: str | None = None,
 ) -> tuple[Detector, ModelSpec]:
     """A detector in eval mode that holds exactly `weights`, under their library's own names.
 
     Raises BadInput that names every key which does not fit, and where the number of classes
-    differs: detectors have one output more than classes.
+    differs: detectors have one output more than classes. `arch_settings` are of somebody's own
+    class, see `foreign_spec`.
     """
-    named = unwrapped(weights)
+    named = dict(weights) if is_foreign(arch) else unwrapped(weights)
     _check_count(named, classes)
-    spec = make_spec(arch, classes, input=input, views=views)
-    with torch.random.fork_rng(devices=[]):  # the random weights that are overwritten at once
+    spec = make_spec(
+        arch,
+        classes,
+        input=input,
+        views=views,
+        arch_settings=arch_settings,
+        head_layer=head_layer,
+    )
+    # the random weights are overwritten at once
+    with torch.random.fork_rng(devices=[]), named_by_person(spec.code):
         network = build_from_spec(spec)
     load_exactly(network, with_counters(named, network))
     network.eval()

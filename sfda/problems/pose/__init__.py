@@ -10,6 +10,7 @@ from torch import nn
 
 from sfda.formats.keypoints import file_of
 from sfda.problems._base import Problem
+from sfda.problems._class_score import ClassScore
 from sfda.problems._labels import Array
 from sfda.refs import InputSpec, ModelSpec, Report
 
@@ -26,9 +27,14 @@ class Pose(Problem):
     """A heatmap for every joint of one person."""
 
     name = "pose"
+    answer = "joints"
     default_method = "post"
     default_validators = ("agreement", "entropy")
     held_out_metric = "pck_at_0.1"
+    main_metrics: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "pck_at_0.1": ("pck_at_0.1", "pck_at_0.2", "oks_ap")
+    }
+    class_score = ClassScore("count", "pck", "PCK at 0.1", "pck_at_0.1", "oks_ap", "persons")
     geometric = True
     has_nothing_class = True
     label_word = "joints"

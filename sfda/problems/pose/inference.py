@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfda.augment.geometric import Moved, WarpMaker
-from sfda.building_blocks.heatmaps import joints_from_maps
+from sfda.building_blocks.heatmaps import joints_from_maps, peaks
 from sfda.building_blocks.warps import maps_back
 from sfda.images.crops import Crop, from_crop_frame
 from sfda.images.preprocess import Stack, standardise
@@ -25,7 +25,7 @@ from sfda.loading.opened import Opened
 from sfda.problems._base import SplitInference
 from sfda.problems.pose.labels import crops_of
 from sfda.problems.pose.network import PoseNet, PoseOutput
-from sfda.refs import InputSpec, ModelSpec, PredictionsRef
+from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Profile
 from sfda.types import Warp
 
 CROPS_AT_ONCE = 64
@@ -197,10 +197,34 @@ def keep_predictions(
         joints[row], scores[row] = pose
     np.savez(part / "poses.npz", joints=joints, scores=scores)
     bin_of = np.clip((scores * HISTOGRAM_BINS).astype(int), 0, HISTOGRAM_BINS - 1)
-    profile: dict[str, Any] = {
+    profile: Profile = {
         "classes": dict(zip(spec.classes, (scores >= SURE_PEAK).sum(0).tolist(), strict=True)),
         "confidence_histogram": np.bincount(bin_of.ravel(), minlength=HISTOGRAM_BINS).tolist(),
         "mean_confidence": float(scores.mean()) if size else 0.0,
         "unit": "sure joints",
     }
     return put_predictions(part, folder, profile, size=size, source_sha256=source_sha256)
+
+
+PEAKS_NEAR = 0.05  # of a heatmap's side
+
+
+def entropy_sum(output: Any) -> tuple[float, int]:
+    """Sum over persons of their joints' mean entropy: of each map, what is below 0 left out, as a
+    distribution over its pixels. How many persons.
+    """
+    maps = output.heatmaps
+    flat = maps.double().clamp(min=0).flatten(2) + 1e-12
+    share = flat / flat.sum(-1, keepdim=True)
+    return float(-(share * share.log()).sum()) / maps.shape[1], len(maps)
+
+
+def agreement_counts(weak: Any, strong: Any, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """By joint: how many persons, and of how many the two peaks lie within a twentieth of the side
+    of their heatmaps.
+    """
+    maps = weak.heatmaps
+    near = PEAKS_NEAR * maps.shape[-1]
+    one, other = (peaks(view.heatmaps)[0].double() for view in (weak, strong))
+    same = ((one - other).norm(dim=-1) <= near).sum(0)
+    yield torch.full_like(same, len(maps)), same

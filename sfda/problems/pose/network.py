@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from sfda.building_blocks.heatmaps import joints_from_maps
 from sfda.errors import BadInput
-from sfda.networks.grammar import parse_pose
-from sfda.networks.input_defaults import pose_input
-from sfda.networks.registry import pose_backbone
+from sfda.networks import registry
+from sfda.networks.grammar import parse
+from sfda.networks.probe import SegParts
 from sfda.problems.pose.prior import PosePrior, tree
+from sfda.problems.spec_checks import chosen_input, foreign_spec
 from sfda.refs import InputSpec, ModelSpec, Skeleton, Views
 from sfda.types import Images
 
@@ -46,6 +47,11 @@ class PoseOutput(NamedTuple):
     def logits(self) -> Float[Tensor, "B K H W"]:
         """The heatmaps, by the name that every output has."""
         return self.heatmaps
+
+    @property
+    def problem(self) -> str:
+        """The problem that this is an output of."""
+        return PoseNet.problem
 
 
 class PoseNet(nn.Module):
@@ -119,20 +125,29 @@ def build(
     pairs: Sequence[tuple[int, int]] = (),
     prior: PosePrior | None = None,
 ) -> PoseNet:
-    """A pose network with random weights."""
-    name = parse_pose(arch)
-    backbone = pose_backbone(name)
+    """A network of a library with random weights. Raises BadInput."""
+    backbone = registry.pose_backbone(arch)
+    if backbone is None:
+        return from_parts(registry.heatmap_parts(arch, joints), joints, pairs, prior)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         seen = backbone.eval()(torch.zeros(1, 3, 128, 128))
     if seen.ndim != 4:
-        raise BadInput(f"{name} gives no map of features, so no heatmap can be made of it")
+        raise BadInput(f"{arch} gives no map of features, so no heatmap can be made of it")
     width, stride = int(seen.shape[1]), 128 / int(seen.shape[2])
-    neck, head = neck_and_head(width, stride, joints, 64 if name == "tiny" else 256)
+    inner = 64 if parse(arch, "joints").library == "sfda" else 256
+    neck, head = neck_and_head(width, stride, joints, inner)
+    return from_parts(SegParts(backbone.train(), neck, head, width, 1), joints, pairs, prior)
+
+
+def from_parts(
+    parts: SegParts, joints: int, pairs: Sequence[tuple[int, int]], prior: PosePrior | None
+) -> PoseNet:
+    """The parts of a network that gives heatmaps: its own modules, nothing added but a prior."""
     return PoseNet(
-        backbone.train(),
-        neck,
-        head,
-        feature_dim=width,
+        parts.backbone,
+        parts.decoder,
+        parts.head,
+        feature_dim=parts.width,
         num_classes=joints,
         pairs=pairs,
         prior=prior,
@@ -146,12 +161,16 @@ def build_from_spec(spec: ModelSpec) -> PoseNet:
     if spec.prior_hidden is not None:
         edges = skeleton.index_pairs(skeleton.edges, spec.classes)
         prior = PosePrior(*tree(edges, len(spec.classes)), hidden=spec.prior_hidden)
-    return build(spec.arch, len(spec.classes), pairs=spec.joint_pairs, prior=prior)
+    joints = len(spec.classes)
+    if spec.code is None:
+        return build(spec.arch, joints, pairs=spec.joint_pairs, prior=prior)
+    parts = registry.cut_map(spec, registry.native_network(spec, joints, "joints"))
+    return from_parts(parts, joints, spec.joint_pairs, prior)
 
 
 def defaults(arch: str) -> tuple[InputSpec | None, Views]:
     """Input and usual random views of an architecture."""
-    return pose_input(arch), VIEWS
+    return registry.network_input(arch, "joints"), VIEWS
 
 
 def make_spec(
@@ -161,11 +180,15 @@ def make_spec(
     input: InputSpec | None = None,
     views: Views | None = None,
     skeleton: Skeleton | None = None,
+    arch_settings: Mapping[str, Any] | None = None,
+    head_layer: str | None = None,
 ) -> ModelSpec:
-    """A spec with what the architecture states filled in. Raises BadInput."""
+    """A spec with what the architecture states filled in. Raises BadInput.
+
+    `arch_settings` and `head_layer` are of somebody's own class, see `foreign_spec`.
+    """
     stated, usual = defaults(arch)
-    chosen = input or stated
-    assert chosen is not None
+    chosen = chosen_input(arch, input, stated)
     if chosen.tiled or chosen.keep_ratio or chosen.letterbox or chosen.depth != 3:
         raise BadInput("a pose network sees square crops of persons in colour: give --size alone")
     if chosen.size[0] != chosen.size[1]:
@@ -178,7 +201,7 @@ def make_spec(
     chosen_views = views or usual
     if chosen_views.flip and not skeleton.pairs:
         raise BadInput("views.flip needs the left-right `pairs` of the skeleton")
-    return ModelSpec(
+    spec = ModelSpec(
         problem="pose",
         arch=arch,
         classes=classes,
@@ -187,3 +210,4 @@ def make_spec(
         head="plain",
         skeleton=skeleton,
     )
+    return foreign_spec(spec, len(classes), arch_settings, head_layer)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 
 from sfda.problems._base import Problem, Rows
+from sfda.problems._class_score import ClassScore
 from sfda.problems._labels import LabelSet
 from sfda.refs import InputSpec
 
@@ -24,9 +25,14 @@ class Segmentation(Problem):
     """One class a pixel, out of several."""
 
     name = "segmentation"
+    answer = "masks"
     default_method = "mean_teacher"
     default_validators = ("agreement", "infomax")
     held_out_metric = "mean_iou"
+    main_metrics: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "mean_iou": ("mean_iou", "mean_dice", "pixel_accuracy")
+    }
+    class_score = ClassScore("pixels", "iou", "IoU", "mean_iou", "pixel_accuracy")
     shows_padding = True
     labels_are_files = True
     label_word = "masks"

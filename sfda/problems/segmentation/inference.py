@@ -19,8 +19,11 @@ from sfda.inference.summaries import Summary, summarise
 from sfda.loading.labels import ImageSizes
 from sfda.loading.opened import Opened
 from sfda.problems._base import SplitInference
+from sfda.problems.class_validation import class_agreement, class_entropy
 from sfda.problems.segmentation.segment import segment_all
-from sfda.refs import ModelSpec, PredictionsRef
+from sfda.refs import ModelSpec, PredictionsRef, Profile
+
+entropy_sum, agreement_counts = class_entropy, class_agreement
 
 
 def infer_rows(
@@ -137,7 +140,7 @@ class PixelProfile:
         self.counts += counts
         self.levels += np.bincount(confidence.ravel(), minlength=256)
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self) -> Profile:
         """`classes` {name: pixels}, `confidence_histogram` (20 bins), `mean_confidence`, `unit`."""
         level = np.arange(256) / 255
         bin_of = np.minimum((level * HISTOGRAM_BINS).astype(int), HISTOGRAM_BINS - 1)

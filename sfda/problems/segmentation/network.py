@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,12 +11,9 @@ from torch import Tensor, nn
 
 from sfda.building_blocks.norm import spare_lone_values
 from sfda.errors import BadInput
-from sfda.networks.grammar import parse_segmenter
-from sfda.networks.input_defaults import segmenter_input
-from sfda.networks.own import own_segmenter
+from sfda.networks import registry
 from sfda.networks.probe import SegParts
-from sfda.networks.registry import native_segmenter, split_segmenter
-from sfda.problems.spec_checks import chosen_input, refuse_doubles
+from sfda.problems.spec_checks import chosen_input, foreign_spec, refuse_doubles
 from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.types import Images
 
@@ -27,6 +25,11 @@ class SegOutput(NamedTuple):
 
     features: Float[Tensor, "B D h w"]
     logits: Float[Tensor, "B C H W"]
+
+    @property
+    def problem(self) -> str:
+        """The problem that this is an output of."""
+        return Segmenter.problem
 
 
 class Segmenter(nn.Module):
@@ -81,23 +84,26 @@ def build(
     arch: str, classes: int, *, binary_logit: bool = False, in_channels: int = 3
 ) -> Segmenter:
     """A segmenter with random weights. `binary_logit`: one output for two classes."""
-    if classes < 2 or classes > MOST_CLASSES:
-        raise BadInput(f"a segmenter tells 2 to {MOST_CLASSES} classes apart, not {classes}")
-    if binary_logit and classes != 2:
-        raise BadInput(f"one output stands for two classes, not for {classes}")
-    outputs = 1 if binary_logit else classes
-    library, name = parse_segmenter(arch)
-    if library == "sfda":
-        return _assembled(own_segmenter(name, outputs, in_channels), classes)
-    return from_native(arch, native_segmenter(arch, outputs, in_channels), classes)
+    outputs = _outputs(classes, binary_logit)
+    return from_native(arch, registry.native_segmenter(arch, outputs, in_channels), classes)
 
 
 def from_native(arch: str, network: nn.Module, classes: int) -> Segmenter:
     """A network of `native_segmenter` as a segmenter: its own modules, nothing added."""
-    return _assembled(split_segmenter(arch, network), classes)
+    return from_parts(registry.split_segmenter(arch, network), classes)
 
 
-def _assembled(parts: SegParts, classes: int) -> Segmenter:
+def _outputs(classes: int, binary_logit: bool) -> int:
+    """Outputs of the head. Raises BadInput for a number of classes that it cannot have."""
+    if classes < 2 or classes > MOST_CLASSES:
+        raise BadInput(f"a segmenter tells 2 to {MOST_CLASSES} classes apart, not {classes}")
+    if binary_logit and classes != 2:
+        raise BadInput(f"one output stands for two classes, not for {classes}")
+    return 1 if binary_logit else classes
+
+
+def from_parts(parts: SegParts, classes: int) -> Segmenter:
+    """The parts of a native network as a segmenter: its own modules, nothing added."""
     return Segmenter(
         parts.backbone,
         parts.decoder,
@@ -109,13 +115,14 @@ def _assembled(parts: SegParts, classes: int) -> Segmenter:
 
 
 def build_from_spec(spec: ModelSpec) -> Segmenter:
-    """The segmenter that a bundle's weights fit, with random weights."""
-    return build(
-        spec.arch,
-        len(spec.classes),
-        binary_logit=spec.binary_logit,
-        in_channels=spec.input.depth,
-    )
+    """The segmenter that a bundle's weights fit, with random weights. Raises BadInput."""
+    return from_parts(registry.cut_map(spec, native(spec)), len(spec.classes))
+
+
+def native(spec: ModelSpec) -> nn.Module:
+    """The whole network of a spec under its library's names. Raises BadInput."""
+    outputs = _outputs(len(spec.classes), spec.binary_logit)
+    return registry.native_network(spec, outputs, "masks")
 
 
 def defaults(arch: str) -> tuple[InputSpec | None, Views]:
@@ -123,7 +130,7 @@ def defaults(arch: str) -> tuple[InputSpec | None, Views]:
 
     Strong views erase nothing: a mask has no label for noise.
     """
-    return segmenter_input(arch), Views(crop=False, erase=0.0)
+    return registry.network_input(arch, "masks"), Views(crop=False, erase=0.0)
 
 
 def make_spec(
@@ -133,14 +140,19 @@ def make_spec(
     input: InputSpec | None = None,
     views: Views | None = None,
     binary_logit: bool = False,
+    arch_settings: Mapping[str, Any] | None = None,
+    head_layer: str | None = None,
 ) -> ModelSpec:
-    """A spec with what the architecture states filled in; BadInput if it states no input."""
+    """A spec with what the architecture states filled in; BadInput if it states no input.
+
+    `arch_settings` and `head_layer` are of somebody's own class, see `foreign_spec`.
+    """
     stated, usual = defaults(arch)
     chosen = chosen_input(arch, input, stated)
     refuse_doubles(classes)
     if views is None and chosen.tiled:
         usual = usual.model_copy(update={"crop": True})
-    return ModelSpec(
+    spec = ModelSpec(
         problem="segmentation",
         arch=arch,
         classes=classes,
@@ -149,3 +161,4 @@ def make_spec(
         head="plain",
         binary_logit=binary_logit,
     )
+    return foreign_spec(spec, _outputs(len(classes), binary_logit), arch_settings, head_layer)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from sfda.networks.grammar import parse_segmenter
-from sfda.networks.registry import native_segmenter, segmenter_head
+from sfda.networks import registry
+from sfda.networks.foreign.code import named_by_person
+from sfda.networks.grammar import is_foreign, parse
 from sfda.problems.segmentation.network import (
     Segmenter,
     build_from_spec,
-    from_native,
+    from_parts,
     make_spec,
+    native,
 )
 from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.weights.load import CLASSIFIER_HEADS, Weights, load_exactly, try_input
@@ -34,18 +38,35 @@ def load_network(
     classes: tuple[str, ...],
     input: InputSpec | None = None,
     views: Views | None = None,
+    arch_settings: Mapping[str, Any] | None = None,
+    head_layer: str | None = None,
 ) -> tuple[Segmenter, ModelSpec]:
     """A segmenter in eval mode that holds exactly `weights`, and its spec.
 
-    The names decide: ours, or the library's own. A head with one output stands for two classes.
-    Raises BadInput that names every key which does not fit.
+    The names decide: ours, or the library's own. A head with one output stands for two classes;
+    a class of one's own states it by its settings. `arch_settings` and `head_layer` are of such a
+    class, see `foreign_spec`. Raises BadInput that names every key which does not fit.
     """
-    named = unwrapped(weights)
-    ours = parse_segmenter(arch)[0] == "sfda" or any(k.startswith("head.") for k in named)
-    head = "head" if ours else segmenter_head(arch)
-    binary = len(classes) == 2 and _outputs(named, head) == 1
-    spec = make_spec(arch, classes, input=input, views=views, binary_logit=binary)
-    with torch.random.fork_rng(devices=[]):  # the random weights that are overwritten at once
+    foreign = is_foreign(arch)
+    named = dict(weights) if foreign else unwrapped(weights)
+    spec = make_spec(
+        arch,
+        classes,
+        input=input,
+        views=views,
+        arch_settings=arch_settings,
+        head_layer=head_layer,
+    )
+    # the random weights are overwritten at once
+    with torch.random.fork_rng(devices=[]), named_by_person(spec.code):
+        ours = any(k.startswith("head.") for k in named)
+        if foreign:
+            ours = not registry.names_fit(spec, len(classes), "masks", named)
+        elif parse(arch, "masks").library == "sfda":
+            ours = True
+        head = "head" if ours else registry.head_path(spec, native(spec), "masks")
+        if not foreign and len(classes) == 2 and _outputs(named, head) == 1:
+            spec = spec.model_copy(update={"binary_logit": True})
         network = _filled(spec, named) if ours else _native_filled(spec, named, head)
     network.eval()
     try_input(network, spec)
@@ -84,15 +105,15 @@ def _filled(spec: ModelSpec, weights: Weights) -> Segmenter:
 
 def _native_filled(spec: ModelSpec, weights: Weights, head: str) -> Segmenter:
     """Filled before it is cut, so that a fault is told in the names that the user knows."""
-    outputs = 1 if spec.binary_logit else len(spec.classes)
-    network = native_segmenter(spec.arch, outputs, spec.input.depth)
-    load_exactly(network, _modern(spec.arch, network, weights), head=head)
-    return from_native(spec.arch, network, len(spec.classes))
+    network = native(spec)
+    modern = weights if spec.code else _modern(spec.arch, network, weights)
+    load_exactly(network, modern, head=head)
+    return from_parts(registry.cut_map(spec, network), len(spec.classes))
 
 
 def _modern(arch: str, network: nn.Module, weights: Weights) -> Weights:
     """The names that smp has now: of DeepLabV3's decoder, and of encoders once its own."""
-    library, name = parse_segmenter(arch)
+    library, name = parse(arch, "masks")
     if library != "smp":
         return weights
     if name.startswith("deeplabv3/"):

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-import toy
 from torch import nn
 
 from sfda.adaptation.schedule import learning_rate, make_optimizer
@@ -25,6 +24,7 @@ from sfda.building_blocks.precision import full_precision
 from sfda.errors import BadInput
 from sfda.methods.shot import centroid_labels
 from sfda.settings import Schedule
+from sfda.testing.toys import classification as toy
 from sfda.types import Clock, TargetInfo
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import toyseg
 
 from sfda import plugins
 from sfda.adaptation.loop import adapt
@@ -24,6 +23,7 @@ from sfda.config import merged
 from sfda.errors import BadInput
 from sfda.problems.segmentation.network import SegOutput
 from sfda.settings import Schedule
+from sfda.testing.toys import segmentation as toyseg
 from sfda.types import Clock, Seen, TargetBatch, TargetInfo
 
 NAMES = ("background", "organ", "lesion")

@@ -14,10 +14,10 @@ from sfda.building_blocks.rejection import TwoClusters, predicted_labels, uncert
 from sfda.problems.classification.evaluation import classification_report
 from sfda.problems.classification.metrics import (
     ClassificationMetric,
-    main_metric,
     open_set_metrics,
 )
 from sfda.problems.classification.network import ClassOutput
+from sfda.problems.report_metrics import main_metric
 from sfda.refs import ModelSpec
 from sfda.types import SeenViews
 

@@ -12,7 +12,7 @@ from sfda.images.store import Ragged, RaggedWriter
 from sfda.inference import forward
 from sfda.loading.scan import scan, scan_views
 from sfda.loading.tiles import tiles
-from sfda.problems.segmentation import inference as segmenting
+from sfda.problems.segmentation import segment as segmenting
 from sfda.problems.segmentation.network import Segmenter, SegOutput
 from sfda.problems.segmentation.segment import Band, enlarged, segment, segment_all
 from sfda.refs import InputSpec, Views

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import toyseg
 from torch import nn
 
 from sfda.building_blocks.norm import (
@@ -18,6 +17,7 @@ from sfda.building_blocks.norm import (
 )
 from sfda.methods.alpha_bn import CHOICES, AlphaBn, AlphaBnConfig, mean_prediction
 from sfda.problems.segmentation.network import SegOutput
+from sfda.testing.toys import segmentation as toyseg
 from sfda.types import Clock, Seen
 
 

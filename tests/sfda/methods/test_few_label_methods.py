@@ -11,9 +11,6 @@ import small
 import small_det
 import small_seg
 import torch
-import toy
-import toydet
-import toypose
 from golden_files import PassThrough, load
 from torch import nn
 
@@ -46,6 +43,9 @@ from sfda.problems.pose.network import VIEWS
 from sfda.problems.registry import PROBLEMS
 from sfda.problems.segmentation.labels import MaskTargets
 from sfda.refs import InputSpec
+from sfda.testing.toys import classification as toy
+from sfda.testing.toys import detection as toydet
+from sfda.testing.toys import pose as toypose
 from sfda.types import Clock, EpochEnd, Labelled, StepEnd, TargetBatch
 
 

@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-import toy
 from torch import nn
 
 from sfda.adaptation.loop import adapt
@@ -15,6 +14,7 @@ from sfda.methods.bn import Bn, BnConfig
 from sfda.methods.source import SourceConfig, Unadapted
 from sfda.problems.classification.network import Classifier
 from sfda.settings import Schedule
+from sfda.testing.toys import classification as toy
 from sfda.types import EpochEnd
 
 

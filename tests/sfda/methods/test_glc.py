@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import toy
 from torch import Tensor, nn
 
 from sfda.adaptation.loop import adapt
@@ -29,6 +28,7 @@ from sfda.methods.glc import (
 )
 from sfda.problems.classification.network import Classifier
 from sfda.settings import Schedule
+from sfda.testing.toys import classification as toy
 from sfda.types import UNKNOWN, Clock, EpochEnd, Regime, TargetBatch, TargetInfo
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import toy
 from golden_files import PassThrough, load
 from torch import nn
 
@@ -17,6 +16,7 @@ from sfda.problems.classification import loss as classification_loss
 from sfda.problems.classification import network as classification
 from sfda.problems.classification.network import Classifier
 from sfda.settings import Schedule
+from sfda.testing.toys import classification as toy
 from sfda.types import Clock, TargetBatch, TargetInfo
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import toydet
-import toymm
 
 from sfda import plugins
 from sfda.building_blocks.boxes import Boxes, mirrored, spared, sure_boxes, usable
@@ -19,6 +17,8 @@ from sfda.problems._teaching import Taught
 from sfda.problems.detection import loss as detection_loss
 from sfda.problems.detection.distillation import distillation, feature_distance, mine
 from sfda.problems.detection.teaching import BoxGuard, BoxTeaching, sorted_out
+from sfda.testing.toys import detection as toydet
+from sfda.testing.toys import mmdet_detection as toymm
 from sfda.types import Clock, SeenViews
 
 SURE = torch.tensor([[0.0, 0, 10, 10]])

@@ -1,141 +1,88 @@
-"""The contract that every method keeps, on the toy shift; found by being in the folder."""
+"""The contract that every method keeps, on the toy shifts; found by being in the folder."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-import io
 import re
-from dataclasses import replace
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
-import toy
-import toydet
-import toymm
-import toypose
-import toyseg
 
 from sfda import plugins
 from sfda.adaptation.loop import adapt
-from sfda.adaptation.schedule import make_optimizer
-from sfda.config import merged
 from sfda.errors import BadInput
 from sfda.methods._base import Method
-from sfda.problems.detection.teaching import STEM
 from sfda.settings import Schedule
-from sfda.types import Clock, EpochEnd, Labelled, State, StepEnd, TargetBatch
+from sfda.testing.methods import (
+    METHOD_CHECKS,
+    another_order_leaves_the_same_state,
+    require_declared,
+)
+from sfda.testing.toys import Toy, toys
+from sfda.testing.toys import classification as toy
+from sfda.testing.trial import Trial
+from sfda.types import Clock, StepEnd
 
 METHODS = plugins.names("methods")
-KITS = (toy, toyseg, toydet, toymm, toypose)
+
+
+def label(tried: Any) -> str:
+    return str(tried.__name__).rpartition(".")[2]
+
+
 CASES = [
-    pytest.param(kit, name, id=f"{kit.__name__}-{name}")
-    for kit in KITS
+    pytest.param(case, name, id=f"{label(case)}-{name}")
+    for case in toys()
     for name in METHODS
-    if kit.PROBLEM in plugins.load("methods", name).problems
+    if case.PROBLEM in plugins.load("methods", name).problems
 ]
-IDLE = ("alpha_bn", "bn", "source")  # they train no parameter
-GIVEN = torch.arange(0, 24, 2)  # rows that a person has labelled
-MILD = 0.9  # radians; the border between two classes lies at 1.05
-MILDER = {"glc": 0.8}  # at 0.9 nearly all of the toy is doubtful to it, so it labels nothing
 FAST = Schedule(lr=0.02, epochs=3, batch_size=24)
 
 
-def fast(kit: Any) -> Schedule:
-    return getattr(kit, "FAST", FAST)
+@cache
+def trial(case: Toy, name: str) -> Trial:
+    return Trial(plugins.load("methods", name), case)
 
 
-def make(name: str, kit: Any = toy, **settings: Any) -> Method:
+def make(name: str, case: Toy = toy, **settings: Any) -> Method:
+    return trial(case, name).method(**settings)
+
+
+@pytest.mark.parametrize("check", METHOD_CHECKS, ids=label)
+@pytest.mark.parametrize(("case", "name"), CASES)
+def test_every_method_keeps_the_contract(
+    case: Toy, name: str, check: Callable[[Trial], None]
+) -> None:
+    check(trial(case, name))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_says_what_it_is(name: str) -> None:
+    require_declared(plugins.load("methods", name))
+
+
+UNMIXED = {"mean_teacher": {"cut": 0.0}, "post": {"occlude": 0.0}}  # nothing is drawn by batch
+
+
+@pytest.mark.parametrize(("case", "name"), [case for case in CASES if case.values[1] in UNMIXED])
+def test_what_draws_by_batch_minds_no_order_without_it(case: Toy, name: str) -> None:
     kind = plugins.load("methods", name)
-    inputs = merged(
-        kind.defaults_for(kit.PROBLEM),
-        {"schedule": fast(kit).model_dump(), **settings},
-    )
-    if name == "lp_ft":
-        inputs["head_epochs"] = 1
-    info = replace(kit.info(), labelled=GIVEN) if kind.labelled_rows == "own" else kit.info()
-    return kind(kit.source(), info, kind.Config.from_settings(inputs))
+    assert kind.mixes_batch
+    another_order_leaves_the_same_state(Trial(kind, case, UNMIXED[name]))
 
 
-def taught(batch: TargetBatch, kit: Any, *, shift: float = 0.5) -> TargetBatch:
-    """The batch with labelled rows beside it."""
-    x, y = kit.images(shift, seed=1)
-    rows = GIVEN[len(x) > GIVEN]
-    if isinstance(y, list):
-        targets: Any = [y[i] for i in rows.tolist()]
-    else:
-        targets = type(y)(*(part[rows] for part in y)) if isinstance(y, tuple) else y[rows]
-    return replace(batch, labelled=Labelled(rows, x[rows], targets))
-
-
-def batch_of(kit: Any, name: str, x: torch.Tensor, rows: Any) -> TargetBatch:
-    """A batch as the method is given one."""
-    batch: TargetBatch = kit.batch(x, rows)
-    return taught(batch, kit) if plugins.load("methods", name).labelled_rows == "own" else batch
-
-
-class Taught:
-    """Batches with labelled rows beside them."""
-
-    def __init__(self, batches: Any, kit: Any, shift: float) -> None:
-        self.batches, self.kit, self.shift = batches, kit, shift
-        self.steps = batches.steps
-
-    def epoch(self, epoch: int, rows: Any = None) -> Any:
-        for batch in self.batches.epoch(epoch, rows):
-            yield taught(batch, self.kit, shift=self.shift)
-
-
-def run(
-    method: Method, kit: Any = toy, *, shift: float = 0.5, resume: State | None = None
-) -> list[EpochEnd]:
-    x, _ = kit.images(shift, seed=1)
-    ends = []
-    batches = kit.Batches(x)
-    if method.labelled_rows == "own":
-        batches = Taught(batches, kit, shift)
-    for event in adapt(method, batches, kit.scan(x), fast(kit), seed=3, resume=resume):
-        if isinstance(event, EpochEnd):
-            remaining = io.BytesIO()
-            torch.save({"m": dict(event.state.method), "o": event.state.optimizer}, remaining)
-            remaining.seek(0)
-            loaded = torch.load(remaining, weights_only=True)
-            state = State(event.state.next_epoch, loaded["m"], loaded["o"])
-            ends.append(EpochEnd(event.clock, event.adapted, state))
-    return ends
-
-
-def same(one: Any, other: Any, **tolerance: float) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], **(tolerance or {"rtol": 0, "atol": 0}))
-
-
-def unmixed(kit: Any, name: str) -> dict[str, Any]:
-    """Settings without what is drawn by batch and not by row."""
-    if name == "post":
-        return {"occlude": 0.0}
-    return {"cut": 0.0} if kit is toyseg and name == "mean_teacher" else {}
-
-
-def started(name: str, kit: Any = toy, **settings: Any) -> tuple[Method, torch.Tensor]:
-    x, _ = kit.images(0.5, seed=1)
-    method = make(name, kit, **settings)
-    method.start_epoch(kit.scan(x), Clock(0, 5, 3))
+@pytest.mark.parametrize("name", ["source", "alpha_bn", "lp_ft"])
+def test_these_leave_the_norms_at_rest(name: str) -> None:
+    method = make(name)
     method.train()
-    return method, x
-
-
-@pytest.mark.parametrize(("kit", "name"), CASES)
-def test_losses_are_named_finite_scalars_on_the_graph(kit: Any, name: str) -> None:
-    method, x = started(name, kit)
-    losses = method.losses(batch_of(kit, name, x, torch.arange(24)), Clock(0, 5, 3))
-    assert bool(losses) == (name not in IDLE)
-    for loss in losses.values():
-        assert loss.shape == ()
-        assert loss.isfinite()
-        assert loss.requires_grad
+    assert not toy.norm(method.student).training
+    other = make("shot")
+    other.train()
+    assert toy.norm(other.student).training
 
 
 def test_no_confident_label_gives_zero_on_the_graph() -> None:
@@ -169,97 +116,6 @@ def test_the_mean_teacher_normalises_with_what_it_labels() -> None:
     torch.testing.assert_close(means["average"], 0.99 * before + 0.01 * means["copy"])
 
 
-@pytest.mark.parametrize(("kit", "name"), CASES)
-def test_same_seed_same_result(kit: Any, name: str) -> None:
-    one, other = run(make(name, kit), kit)[-1], run(make(name, kit), kit)[-1]
-    same(one.state.method, other.state.method)
-
-
-@pytest.mark.parametrize(("kit", "name"), CASES)
-def test_a_resumed_run_ends_as_the_undisturbed_one(kit: Any, name: str) -> None:
-    whole = run(make(name, kit), kit)
-    resumed = run(make(name, kit), kit, resume=whole[0].state)
-    assert [end.clock.epoch for end in resumed] == [1, 2]
-    same(resumed[-1].state.method, whole[-1].state.method)
-
-
-@pytest.mark.parametrize(("kit", "name"), CASES)
-def test_only_the_student_learns_and_frozen_parts_stay(kit: Any, name: str) -> None:
-    method = make(name, kit)
-    before = copy.deepcopy(dict(method.named_parameters()))
-    run(method, kit)
-    for part, parameter in method.named_parameters():
-        frozen = name in IDLE or method.config.lr_scale.get(part.split(".")[1], 1) == 0
-        frozen |= name == "osuda" and ".1." not in part  # batch norm alone learns
-        frozen |= part.split(".")[1] in getattr(method.student, "frozen", ())
-        teaches = name != "ft"  # a teacher leaves a ResNet's first layers alone
-        frozen |= kit is toymm and teaches and part.split(".")[2] in STEM
-        changed = not torch.equal(before[part], parameter)
-        if part.startswith("student.") and frozen:
-            assert not changed, f"{part} is frozen"
-        elif part.startswith("student."):
-            assert changed, f"{part} did not learn"
-        else:
-            assert not parameter.requires_grad, f"{part} is no student's and takes gradient"
-
-
-@pytest.mark.parametrize(("kit", "name"), CASES)
-def test_every_parameter_is_in_one_group_or_frozen(kit: Any, name: str) -> None:
-    method = make(name, kit)
-    grouped = [p for group in method.parameter_groups(fast(kit)) for p in group["params"]]
-    assert len({id(p) for p in grouped}) == len(grouped)
-    trained = [p for p in method.parameters() if p.requires_grad and name not in IDLE]
-    assert {id(p) for p in grouped} == {id(p) for p in trained}
-    assert (make_optimizer(FAST, method.parameter_groups(FAST)) is None) == (name in IDLE)
-
-
-@pytest.mark.parametrize(("kit", "name"), CASES)
-def test_a_batch_in_another_order_leaves_the_same_state(kit: Any, name: str) -> None:
-    states = []
-    for rows in (list(range(24)), list(range(23, -1, -1))):
-        method, x = started(name, kit, **unmixed(kit, name))
-        optimizer = make_optimizer(FAST, method.parameter_groups(FAST))
-        losses = method.losses(batch_of(kit, name, x, rows), Clock(0, 5, 3))
-        if optimizer:
-            torch.stack(list(losses.values())).sum().backward()
-            optimizer.step()
-        method.after_step(Clock(0, 5, 3))
-        states.append(method.state_dict())
-    # Adam's first step is the gradient's sign, and so not smooth where that is nearly 0
-    same(*states, rtol=1e-4, atol=1e-4 if kit is toypose else 1e-5)
-
-
-@pytest.mark.parametrize(("kit", "name"), CASES)
-def test_a_mild_shift_is_not_made_worse(kit: Any, name: str) -> None:
-    shift = getattr(kit, "MILD", MILDER.get(name, MILD))
-    x, y = kit.images(shift, seed=1)
-    before = kit.accuracy(kit.source(), x, y)
-    assert 0.5 < before < 0.97, "the shift must cost something"
-    slack = 0.02 if kit.PROBLEM == "detection" else 0.0  # of AP50, a step function of few boxes
-    after = kit.accuracy(run(make(name, kit), kit, shift=shift)[-1].adapted, x, y)
-    assert after >= before - slack
-
-
-@pytest.mark.parametrize(("kit", "name"), CASES)
-def test_train_mode_reaches_the_student_alone(kit: Any, name: str) -> None:
-    method = make(name, kit)
-    method.train()
-    assert kit.norm(method.student).training == (name not in ("source", "alpha_bn", "lp_ft"))
-    for part, module in method.named_children():
-        if part not in ("student", "problem"):
-            assert not any(
-                m.training for m in module.modules() if list(m.parameters(recurse=False))
-            )
-
-
-@pytest.mark.parametrize(("kit", "name"), CASES)
-def test_unknown_settings_and_parts_are_refused(kit: Any, name: str) -> None:
-    with pytest.raises(BadInput, match="there is no 'thresold'"):
-        make(name, kit, thresold=0.5)
-    with pytest.raises(BadInput, match="lr_scale names tail"):
-        make(name, kit, lr_scale={"tail": 0.1})
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_the_file_names_its_paper(name: str) -> None:
     module = inspect.getmodule(plugins.load("methods", name))
@@ -283,7 +139,8 @@ def test_a_batch_without_losses_takes_no_step_but_time_goes_on() -> None:
     events = list(adapt(method, toy.Batches(x), toy.scan(x), FAST))
     assert [e.losses for e in events if isinstance(e, StepEnd)] == [{}] * 15
     assert method.steps == 15
-    same(before, method.state_dict())
+    for name, value in method.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 def test_losses_after_an_epoch_are_minimised_and_not_counted() -> None:
@@ -320,22 +177,3 @@ def test_a_frozen_child_of_the_network_never_trains() -> None:
     kind = plugins.load("methods", "aad")
     method = kind(network, toy.info(), kind.Config())
     assert {g["name"] for g in method.parameter_groups(FAST)} == {"bottleneck", "head"}
-
-
-@pytest.mark.parametrize(("kit", "name"), CASES)
-def test_labelled_rows_add_their_loss_and_leave_the_statistics_alone(kit: Any, name: str) -> None:
-    method, x = started(name, kit)
-    rows = torch.arange(min(24, kit.SIZE))
-    batch = taught(kit.batch(x, rows), kit)
-    before = {n: b.clone() for n, b in method.student.named_buffers() if "running" in n}
-    result = method.labelled_losses(batch, Clock(0, 5, 3))
-    assert bool(result) == (plugins.load("methods", name).labelled_rows == "added")
-    assert method.labelled_losses(kit.batch(x, rows), Clock(0, 5, 3)) == {}
-    for loss_name, loss in result.items():
-        assert loss_name.startswith("labelled_")
-        assert loss.isfinite()
-        assert loss.requires_grad
-    for buffer, value in method.student.named_buffers():
-        if buffer in before:
-            assert torch.equal(value, before[buffer])
-    assert (name in IDLE) == (method.labelled_rows == "none")

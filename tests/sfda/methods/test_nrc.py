@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import toy
 from golden_files import PassThrough
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from sfda.adaptation.loop import adapt
 from sfda.methods.nrc import Nrc, NrcConfig
 from sfda.problems.classification.network import Classifier
 from sfda.settings import Schedule
+from sfda.testing.toys import classification as toy
 from sfda.types import Clock, StepEnd, TargetBatch
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "nrc_step_officehome.npz"

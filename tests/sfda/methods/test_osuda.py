@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-import toyseg
 from torch import nn
 
 from sfda import plugins
@@ -15,6 +14,7 @@ from sfda.errors import BadInput
 from sfda.methods.osuda import Osuda, OsudaConfig, scale_consistency, source_share, transferability
 from sfda.problems.segmentation.network import Segmenter
 from sfda.settings import Schedule
+from sfda.testing.toys import segmentation as toyseg
 from sfda.types import Clock
 
 FAST = Schedule()

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-import toyseg
 from torch import optim
 
 from sfda import plugins
@@ -18,6 +17,7 @@ from sfda.config import merged
 from sfda.methods.mean_teacher import MeanTeacher
 from sfda.problems.registry import PROBLEMS
 from sfda.settings import Schedule
+from sfda.testing.toys import segmentation as toyseg
 from sfda.types import Clock, TargetBatch
 
 CLOCK = Clock(0, 6, 1)

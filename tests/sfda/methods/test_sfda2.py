@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import toy
 from golden_files import PassThrough
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -23,6 +22,7 @@ from sfda.errors import BadInput
 from sfda.methods.sfda2 import SFDA2, SFDA2Config, class_affinity
 from sfda.problems.classification.network import Classifier, make_head
 from sfda.settings import Schedule
+from sfda.testing.toys import classification as toy
 from sfda.types import Clock, TargetBatch
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-import toy
 
 from sfda.building_blocks.losses import diversity, entropy
 from sfda.methods.shot import Shot, ShotConfig, centroid_labels, known_centroid_labels
+from sfda.testing.toys import classification as toy
 from sfda.types import UNKNOWN, Clock, TargetBatch, TargetInfo
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import toypose
 
 from sfda import plugins
 from sfda.adaptation.prior import poses_in
@@ -17,6 +16,7 @@ from sfda.errors import BadInput
 from sfda.problems.pose.loss import cross_correlation, decorrelation
 from sfda.problems.pose.prior import PosePrior, tree
 from sfda.problems.pose.teaching import teacher_maps
+from sfda.testing.toys import pose as toypose
 from sfda.types import Clock, Warp
 
 

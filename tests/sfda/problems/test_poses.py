@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import small_pose
 import torch
-import toypose
 from PIL import Image
 
 from sfda import plugins
@@ -32,6 +31,7 @@ from sfda.problems.pose.prior import PosePrior, directions, tree
 from sfda.problems.pose.prior_training import PriorConfig, learn_prior, pose_distance, turned
 from sfda.problems.pose.teaching import occluded, teacher_maps
 from sfda.refs import InputSpec, Skeleton
+from sfda.testing.toys import pose as toypose
 from sfda.types import Clock, SeenViews, Warp
 
 SPEC = InputSpec(size=(256, 256), mean=(0.0,) * 3, std=(1.0,) * 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 import small_det
 import torch
-import toydet
 from golden_files import load
 
 from sfda import plugins
@@ -24,10 +24,13 @@ from sfda.inference.summaries import (
 )
 from sfda.loading.scan import scan
 from sfda.networks.own import own_detector
+from sfda.problem_names import PROBLEM_NAMES
 from sfda.problems.detection.inference import detect_all, summarise_boxes
 from sfda.problems.pose.inference import summarise_poses
 from sfda.queries._base import Before, Pool
 from sfda.refs import InputSpec
+from sfda.testing.queries import QUERY_CHECKS, Asking, require_query
+from sfda.testing.toys import detection as toydet
 
 NAMES = plugins.names("queries")
 
@@ -57,20 +60,16 @@ def drawn(seed: int = 0, size: int = 200, maps: bool = False) -> tuple[Any, Any]
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("problem", ["classification", "segmentation"])
+@pytest.mark.parametrize("check", QUERY_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("problem", PROBLEM_NAMES)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_query_keeps_to_its_budget_and_to_what_is_unlabelled(name: str, problem: str) -> None:
-    logits, features = drawn(maps=problem == "segmentation")
-    inputs = pool(logits, features, range(0, 200, 3), whole=problem == "classification")
-    rows = made(name, problem).choose(inputs, 20, seed=4)
-    assert len(rows) == len(set(rows.tolist())) == 20
-    assert not set(rows.tolist()) & set(range(0, 200, 3))
-    assert rows.tolist() == made(name, problem).choose(inputs, 20, seed=4).tolist()
-    other = pool(logits, features, range(0, 200, 3), cut=200, whole=inputs.whole)
-    assert rows.tolist() == made(name, problem).choose(other, 20, seed=4).tolist(), "shards count"
-    rest = made(name, problem).choose(inputs, 10_000)
-    assert sorted(rest.tolist()) == inputs.free.tolist()
-    assert len(made(name, problem).choose(inputs, 0)) == 0
+def test_every_query_keeps_the_contract(
+    name: str, problem: str, check: Callable[[Asking], None]
+) -> None:
+    kind = plugins.load("queries", name)
+    require_query(kind)
+    assert problem in kind.problems
+    check(Asking(kind, problem, {}))
 
 
 def test_uncertain_rows_come_first() -> None:

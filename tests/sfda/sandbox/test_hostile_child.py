@@ -23,7 +23,7 @@ from pathlib import Path
 
 def pipe():
     "The pipe of messages, found as an attacker would."
-    for number in range(3, 100):
+    for number in range(3, 4096):
         try:
             if stat.S_ISFIFO(os.fstat(number).st_mode):
                 return number

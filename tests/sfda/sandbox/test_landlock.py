@@ -19,7 +19,7 @@ folder = Path(sys.argv[1])
 os.environ["TMPDIR"] = str(folder / "out")
 places = "/usr", "/lib", "/lib64", "/etc", "/proc", sys.prefix, sys.base_prefix
 read = [*map(Path, places), folder / "data"]
-level = restrict(read, [folder / "out", Path("/dev")], [folder], network=False)
+level = restrict(read, [folder / "out", Path("/dev")], [folder])
 """
 
 
@@ -116,4 +116,4 @@ def test_a_kernel_without_it_says_so(monkeypatch):
 
     monkeypatch.setattr(landlock, "abi", lambda: 0)
     with pytest.raises(OSError, match="offers no Landlock"):
-        landlock.restrict([], [], network=False)
+        landlock.restrict([], [])

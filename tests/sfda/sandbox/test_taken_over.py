@@ -14,13 +14,14 @@ import pytest
 import small
 
 from sfda.adaptation.plan import AdaptPlan
-from sfda.adaptation.run_folder import write_history
 from sfda.adaptation.sandboxed import Ear, taken_over
 from sfda.adaptation.worker import Order
 from sfda.errors import BadInput
-from sfda.refs import ManifestRef, PredictionsRef
+from sfda.refs import ManifestRef, PredictionsRef, Profile, SplitRef
 from sfda.sandbox.messages import Unacceptable
 from sfda.weights.bundle import read_spec, write_bundle
+
+NOTHING: Profile = {"classes": {}, "confidence_histogram": [], "mean_confidence": 0.0}
 
 
 class Run:
@@ -53,9 +54,10 @@ class Run:
             source=model,
             bundle=str(source),
             predictions=PredictionsRef(
-                folder="", sha256="", source_sha256="", count=48, profile={}
+                folder="", sha256="", source_sha256="", count=48, profile=NOTHING
             ),
-            target=ManifestRef(path="", sha256=""),
+            target=SplitRef(manifest=ManifestRef(path="", sha256=""), split="adapt", seen=""),
+            stamps="",
             plan=AdaptPlan(
                 seen="",
                 split="adapt",
@@ -79,8 +81,11 @@ class Run:
         return self.folder / f"epoch-{epoch:04d}"
 
     def taken(self, **changes: Any) -> Any:
-        digest = write_history(self.folder, self.history)
-        return taken_over({"history_sha256": digest} | self.result | changes, self.order)
+        text = json.dumps(self.history)
+        (self.folder / "history.json").write_text(text)
+        return taken_over(
+            {"history_sha256": _sha256(text.encode())} | self.result | changes, self.order
+        )
 
 
 @pytest.fixture

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import toy
 
 from sfda import plugins
 from sfda.adaptation.scoring import score_unlabelled
+from sfda.problems.class_validation import SCORED_PIXELS, rows_of
 from sfda.problems.classification.evaluation import classification_report
 from sfda.problems.classification.metrics import ClassificationMetric
 from sfda.problems.classification.network import ClassOutput
 from sfda.problems.segmentation.network import SegOutput
 from sfda.report.pictures import side_by_side
+from sfda.testing.toys import Toy, toys
+from sfda.testing.toys import classification as toy
+from sfda.testing.validators import VALIDATOR_CHECKS, Scoring, require_validator
 from sfda.types import SeenViews
-from sfda.validators._base import SCORED_PIXELS, rows_of
 
 VALIDATORS = [  # of images and pixels; those of boxes and poses have tests beside their problem
     name
@@ -73,17 +78,39 @@ def test_agreement_is_the_mean_share_over_all_classes() -> None:
     assert validator.compute() == pytest.approx((0.5 + 1 + 0) / 3)
 
 
-@pytest.mark.parametrize("name", VALIDATORS)
-def test_the_order_and_the_batching_do_not_count(name: str) -> None:
-    probs = np.random.default_rng(1).dirichlet(np.ones(4), 30).tolist()
-    whole = scored(name, probs)
-    assert scored(name, probs[20:], probs[:20]) == pytest.approx(whole)
+def label(tried: Any) -> str:
+    return str(tried.__name__).rpartition(".")[2]
 
 
-@pytest.mark.parametrize("name", VALIDATORS)
-def test_nothing_seen_is_an_error(name: str) -> None:
+CASES = [
+    pytest.param(case, name, id=f"{label(case)}-{name}")
+    for case in toys()
+    for name in plugins.names("validators")
+    if case.PROBLEM in plugins.load("validators", name).problems
+]
+
+
+@cache
+def scoring(case: Toy, name: str) -> Scoring:
+    return Scoring(plugins.load("validators", name), case, {})
+
+
+@pytest.mark.parametrize("check", VALIDATOR_CHECKS, ids=label)
+@pytest.mark.parametrize(("case", "name"), CASES)
+def test_every_validator_keeps_the_contract(
+    case: Toy, name: str, check: Callable[[Scoring], None]
+) -> None:
+    check(scoring(case, name))
+
+
+@pytest.mark.parametrize("name", plugins.names("validators"))
+def test_every_validator_says_what_it_is(name: str) -> None:
+    require_validator(plugins.load("validators", name))
+
+
+def test_nothing_seen_is_an_error() -> None:
     with pytest.raises(ValueError, match="of no predictions"):
-        plugins.load("validators", name)().compute()
+        plugins.load("validators", "infomax")().compute()
 
 
 @pytest.mark.parametrize("name", VALIDATORS)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sfda.adaptation.source_card import copy_with_card
 from sfda.errors import BadInput
 from sfda.problems.classification.network import build_from_spec, make_spec
 from sfda.problems.registry import read_bundle
@@ -270,6 +272,40 @@ def test_other_files_in_a_bundle_are_refused(tmp_path, network, name):
         with pytest.raises(BadInput, match=rf"model holds {name.strip('/')} besides"):
             opened()
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._spec.json", ".nfs0000000000a1"])
+def test_files_that_systems_leave_everywhere_are_not_looked_at(tmp_path, network, name):
+    folder = tmp_path / "model"
+    write_bundle(folder, network, SPEC)
+    digest = bundle_digest(folder)
+    (folder / name).symlink_to("/etc/hostname")
+    for opened in opened_every_way(folder, tmp_path):
+        opened()
+    assert bundle_digest(folder) == digest
+    assert not os.path.lexists(tmp_path / "copy" / name)
+
+
+def test_a_file_that_is_gone_after_the_list_is_named(tmp_path, network, monkeypatch):
+    write_bundle(tmp_path / "model", network, SPEC)
+    monkeypatch.setattr(os, "listdir", lambda _: ["card.safetensors", "spec.json"])
+    with pytest.raises(BadInput, match=r"card.safetensors cannot be read: No such file"):
+        read_spec(tmp_path / "model")
+
+
+def test_a_copy_whose_spec_states_no_card_is_made_anew(tmp_path, network):
+    """As 0.1.0 left it."""
+    source, copy = tmp_path / "model", tmp_path / "cards" / "copy"
+    digest = write_bundle(source, network, SPEC)
+    copy.parent.mkdir()
+    first = copy_with_card(source, CARD, copy)
+    assert copy_with_card(source, CARD, copy) == first != digest
+    shutil.rmtree(copy)
+    copy_files(source, copy)
+    write_card(copy, CARD)
+    assert bundle_digest(copy) == digest
+    assert copy_with_card(source, CARD, copy) == first == bundle_digest(copy)
+    assert not [name for name in os.listdir(copy.parent) if name.startswith("tmp")]
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "spec.json", "card.safetensors"])

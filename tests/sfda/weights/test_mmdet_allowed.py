@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import toymm
 from torch import nn
 
 from sfda.errors import BadInput
@@ -19,6 +18,7 @@ from sfda.networks.mmdet_config import resolved
 from sfda.problems.detection import network as detection
 from sfda.problems.registry import read_bundle
 from sfda.refs import InputSpec
+from sfda.testing.toys import mmdet_detection as toymm
 from sfda.weights import mmdet_allowed
 from sfda.weights.bundle import write_bundle
 

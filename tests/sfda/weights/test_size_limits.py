@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-import toymm
 from torch import nn
 
 from sfda.config import merged
@@ -20,6 +19,7 @@ from sfda.errors import BadInput
 from sfda.problems.classification import network as classification
 from sfda.problems.registry import PROBLEMS, read_bundle
 from sfda.refs import ModelSpec
+from sfda.testing.toys import mmdet_detection as toymm
 from sfda.weights.bundle import write_bundle
 from sfda.weights.size_limits import SPARE_BYTES, bounded_build
 

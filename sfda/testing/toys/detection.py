@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
-import toy
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -19,21 +19,24 @@ from sfda.networks.torchvision_detection import TorchvisionDetector
 from sfda.problems.detection import loss as detection_loss
 from sfda.problems.detection.metrics import BoxesOf, DetectionMetric
 from sfda.settings import Schedule
+from sfda.testing.toys import classification as blobs
 from sfda.types import TargetBatch, TargetInfo
 
-PROBLEM = "detection"
+PROBLEM = Detector.problem
 NAMES = ("red", "blue")
 SIZE = 12
 SIDE = 32
 COLOURS = torch.tensor([[1.0, -0.6, -0.6], [-0.6, -0.6, 1.0]])
 LIGHT = torch.tensor([0.5, 0.2, -0.6])
 MILD = 0.4  # at 0.5 a whole class is lost
+SLACK = 0.02  # of AP50, a step function of few boxes
+ROUNDING = 1e-5
 FAST = Schedule(lr=2e-3, epochs=3, batch_size=4, clip_norm=5.0)
 
-scan = toy.scan
+scan = blobs.scan
 
 
-class Batches(toy.Batches):
+class Batches(blobs.Batches):
     """Four images a batch."""
 
     def __init__(self, x: Tensor) -> None:
@@ -70,9 +73,13 @@ def images(shift: float = 0.0, *, seed: int = 0, size: int = SIZE) -> tuple[Tens
 def body() -> nn.Sequential:
     """Eight channels on stride 4."""
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.GroupNorm(2, 8), nn.ReLU(),
-        nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.GroupNorm(2, 8), nn.ReLU(),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.GroupNorm(2, 8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.GroupNorm(2, 8),
+        nn.ReLU(),
+    )
 
 
 def from_body(backbone: nn.Module) -> TorchvisionDetector:
@@ -88,10 +95,13 @@ def from_body(backbone: nn.Module) -> TorchvisionDetector:
         box_roi_pool=MultiScaleRoIAlign(["0"], output_size=3, sampling_ratio=2),
         box_head=TwoMLPHead(8 * 9, 32),
         box_predictor=FastRCNNPredictor(32, len(NAMES) + 1),
-        rpn_pre_nms_top_n_test=64, rpn_post_nms_top_n_test=20,
-        rpn_pre_nms_top_n_train=64, rpn_post_nms_top_n_train=30,
-        rpn_batch_size_per_image=512, box_batch_size_per_image=512,
-    )  # fmt: skip
+        rpn_pre_nms_top_n_test=64,
+        rpn_post_nms_top_n_test=20,
+        rpn_pre_nms_top_n_train=64,
+        rpn_post_nms_top_n_train=30,
+        rpn_batch_size_per_image=512,
+        box_batch_size_per_image=512,
+    )
     return TorchvisionDetector(model, len(NAMES))
 
 
@@ -129,7 +139,7 @@ def source() -> Detector:
     return model.eval()
 
 
-def info(size: int = SIZE, **more: object) -> TargetInfo:
+def info(size: int = SIZE, **more: Any) -> TargetInfo:
     """What a method may know of the toy target."""
     return TargetInfo(size, tuple(f"row-{i}" for i in range(size)), classes=NAMES, **more)
 
@@ -137,7 +147,7 @@ def info(size: int = SIZE, **more: object) -> TargetInfo:
 def batch(x: Tensor, rows: list[int] | Tensor) -> TargetBatch:
     """A batch of these rows; the strong view is a fixed disturbance of each row."""
     rows = torch.as_tensor(rows)
-    return toy.batch(x, rows[rows < len(x)])
+    return blobs.batch(x, rows[rows < len(x)])
 
 
 def norm(model: Detector) -> nn.Module:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any, cast
 
 import torch
-import toy
 from torch import Tensor, nn
 
 from sfda.problems.segmentation.network import Segmenter
+from sfda.settings import Schedule
+from sfda.testing.toys import classification as blobs
 from sfda.types import TargetBatch, TargetInfo
 
-PROBLEM = "segmentation"
+PROBLEM = Segmenter.problem
 CLASSES = 3
 SIZE = 48
 SIDE = 10
+MILD = 0.9
+SLACK = 0.0  # of accuracy, that noise may cost
+ROUNDING = 1e-5
+FAST = Schedule(lr=0.02, epochs=3, batch_size=24)
 COLOURS = torch.tensor([[-0.6, 0.2, -0.4], [0.9, -0.5, -0.5], [-0.5, -0.4, 0.9]])
 LIGHT = torch.tensor([0.9, 0.7, 0.3])
 
-Batches = toy.Batches
-scan = toy.scan
+Batches = blobs.Batches
+scan = blobs.scan
 
 
 def images(shift: float = 0.0, *, seed: int = 0, size: int = SIZE) -> tuple[Tensor, Tensor]:
@@ -65,7 +71,7 @@ def source() -> Segmenter:
     return model.eval()
 
 
-def info(size: int = SIZE, **more: object) -> TargetInfo:
+def info(size: int = SIZE, **more: Any) -> TargetInfo:
     """What a method may know of the toy target."""
     rows = tuple(f"row-{i}" for i in range(size))
     return TargetInfo(size, rows, classes=("ground", "red", "blue"), **more)
@@ -73,12 +79,12 @@ def info(size: int = SIZE, **more: object) -> TargetInfo:
 
 def batch(x: Tensor, rows: list[int] | Tensor) -> TargetBatch:
     """A batch of these rows; the strong view is a fixed disturbance of each row."""
-    return toy.batch(x, rows)
+    return blobs.batch(x, rows)
 
 
 def norm(model: Segmenter) -> nn.Module:
     """One of its batch-norm layers."""
-    return model.decoder[1]
+    return cast(nn.Sequential, model.decoder)[1]
 
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sfda.problems.classification.network import Classifier
+from sfda.settings import Schedule
 from sfda.types import Scan, Seen, TargetBatch, TargetInfo
 
-PROBLEM = "classification"
+PROBLEM = Classifier.problem
 CLASSES = 3
 SIZE = 120
+MILD = 0.8  # radians; the border between two classes lies at 1.05
+SLACK = 0.0  # of accuracy, that noise may cost
+ROUNDING = 1e-5
+FAST = Schedule(lr=0.02, epochs=3, batch_size=24)
 
 
 def images(shift: float = 0.0, *, seed: int = 0, size: int = SIZE) -> tuple[Tensor, Tensor]:
@@ -55,9 +61,9 @@ def source() -> Classifier:
     return model.eval()
 
 
-def info(size: int = SIZE) -> TargetInfo:
+def info(size: int = SIZE, **more: Any) -> TargetInfo:
     """What a method may know of the toy target."""
-    return TargetInfo(size, tuple(f"row-{i}" for i in range(size)))
+    return TargetInfo(size, tuple(f"row-{i}" for i in range(size)), **more)
 
 
 def batch(x: Tensor, rows: list[int] | Tensor) -> TargetBatch:
@@ -74,9 +80,11 @@ class Batches:
         self.x, self.size = x, size
 
     def steps(self, rows: Tensor | None = None) -> int:
+        """Batches of an epoch."""
         return -(-(len(self.x) if rows is None else len(rows)) // self.size)
 
     def epoch(self, epoch: int, rows: Tensor | None = None) -> Iterator[TargetBatch]:
+        """All rows in batches."""
         order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(epoch))
         for part in order.split(self.size):
             yield batch(self.x, part)
@@ -86,12 +94,12 @@ def scan(x: Tensor) -> Scan:
     """A look at all of the toy target, in two unequal parts."""
 
     @torch.no_grad()
-    def look(model: nn.Module, rows: Tensor | None = None) -> Iterator[Seen]:
-        mode = {name: part.training for name, part in model.named_modules()}
-        model.eval()
+    def look(network: nn.Module, rows: Tensor | None = None) -> Iterator[Seen]:
+        mode = {name: part.training for name, part in network.named_modules()}
+        network.eval()
         for part in (torch.arange(len(x)) if rows is None else rows).split(70):
-            yield Seen(part, model(x[part]))
-        for name, part in model.named_modules():
+            yield Seen(part, network(x[part]))
+        for name, part in network.named_modules():
             part.training = mode[name]
 
     return look
@@ -99,7 +107,7 @@ def scan(x: Tensor) -> Scan:
 
 def norm(model: Classifier) -> nn.Module:
     """One of its batch-norm layers."""
-    return model.bottleneck[1]
+    return cast(nn.Sequential, model.bottleneck)[1]
 
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:

@@ -1,0 +1,1 @@
+"""Networks of strangers: any importable class, or one in a file that travels in the bundle."""

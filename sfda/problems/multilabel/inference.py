@@ -1,0 +1,158 @@
+"""What a multi-label classifier says of a set: answers, probabilities and features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sfda.inference.forward import refuse_not_finite
+from sfda.inference.predictions import (
+    HISTOGRAM_BINS,
+    ShardWriter,
+    put_predictions,
+    start_predictions,
+)
+from sfda.inference.summaries import Summary
+from sfda.loading.opened import Opened
+from sfda.loading.scan import scan
+from sfda.problems._base import SplitInference
+from sfda.problems.multilabel.cells import cell_of
+from sfda.problems.multilabel.network import MultilabelOutput
+from sfda.refs import ModelSpec, PredictionsRef, Profile
+from sfda.types import Seen
+
+SPLIT_IMAGES = 256  # images that a network is shown at once
+
+
+def infer_rows(
+    network: nn.Module,
+    opened: Opened,
+    spec: ModelSpec,
+    device: torch.device,
+    span: tuple[int, int],
+) -> Iterator[Seen]:
+    """Batches of the rows of a span."""
+    for index, out in scan(opened.part(*span), spec.input, device=device)(network):
+        yield Seen(index + span[0], out)
+
+
+def at_once(spec: ModelSpec) -> int:
+    """256."""
+    return SPLIT_IMAGES
+
+
+def to_arrays(output: Seen) -> dict[str, np.ndarray[Any, Any]]:
+    """Rows, features and logits of a batch."""
+    index, out = output
+    return {
+        "row": index.cpu().numpy(),
+        "features": out.features.cpu().numpy(),
+        "logits": out.logits.cpu().numpy(),
+    }
+
+
+def from_arrays(arrays: dict[str, Any], device: torch.device) -> Seen:
+    """The same back."""
+    row, features, logits = (
+        torch.from_numpy(arrays[name]).to(device) for name in ("row", "features", "logits")
+    )
+    return Seen(row, MultilabelOutput(features, logits))
+
+
+def summarise_output(output: Any) -> Summary:
+    """Entropies are means over classes. The margin is |2 p - 1| of the answer that is least sure
+    (BinMin: Brinker, 2006). The residual, p less the likelier answer, times the features is the
+    gradient of the head that BADGE asks for.
+    """
+    logits = output.logits.float()
+    probs = logits.sigmoid()
+    margin = (2 * probs - 1).abs().amin(1)
+    residual = probs - (probs >= 0.5).float()
+    return Summary(output.features.float(), probs, binary_entropies(logits), margin, residual)
+
+
+def prediction_table(
+    network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device, out: Path
+) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
+    """File, the names of what it shows (those of 0.5 and above), and a probability a class."""
+    header = ("file", "labels", *(f"probability:{name}" for name in spec.classes))
+    return header, _lines(network, spec, opened, device)
+
+
+def _lines(
+    network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device
+) -> Iterator[Sequence[Any]]:
+    for index, output in scan(opened.images, spec.input, device=device)(network):
+        refuse_not_finite(output.logits)
+        for row, probs in zip(index.tolist(), output.logits.sigmoid().tolist(), strict=True):
+            names = cell_of(n for n, p in zip(spec.classes, probs, strict=True) if p >= 0.5)
+            yield opened.split.names[row], names, *(f"{p:.6f}" for p in probs)
+
+
+def keep_predictions(
+    outputs: SplitInference,
+    network: nn.Module,
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    size: int,
+    source_sha256: str,
+) -> PredictionsRef:
+    """Scan the target once with the source model and keep what it says below `folder`.
+
+    Rows are written in shards of 16,384: `features` [n, D], `logits` [n, C], `labels` [n, C] of 0
+    and 1. The profile counts the images of each class; an image's confidence is the mean over
+    classes of the likelier answer's probability. The folder appears when it is complete.
+    """
+    part = start_predictions(folder)
+    writer = ShardWriter(part, size)
+    classes = np.zeros(len(spec.classes), dtype=np.int64)
+    bins, total, count = np.zeros(HISTOGRAM_BINS, dtype=np.int64), 0.0, 0
+    for index, out in outputs(network):
+        probs = out.logits.float().sigmoid().cpu().numpy()
+        labels = (probs >= 0.5).astype(np.uint8)
+        sure = np.maximum(probs, 1 - probs).mean(1)
+        classes += labels.sum(0, dtype=np.int64)
+        bins += np.histogram(sure, bins=HISTOGRAM_BINS, range=(0, 1))[0]
+        total, count = total + float(sure.sum()), count + len(sure)
+        writer.write(
+            index.cpu().numpy(),
+            features=out.features.float().cpu().numpy(),
+            logits=out.logits.float().cpu().numpy(),
+            labels=labels,
+        )
+    writer.close()
+    profile: Profile = {
+        "classes": dict(zip(spec.classes, classes.tolist(), strict=True)),
+        "confidence_histogram": bins.tolist(),
+        "mean_confidence": total / count if count else 0.0,
+        "total": count,  # of which each class is a share: an image may have several
+    }
+    return put_predictions(part, folder, profile, size=size, source_sha256=source_sha256)
+
+
+def binary_entropies(logits: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
+    """Mean over classes of the entropy of yes and no, in nats: log 2 when nothing is known.
+
+    H(p) = log(1 + e^x) - p x for a logit x.
+    """
+    return (F.softplus(logits) - logits.sigmoid() * logits).mean(1)
+
+
+def entropy_sum(output: Any) -> tuple[float, int]:
+    """Sum over images of the mean entropy of their classes; how many images."""
+    logits = output.logits.double()
+    return float(binary_entropies(logits).sum()), len(logits)
+
+
+def agreement_counts(weak: Any, strong: Any, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """By class: half the number of yes of both views, and of how many images both say yes."""
+    one, other = (view.logits >= 0 for view in (weak, strong))
+    yield (one.sum(0) + other.sum(0)).double() / 2, (one & other).sum(0).double()

@@ -1,0 +1,178 @@
+"""A method on a toy shift: what the contract tests of methods have in hand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfda.adaptation.loop import adapt
+from sfda.config import merged
+from sfda.errors import BadInput
+from sfda.methods._base import Method
+from sfda.testing.toys import Toy
+from sfda.types import Clock, EpochEnd, Labelled, State, StepEnd, TargetBatch
+
+LABELLED_EVERY = 2  # of a toy's rows one is labelled, where a method learns from such
+TRIAL_ROWS = 24
+MOMENT = Clock(0, 5, 3)
+
+
+def require(holds: bool, otherwise: str) -> None:
+    """Raise AssertionError that says what is broken; also where Python leaves out `assert`."""
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def require_same(one: Mapping[str, Any], other: Mapping[str, Any], what: str, atol: float) -> None:
+    """Raise AssertionError where two states are not the same up to `atol` (0: to the bit)."""
+    require(one.keys() == other.keys(), f"{what}: {sorted(one.keys() ^ other.keys())} is in one")
+    for name, value in one.items():
+        if isinstance(value, Tensor):
+            near = torch.allclose(
+                value.double(),
+                other[name].double(),
+                rtol=1e-4 if atol else 0.0,
+                atol=atol,
+                equal_nan=True,
+            )
+            require(near, f"{what}: {name} differs")
+        else:
+            require(value == other[name], f"{what}: {name} differs")
+
+
+def run_checks(title: str, checks: Sequence[Callable[[Any], None]], case: Any) -> None:
+    """Each check on the case. Raises AssertionError that begins with the title, also for whatever
+    else the code that is tried raises; BadInput goes through.
+    """
+    for check in checks:
+        try:
+            check(case)
+        except AssertionError as error:
+            raise AssertionError(f"{title}: {error}") from error
+        except BadInput:
+            raise
+        except Exception as error:
+            what = f"{check.__name__} ended with {type(error).__name__}: {error}"
+            raise AssertionError(f"{title}: {what}") from error
+
+
+class Annotated:
+    """Batches of a toy with labelled rows beside them."""
+
+    def __init__(self, trial: Trial, batches: Any, shift: float) -> None:
+        self.trial, self.batches, self.shift = trial, batches, shift
+
+    def steps(self, rows: Tensor | None = None) -> int:
+        """Batches of an epoch."""
+        return int(self.batches.steps(rows))
+
+    def epoch(self, epoch: int, rows: Tensor | None = None) -> Iterator[TargetBatch]:
+        """All rows in batches."""
+        for batch in self.batches.epoch(epoch, rows):
+            yield self.trial.annotated(batch, shift=self.shift)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run has left: an end for every epoch, and the parameters that the optimiser had."""
+
+    method: Method
+    ends: tuple[EpochEnd, ...]
+    trained: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A method, a toy, and the settings to try it with."""
+
+    kind: type[Method]
+    toy: Toy
+    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def method(self, **settings: Any) -> Method:
+        """It, for the toy's three short epochs. Raises BadInput for settings it does not know."""
+        own: dict[str, Any] = {"schedule": self.toy.FAST.model_dump()}
+        for more in (self.kind.brief, self.settings, settings):
+            own = merged(own, dict(more))
+        inputs = merged(self.kind.defaults_for(self.toy.PROBLEM), own)
+        info = self.toy.info()
+        if self.kind.labelled_rows == "own":
+            info = replace(info, labelled=self.rows)
+        return self.kind(self.toy.source(), info, self.kind.Config.from_settings(inputs))
+
+    @property
+    def learns(self) -> bool:
+        """Whether it trains parameters."""
+        return self.kind.learns == "network"
+
+    @property
+    def rows(self) -> Tensor:
+        """Rows that a person has labelled."""
+        return torch.arange(0, min(TRIAL_ROWS, self.toy.SIZE), LABELLED_EVERY)
+
+    def begun(self, **settings: Any) -> tuple[Method, Tensor]:
+        """A method that has looked at the target, in train mode, and the target."""
+        x, _ = self.toy.images(0.5, seed=1)
+        method = self.method(**settings)
+        method.start_epoch(self.toy.scan(x), MOMENT)
+        method.train()
+        return method, x
+
+    def batch(self, x: Tensor, rows: Tensor) -> TargetBatch:
+        """A batch as the method gets one."""
+        batch = self.toy.batch(x, rows)
+        return self.annotated(batch) if self.kind.labelled_rows == "own" else batch
+
+    def annotated(self, batch: TargetBatch, *, shift: float = 0.5) -> TargetBatch:
+        """The batch with labelled rows beside it."""
+        x, y = self.toy.images(shift, seed=1)
+        targets: Any
+        if isinstance(y, list):
+            targets = [y[row] for row in self.rows.tolist()]
+        elif isinstance(y, tuple):
+            targets = type(y)(*(part[self.rows] for part in y))
+        else:
+            targets = y[self.rows]
+        return replace(batch, labelled=Labelled(self.rows, x[self.rows], targets))
+
+    def run(self, *, shift: float = 0.5, resume: State | None = None) -> Run:
+        """Three epochs under one seed; states come back as from a file."""
+        x, _ = self.toy.images(shift, seed=1)
+        method, batches = self.method(), self.toy.Batches(x)
+        if self.kind.labelled_rows == "own":
+            batches = Annotated(self, batches, shift)
+        ends, trained = [], set[str]()
+        schedule = self.toy.FAST
+        for event in adapt(method, batches, self.toy.scan(x), schedule, seed=3, resume=resume):
+            if isinstance(event, StepEnd):
+                trained |= trained_names(method, method.parameter_groups(schedule))
+            if isinstance(event, EpochEnd):
+                ends.append(EpochEnd(event.clock, event.adapted, stored(event.state)))
+        return Run(method, tuple(ends), frozenset(trained))
+
+    @cached_property
+    def whole(self) -> Run:
+        """An undisturbed run, made once."""
+        return self.run()
+
+
+def trained_names(method: Method, groups: list[dict[str, Any]]) -> set[str]:
+    """Names of the parameters that an optimiser of these groups moves."""
+    inside = {id(parameter) for group in groups for parameter in group["params"]}
+    return {n for n, p in method.named_parameters() if id(p) in inside and p.requires_grad}
+
+
+def stored(state: State) -> State:
+    """A state as it comes back from a file that holds tensors and plain values alone."""
+    file = io.BytesIO()
+    torch.save({"method": dict(state.method), "optimizer": state.optimizer}, file)
+    file.seek(0)
+    content = torch.load(file, weights_only=True)
+    return State(state.next_epoch, content["method"], content["optimizer"])

@@ -1,0 +1,207 @@
+"""What of a plug-in is read, counted and made readable; files of a person's own as plug-ins."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.cli.code_files import split_files
+from sfda import plugins
+from sfda.errors import BadInput
+from sfda.plugin_sources import (
+    library_versions,
+    plugin_digest,
+    plugin_paths,
+    plugin_sources,
+    sources_of,
+)
+from sfda.plugins import CODE_FILES
+from tasks.prefect_runtime import cache
+
+METHOD = '''"""Mine: the source as it is."""
+from lab_core.sums import nothing
+from sfda.methods.source import EXPORT
+import data_beside
+class Mine(EXPORT):
+    amount = nothing
+class Other:
+    problems = frozenset({"pose"})
+'''
+FILES = {
+    "lab/__init__.py": "",
+    "lab/ways/__init__.py": "",
+    "lab/ways/mine.py": METHOD,
+    "lab/unused.py": "x = 1\n",
+    "lab_core/__init__.py": "",
+    "lab_core/sums.py": "nothing = 0\n",
+    "data_beside/secret.py": "y = 1\n",  # no package: a folder that happens to be called so
+    "lab_single.py": "from sfda.validators.entropy import EXPORT\nclass Single(EXPORT): pass\n",
+    "beside.py": "z = 1\n",
+}
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A distribution whose metadata lie in one folder and whose code in another."""
+    code, site = tmp_path / "code", tmp_path / "site"
+    for name, text in FILES.items():
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        (code / name).write_text(text)
+    facts = site / "lab-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(
+        "[sfda.methods]\nmine = lab.ways.mine:Mine\n[sfda.validators]\nsingle = lab_single:Single\n"
+    )
+    for folder in (code, site):
+        monkeypatch.syspath_prepend(str(folder))
+    yield tmp_path
+    for name in [
+        n for n in sys.modules if n.partition(".")[0] in ("lab", "lab_core", "lab_single")
+    ]:
+        del sys.modules[name]
+
+
+def test_a_plug_in_is_its_whole_package_and_those_beside_it_that_it_imports(lab: Path) -> None:
+    names = [name for name, _ in plugin_sources().files()]
+    assert [name for name in names if name.startswith("lab")] == [
+        "lab/__init__.py", "lab/unused.py", "lab/ways/__init__.py", "lab/ways/mine.py",
+        "lab_core/__init__.py", "lab_core/sums.py", "lab_single/",
+    ]  # fmt: skip
+    assert "data_beside" in plugin_sources().installed
+
+
+def test_the_sandbox_may_read_packages_and_not_what_lies_beside_them(lab: Path) -> None:
+    read, listed = plugin_paths()
+    code, site = lab / "code", lab / "site"
+    own = {path for path in read if path.is_relative_to(lab)}
+    assert own == {
+        code / "lab", code / "lab_core", code / "lab_single.py", site / "lab-1.0.dist-info"
+    }  # fmt: skip
+    assert {code, site} <= set(listed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lab: (lab / "code/lab/unused.py").write_text("x = 2\n"),
+        lambda lab: (lab / "code/lab_core/sums.py").write_text("nothing = 1\n"),
+        lambda lab: (lab / "code/lab/ways/more.py").write_text(""),
+        lambda lab: (lab / "code/lab_single.py").write_text(FILES["lab_single.py"] + "\n"),
+        lambda lab: (lab / "site/lab-1.0.dist-info/METADATA").write_text(
+            "Metadata-Version: 2.1\nName: lab\nVersion: 1.1\n"
+        ),
+    ],
+)
+def test_any_change_of_it_makes_results_stale(lab: Path, change: Callable[[Path], object]) -> None:
+    before, key = plugin_digest(), cache.code_digest()
+    assert (plugin_digest(), cache.code_digest()) == (before, key)
+    change(lab)
+    assert plugin_digest() != before
+    assert cache.code_digest() != key
+
+
+def test_metadata_in_two_places_are_of_one_distribution(
+    lab: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(lab / "site/lab-1.0.dist-info", lab / "code/lab-1.0.dist-info")
+    with caplog.at_level(logging.WARNING, "sfda"):
+        assert "mine" in plugins.names("methods")
+    assert not caplog.records
+
+
+def test_what_lies_beside_it_does_not(lab: Path) -> None:
+    before = plugin_digest()
+    (lab / "code/beside.py").write_text("z = 2\n")
+    (lab / "code/data_beside/secret.py").write_text("y = 2\n")
+    assert plugin_digest() == before
+
+
+def test_another_torch_makes_results_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, versions = cache.code_digest(), library_versions()
+    assert all(versions.values())
+    for name in versions:
+        monkeypatch.setattr(cache, "library_versions", lambda n=name: versions | {n: "0.0"})
+        assert cache.code_digest() != before
+
+
+def test_ours_and_python_s_are_no_plug_ins() -> None:
+    sources = sources_of(["sfda.methods.shot", "json"])
+    assert (sources.packages, sources.installed) == ({}, frozenset())
+
+
+@pytest.fixture
+def my_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "my_method.py"
+    file.write_text(METHOD.replace("from lab_core.sums import nothing", "nothing = 0")
+                    .replace("import data_beside\n", ""))  # fmt: skip
+    monkeypatch.setenv(CODE_FILES, f"{file}:Mine")
+    return file
+
+
+def test_a_class_of_a_file_is_known_by_its_name(my_file: Path) -> None:
+    kind = plugins.load("methods", "Mine")
+    assert kind.amount == 0
+    assert "Mine" in plugins.names("methods")
+    assert "Mine" not in {*plugins.names("validators"), *plugins.names("queries")}
+    read, listed = plugin_paths()
+    assert my_file in read
+    assert my_file.parent not in listed
+    before = plugin_digest()
+    my_file.write_text(my_file.read_text().replace("nothing = 0", "nothing = 1"))
+    assert plugin_digest() != before
+    assert plugins.load("methods", "Mine").amount == 1, "the file is what it is now"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nowhere_at_all\nclass Mine: pass", "Mine cannot be imported .ModuleNotFoundError"),
+        ("raise SystemExit(3)", "cannot be imported .SystemExit: 3"),
+        ("class Mine: pass", "is no class that derives from one of sfda.methods._base"),
+        ("Mine = 3", "is no class that derives"),
+        ("class Mine(", "cannot be imported .SyntaxError"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(my_file: Path, text: str, message: str) -> None:
+    my_file.write_text(text)
+    with pytest.raises(BadInput, match=message) as refused:
+        plugins.load("methods", "Mine")
+    assert str(my_file) in str(refused.value)
+    assert "shot" in plugins.names("methods"), "all else works on"
+
+
+@pytest.mark.parametrize("text", ["mine.py:Mine", "/a/mine.txt:Mine", "/a/mine.py:", "/a/mine.py"])
+def test_what_names_no_class_of_a_file_is_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CODE_FILES, text)
+    with pytest.raises(BadInput, match=r"FILE\.py:Class"):
+        plugins.names("methods")
+
+
+def test_a_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CODE_FILES, "/nowhere/mine.py:Mine")
+    with pytest.raises(BadInput, match=r"/nowhere/mine.py:Mine: the file cannot be read"):
+        plugins.load("methods", "Mine")
+
+
+def test_ours_cannot_be_taken_by_a_file(my_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    my_file.write_text(my_file.read_text() + "shot = type('shot', (EXPORT,), {})\n")
+    monkeypatch.setenv(CODE_FILES, f"{my_file}:shot")
+    assert plugins.load("methods", "shot").__module__ == "sfda.methods.shot"
+
+
+def test_options_name_files_by_their_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names, files = split_files("./a.py:A, shot,b/c.py:C")
+    assert names == "A,shot,C" or names == "A, shot,C"
+    assert files == [f"{tmp_path}/a.py:A", f"{tmp_path}/b/c.py:C"]
+    assert split_files("shot") == ("shot", [])
+    assert CODE_FILES not in os.environ
