@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
@@ -31,13 +33,13 @@ class GroupedFlow(Flow[_P, _R]):
     """
 
     renamed: Mapping[str, str]  # old flat names -> names in the group
+    body: Callable[..., Any]  # the function as it was written; `fn` takes the flat names, too
 
     @property
     def settings(self) -> type[RunSettings]:
         """The model of the group."""
-        kind: type[RunSettings] = (
-            inspect.signature(self.fn, eval_str=True).parameters[SETTINGS_GROUP].annotation
-        )
+        signature = inspect.signature(self.body, eval_str=True)
+        kind: type[RunSettings] = signature.parameters[SETTINGS_GROUP].annotation
         return kind
 
     @property
@@ -48,20 +50,25 @@ class GroupedFlow(Flow[_P, _R]):
         return {flat: name for flat, name in names.items() if flat not in own}
 
     def grouped(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """The same parameters with the flat ones put into the group, above what it states."""
+        """The same parameters with the flat ones put into the group, above what it states; a flat
+        one that is None states nothing.
+        """
         names = self.flat_names
-        flat = {names[name]: value for name, value in parameters.items() if name in names}
-        if not flat:
-            return parameters
+        stated = {name: value for name, value in parameters.items() if name in names}
         rest = {name: value for name, value in parameters.items() if name not in names}
+        flat = {names[name]: value for name, value in stated.items() if value is not None}
+        if not flat:
+            return rest
         group = rest.get(SETTINGS_GROUP) or {}
         if isinstance(group, BaseModel):
             group = group.model_dump(exclude_unset=True)
         return rest | {SETTINGS_GROUP: merged(group, flat)}
 
     def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Prefect's check, of grouped parameters."""
-        return super().validate_parameters(self.grouped(parameters))
+        """Prefect's check, of grouped parameters and the function as it was written."""
+        plain = copy.copy(self)
+        plain.fn = self.body
+        return Flow.validate_parameters(plain, self.grouped(parameters))
 
     if not TYPE_CHECKING:  # for the type checker a call states the group
 
@@ -75,7 +82,27 @@ def takes_flat(**renamed: str) -> Callable[[Flow[_P, _R]], GroupedFlow[_P, _R]]:
     def wrap(flow: Flow[_P, _R]) -> GroupedFlow[_P, _R]:
         made: GroupedFlow[_P, _R] = GroupedFlow.__new__(GroupedFlow)
         made.__dict__.update(flow.__dict__)  # Prefect warns of two flows that are made of one name
-        made.renamed = renamed
+        made.renamed, made.body = renamed, flow.fn
+        made.fn = _taking_flat_names(made)
         return made
 
     return wrap
+
+
+def _taking_flat_names(flow: GroupedFlow[Any, Any]) -> Callable[..., Any]:
+    """The flow's function with the flat names in its signature: where Prefect starts the run of a
+    deployment, it holds the run's parameters against that before it checks them.
+    """
+    signature = inspect.signature(flow.body)
+    flat = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Any)
+        for name in sorted(flow.flat_names)
+    ]
+
+    @functools.wraps(flow.body)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return flow.body(*args, **flow.grouped(kwargs))
+
+    every = [*signature.parameters.values(), *flat]
+    call.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
+    return call

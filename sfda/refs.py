@@ -102,7 +102,8 @@ class NetworkCode(Config):
     """Whose code a network is built by: a package, or a source file that lies in the bundle."""
 
     kind: Literal["file", "package"]
-    name: Name  # my_package, resnet_cifar.py
+    # my_package, resnet_cifar.py; people type it where they trust it, so no other sign is let in
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)
     version: Name | None = None  # of a package that was installed
     sha256: Digest  # of the file, or over all source files of the package
 

@@ -41,10 +41,10 @@ def spec_for(data: ManifestRef, arch: str, **stated: Any) -> ModelSpec:
     manifest = open_ref(data)
     problem = PROBLEMS[manifest.problem]
     parts = {name: value for name, value in stated.items() if value is not None}
-    owner_of = {option: one.name for one in PROBLEMS.values() for option in one.spec_options}
-    if odd := sorted((set(owner_of) - problem.spec_options) & set(parts)):
-        owner = owner_of[odd[0]]
-        raise BadInput(f"{' and '.join(odd)}: only for {owner}, not for {problem.name}")
+    every = {option for one in PROBLEMS.values() for option in one.spec_options}
+    if odd := sorted((every - problem.spec_options) & set(parts)):
+        owners = [one.name for one in PROBLEMS.values() if odd[0] in one.spec_options]
+        raise BadInput(f"{' and '.join(odd)}: for {', '.join(owners)}, not for {problem.name}")
     parts |= problem.manifest_options(manifest)
     return problem.make_spec(arch, manifest_classes(data), **parts)
 

@@ -167,7 +167,8 @@ class FileReader:
             address = self.files.address(part.file if part else name)
             raise BadInput(f"{self.what} {address.missing}") from None
         except BROKEN as error:
-            message = f"{self.what} {self.name_of(row)} cannot be read: {_first_line(error)}"
+            reason = str(error) if isinstance(error, BadInput) else _first_line(error)
+            message = f"{self.what} {self.name_of(row)} cannot be read: {reason}"
             raise BadInput(message) from None
 
 

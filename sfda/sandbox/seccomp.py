@@ -187,6 +187,7 @@ BY_ARGUMENT: Mapping[str, Argument] = MappingProxyType(
         "prctl": Argument((157, 167), 0, (1,), False),  # PR_SET_PDEATHSIG: it ends with its parent
         # F_SETLEASE, F_NOTIFY, F_SETOWN, F_SETSIG, F_SETOWN_EX: signals, also to others
         "fcntl": Argument((72, 25), 2, (1024, 1026, 8, 10, 15), False),
+        "renameat2": Argument((316, 276), 8, (0, 1, 2), True),  # RENAME_WHITEOUT leaves a device
         # of a pair of sockets to its other end alone: no address
         "sendto": Argument((44, 206), 8, (0,), True),
         "sendto, upper half": Argument((44, 206), 9, (0,), True),

@@ -23,11 +23,13 @@ from sfda.weights.tensor_file import TensorFile
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """Put the card into a bundle's folder, in one step."""
+    """Put the card into a bundle's folder, in one step. The same card is the same bytes."""
     part = folder / f".{CARD_FILE}.{os.getpid()}"
     tensors = {name: tensor.contiguous() for name, tensor in card.tensors.items()}
     facts = card.facts.model_dump_json()
-    save_file(tensors, part, metadata={"facts": facts, "sha256": _digest(facts, tensors)})
+    stated = json.dumps({"facts": facts, "sha256": _digest(facts, tensors)})
+    # in a single word: of several the file's writer chooses the order anew each time
+    save_file(tensors, part, metadata={"card": stated})
     os.replace(part, folder / CARD_FILE)
 
 
@@ -68,10 +70,13 @@ def read_card(folder: Path) -> Card | None:
 def _card(content: bytes) -> Card:
     """A card out of its file. Raises KeyError or ValueError."""
     opened = TensorFile(io.BytesIO(content))
-    facts = CardFacts.model_validate_json(opened.metadata["facts"])
+    # until 0.2.0 the words lay side by side, and version 0.1.0 wrote no digest
+    stated = opened.metadata
+    if "card" in stated:
+        stated = CardWords.model_validate_json(stated["card"]).model_dump()
+    facts = CardFacts.model_validate_json(stated["facts"])
     tensors = {name: opened.tensor(name) for name in opened.entries}
-    # version 0.1.0 wrote cards without a digest
-    if opened.metadata.get("sha256", "") not in ("", _digest(opened.metadata["facts"], tensors)):
+    if stated.get("sha256", "") not in ("", _digest(stated["facts"], tensors)):
         raise ValueError("it was changed after it was written")
     for name in ("class_prior", "class_ratio"):
         shares = tensors.get(name, torch.zeros(len(facts.classes)))
@@ -88,6 +93,13 @@ def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
         total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode() + b"\n")
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+class CardWords(Config):
+    """What the header of a card's file says: the facts as JSON, and the digest of the card."""
+
+    facts: str
+    sha256: str
 
 
 class CardFacts(Config):

@@ -204,3 +204,19 @@ def test_the_body_of_a_flow_is_short():
     sizes = dict(bodies())
     assert len(sizes) >= 11
     assert not {name: size for name, size in sizes.items() if size >= MOST}
+
+
+def test_a_deployments_flat_parameters_pass_prefects_start_of_a_run():
+    """There parameters are held against the function's signature before they are checked."""
+    from types import SimpleNamespace
+
+    from prefect.flow_engine import _flow_parameters
+
+    from flows.ask_and_adapt import ask_and_adapt
+
+    stored = {"model": "m", "target": "t", "by": "margin", "budget": "6"}
+    run = SimpleNamespace(parameters=stored | {"method": "lp_ft", "epochs": 1, "time_budget": "9m"})
+    checked = ask_and_adapt.validate_parameters(_flow_parameters(ask_and_adapt, run, None))
+    settings = checked["adaptation"]
+    assert (settings.method, settings.epochs, settings.budget) == ("lp_ft", 1, "9m")
+    assert checked["budget"] == "6"

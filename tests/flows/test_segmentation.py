@@ -231,7 +231,7 @@ def test_a_classifiers_method_or_head_is_refused(shop):
     output = sfda("train-source", "--data", shop.source, "--arch", "sfda:tinyunet", "--name", "x",
                 "--head", "plain")  # fmt: skip
     assert output.code == 2
-    assert "head: only for classification, not for segmentation" in output.err
+    assert "head: for classification, multilabel, not for segmentation" in output.err
 
 
 def test_an_input_too_small_for_the_network_is_refused_before_training(shop):

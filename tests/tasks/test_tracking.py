@@ -257,7 +257,7 @@ def test_what_a_deployed_model_needs_is_what_its_loader_imports():
     heavy = {"albumentations", "cv2", "matplotlib", "mlflow", "nibabel", "prefect", "scipy",
              "segmentation_models_pytorch", "sklearn", "threadpoolctl"}  # fmt: skip
     assert not heavy & result
-    assert {"torch", "torchvision", "numpy", "PIL", "pydantic", "safetensors"} <= result
+    assert {"torch", "numpy", "PIL", "pydantic", "safetensors"} <= result
 
 
 def test_a_model_that_was_half_fetched_is_fetched_again(registered, monkeypatch):

@@ -20,6 +20,8 @@ from sfda.problems.multilabel.cells import cells_of, columns_in, flags_of_array,
 from sfda.refs import ModelSpec
 from sfda.types import UNKNOWN, UNSURE
 
+MOST_FLAGS = 400_000_000  # bytes of labels
+
 
 @dataclass(frozen=True, eq=False)
 class ClassSets(LabelSet):
@@ -89,6 +91,16 @@ class ClassSetTargets(Targets):
         return weak, torch.from_numpy(self.flags[positions].astype(np.float32))
 
 
+def _no_flags(rows: int, classes: int) -> np.ndarray[Any, np.dtype[np.int8]]:
+    """[rows, classes] of zeros. Raises BadInput where that is more than memory is taken for."""
+    if rows * classes > MOST_FLAGS:
+        raise BadInput(
+            f"{rows} rows of {classes} classes are too many labels at once; make several "
+            "manifests, or name fewer classes"
+        )
+    return np.zeros((rows, classes), dtype=np.int8)
+
+
 def read_class_sets(
     manifest: Manifest,
     content: SplitContent,
@@ -121,7 +133,7 @@ def _by_name(
     if bare := [key for key, cell in zip(content.keys, cells, strict=True) if cell is None]:
         raise BadInput(f"some rows have labels and others none: {listed(bare)}")
     index_of = {name: i for i, name in enumerate(manifest.classes)}
-    flags = np.zeros((len(cells), len(index_of)), dtype=np.int8)
+    flags = _no_flags(len(cells), len(index_of))
     bad = []
     for row, cell in enumerate(cells):
         names = names_in(cell or "")
@@ -155,7 +167,7 @@ def from_column(
     values: list[str], classes: tuple[str, ...], folder: Path, images: Reader
 ) -> tuple[ClassSets, tuple[Path, ...]]:
     """Classes by their names."""
-    flags = np.zeros((len(values), len(classes)), dtype=np.int8)
+    flags = _no_flags(len(values), len(classes))
     for row, value in enumerate(values):
         flags[row, [classes.index(name) for name in names_in(value)]] = 1
     return ClassSets(flags), ()

@@ -49,8 +49,10 @@ def stay(order, send):
                 tried = "left"
             except OSError:
                 tried = "refused"
-            with open(os.path.join(order["folder"], f"{os.getpid()}"), "w") as file:
-                file.write(tried)
+            file = os.path.join(order["folder"], f"{os.getpid()}")
+            with open(file + ".part", "w") as written:
+                written.write(tried)
+            os.rename(file + ".part", file)
             while True:
                 time.sleep(60)
     while len([n for n in os.listdir(order["folder"]) if n.isdigit()]) < 3:

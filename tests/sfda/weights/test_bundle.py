@@ -245,7 +245,7 @@ def test_a_card_that_was_changed_is_refused(tmp_path):
     facts, file = FACTS, card_file(tmp_path)
     whole = file.read_bytes()
     assert read_card(tmp_path).facts == facts
-    for before, after in ((b'count\\":1', b'count\\":2'), (whole[-4:], b"\0\0\0\0")):
+    for before, after in ((b'count\\\\\\":1', b'count\\\\\\":2'), (whole[-4:], b"\0\0\0\0")):
         assert before in whole
         file.write_bytes(whole.replace(before, after))
         with pytest.raises(BadInput, match="changed after it was written"):
