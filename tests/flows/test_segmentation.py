@@ -130,6 +130,7 @@ def sha(output: Any) -> str:
     return tracking.version_tags(result)["sha256"]
 
 
+@pytest.mark.slow  # 30 s; each has its contract tests
 def test_every_segmentation_method_runs_by_command(shop):
     for method in ("source", "alpha_bn", "mean_teacher", "adami", "adaent", "osuda"):
         output = shop.adapt(shop.target, "--method", method, "--epochs", "1").json

@@ -368,6 +368,7 @@ def test_nothing_of_the_current_folder_ran(served):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what lives")
+@pytest.mark.slow  # 20 s of servers
 def test_killed_pages_leave_no_server_behind(tmp_path):
     plant(tmp_path)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}

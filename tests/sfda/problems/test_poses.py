@@ -219,6 +219,7 @@ def test_a_tree_out_of_any_skeleton():
         PosePrior([(0, 1)], [0])
 
 
+@pytest.mark.slow  # 18 s of training
 def test_a_prior_tells_real_poses_from_others_and_can_be_followed():
     rng = np.random.default_rng(0)
     angle = torch.from_numpy(rng.normal(0, 0.15, (400, 3))).float()
