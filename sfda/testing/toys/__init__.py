@@ -1,6 +1,6 @@
 """Toy shifts, a file each: a problem that a network of a few layers learns in a second or two.
 
-The folder is the registry: what a file must define is said by `Toy`.
+A folder of toys: what each file defines is said by `Toy`, and a new file is found by its name.
 """
 
 from __future__ import annotations
