@@ -13,9 +13,16 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def load(name: str) -> dict[str, Any]:
-    """The arrays of `golden/<name>.npz` as tensors."""
-    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as arrays:
-        return {key: torch.from_numpy(np.array(arrays[key])) for key in arrays.files}
+    """The arrays of `golden/<name>.npz` as tensors; further samples of some lie in its parts."""
+    tensors: dict[str, Any] = {}
+    for file in (GOLDEN / f"{name}.npz", *sorted(GOLDEN.glob(f"{name}.part[0-9].npz"))):
+        with np.load(file, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                if arrays[key].dtype.kind == "U":
+                    continue  # versions of what it was made with
+                value = torch.from_numpy(np.array(arrays[key]))
+                tensors[key] = torch.cat([tensors[key], value]) if key in tensors else value
+    return tensors
 
 
 class PassThrough(nn.Module):

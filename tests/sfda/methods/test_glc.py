@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_files import load
 from torch import Tensor, nn
 
 from sfda.adaptation.loop import adapt
@@ -31,13 +30,7 @@ from sfda.settings import Schedule
 from sfda.testing.toys import classification as toy
 from sfda.types import UNKNOWN, Clock, EpochEnd, Regime, TargetBatch, TargetInfo
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = ["closed", "osda"]
-
-
-def load(name: str) -> dict[str, Tensor]:
-    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as result:
-        return {key: torch.from_numpy(np.array(result[key])) for key in result.files}
 
 
 def sizes(g: dict[str, Tensor]) -> tuple[int, int]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from golden_files import load
 from torchvision.transforms import functional as TF
 
 from sfda.building_blocks.heatmaps import peaks, render, soft_argmax, target_maps
@@ -25,12 +24,6 @@ NORMED = {
     "weight_g": "parametrizations.weight.original0",
     "weight_v": "parametrizations.weight.original1",
 }
-GOLDEN = Path(__file__).parents[2] / "golden"
-
-
-def load(name: str) -> dict[str, torch.Tensor]:
-    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as arrays:
-        return {k: torch.from_numpy(arrays[k]) for k in arrays.files if arrays[k].dtype.kind != "U"}
 
 
 def three_steps_back(
