@@ -16,7 +16,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -26,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bucket import BUCKET, make_bucket
+from postgres import PostgresError, make_databases, server_command, server_user
 
 from sfda.state_folder import PERSONS_UMASK, log_file, private_folder
 from tasks.prefect_runtime.deployed import DEPLOYED
@@ -43,7 +43,6 @@ SECRETS = {
     "MLFLOW_FLASK_SERVER_SECRET_KEY": "MLflow's sessions",
 }
 HERE = Path(__file__).parent
-DATABASES = ("prefect", "mlflow", "mlflow_auth")
 READY = 120.0  # seconds a part may take to answer
 PATIENCE = 15.0  # seconds to end politely
 
@@ -176,55 +175,11 @@ class Stack:
         part.start(self.logs)
 
     def _postgres(self) -> None:
-        programs = _postgres_programs()
-        data, user = self.folder / "postgres", "postgres" if os.geteuid() == 0 else None
-        port, host = self.ports["postgres"], "127.0.0.1"
-        if not (data / "PG_VERSION").is_file():
-            data.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", suffix=".pw") as password:
-                password.write(os.environ["PGPASSWORD"])
-                password.flush()
-                if user:
-                    for path in (data, password.name):
-                        subprocess.run(["chown", user, str(path)], check=True)
-                made = subprocess.run(
-                    [
-                        str(programs / "initdb"), "-D", str(data), "-U", "sfda", "-E", "UTF8",
-                        "--locale=C", "--auth=scram-sha-256", f"--pwfile={password.name}",
-                    ],
-                    capture_output=True, text=True, user=user, cwd="/",
-                )  # fmt: skip
-            if made.returncode:
-                raise StackError(f"initdb: {made.stderr.strip()[-500:]}")
-        command = [
-            str(programs / "postgres"), "-D", str(data), "-p", str(port),
-            "-c", f"listen_addresses={host}", "-c", "unix_socket_directories=",
-            "-c", "max_connections=200",
-        ]  # fmt: skip
+        port = self.ports["postgres"]
+        command = server_command(self.folder / "postgres", port)
         # SIGINT is its fast way to end: it does not wait for clients
-        self._add(Part("postgres", command, os.environ, user, signal.SIGINT))
-        self._databases(host, port)
-
-    def _databases(self, host: str, port: int) -> None:
-        import psycopg2
-
-        end = time.monotonic() + READY
-        while True:
-            try:
-                link = psycopg2.connect(host=host, port=port, user="sfda", dbname="postgres")
-                break
-            except psycopg2.OperationalError as error:
-                if time.monotonic() > end or "password" in str(error):
-                    raise StackError(f"PostgreSQL: {error}") from None
-                time.sleep(0.3)
-        link.autocommit = True
-        with link.cursor() as cursor:
-            cursor.execute("SELECT datname FROM pg_database")
-            known = {row[0] for row in cursor.fetchall()}
-            for name in DATABASES:
-                if name not in known:
-                    cursor.execute(f"CREATE DATABASE {name}")
-        link.close()
+        self._add(Part("postgres", command, os.environ, server_user(), signal.SIGINT))
+        make_databases(port, READY)
 
     def _store(self) -> None:
         port = self.ports["s3"]
@@ -304,24 +259,6 @@ def _umask() -> int:
     return mask
 
 
-def _postgres_programs() -> Path:
-    """The folder of PostgreSQL's programs, the newest version's. Raises StackError."""
-    result = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_major)
-    if not result:
-        asked = subprocess.run(["pg_config", "--bindir"], capture_output=True, text=True)
-        result = [Path(asked.stdout.strip(), "initdb")] if asked.returncode == 0 else []
-    if not result or not result[-1].is_file():
-        raise StackError("no PostgreSQL on this machine; install the package `postgresql`")
-    return result[-1].parent
-
-
-def _major(path: Path) -> float:
-    try:
-        return float(path.parts[-3])
-    except ValueError:
-        return 0.0
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".stack"), help="where state lives")
@@ -350,7 +287,7 @@ def main() -> None:
             file=sys.stderr,
         )
         stack.watch()
-    except (StackError, urllib.error.URLError, OSError) as error:
+    except (StackError, PostgresError, urllib.error.URLError, OSError) as error:
         print(f"infra/stack.py: {error}", file=sys.stderr)
         sys.exit(2)
     finally:

@@ -24,7 +24,7 @@ from sfda.errors import BadInput
 from sfda.inference.over_split import infer_split, read_parts, spans, write_part
 from sfda.loading.opened import Opened, open_unlabelled
 from sfda.manifests.digests import key_of
-from sfda.problems._base import SplitInference
+from sfda.problems._outputs import SplitInference
 from sfda.refs import ManifestRef, ModelRef, ModelSpec, SplitRef
 from sfda.state_folder import home, one_at_a_time
 from tasks.prefect_runtime.cache import code_digest

@@ -17,7 +17,7 @@ from sfda.adaptation.supervised import Supervised, SupervisedConfig
 from sfda.loading.batches import TargetLoader
 from sfda.loading.labelled_batches import LabelledLoader
 from sfda.loading.scan import scan
-from sfda.problems.classification.labels import ClassTargets
+from sfda.problems._labels import ImageTargets
 from sfda.problems.classification.network import Classifier, build_from_spec, make_spec
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelRef
@@ -132,7 +132,7 @@ def _trained() -> Classifier:
     method = Supervised(build_from_spec(SPEC), info(len(images)), config)
     loader = LabelledLoader(
         images[..., None],
-        ClassTargets(labels),
+        ImageTargets(labels),
         SPEC.input,
         SPEC.views,
         problem=PROBLEMS["classification"],

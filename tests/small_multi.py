@@ -14,7 +14,7 @@ import torch
 from sfda.adaptation.loop import adapt
 from sfda.adaptation.supervised import Supervised, SupervisedConfig
 from sfda.loading.labelled_batches import LabelledLoader
-from sfda.problems.multilabel.labels import ClassSetTargets
+from sfda.problems._labels import ImageTargets
 from sfda.problems.multilabel.network import MultilabelClassifier, build_from_spec, make_spec
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelRef
@@ -59,7 +59,7 @@ def _trained() -> MultilabelClassifier:
     method = Supervised(build_from_spec(SPEC), small.info(int(learnt.sum())), config)
     loader = LabelledLoader(
         inputs["x"][learnt][..., None],
-        ClassSetTargets(inputs["y"][learnt]),
+        ImageTargets(inputs["y"][learnt], np.float32),
         SPEC.input,
         SPEC.views,
         problem=PROBLEMS["multilabel"],

@@ -8,7 +8,7 @@ import torch
 
 from sfda.inference.over_split import infer_split
 from sfda.loading.opened import Opened
-from sfda.problems._base import Evaluator, SplitInference
+from sfda.problems._outputs import Evaluator, SplitInference
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec
 

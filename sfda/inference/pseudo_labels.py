@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from sfda.problems._base import SplitInference
+from sfda.problems._outputs import SplitInference
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec, PredictionsRef
 

@@ -89,6 +89,19 @@ def class_shift(
     return ClassShift(regime=regimes[bool(extra), bool(missing)], extra=extra, missing=missing)
 
 
+def foreign_classes(
+    classes: tuple[str, ...] | int | None, model: tuple[str, ...], what: str, labelled: str
+) -> BadInput:
+    """What to raise where `labelled` things, such as boxes, are of classes that the model lacks
+    and are to be learnt from.
+    """
+    extra = class_shift(classes, model, what).extra
+    return BadInput(
+        f"{what} has {labelled} of classes that the model lacks, and learning from labels needs "
+        f"them: {listed(extra)}; the model has {listed(model)}"
+    )
+
+
 def joint_order(own: tuple[str, ...], joints: tuple[str, ...], what: str) -> list[int]:
     """Where each of the model's joints stands among `own`. Raises BadInput where they differ."""
     if set(own) != set(joints):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,3 +96,21 @@ class Targets(ABC):
     def to_device(self, moved: Any, device: torch.device) -> Any:
         """What `views` gave, as the problem's loss takes it, on a device."""
         return moved.to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTargets(Targets):
+    """Labels [N, ...] of whole images: the same whichever view is shown."""
+
+    labels: Array = field(repr=False)
+    dtype: type[np.generic] = np.int64  # what the loss takes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def views(
+        self, maker: Any, stored: Any, positions: Array, epoch: int, keys: Array
+    ) -> tuple[Array, Any]:
+        """Views, and the labels as they are."""
+        weak = np.ascontiguousarray(maker.weak(stored, epoch, keys))
+        return weak, torch.from_numpy(self.labels[positions].astype(self.dtype))

@@ -11,9 +11,7 @@ import torch
 
 from sfda import plugins
 from sfda.adaptation.schedule import make_optimizer
-from sfda.errors import BadInput
 from sfda.methods._base import Learns, Method, MethodConfig
-from sfda.problems.registry import PROBLEMS
 from sfda.settings import Schedule
 from sfda.testing.toys import toys_of
 from sfda.testing.trial import (
@@ -21,6 +19,8 @@ from sfda.testing.trial import (
     TRIAL_ROWS,
     Trial,
     require,
+    require_kind,
+    require_refused,
     require_same,
     run_checks,
     trained_names,
@@ -52,21 +52,8 @@ def check_method(
 
 def require_declared(kind: type[Method]) -> None:
     """What a class says of itself is there and has a meaning."""
-    name = getattr(kind, "__name__", repr(kind))
-    require(isinstance(kind, type) and issubclass(kind, Method), f"{name} is no Method")
-    config = getattr(kind, "Config", None)
-    require(
-        isinstance(config, type) and issubclass(config, MethodConfig),
-        f"{name}.Config is no MethodConfig",
-    )
-    try:
-        kind.Config()
-    except ValueError as error:
-        raise AssertionError(f"{name}.Config has a field without a default: {error}") from None
+    name = require_kind(kind, Method, MethodConfig)
     require(kind.losses is not Method.losses, f"{name} defines no `losses`")
-    unknown = sorted(kind.problems - set(PROBLEMS))
-    require(not unknown, f"{name}.problems names {', '.join(unknown)}; there are {list(PROBLEMS)}")
-    require(bool(kind.problems), f"{name} serves no problem: see `networks`")
     require(kind.learns in get_args(Learns), f"{name}.learns is none of {get_args(Learns)}")
     unknown = sorted(kind.minimises - set(plugins.names("validators")))
     require(not unknown, f"{name}.minimises names no validator: {', '.join(unknown)}")
@@ -180,12 +167,7 @@ def train_mode_reaches_the_student_alone(trial: Trial) -> None:
 def unknown_settings_and_parts_are_refused(trial: Trial) -> None:
     """A typo is an error at the first line."""
     for settings, word in (({"thresold": 0.5}, "thresold"), ({"lr_scale": {"tail": 0.1}}, "tail")):
-        try:
-            trial.method(**settings)
-        except BadInput as error:
-            require(word in str(error), f"the message on {settings} does not name it: {error}")
-        else:
-            raise AssertionError(f"settings {settings} are taken: a typo would go unseen")
+        require_refused(trial.method, settings, word)
 
 
 def labelled_rows_add_their_loss_and_leave_statistics_alone(trial: Trial) -> None:

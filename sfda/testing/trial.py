@@ -16,6 +16,7 @@ from sfda.adaptation.loop import adapt
 from sfda.config import merged
 from sfda.errors import BadInput
 from sfda.methods._base import Method
+from sfda.problems.registry import PROBLEMS
 from sfda.testing.toys import Toy
 from sfda.types import Clock, EpochEnd, Labelled, State, StepEnd, TargetBatch
 
@@ -28,6 +29,35 @@ def require(holds: bool, otherwise: str) -> None:
     """Raise AssertionError that says what is broken; also where Python leaves out `assert`."""
     if not holds:
         raise AssertionError(otherwise)
+
+
+def require_refused(make: Callable[..., Any], settings: Mapping[str, Any], word: str) -> None:
+    """Raise AssertionError unless these settings are refused by a message with the word."""
+    try:
+        make(**settings)
+    except BadInput as error:
+        require(word in str(error), f"the message on {settings} does not name it: {error}")
+    else:
+        raise AssertionError(f"settings {settings} are taken: a typo would go unseen")
+
+
+def require_kind(kind: type[Any], base: type[Any], config: type[Any]) -> str:
+    """The class's name, if it is of the right kind, its settings have defaults, and it serves
+    problems that there are. Raises AssertionError.
+    """
+    name = getattr(kind, "__name__", repr(kind))
+    require(isinstance(kind, type) and issubclass(kind, base), f"{name} is no {base.__name__}")
+    own = getattr(kind, "Config", None)
+    fits = isinstance(own, type) and issubclass(own, config)
+    require(fits, f"{name}.Config is no {config.__name__}")
+    try:
+        kind.Config()
+    except ValueError as error:
+        raise AssertionError(f"{name}.Config has a field without a default: {error}") from None
+    unknown = sorted(kind.problems - set(PROBLEMS))
+    require(not unknown, f"{name}.problems names {', '.join(unknown)}; there are {list(PROBLEMS)}")
+    require(bool(kind.problems), f"{name} serves no problem: see `networks`")
+    return name
 
 
 def require_same(one: Mapping[str, Any], other: Mapping[str, Any], what: str, atol: float) -> None:

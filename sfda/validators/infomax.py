@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sfda.problems.class_validation import rows_of
+from sfda.problems.class_outputs import rows_of
 from sfda.types import SeenViews
 from sfda.validators._base import Validator, ValidatorConfig
 

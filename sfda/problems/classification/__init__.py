@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
-from sfda.problems._base import Problem, Rows
+from sfda.problems._base import Problem
+from sfda.problems._rows import Rows
 from sfda.refs import ModelSpec, PredictionsRef
 from sfda.types import Scan
 

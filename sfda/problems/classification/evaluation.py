@@ -14,7 +14,7 @@ from sfda.inference.forward import refuse_not_finite
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.loading.scan import labelled_scan
-from sfda.problems._base import Evaluator, SplitInference
+from sfda.problems._outputs import Evaluator, SplitInference
 from sfda.problems.classification.metrics import ClassificationMetric
 from sfda.refs import ModelSpec, Report
 

@@ -24,8 +24,8 @@ from sfda.inference.predictions import (
 from sfda.inference.summaries import Summary, summarise
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan
-from sfda.problems._base import SplitInference
-from sfda.problems.class_validation import class_agreement, class_entropy
+from sfda.problems._outputs import SplitInference
+from sfda.problems.class_outputs import class_agreement, class_entropy
 from sfda.problems.classification.network import ClassOutput
 from sfda.refs import ModelSpec, PredictionsRef, Profile
 from sfda.types import Scan, Seen

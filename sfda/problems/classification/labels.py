@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from sfda.errors import BadInput, listed
 from sfda.formats.readers import Reader, npz_array
-from sfda.manifests.class_matching import class_map, class_shift
+from sfda.manifests.class_matching import class_map, foreign_classes
 from sfda.manifests.labels import Indices, SplitContent
 from sfda.manifests.schema import Manifest
-from sfda.problems._labels import Array, LabelSet, Targets
+from sfda.problems._labels import Array, ImageTargets, LabelSet
 from sfda.refs import ModelSpec
 from sfda.types import UNKNOWN
 
@@ -47,11 +45,7 @@ class ClassLabels(LabelSet):
         """Indices of the model's classes; foreign classes are UNKNOWN."""
         labels = class_map(classes, model, manifest)[self.index]
         if not unknown and (labels == UNKNOWN).any():
-            extra = class_shift(classes, model, manifest).extra
-            raise BadInput(
-                f"{manifest} has samples of classes that the model lacks, and learning from "
-                f"labels needs them: {listed(extra)}; the model has {listed(model)}"
-            )
+            raise foreign_classes(classes, model, manifest, "samples")
         return ClassLabels(labels)
 
     def row_classes(self) -> Array:
@@ -72,26 +66,9 @@ class ClassLabels(LabelSet):
 
     def framed(
         self, reader: Reader, rows: Sequence[int], spec: ModelSpec, folder: Path
-    ) -> ClassTargets:
+    ) -> ImageTargets:
         """Classes know no frame."""
-        return ClassTargets(self.index)
-
-
-@dataclass(frozen=True, eq=False)
-class ClassTargets(Targets):
-    """Classes [N] to learn from."""
-
-    index: Indices = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def views(
-        self, maker: Any, stored: Any, positions: Array, epoch: int, keys: Array
-    ) -> tuple[Array, Any]:
-        """Views, and the classes as they are."""
-        weak = np.ascontiguousarray(maker.weak(stored, epoch, keys))
-        return weak, torch.from_numpy(np.array(self.index[positions], dtype=np.int64))
+        return ImageTargets(self.index)
 
 
 def read_classes(

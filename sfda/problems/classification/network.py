@@ -54,14 +54,12 @@ class Bottleneck(nn.Module):
         return out
 
 
-class Classifier(nn.Module):
+class ThreeParts(nn.Module):
     """Images to features to logits, in three parts that methods address by name.
 
     Either SHOT's network (a bottleneck and a weight-normed head) or a network as it came, with
     nothing for a bottleneck and its own last layer for a head.
     """
-
-    problem: ClassVar[str] = "classification"
 
     def __init__(
         self,
@@ -80,11 +78,23 @@ class Classifier(nn.Module):
         self.num_classes = num_classes
         self.frozen: frozenset[str] = frozenset()  # names of children that never train
 
-    def forward(self, images: Images) -> ClassOutput:
-        """Features and logits, in float32 also under autocast."""
+    def features_and_logits(
+        self, images: Images
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B C"]]:
+        """In float32, also under autocast."""
         z = self.bottleneck(self.backbone(images))
         logits = self.head(z)
-        return ClassOutput(pool(z.float()), logits.float())
+        return pool(z.float()), logits.float()
+
+
+class Classifier(ThreeParts):
+    """One class an image: the logits go into a softmax."""
+
+    problem: ClassVar[str] = "classification"
+
+    def forward(self, images: Images) -> ClassOutput:
+        """Features and logits."""
+        return ClassOutput(*self.features_and_logits(images))
 
 
 def pool(z: Tensor) -> Float[Tensor, "B D"]:

@@ -10,7 +10,7 @@ from torch import nn
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.manifests.class_matching import shared_classes
-from sfda.problems._base import Evaluator, SplitInference
+from sfda.problems._outputs import Evaluator, SplitInference
 from sfda.problems.detection.inference import box_arrays
 from sfda.problems.detection.metrics import BoxesOf, DetectionMetric
 from sfda.refs import ModelSpec, Report

@@ -22,7 +22,7 @@ from sfda.inference.summaries import Summary
 from sfda.loading.labels import ImageSizes
 from sfda.loading.opened import Opened
 from sfda.networks.detector import Detector
-from sfda.problems._base import SplitInference
+from sfda.problems._outputs import SplitInference
 from sfda.problems.detection.labels import boxes_from_frame
 from sfda.problems.detection.metrics import BoxesOf, matched
 from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Profile

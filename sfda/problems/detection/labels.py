@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from sfda.building_blocks.boxes import Boxes, BoxLabels
-from sfda.errors import BadInput, listed
 from sfda.formats.coco import BoxTable, Document, box_table, images_of, read_coco, size_faults
 from sfda.formats.readers import Reader
 from sfda.images.preprocess import fitted
 from sfda.inference.forward import Size
-from sfda.manifests.class_matching import class_map, class_shift
+from sfda.manifests.class_matching import class_map, foreign_classes
 from sfda.manifests.labels import SplitContent
 from sfda.manifests.readers import make_reader
 from sfda.manifests.schema import Manifest
@@ -60,11 +59,7 @@ class BoxSets(LabelSet):
             foreign += int((~known).sum())
             rows.append(BoxLabels(row.boxes[known], labels[known], row.crowd[known]))
         if foreign and not unknown:
-            extra = class_shift(classes, model, manifest).extra
-            raise BadInput(
-                f"{manifest} has boxes of classes that the model lacks, and learning from "
-                f"them needs those: {listed(extra)}; the model has {listed(model)}"
-            )
+            raise foreign_classes(classes, model, manifest, "boxes")
         return BoxSets(BoxTable(tuple(rows), self.table.notes), foreign)
 
     def notes(self) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import nn
 
-from sfda.problems._base import Problem, Rows
+from sfda.problems._base import Problem
 from sfda.problems._class_score import ClassScore
 from sfda.problems._labels import Array
+from sfda.problems._rows import Rows
 
 if TYPE_CHECKING:
     from sfda.manifests.labels import SplitContent

@@ -8,7 +8,7 @@ from torch import nn
 from sfda.inference.forward import refuse_not_finite
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
-from sfda.problems._base import Evaluator, SplitInference
+from sfda.problems._outputs import Evaluator, SplitInference
 from sfda.problems.multilabel.metrics import MultilabelMetric
 from sfda.refs import ModelSpec, Report
 

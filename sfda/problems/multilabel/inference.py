@@ -22,48 +22,25 @@ from sfda.inference.predictions import (
 from sfda.inference.summaries import Summary
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan
-from sfda.problems._base import SplitInference
+from sfda.problems._outputs import SplitInference
+from sfda.problems.classification import inference as classification
 from sfda.problems.multilabel.cells import cell_of
 from sfda.problems.multilabel.network import MultilabelOutput
 from sfda.refs import ModelSpec, PredictionsRef, Profile
 from sfda.types import Seen
 
-SPLIT_IMAGES = 256  # images that a network is shown at once
-
-
-def infer_rows(
-    network: nn.Module,
-    opened: Opened,
-    spec: ModelSpec,
-    device: torch.device,
-    span: tuple[int, int],
-) -> Iterator[Seen]:
-    """Batches of the rows of a span."""
-    for index, out in scan(opened.part(*span), spec.input, device=device)(network):
-        yield Seen(index + span[0], out)
-
-
-def at_once(spec: ModelSpec) -> int:
-    """256."""
-    return SPLIT_IMAGES
-
-
-def to_arrays(output: Seen) -> dict[str, np.ndarray[Any, Any]]:
-    """Rows, features and logits of a batch."""
-    index, out = output
-    return {
-        "row": index.cpu().numpy(),
-        "features": out.features.cpu().numpy(),
-        "logits": out.logits.cpu().numpy(),
-    }
+# rows are scanned and kept as a classifier's
+infer_rows, at_once, to_arrays = (
+    classification.infer_rows,
+    classification.at_once,
+    classification.to_arrays,
+)
 
 
 def from_arrays(arrays: dict[str, Any], device: torch.device) -> Seen:
-    """The same back."""
-    row, features, logits = (
-        torch.from_numpy(arrays[name]).to(device) for name in ("row", "features", "logits")
-    )
-    return Seen(row, MultilabelOutput(features, logits))
+    """What `to_arrays` made, back."""
+    row, output = classification.from_arrays(arrays, device)
+    return Seen(row, MultilabelOutput(*output))
 
 
 def summarise_output(output: Any) -> Summary:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sfda.errors import BadInput, listed
 from sfda.formats.readers import Reader, npz_array
-from sfda.manifests.class_matching import class_map, class_shift
+from sfda.manifests.class_matching import class_map, foreign_classes
 from sfda.manifests.labels import SplitContent
 from sfda.manifests.schema import Manifest
-from sfda.problems._labels import Array, LabelSet, Targets
+from sfda.problems._labels import Array, ImageTargets, LabelSet
 from sfda.problems.multilabel.cells import cells_of, columns_in, flags_of_array, names_in
 from sfda.refs import ModelSpec
 from sfda.types import UNKNOWN, UNSURE
@@ -52,11 +51,7 @@ class ClassSets(LabelSet):
         index_of = class_map(classes, model, manifest)
         foreign = self.flags[:, index_of == UNKNOWN] == 1
         if not unknown and foreign.any():
-            extra = class_shift(classes, model, manifest).extra
-            raise BadInput(
-                f"{manifest} has samples of classes that the model lacks, and learning from "
-                f"labels needs them: {listed(extra)}; the model has {listed(model)}"
-            )
+            raise foreign_classes(classes, model, manifest, "samples")
         out = np.full((len(self), len(model)), UNSURE, dtype=np.int8)
         shared = index_of != UNKNOWN
         out[:, index_of[shared]] = self.flags[:, shared]
@@ -69,26 +64,9 @@ class ClassSets(LabelSet):
 
     def framed(
         self, reader: Reader, rows: Sequence[int], spec: ModelSpec, folder: Path
-    ) -> ClassSetTargets:
+    ) -> ImageTargets:
         """Classes know no frame."""
-        return ClassSetTargets(self.flags)
-
-
-@dataclass(frozen=True, eq=False)
-class ClassSetTargets(Targets):
-    """Yes, no or UNSURE for every class [N, C] to learn from."""
-
-    flags: Array = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.flags)
-
-    def views(
-        self, maker: Any, stored: Any, positions: Array, epoch: int, keys: Array
-    ) -> tuple[Array, Any]:
-        """Views, and the classes as they are, float32 [B, C]."""
-        weak = np.ascontiguousarray(maker.weak(stored, epoch, keys))
-        return weak, torch.from_numpy(self.flags[positions].astype(np.float32))
+        return ImageTargets(self.flags, np.float32)
 
 
 def _no_flags(rows: int, classes: int) -> np.ndarray[Any, np.dtype[np.int8]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfda.errors import BadInput
 from sfda.problems.classification import network as classification
-from sfda.problems.classification.network import Classifier, pool
+from sfda.problems.classification.network import Classifier, ThreeParts
 from sfda.problems.multilabel.cells import name_fault
 from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.types import Images
@@ -29,35 +29,16 @@ class MultilabelOutput(NamedTuple):
         return MultilabelClassifier.problem
 
 
-class MultilabelClassifier(nn.Module):
-    """Images to features to a logit a class, in a classifier's three parts: only what the logits
-    mean differs, so whatever a classifier can be made of serves here too.
+class MultilabelClassifier(ThreeParts):
+    """A classifier's three parts, so whatever a classifier can be made of serves here too; each
+    logit goes into a sigmoid.
     """
 
     problem: ClassVar[str] = "multilabel"
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        bottleneck: nn.Module,
-        head: nn.Module,
-        *,
-        feature_dim: int,
-        num_classes: int,
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.bottleneck = bottleneck
-        self.head = head
-        self.feature_dim = feature_dim
-        self.num_classes = num_classes
-        self.frozen: frozenset[str] = frozenset()  # names of children that never train
-
     def forward(self, images: Images) -> MultilabelOutput:
-        """Features and logits, in float32 also under autocast."""
-        z = self.bottleneck(self.backbone(images))
-        logits = self.head(z)
-        return MultilabelOutput(pool(z.float()), logits.float())
+        """Features and logits."""
+        return MultilabelOutput(*self.features_and_logits(images))
 
 
 def of_parts(network: Classifier) -> MultilabelClassifier:

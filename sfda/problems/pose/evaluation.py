@@ -11,7 +11,7 @@ from torch import nn
 from sfda.formats.keypoints import Person
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
-from sfda.problems._base import Evaluator, SplitInference
+from sfda.problems._outputs import Evaluator, SplitInference
 from sfda.problems.pose.inference import Joints
 from sfda.problems.pose.metrics import PoseMetric
 from sfda.refs import ModelSpec, Report, Skeleton

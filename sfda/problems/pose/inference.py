@@ -22,7 +22,7 @@ from sfda.inference.forward import infer, refuse_not_finite
 from sfda.inference.predictions import HISTOGRAM_BINS, put_predictions, start_predictions
 from sfda.inference.summaries import Summary
 from sfda.loading.opened import Opened
-from sfda.problems._base import SplitInference
+from sfda.problems._outputs import SplitInference
 from sfda.problems.pose.labels import crops_of
 from sfda.problems.pose.network import PoseNet, PoseOutput
 from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Profile

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from sfda.problems._base import Problem, Rows
+from sfda.problems._base import Problem
 from sfda.problems._class_score import ClassScore
 from sfda.problems._labels import LabelSet
+from sfda.problems._rows import Rows
 from sfda.refs import InputSpec
 
 if TYPE_CHECKING:

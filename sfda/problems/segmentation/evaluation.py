@@ -12,7 +12,7 @@ from torch import nn
 
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
-from sfda.problems._base import Evaluator, SplitInference
+from sfda.problems._outputs import Evaluator, SplitInference
 from sfda.problems.segmentation.metrics import SegmentationMetric
 from sfda.refs import ModelSpec, Report
 

@@ -18,8 +18,8 @@ from sfda.inference.predictions import HISTOGRAM_BINS, put_predictions, start_pr
 from sfda.inference.summaries import Summary, summarise
 from sfda.loading.labels import ImageSizes
 from sfda.loading.opened import Opened
-from sfda.problems._base import SplitInference
-from sfda.problems.class_validation import class_agreement, class_entropy
+from sfda.problems._outputs import SplitInference
+from sfda.problems.class_outputs import class_agreement, class_entropy
 from sfda.problems.segmentation.segment import segment_all
 from sfda.refs import ModelSpec, PredictionsRef, Profile
 

@@ -15,7 +15,7 @@ from sfda.images.store import Ragged, RaggedWriter
 from sfda.loading.batches import TargetLoader
 from sfda.loading.labelled_batches import LabelledLoader
 from sfda.loading.scan import labelled_scan, scan, scan_views
-from sfda.problems.classification.labels import ClassTargets
+from sfda.problems._labels import ImageTargets
 from sfda.problems.registry import PROBLEMS
 from sfda.problems.segmentation.labels import MaskTargets
 from sfda.refs import InputSpec, Views
@@ -196,7 +196,7 @@ def test_scan_of_views_is_alike_at_every_call_and_no_epochs_views(images):
 
 
 def test_labelled_batches_pair_images_with_their_labels(images):
-    targets, problem = ClassTargets(np.arange(21) + 100), PROBLEMS["classification"]
+    targets, problem = ImageTargets(np.arange(21) + 100), PROBLEMS["classification"]
     loader = LabelledLoader(
         images, targets, SPEC, Views(), problem=problem, batch_size=4, seed=0, device="cpu"
     )

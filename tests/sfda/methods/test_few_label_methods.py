@@ -34,7 +34,7 @@ from sfda.methods.ft import FineTuning
 from sfda.methods.lftl import Lftl, LftlConfig, anchor_entropy
 from sfda.methods.lp_ft import ProbingThenTuning
 from sfda.methods.shot import Shot, ShotConfig
-from sfda.problems.classification.labels import ClassTargets
+from sfda.problems._labels import ImageTargets
 from sfda.problems.classification.network import Classifier
 from sfda.problems.detection.labels import BoxTargets
 from sfda.problems.detection.network import views_for
@@ -170,7 +170,7 @@ def toy_golden(name: str) -> Any:
 def small_rows(rows: Any, seed: int = 0) -> AnnotatedRows:
     inputs = small.target_arrays()
     return AnnotatedRows(
-        inputs["x"][..., None], np.array(rows), ClassTargets(inputs["y"][rows]), small.SPEC.input,
+        inputs["x"][..., None], np.array(rows), ImageTargets(inputs["y"][rows]), small.SPEC.input,
         ViewMaker(small.SPEC.input, small.SPEC.views, seed=seed), seed=seed, device="cpu",
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ import torch
 
 from sfda import plugins
 from sfda.adaptation.scoring import score_unlabelled
-from sfda.problems.class_validation import SCORED_PIXELS, rows_of
+from sfda.problems.class_outputs import SCORED_PIXELS, rows_of
 from sfda.problems.classification.evaluation import classification_report
 from sfda.problems.classification.metrics import ClassificationMetric
 from sfda.problems.classification.network import ClassOutput

@@ -1,0 +1,211 @@
+"""What a problem is asked about its networks' outputs: how they are had, kept, scored, measured and
+drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sfda.problems._labels import Array
+from sfda.problems._rows import ProblemFolder
+from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Report, Views
+from sfda.types import Scan
+
+if TYPE_CHECKING:
+    from sfda.inference.served import ServedModel
+    from sfda.inference.summaries import Summary
+    from sfda.loading.opened import Opened
+    from sfda.weights.source_card import Card
+
+SplitInference = Callable[[nn.Module], Iterator[Any]]
+Evaluator = Callable[[nn.Module, float | None], Report]
+
+
+class OutputQuestions(ProblemFolder):
+    """What networks say of images, and what becomes of it. Methods raise BadInput."""
+
+    geometric: ClassVar[bool] = False  # views are moved, each on its own, and outputs brought back
+    whole_image: ClassVar[bool] = False  # probabilities are of the image itself, not of its parts
+    has_nothing_class: ClassVar[bool] = False  # the last probability is of "nothing there"
+    card_parts: ClassVar[tuple[str, ...]] = ()  # tensors that a source card should hold
+
+    def infer(
+        self,
+        network: nn.Module,
+        opened: Opened,
+        spec: ModelSpec,
+        device: torch.device,
+        span: tuple[int, int],
+    ) -> Iterator[Any]:
+        """What a network makes of the rows of `span` (first, one after the last), in order."""
+        outputs: Iterator[Any] = self._file("inference").infer_rows(
+            network, opened, spec, device, span
+        )
+        return outputs
+
+    def at_once(self, spec: ModelSpec) -> int:
+        """Images that `infer` shows a network at once: parts begin at multiples of it."""
+        return int(self._file("inference").at_once(spec))
+
+    def to_arrays(self, output: Any) -> dict[str, Array]:
+        """One output of `infer` as arrays that can be kept."""
+        arrays: dict[str, Array] = self._file("inference").to_arrays(output)
+        return arrays
+
+    def from_arrays(self, arrays: dict[str, Array], device: torch.device) -> Any:
+        """The output of `infer` that `to_arrays` was of."""
+        return self._file("inference").from_arrays(arrays, device)
+
+    def keep_predictions(
+        self,
+        infer: SplitInference,
+        network: nn.Module,
+        spec: ModelSpec,
+        folder: Path,
+        *,
+        size: int,
+        source_sha256: str,
+    ) -> PredictionsRef:
+        """Keep what the source model says of all `size` images below `folder`: pseudo-labels."""
+        ref: PredictionsRef = self._file("inference").keep_predictions(
+            infer, network, spec, folder, size=size, source_sha256=source_sha256
+        )
+        return ref
+
+    def replaying(self, scan: Scan, ref: PredictionsRef, spec: ModelSpec) -> Scan:
+        """A scan that need not look again at what was kept; by default it looks."""
+        return scan
+
+    def scan_batch(self, spec: InputSpec, batch_size: int) -> int:
+        """Images of a scan's batch, at most `batch_size`."""
+        return batch_size
+
+    def test_view(self, stored: Any, spec: InputSpec) -> Any:
+        """What a network is shown of stored images in a test: the middle."""
+        from sfda.images.preprocess import centre_crop
+
+        return centre_crop(stored, spec.size)
+
+    def view_maker(self, spec: InputSpec, views: Views, *, seed: int) -> Any:
+        """What makes weak and strong views of images."""
+        from sfda.augment.geometric import WarpMaker
+        from sfda.augment.photometric import ViewMaker
+
+        return (WarpMaker if self.geometric else ViewMaker)(spec, views, seed=seed)
+
+    def outputs_on_views(
+        self,
+        network: Any,
+        maker: Any,
+        stored: Any,
+        epoch: int,
+        rows: Array,
+        spec: InputSpec,
+        device: torch.device,
+    ) -> tuple[Any, Any]:
+        """What a network says of a weak and a strong view, in the frame of the images."""
+        from sfda.inference.views import outputs_on_pair
+
+        return outputs_on_pair(network, maker, stored, epoch, rows, spec, device)
+
+    def summarise(self, output: Any) -> Summary:
+        """Image-level scores and features of a batch, for queries; `output` is what the network of
+        `summarised` gives.
+        """
+        summary: Summary = self._file("inference").summarise_output(output)
+        return summary
+
+    def summarised(self, network: nn.Module) -> nn.Module:
+        """The network whose output `summarise` takes."""
+        return network
+
+    def prediction_table(
+        self, network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device, out: Path
+    ) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
+        """Header and rows of `predictions.csv`; further files go below `out`."""
+        table: tuple[Sequence[str], Iterable[Sequence[Any]]]
+        table = self._file("inference").prediction_table(network, spec, opened, device, out)
+        return table
+
+    @property
+    def served(self) -> type[ServedModel]:
+        """What a deployed bundle is loaded as."""
+        kind: type[ServedModel] = self._file("served").Served
+        return kind
+
+    # evaluation
+
+    def make_evaluator(
+        self,
+        opened: Opened,
+        spec: ModelSpec,
+        device: torch.device,
+        infer: SplitInference,
+        *,
+        unknown: bool = True,
+    ) -> Evaluator:
+        """How to evaluate networks on a labelled split; `infer` gives their outputs. Samples of
+        `unknown` classes have a meaning where models may reject.
+        """
+        evaluate: Evaluator = self._file("evaluation").evaluator_for(
+            opened, spec, device, infer, unknown=unknown
+        )
+        return evaluate
+
+    def make_card(
+        self,
+        network: nn.Module,
+        opened: Opened,
+        spec: ModelSpec,
+        facts: dict[str, Any],
+        report: Report,
+        device: torch.device,
+    ) -> Card | None:
+        """The source card from the model's own labelled data; None where there is none to make."""
+        card: Card = self._file("card").make_source_card(
+            network, opened, spec, facts, report, device
+        )
+        return card
+
+    def draw_changed(
+        self,
+        source: nn.Module,
+        adapted: nn.Module,
+        opened: Opened,
+        spec: ModelSpec,
+        title: str,
+    ) -> bytes | None:
+        """A PNG of the images whose predictions changed most, with the truth where `opened` has
+        labels; None where there is no such panel.
+        """
+        picture: bytes = self._file("panel").draw_changed(source, adapted, opened, spec, title)
+        return picture
+
+    def certainty(self, probs: Array) -> Array:
+        """[N]: how sure a model is of each row, by the probabilities [N, C] of its summary: the
+        likeliest class; where the last column stands for "nothing there", all that is not that.
+        """
+        return np.asarray(1 - probs[:, -1]) if self.has_nothing_class else np.asarray(probs.max(1))
+
+    # scores without labels
+
+    def entropy_sum(self, output: Any) -> tuple[float, int]:
+        """Sum of the entropies, in nats, of what a network says of a batch, and of how many."""
+        total: tuple[float, int] = self._file("inference").entropy_sum(output)
+        return total
+
+    def agreement_counts(
+        self, weak: Any, strong: Any, classes: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """By class, part by part of a batch: how much of it was seen, and how much of that is the
+        same in the outputs of both views. Classes may be more than the `classes` known so far.
+        """
+        counts: Iterator[tuple[Tensor, Tensor]]
+        counts = self._file("inference").agreement_counts(weak, strong, classes)
+        return counts
