@@ -11,7 +11,7 @@ from sfda.adaptation.supervised import Supervised, SupervisedConfig
 from sfda.config import Config, merged
 from sfda.errors import BadInput
 from sfda.loading.labels import check_learnable
-from sfda.loading.opened import manifest_classes, masks_digest, open_ref, seen_digest
+from sfda.loading.opened import label_files_digest, manifest_classes, open_ref, seen_digest
 from sfda.manifests.digests import file_digest
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import FileRef, ManifestRef, ModelRef, ModelSpec
@@ -78,7 +78,7 @@ def make_train_plan(
     seen = tuple(seen_digest(data, split) for split in splits)
     return TrainPlan(
         seen=(seen[0], seen[1]),
-        masks=(masks_digest(data, splits[0]), masks_digest(data, splits[1])),
+        masks=(label_files_digest(data, splits[0]), label_files_digest(data, splits[1])),
         splits=splits,
         spec=spec,
         start=start_ref,

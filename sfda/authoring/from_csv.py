@@ -12,8 +12,12 @@ from sfda.problems.registry import PROBLEMS
 from sfda.refs import ProblemName
 
 
-def labels_from_csv(listing: Listing, path: Path, problem: ProblemName) -> dict[str, str]:
-    """The labels that the table states, as a row file has them, by key. Raises BadInput."""
+def labels_from_csv(
+    listing: Listing, path: Path, problem: ProblemName
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The labels that the table states, as a row file has them, by key; and the classes that its
+    columns name. Raises BadInput.
+    """
     rows, header = read_csv(path)
     if listing.column not in header:
         column = PROBLEMS[problem].annotation_column
@@ -29,4 +33,5 @@ def labels_from_csv(listing: Listing, path: Path, problem: ProblemName) -> dict[
     twice = [key for key, times in Counter(named).items() if times > 1]
     if twice:
         raise BadInput(f"{path} names images twice: {listed(twice)}")
-    return {key: own for key, own in zip(named, labels, strict=True) if own is not None}
+    stated = {key: own for key, own in zip(named, labels, strict=True) if own is not None}
+    return stated, PROBLEMS[problem].classes_in_header(header)

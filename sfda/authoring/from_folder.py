@@ -87,10 +87,10 @@ def build_manifest(
             f"masks are for segmentation; this is {problem}: leave out what says of them"
         )
     listing = list_images(path, skip=skip)
-    class_of = _labels(listing, names, labels_csv, problem)
+    class_of, columns = _labels(listing, names, labels_csv, problem)
     counts = Counter(name for label in class_of.values() for name in kind.classes_in(label))
     if labels_csv and names is None:
-        names = tuple(sorted(counts))
+        names = tuple(sorted({*counts, *columns}))
     _known(counts, names)
     keys = tuple(class_of) if official and labels_csv else listing.keys
     if official:
@@ -150,8 +150,10 @@ def _labels(
     names: tuple[str, ...] | int | None,
     labels_csv: Path | None,
     problem: ProblemName,
-) -> dict[str, str]:
-    """What a row file says of each labelled key; for classes without names the number as text."""
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What a row file says of each labelled key; for classes without names the number as text. And
+    the classes that columns of a table name.
+    """
     kind = PROBLEMS[problem]
     if labels_csv:
         _refuse_labels_for(problem)
@@ -160,12 +162,12 @@ def _labels(
         _refuse_labels_for(problem)
         what = f"{listing.path}: array '{listing.label}'"
         texts = kind.labels_from_array(listing.labels, names, what)
-        return dict(zip(listing.keys, texts, strict=True))
+        return dict(zip(listing.keys, texts, strict=True)), ()
     if not isinstance(names, tuple) or not kind.folders_name_classes:
-        return {}
+        return {}, ()
     if class_of := _from_folders(listing, names):
         _refuse_labels_for(problem)
-    return class_of
+    return class_of, ()
 
 
 def _known(counts: Mapping[str, int], names: tuple[str, ...] | int | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sfda.errors import BadInput
+from sfda.manifests.digests import hash_file
 from sfda.refs import PredictionsRef, Profile
 
 SHARD = 16_384  # rows
@@ -31,7 +32,7 @@ def put_predictions(
 ) -> PredictionsRef:
     """Write the index, which names the digest of every file, and move all to its place."""
     files = {
-        file.relative_to(part).as_posix(): _file_digest(file)
+        file.relative_to(part).as_posix(): hash_file(file)
         for file in sorted(part.rglob("*"))
         if file.is_file()
     }
@@ -82,18 +83,13 @@ class ShardWriter:
         self.maps.clear()
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def verify_predictions(ref: PredictionsRef) -> None:
     """Raise BadInput unless every shard is there with its digest."""
     folder = Path(ref.folder)
     index = folder / "index.json"
-    if not index.is_file() or _file_digest(index) != ref.sha256:
+    if not index.is_file() or hash_file(index) != ref.sha256:
         raise BadInput(f"the kept predictions in {folder} are incomplete; delete that folder")
     for name, digest in json.loads(index.read_text())["files"].items():
         file = folder / name
-        if not file.is_file() or _file_digest(file) != digest:
+        if not file.is_file() or hash_file(file) != digest:
             raise BadInput(f"{file} was altered; delete {folder} and start again")

@@ -115,9 +115,9 @@ def split_ref(ref: ManifestRef, split: str) -> SplitRef:
     return SplitRef(manifest=ref, split=split, seen=seen_digest(ref, split))
 
 
-def masks_digest(ref: ManifestRef, split: str) -> str | None:
-    """Digest of the files that a split's masks lie in; None where the manifest says it already: in
-    an archive, or for labels that are no files.
+def label_files_digest(ref: ManifestRef, split: str) -> str | None:
+    """Digest of the files that a split's labels lie in, such as masks; None where the
+    manifest says it already: in an archive, or for labels that are no files.
     """
     manifest = open_ref(ref)
     entry = inspect_split(manifest, split)
@@ -143,17 +143,14 @@ def open_split(
     `seen` is the digest of what there is to see of it, where somebody has looked already.
     """
     rows = read_split(manifest, split)
-    bare = read_split(manifest.unlabelled(), split) if manifest.labelled else rows
-    return _with_images(manifest, rows, bare, spec, seen or look_at(manifest, bare).seen)
+    return _with_images(manifest, rows, spec, seen or look_at(manifest, rows).seen)
 
 
-def _with_images(
-    manifest: Manifest, rows: Split, bare: Split, spec: InputSpec, seen: str
-) -> Opened:
-    """Rows with their images; `bare` are the same without labels, of which `seen` is the digest."""
+def _with_images(manifest: Manifest, rows: Split, spec: InputSpec, seen: str) -> Opened:
+    """Rows with their images; `seen` is the digest of what there is to see of them."""
 
     def confirm() -> None:
-        if look_at(manifest, bare).seen != seen:
+        if look_at(manifest, rows).seen != seen:
             raise changed(manifest.path)
 
     with ProgressBar(f"decode {manifest.name} {rows.name}", len(rows.row_ids)) as progress:
@@ -189,7 +186,7 @@ def open_stamped(target: SplitRef, stamps: str, spec: InputSpec) -> Opened:
     rows = read_split(manifest, target.split)
     if stamps_digest(stamped_files(manifest, rows)) != stamps:
         raise changed(target.manifest.path)
-    return _with_images(manifest, rows, rows, spec, target.seen)
+    return _with_images(manifest, rows, spec, target.seen)
 
 
 def open_labelled(ref: ManifestRef, split: str, spec: ModelSpec) -> Opened:
@@ -229,14 +226,15 @@ def evaluation_split(ref: ManifestRef, name: str | None) -> LabelledSplit | None
 
     Raises BadInput for a split that was named and is not there or has no labels.
     """
-    manifest = open_ref(ref)
-    if not has_labels(manifest, name or "test"):
+    manifest, own = open_ref(ref), name or "test"
+    rows = read_split(manifest, own) if own in manifest.splits else None
+    if rows is None or rows.labels is None:
         if name is None:
             return None
         known = ", ".join(manifest.splits)
         raise BadInput(f"{ref.path} has no labelled split '{name}'; its splits are {known}")
-    own = name or "test"
-    return LabelledSplit(name=own, seen=seen_digest(ref, own), masks=masks_digest(ref, own))
+    seen = look_at(manifest, rows).seen
+    return LabelledSplit(name=own, seen=seen, masks=label_files_digest(ref, own))
 
 
 def has_labels(manifest: Manifest, split: str) -> bool:

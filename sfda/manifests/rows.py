@@ -130,7 +130,7 @@ def unlabelled_digest(manifest: Manifest, split: str) -> str:
 
 
 def look_at(manifest: Manifest, rows: Split) -> Sight:
-    """What there is to see of the rows of a manifest without labels. Images are read that have
+    """What an adaptation can see of rows; labels have no part in it. Images are read that have
     changed since they ever were. Raises BadInput.
     """
     digest = hashlib.sha256()

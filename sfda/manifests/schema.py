@@ -46,7 +46,6 @@ def _quoted(value: Any) -> Any:
 
 Below = Annotated[str, AfterValidator(_below)]
 Sha256 = Annotated[str, BeforeValidator(_quoted), Field(pattern=rf"^[0-9a-f]{{{DIGEST_SIGNS}}}$")]
-OF_ONE_PROBLEM = frozenset({"ignore", "values", "skeleton", "padding"})  # fields
 REMAKE = "make it anew with `sfda manifest`, or put the original file back"
 
 
@@ -182,12 +181,11 @@ class Manifest(Config):
 
     def _foreign_field(self) -> str:
         """A field that was stated and says something of another problem; '' for none."""
-        own = PROBLEMS[self.problem].manifest_fields
-        odd = sorted((OF_ONE_PROBLEM & self.model_fields_set) - own)
-        if not odd:
-            return ""
-        owner = next(one for one in PROBLEMS.values() if odd[0] in one.manifest_fields)
-        return f"`{odd[0]}` is for {owner.label_word}, and this is {self.problem}"
+        for name in sorted(self.model_fields_set - PROBLEMS[self.problem].manifest_fields):
+            for owner in PROBLEMS.values():
+                if name in owner.manifest_fields:
+                    return f"`{name}` is for {owner.label_word}, and this is {self.problem}"
+        return ""
 
     @property
     def mask_values(self) -> tuple[int, ...]:

@@ -103,6 +103,10 @@ class RowQuestions(ProblemFolder):
         labels: list[str | None] = self._file("labels").labels_from_table(rows, header, what)
         return labels
 
+    def classes_in_header(self, header: Sequence[str]) -> tuple[str, ...]:
+        """The classes that the columns of a table name, also those that no row has."""
+        return ()
+
     def labels_from_array(
         self, labels: Array, names: tuple[str, ...] | int, what: str
     ) -> list[str]:

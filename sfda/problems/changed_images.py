@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from itertools import count
 from typing import TypeVar
 
 import numpy as np
@@ -35,11 +34,8 @@ def most_changed(changes: Iterable[tuple[float, Compared]]) -> list[Compared]:
     >>> most_changed([(0.1, "a"), (0.5, "b"), (0.0, "c"), (0.5, "d"), (0.2, "e")])
     ['b', 'd', 'e', 'a']
     """
-    best: list[tuple[float, int, Compared]] = []
-    for number, (change, compared) in zip(count(), changes):
-        push = heapq.heappush if len(best) < PANEL_ROWS else heapq.heappushpop
-        push(best, (change, -number, compared))
-    return [compared for _, _, compared in sorted(best, key=lambda one: one[:2], reverse=True)]
+    best = heapq.nlargest(PANEL_ROWS, changes, key=lambda pair: pair[0])
+    return [compared for _, compared in best]
 
 
 def rgb(image: Picture) -> Picture:

@@ -169,19 +169,19 @@ def test_other_masks_in_the_same_files_are_other_labels(home, tmp_path, split):
     ref = manifests.manifest_ref(path)
     result = open_manifest(path)
     split = split if split in result.splits else "test"
-    before = manifests.masks_digest(ref, split)
-    assert before == manifests.masks_digest(ref, split)
+    before = manifests.label_files_digest(ref, split)
+    assert before == manifests.label_files_digest(ref, split)
     assert manifests.evaluation_split(ref, split).masks == before
     inspected = inspect_split(result, split)
     file = result.location / inspected.label_files[0]
     Image.fromarray(2 - np.asarray(Image.open(file)).clip(0, 2)).save(file)
     assert manifests.manifest_ref(path) == ref, "the manifest does not tell"
-    assert manifests.masks_digest(ref, split) != before
+    assert manifests.label_files_digest(ref, split) != before
 
 
 def test_labels_that_are_no_files_need_no_digest(home, target):
     ref = manifests.manifest_ref(target)
-    assert manifests.masks_digest(ref, "test") is None
+    assert manifests.label_files_digest(ref, "test") is None
 
 
 def test_a_job_keeps_the_manifest_that_it_began_with(home, tmp_path):

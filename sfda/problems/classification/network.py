@@ -127,8 +127,6 @@ def build(
     `bottleneck_dropout` None is the architecture's own: 0.5 for SHOT's LeNet, else 0.
     """
     network = registry.native_classifier(arch, classes)
-    if head == "bottleneck" and bottleneck_dim < 1:
-        raise BadInput(f"bottleneck_dim must be at least 1, not {bottleneck_dim}")
     rate = usual_dropout(arch) if bottleneck_dropout is None else bottleneck_dropout
     parts = registry.split_classifier(arch, network)
     return _assembled(parts, classes, head, bottleneck_dim, rate)
@@ -147,8 +145,13 @@ def from_parts(parts: Parts, classes: int) -> Classifier:
 
 
 def _assembled(parts: Parts, classes: int, head: Head, dim: int, rate: float) -> Classifier:
+    """Raises BadInput for less than two classes or an empty bottleneck."""
+    if classes < 2:
+        raise BadInput(f"a classifier needs at least 2 classes, not {classes}")
     if head == "plain":
         return from_parts(parts, classes)
+    if dim < 1:
+        raise BadInput(f"bottleneck_dim must be at least 1, not {dim}")
     return Classifier(
         parts.backbone,
         Bottleneck(parts.width, dim, dropout=rate),
@@ -160,13 +163,9 @@ def _assembled(parts: Parts, classes: int, head: Head, dim: int, rate: float) ->
 
 def build_from_spec(spec: ModelSpec) -> Classifier:
     """The classifier that a bundle's weights fit, with random weights. Raises BadInput."""
-    classes, dim, rate = len(spec.classes), spec.bottleneck_dim, spec.bottleneck_dropout
-    if spec.code is None:
-        return build(
-            spec.arch, classes, head=spec.head, bottleneck_dim=dim, bottleneck_dropout=rate
-        )
+    classes = len(spec.classes)
     parts = registry.cut_classifier(spec, registry.native_network(spec, classes, "classes"))
-    return _assembled(parts, classes, spec.head, dim, rate)
+    return _assembled(parts, classes, spec.head, spec.bottleneck_dim, spec.bottleneck_dropout)
 
 
 def defaults(arch: str) -> tuple[InputSpec | None, Views]:

@@ -44,9 +44,10 @@ def evaluator_for(
     *,
     unknown: bool = True,
 ) -> Evaluator:
-    """How to evaluate networks of this spec on an opened split, given the threshold of rejection.
+    """How to evaluate networks of this spec on an opened split; nothing is rejected here.
 
-    Raises BadInput where the split has no labels, or they do not fit the model's classes.
+    Boxes of classes that the model lacks do not count. Raises BadInput where the split has no
+    labels, or shares no class with the model.
     """
     split = opened.split
     truth = labels_in(split, spec.classes, unknown=True)

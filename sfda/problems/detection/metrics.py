@@ -45,12 +45,14 @@ class DetectionMetric:
         self.counted = tuple(range(len(classes)) if counted is None else sorted(set(counted)))
         self.truth: list[BoxesOf] = []
         self.predictions: list[BoxesOf] = []
+        self._by_class: dict[str, dict[str, float]] = {}  # of all that was taken in, or nothing
 
     def update(self, prediction: BoxesOf, truth: BoxesOf) -> None:
         """Take in one image."""
         assert prediction.scores is not None
         self.predictions.append(prediction.where(np.isin(prediction.labels, self.counted)))
         self.truth.append(truth.where(np.isin(truth.labels, self.counted)))
+        self._by_class = {}
 
     @property
     def count(self) -> int:
@@ -86,6 +88,10 @@ class DetectionMetric:
 
     def by_class(self) -> dict[str, dict[str, float]]:
         """All five of every counted class, and its number of `boxes`."""
+        self._by_class = self._by_class or self._figures()
+        return self._by_class
+
+    def _figures(self) -> dict[str, dict[str, float]]:
         coco = coco_by_class(self.predictions, self.truth, self.counted)
         rows = {}
         for label, row in zip(self.counted, coco, strict=True):

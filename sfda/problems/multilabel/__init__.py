@@ -76,6 +76,12 @@ class Multilabel(Problem):
 
         return cells_of(rows, header, what)
 
+    def classes_in_header(self, header: Sequence[str]) -> tuple[str, ...]:
+        """Those of the columns of 0 and 1."""
+        from sfda.problems.multilabel.cells import columns_in
+
+        return tuple(columns_in(header))
+
     def labels_from_array(
         self, labels: Array, names: tuple[str, ...] | int, what: str
     ) -> list[str]:

@@ -27,11 +27,13 @@ class MultilabelMetric:
         self.classes = tuple(classes)
         self._logits: list[Tensor] = []
         self._truth: list[Tensor] = []
+        self._per_class: dict[str, dict[str, float]] = {}  # of all that was taken in, or nothing
 
     def update(self, logits: Float[Tensor, "B C"], truth: Float[Tensor, "B C"]) -> None:
         """Take in outputs and the truth (1, 0, or UNSURE), in the model's class order."""
         self._logits.append(logits.double().cpu())
         self._truth.append(truth.to(torch.int16).cpu())
+        self._per_class = {}
 
     @property
     def count(self) -> int:
@@ -68,10 +70,12 @@ class MultilabelMetric:
         """For every class that occurs `f1`, `average_precision` and `count`, the images that have
         it; for the others `count` 0 alone.
         """
-        if not self.count:
-            return {}
-        logits, truth = torch.cat(self._logits), torch.cat(self._truth)
-        return {name: _scores(logits[:, n], truth[:, n]) for n, name in enumerate(self.classes)}
+        if self.count and not self._per_class:
+            logits, truth = torch.cat(self._logits), torch.cat(self._truth)
+            self._per_class = {
+                name: _scores(logits[:, n], truth[:, n]) for n, name in enumerate(self.classes)
+            }
+        return self._per_class
 
 
 def _scores(logits: Float[Tensor, " N"], truth: Float[Tensor, " N"]) -> dict[str, float]:

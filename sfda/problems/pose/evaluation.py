@@ -42,7 +42,7 @@ def evaluator_for(
     *,
     unknown: bool = True,
 ) -> Evaluator:
-    """How to evaluate networks of this spec on an opened split, given the threshold of rejection.
+    """How to evaluate networks of this spec on an opened split; nothing is rejected here.
 
     Raises BadInput where the split has no labels, or they do not fit the model's classes.
     """

@@ -13,7 +13,7 @@ from torch import nn
 from sfda.formats.keypoints import Person
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
-from sfda.problems.changed_images import PANEL_ROWS, rgb, sampled_rows
+from sfda.problems.changed_images import most_changed, rgb, sampled_rows
 from sfda.problems.panel_frame import COLOURS, ending, png, sheet, small
 from sfda.problems.pose.inference import pose_all
 from sfda.problems.pose.labels import crops_of
@@ -37,7 +37,12 @@ class PoseSample:
     @property
     def moved(self) -> float:
         """Mean distance of the two models' joints, as a share of the crop's side."""
-        return float(np.linalg.norm(self.source - self.adapted, axis=1).mean() / len(self.image))
+        return mean_distance(self.source, self.adapted) / len(self.image)
+
+
+def mean_distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean Euclidean distance of two sets of joints [K, 2]."""
+    return float(np.linalg.norm(one - other, axis=1).mean())
 
 
 def pose_panel(samples: Sequence[PoseSample], edges: Edges, *, title: str) -> bytes:
@@ -98,8 +103,12 @@ def draw_changed(
     for network in (source, adapted):
         every = pose_all(network, stored, spec.input, row_crops, device=device)
         poses.append([pose for _, pose in every])
+    chosen = most_changed(
+        (mean_distance(one.joints, other.joints) / crop.side, (row, crop, one, other))
+        for row, crop, one, other in zip(rows, row_crops, *poses, strict=True)
+    )
     samples = []
-    for row, crop, one, other in zip(rows, row_crops, *poses, strict=True):
+    for row, crop, one, other in chosen:
         corner = np.array([crop.left, crop.top])
         samples.append(
             PoseSample(
@@ -110,10 +119,9 @@ def draw_changed(
                 truth=None if persons is None else labelled_joints(persons[row]) - corner,
             )
         )
-    samples.sort(key=lambda sample: -sample.moved)
     skeleton = spec.skeleton or Skeleton()
     edges = skeleton.index_pairs(skeleton.edges, spec.classes)
-    return pose_panel(samples[:PANEL_ROWS], edges, title=title)
+    return pose_panel(samples, edges, title=title)
 
 
 def labelled_joints(person: Person) -> np.ndarray:

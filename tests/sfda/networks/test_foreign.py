@@ -322,6 +322,20 @@ def test_a_new_network_of_a_file_has_either_head(resnet: Path, tmp_path: Path, h
     assert out.features.shape == (2, 256 if head == "bottleneck" else 64)
 
 
+def test_senseless_sizes_of_a_file_s_network_are_refused(resnet: Path) -> None:
+    arch, settings = f"{resnet}:resnet20", {"depth": 8}
+    make = PROBLEMS["classification"].make_spec
+    gray = InputSpec(size=(16, 16), channels="gray", mean=(0.5,), std=(0.5,))
+    spec = make(arch, CLASSES, input=gray, arch_settings=settings)
+    empty = spec.model_copy(update={"head": "bottleneck", "bottleneck_dim": 0})
+    single = spec.model_copy(update={"classes": CLASSES[:1]})
+    with named_by_person(spec.code):
+        with pytest.raises(BadInput, match="bottleneck_dim must be at least 1"):
+            PROBLEMS["classification"].build_from_spec(empty)
+        with pytest.raises(BadInput, match="at least 2 classes"):
+            PROBLEMS["classification"].build_from_spec(single)
+
+
 def test_what_a_file_may_not_do_is_told(tmp_path: Path) -> None:
     file = own_networks.write(tmp_path, "net.py", "from beside_it import Net\n")
     with pytest.raises(BadInput, match=r"net\.py cannot be imported \(ModuleNotFoundError.*alone"):

@@ -113,6 +113,16 @@ def test_a_list_of_names_and_columns_of_0_and_1_say_the_same(photos: Path) -> No
     assert sum(map(sum, expected.values())) == 15, "some have several, some none"
 
 
+def test_a_column_of_a_class_that_no_image_has_names_a_class(photos: Path) -> None:
+    labels = table(photos.parent / "a.csv", "file,label:cow,label:ant",
+                   *(f"{i:02d}.png,0,{i % 2}" for i in SHOWN))  # fmt: skip
+    manifest = built(photos, labels)
+    assert manifest.classes == ("ant", "cow")
+    test = read_split(manifest, "test")
+    assert isinstance(test.labels, ClassSets)
+    assert (test.labels.flags[:, 1] == 0).all(), "no is said of it, not nothing"
+
+
 def test_images_that_nobody_looked_at_are_no_images_of_nothing(photos: Path) -> None:
     labels = table(photos.parent / "a.csv", "file,classes", "00.png,", "01.png,ant", "02.png,?")
     manifest = built(photos, labels, classes=CLASSES)
