@@ -43,7 +43,7 @@ log = logging.getLogger("sfda")
 
 
 class Foreign(NamedTuple):
-    """A class that is not ours, the module that defines it, and the distribution of that."""
+    """A class that is not ours, the module that names it, and the distribution of that."""
 
     kind: type
     module: str
@@ -166,7 +166,8 @@ def _foreign(folder: str, path: tuple[str, ...], files: tuple[CodeFile, ...]) ->
         if fault:
             log.debug("sfda.%s: %s:%s %s", folder, file.path, file.name, fault)
         else:
-            usable[file.name] = Foreign(kind, kind.__module__)
+            # its own file, also where that takes the class from elsewhere
+            usable[file.name] = Foreign(kind, _module_of(file.path, file.content).__name__)
     return usable
 
 

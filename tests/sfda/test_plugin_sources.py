@@ -160,6 +160,22 @@ def test_a_class_of_a_file_is_known_by_its_name(my_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "from sfda.methods.shot import EXPORT as Mine\n",
+        "from sfda.methods.shot import EXPORT\nMine = EXPORT\n",
+    ],
+)
+def test_a_file_that_only_names_a_class_counts(my_file: Path, text: str) -> None:
+    my_file.write_text(text)
+    assert plugins.load("methods", "Mine") is plugins.load("methods", "shot")
+    assert my_file in plugin_paths()[0]
+    before = plugin_digest()
+    my_file.write_text(text + "EXPORT = None\n")
+    assert plugin_digest() != before
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("import nowhere_at_all\nclass Mine: pass", "Mine cannot be imported .ModuleNotFoundError"),
