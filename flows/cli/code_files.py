@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from flows.cli.session import with_variables
 from sfda.plugins import CODE_FILES
 
 NAMING = (
@@ -59,13 +60,7 @@ def _with_files(callback: Callable[..., Any]) -> Callable[..., Any]:
         if not files:
             return callback(*args, **options)
         before = os.environ.get(CODE_FILES)
-        os.environ[CODE_FILES] = ",".join([*filter(None, [before]), *files])
-        try:
+        with with_variables({CODE_FILES: ",".join([*filter(None, [before]), *files])}):
             return callback(*args, **options)
-        finally:
-            if before is None:
-                del os.environ[CODE_FILES]
-            else:
-                os.environ[CODE_FILES] = before
 
     return naming

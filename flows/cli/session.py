@@ -10,13 +10,14 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from flows.cli.output import Output
 from sfda.errors import BadInput, for_terminal, no_manifest, no_model
+from sfda.plugins import trusted_packages
 from sfda.state_folder import PERSONS_UMASK, close_new_files
 from tasks.prefect_runtime.deployed import SAFE_PATH
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
@@ -54,6 +55,7 @@ def session(
     try:
         with _shielded(state):
             _log_to_stderr()
+            trusted_packages()  # raises for one that nobody may trust
             if state:
                 _prepare()
             _check_addresses(models, data)
@@ -84,16 +86,26 @@ def session(
 def _shielded(state: bool) -> Iterator[None]:
     """Nothing of the current folder is imported or set by this command and what it starts; with
     `state`, what they write is closed to others. Afterwards umask and environment are as before."""
-    remaining = {name: os.environ.get(name) for name in (PERSONS_UMASK, SAFE_PATH)}
-    umask = close_new_files() if state else None
-    os.environ[SAFE_PATH] = "1"
-    ignore_folder_settings()
+    with with_variables({PERSONS_UMASK: None, SAFE_PATH: "1"}):
+        umask = close_new_files() if state else None
+        ignore_folder_settings()
+        try:
+            yield
+        finally:
+            if umask is not None:
+                os.umask(umask)
+
+
+@contextmanager
+def with_variables(texts: Mapping[str, str | None]) -> Iterator[None]:
+    """Variables of the environment by name, for this block and what it starts; one that is None is
+    set in the block, if at all. Afterwards all of them are as before."""
+    before = {name: os.environ.get(name) for name in texts}
+    os.environ.update({name: text for name, text in texts.items() if text is not None})
     try:
         yield
     finally:
-        if umask is not None:
-            os.umask(umask)
-        for name, text in remaining.items():
+        for name, text in before.items():
             if text is None:
                 os.environ.pop(name, None)
             else:

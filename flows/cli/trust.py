@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sfda.plugins import TRUST_CODE, trusted_packages
+from flows.cli.session import with_variables
+from sfda.plugins import TRUST_CODE
 
 OPENS_MODELS = frozenset({"source", "model", "arch", "jobs"})  # parameters of commands that do
 TrustCodeOption = Annotated[
@@ -35,14 +36,8 @@ def _with_trust(callback: Callable[..., Any]) -> Callable[..., Any]:
         if not trust_code:
             return callback(*args, **rest)
         before = os.environ.get(TRUST_CODE)
-        os.environ[TRUST_CODE] = ",".join(sorted(trusted_packages() | set(trust_code)))
-        try:
-            return callback(*args, **rest)
-        finally:
-            if before is None:
-                del os.environ[TRUST_CODE]
-            else:
-                os.environ[TRUST_CODE] = before
+        with with_variables({TRUST_CODE: ",".join([*filter(None, [before]), *trust_code])}):
+            return callback(*args, **rest)  # the session checks what they name
 
     signature = inspect.signature(callback, eval_str=True)
     option = inspect.Parameter(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
+from conftest import sfda
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
@@ -46,8 +46,25 @@ def test_it_holds_for_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ[TRUST_CODE] == "c,d"
 
 
+@pytest.mark.parametrize(
+    ("variable", "option"), [("torch", "foo"), ("foo", "torch"), (None, "subprocess")]
+)
+def test_what_nobody_may_trust_ends_with_one_message(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None, option: str
+) -> None:
+    monkeypatch.delenv(TRUST_CODE, raising=False)
+    if variable:
+        monkeypatch.setenv(TRUST_CODE, variable)
+    command = ["predict", "--model", "m", "--data", "d", "--out", "o.csv", "--trust-code", option]
+    output = sfda(*command)
+    assert output.code == 2
+    assert len(output.err.splitlines()) == 1
+    assert "that is part of Python or of what runs here anyway" in output.err
+    assert os.environ.get(TRUST_CODE) == variable
+
+
 def test_a_hostile_bundle_ends_with_one_message(
-    tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark = tmp_path / "mark"
     popen = {"type": "subprocess.Popen", "args": ["/bin/sh", "-c", f"touch {mark}"]}
@@ -64,10 +81,9 @@ def test_a_hostile_bundle_ends_with_one_message(
     for name in "ab":
         Image.new("RGB", (64, 64)).save(folder / f"{name}.png")
     command = ["predict", "--model", str(tmp_path / "bundle"), "--data", str(folder)]
-    result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out.csv")])
-    assert result.exit_code == 2, result.output
-    output, errors = capfd.readouterr()
-    assert "subprocess.Popen" in result.output + output + errors
-    assert "do not open it" in result.output + output + errors
+    output = sfda(*command, "--out", tmp_path / "out.csv")
+    assert output.code == 2
+    assert "subprocess.Popen" in output.err
+    assert "do not open it" in output.err
     assert not mark.exists()
     assert not (tmp_path / "out.csv").exists()
