@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from sfda.notebook.models import LoadedModel
     from sfda.notebook.models import load_model as load
     from sfda.problems._base import Problem
-    from sfda.queries._base import Query
+    from sfda.queries._base import Query, QueryConfig
     from sfda.settings import Schedule
-    from sfda.validators._base import Validator
+    from sfda.validators._base import Validator, ValidatorConfig
 else:
     # public name -> where it lies
     _LIES = {
@@ -34,8 +34,10 @@ else:
         "MethodConfig": "sfda.methods._base:MethodConfig",
         "Problem": "sfda.problems._base:Problem",
         "Query": "sfda.queries._base:Query",
+        "QueryConfig": "sfda.queries._base:QueryConfig",
         "Schedule": "sfda.settings:Schedule",
         "Validator": "sfda.validators._base:Validator",
+        "ValidatorConfig": "sfda.validators._base:ValidatorConfig",
         "Views": "sfda.inputs:Views",
         "adapt": "sfda.notebook.adapting:adapt_model",
         "compare": "sfda.notebook.adapting:compare_methods",
@@ -64,8 +66,10 @@ __all__ = [
     "MethodConfig",
     "Problem",
     "Query",
+    "QueryConfig",
     "Schedule",
     "Validator",
+    "ValidatorConfig",
     "Views",
     "adapt",
     "compare",

@@ -33,7 +33,10 @@ from flows.cli.session import session
 def query(
     model: ModelOption,
     target: TargetOption,
-    by: Annotated[str, typer.Option(help="random, entropy, margin, coreset, badge, lftl")],
+    by: Annotated[
+        str,
+        typer.Option(help="random, entropy, margin, coreset, badge, lftl, or FILE.py:Class"),
+    ],
     budget: Annotated[str, typer.Option(help="a number of images, or a share: 50, 1%")],
     out: Annotated[Path, typer.Option(help="a new folder for the request")],
     before: Annotated[Path | None, typer.Option(help="the last request, for lftl")] = None,

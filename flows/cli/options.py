@@ -32,7 +32,7 @@ TestLabelsOption = Annotated[
 ]
 
 MethodOption = Annotated[
-    str | None, typer.Option(help="see `sfda methods`; default shot; or FILE.py:Class")
+    str | None, typer.Option(help="see `sfda methods`; default: the problem's; or FILE.py:Class")
 ]
 SettingsOption = Annotated[
     list[str] | None, typer.Option("--set", help="a setting, k=v; dots nest: schedule.lr=0.01")
