@@ -6,10 +6,13 @@ than Python counts, and numbers can have more digits than it reads. All of that 
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import xml.etree.ElementTree as ET
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from xml.parsers import expat
@@ -17,12 +20,12 @@ from xml.parsers import expat
 import yaml
 
 if TYPE_CHECKING:
-    from _typeshed import SupportsRead
+    from _typeshed import SupportsRead, WriteableBuffer
 
 YAML_BYTES = 4 << 20
-YAML_SIZE = 100_000  # nodes with all that aliases repeat, and one more every 32 signs of text
+YAML_SIZE = 100_000  # nodes with all that aliases repeat, and one more every 32 characters of text
 DEPTH = 60  # of nested lists, mappings and elements
-NUMBER_SIGNS = 100  # of a number or a date
+NUMBER_CHARACTERS = 100  # of a number or a date
 EXPORT_BYTES = 512 << 20  # of JSON or XML that a tool exported
 TABLE_BYTES = 2 << 30  # of a CSV, or of a COCO JSON
 PICTURE_BYTES = 1 << 30  # of one image file
@@ -54,9 +57,42 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 def read_opened(file: IO[bytes], limit: int) -> bytes:
     """What an opened file of the disk holds. Raises as `read_bounded`."""
-    if os.fstat(file.fileno()).st_size > limit:  # perhaps holes alone
-        raise Unreadable(f"it has more than {limit} bytes")
+    _check_size(file, limit)
     return read_all(file, limit)
+
+
+def stream_opened(file: IO[bytes], limit: int) -> io.BufferedReader:
+    """The same to be read little by little. Raises Unreadable, here or where it is read too far."""
+    _check_size(file, limit)
+    return io.BufferedReader(_Counted(file, limit), READ_AT_ONCE)
+
+
+def _check_size(file: IO[bytes], limit: int) -> None:
+    if os.fstat(file.fileno()).st_size > limit:  # perhaps holes alone
+        raise _too_long(limit)
+
+
+class _Counted(io.RawIOBase):
+    """An opened file that is an error beyond `limit` bytes, whatever length it states."""
+
+    def __init__(self, file: IO[bytes], limit: int) -> None:
+        super().__init__()
+        self._file, self._limit, self._size = file, limit, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        part = self._file.read(memoryview(buffer).nbytes)
+        memoryview(buffer)[: len(part)] = part
+        self._size += len(part)
+        if self._size > self._limit:
+            raise _too_long(self._limit)
+        return len(part)
+
+
+def _too_long(limit: int) -> Unreadable:
+    return Unreadable(f"it has more than {limit} bytes")
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
@@ -79,9 +115,17 @@ def claim_fault(needed: int, about: zipfile.ZipInfo, path: Path) -> str:
     packed = min(about.compress_size, path.stat().st_size)
     if needed > about.file_size or needed > MOST_UNPACKED * packed:
         return f"which the {packed} bytes of its member cannot hold"
-    if hasattr(os, "sysconf") and needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+    if needed > machine_memory():
         return "which is more than this machine's memory; make several files of it"
     return ""
+
+
+def machine_memory() -> float:
+    """Bytes of this machine's memory; without end where that cannot be told."""
+    with suppress(AttributeError, OSError, ValueError):  # not every system has these
+        pages = os.sysconf("SC_PHYS_PAGES")
+        return pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else math.inf
+    return math.inf
 
 
 def read_all(file: SupportsRead[bytes], limit: int, piece: int = READ_AT_ONCE) -> bytes:
@@ -91,14 +135,14 @@ def read_all(file: SupportsRead[bytes], limit: int, piece: int = READ_AT_ONCE) -
         pieces.append(part)
         size += len(part)
         if size > limit:
-            raise Unreadable(f"it has more than {limit} bytes")
+            raise _too_long(limit)
     return b"".join(pieces)
 
 
 def parse_yaml(content: str | bytes) -> Any:
     """What a YAML (or JSON) text says. Raises Unreadable."""
     if len(content) > YAML_BYTES:
-        raise Unreadable(f"it has more than {YAML_BYTES} bytes")
+        raise _too_long(YAML_BYTES)
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         return yaml.load(text, _Loader)
@@ -136,8 +180,10 @@ class _Loader(yaml.SafeLoader):
     def _extent(self, node: Any) -> tuple[int, int]:
         if isinstance(node, yaml.ScalarNode):
             kind = node.tag.rpartition(":")[2]
-            if kind in ("int", "float", "timestamp") and len(node.value) > NUMBER_SIGNS:
-                raise yaml.YAMLError(f"a number of {len(node.value)} signs; put text in quotes")
+            if kind in ("int", "float", "timestamp") and len(node.value) > NUMBER_CHARACTERS:
+                raise yaml.YAMLError(
+                    f"a number of {len(node.value)} characters; put text in quotes"
+                )
             return 1 + len(node.value) // 32, 1
         parts = node.value
         if isinstance(node, yaml.MappingNode):
@@ -160,7 +206,7 @@ def parse_xml(content: bytes) -> ET.Element:
     That is seen by the parser, whatever the encoding. Raises Unreadable.
     """
     if len(content) > EXPORT_BYTES:
-        raise Unreadable(f"it has more than {EXPORT_BYTES} bytes")
+        raise _too_long(EXPORT_BYTES)
     builder, parser = ET.TreeBuilder(), expat.ParserCreate()
     open_tags: list[str] = []
 

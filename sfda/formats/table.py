@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sfda.documents import TABLE_BYTES, read_bounded
+from sfda.documents import TABLE_BYTES, stream_opened
 from sfda.errors import BadInput
 
 MOST_CELLS = 40_000_000  # of a table that is read: 10 million rows of four
@@ -18,11 +18,13 @@ MOST_CELLS = 40_000_000  # of a table that is read: 10 million rows of four
 def read_csv(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     """Rows and column names of a CSV with a header. Raises BadInput if it is not one."""
     try:
-        text = read_bounded(path, TABLE_BYTES).decode("utf-8-sig")  # Excel writes a mark first
-        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-        header = list(reader.fieldnames or ())
-        most = MOST_CELLS // max(1, len(header))
-        rows = list(itertools.islice(reader, most + 1))
+        with path.open("rb") as file:
+            stream = stream_opened(file, TABLE_BYTES)
+            text = io.TextIOWrapper(stream, "utf-8-sig", newline="")  # Excel writes a mark first
+            reader = csv.DictReader(text, restval="")
+            header = list(reader.fieldnames or ())
+            most = MOST_CELLS // max(1, len(header))
+            rows = list(itertools.islice(reader, most + 1))
         if len(rows) > most:
             raise ValueError(f"more than {most} rows of {len(header)} columns are too many")
     except (OSError, ValueError, csv.Error) as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sfda.documents import machine_memory
 from sfda.errors import BadInput, listed
 from sfda.networks.foreign.code import source_of
 from sfda.refs import ModelSpec
@@ -121,7 +121,7 @@ class Contents(NamedTuple):
 def _read(folder: Path) -> Contents:
     spec = read_spec(folder)
     with _weights(folder) as file:
-        if sum(entry.size for entry in file.entries.values()) > _memory():
+        if sum(entry.size for entry in file.entries.values()) > machine_memory():
             raise BadInput(f"{folder / WEIGHTS} is larger than this machine's memory")
         tensors = {name: file.tensor(name) for name in file.entries}
         return Contents(tensors, spec, _digest(_parts(tensors), spec), file.metadata["sha256"])
@@ -289,9 +289,3 @@ def _weights(folder: Path) -> Iterator[TensorFile]:
         raise
     except (OSError, ValueError, RuntimeError, MemoryError) as error:
         raise BadInput(f"{folder} is not a whole model bundle: {path.name}: {error}") from error
-
-
-def _memory() -> float:
-    """Bytes of this machine's memory; without end where that cannot be told."""
-    pages = os.sysconf("SC_PHYS_PAGES")
-    return pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else math.inf

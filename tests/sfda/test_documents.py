@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import os
 import re
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +23,7 @@ from sfda.config import read_yaml
 from sfda.documents import (
     DEPTH,
     Unreadable,
+    machine_memory,
     parse_json,
     parse_xml,
     parse_yaml,
@@ -27,6 +31,7 @@ from sfda.documents import (
     read_member,
 )
 from sfda.errors import BadInput
+from sfda.formats import table
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.subset import read_regimes
 
@@ -160,6 +165,33 @@ def test_no_more_is_read_than_was_meant(tmp_path: Path) -> None:
         read_bounded(file, 1000)
     with pytest.raises(Unreadable, match="more than 1000 bytes"):
         read_bounded(Path("/dev/zero"), 1000)  # says that it has none
+
+
+def test_a_table_is_read_little_by_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(
+        b"\xef\xbb\xbffile,class\r\n" + b"\n" * (4 << 20) + b'"a\r\nb.png",k\xc3\xa4se'
+    )
+    tracemalloc.start()
+    try:
+        rows = table.read_csv(file)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rows == ([{"file": "a\r\nb.png", "class": "käse"}], ["file", "class"])
+    assert peak < 4 << 20
+    monkeypatch.setattr(table, "TABLE_BYTES", 1000)
+    for path in (file, Path("/dev/zero")):  # the latter says that it has none
+        with pytest.raises(BadInput, match="more than 1000 bytes"):
+            table.read_csv(path)
+
+
+@pytest.mark.parametrize("pages", [-1, 0, 100])
+def test_memory_has_no_end_where_it_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": pages, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert machine_memory() == (pages * 4096 if pages > 0 else math.inf)
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
