@@ -16,7 +16,7 @@ from torch import Tensor
 from sfda.images.preprocess import BatchRows, standardise
 from sfda.images.store import Pictures
 from sfda.loading.opened import Opened
-from sfda.problems._labels import Targets
+from sfda.problems._labels import AnyTargets
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.types import Batches, Labelled, TargetBatch
@@ -32,7 +32,7 @@ class AnnotatedRows:
         self,
         images: Pictures,
         rows: BatchRows,
-        targets: Targets,
+        targets: AnyTargets,
         spec: InputSpec,
         maker: Any,
         *,

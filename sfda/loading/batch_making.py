@@ -18,7 +18,7 @@ from sfda.augment.photometric import ViewMaker
 from sfda.errors import BadInput
 from sfda.images.preprocess import BatchRows, Stack
 from sfda.images.store import Pictures
-from sfda.problems._labels import Targets
+from sfda.problems._labels import AnyTargets
 from sfda.types import Warp
 
 
@@ -84,7 +84,7 @@ class BatchSource:
         *,
         strong: bool = False,
         shown: bool = False,
-        targets: Targets | None = None,
+        targets: AnyTargets | None = None,
         workers: int,
     ) -> None:
         self._set = _BatchSet(images, maker, strong, shown, targets)
@@ -123,7 +123,7 @@ class _BatchSet(Dataset[MadeBatch]):
         maker: ViewMaker | WarpMaker,
         strong: bool,
         shown: bool,
-        targets: Targets | None,
+        targets: AnyTargets | None,
     ) -> None:
         self.images, self.maker, self.targets = images, maker, targets
         self.strong, self.shown = strong, shown

@@ -14,8 +14,8 @@ from sfda.images.store import Pictures
 from sfda.loading.batch_making import BatchPlan, BatchSource
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
-from sfda.problems._base import Problem
-from sfda.problems._labels import Targets
+from sfda.problems._base import AnyProblem
+from sfda.problems._labels import AnyTargets
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.state_folder import home
@@ -57,11 +57,11 @@ class LabelledLoader:
     def __init__(
         self,
         images: Pictures,
-        targets: Targets,
+        targets: AnyTargets,
         spec: InputSpec,
         views: Views,
         *,
-        problem: Problem,
+        problem: AnyProblem,
         batch_size: int,
         seed: int,
         device: torch.device | str,

@@ -15,7 +15,7 @@ from sfda.errors import BadInput
 from sfda.networks import probe
 from sfda.networks.foreign.code import named_by_person
 from sfda.notebook.addresses import folder_of
-from sfda.problems._base import Problem
+from sfda.problems._base import AnyProblem
 from sfda.problems.registry import PROBLEMS, read_bundle
 from sfda.problems.spec_checks import foreign_spec, refuse_doubles
 from sfda.refs import InputSpec, ModelSpec, ProblemName
@@ -38,7 +38,7 @@ class LoadedModel:
     can_be_made: bool = True  # again, from its spec alone
 
     @property
-    def problem(self) -> Problem:
+    def problem(self) -> AnyProblem:
         """What it is for."""
         return PROBLEMS[self.spec.problem]
 
@@ -142,7 +142,7 @@ def _of_library(
     arch: str,
     classes: Sequence[str] | None,
     input: InputSpec | None,
-    problem: Problem,
+    problem: AnyProblem,
 ) -> LoadedModel:
     """A module that a library of networks makes, as the network of ours with its weights."""
     if classes is None:
@@ -157,7 +157,7 @@ def _of_stranger(
     head: str | None,
     classes: tuple[str, ...] | None,
     input: InputSpec,
-    problem: Problem,
+    problem: AnyProblem,
     arch_settings: Mapping[str, Any] | None,
 ) -> LoadedModel:
     """A copy of any module, cut before its head."""
@@ -204,7 +204,7 @@ def _answer(network: nn.Module, images: torch.Tensor, arch: str) -> torch.Tensor
 
 
 def _assembled(
-    problem: Problem, whole: nn.Module, cut: tuple[str, ...], classes: int, *, maps: bool
+    problem: AnyProblem, whole: nn.Module, cut: tuple[str, ...], classes: int, *, maps: bool
 ) -> nn.Module:
     """The parts of a module as a network of the problem's own class."""
     kind: Any = problem.network
@@ -237,7 +237,7 @@ def _assembled(
 
 
 def _spec_with_code(
-    problem: Problem,
+    problem: AnyProblem,
     spec: ModelSpec,
     cut: tuple[str, ...],
     arch_settings: Mapping[str, Any] | None,

@@ -27,15 +27,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfda.networks.families._base import Answer
 from sfda.problems._class_score import ClassScore
-from sfda.problems._outputs import OutputQuestions
+from sfda.problems._labels import Labels
+from sfda.problems._outputs import Net, Out, OutputQuestions, Prediction
 from sfda.problems._rows import RowQuestions
-from sfda.problems._teaching import Guard, Taught
+from sfda.problems._teaching import Guard, Taught, TeacherSettings
 from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.types import Images, Losses, TargetBatch, TargetInfo
 
@@ -43,8 +44,17 @@ if TYPE_CHECKING:
     from sfda.manifests.schema import Manifest
 
 
-class Problem(OutputQuestions, RowQuestions, ABC):
-    """What sets one problem apart from another. Methods raise BadInput for what cannot be used."""
+class Problem(
+    OutputQuestions[Net, Out, Prediction],
+    RowQuestions,
+    ABC,
+    Generic[Net, Labels, Out, Prediction],
+):
+    """What sets one problem apart from another. Methods raise BadInput for what cannot be used.
+
+    By the class of its networks, the labels of a batch as its loss takes them, what a network says
+    of a batch, and what is made of that.
+    """
 
     answer: ClassVar[Answer] = "classes"  # what its networks say of an image
     default_method: ClassVar[str]
@@ -65,7 +75,7 @@ class Problem(OutputQuestions, RowQuestions, ABC):
 
     @property
     @abstractmethod
-    def network(self) -> type[nn.Module]:
+    def network(self) -> type[Net]:
         """The class of its networks, which say whose they are by an attribute `problem`."""
 
     def defaults(self, arch: str) -> tuple[InputSpec | None, Views]:
@@ -73,29 +83,28 @@ class Problem(OutputQuestions, RowQuestions, ABC):
         stated: tuple[InputSpec | None, Views] = self._file("network").defaults(arch)
         return stated
 
-    def make_spec(self, arch: str, classes: tuple[str, ...], **parts: Any) -> ModelSpec:
+    def make_spec(self, arch: str, classes: tuple[str, ...], **parts: object) -> ModelSpec:
         """A spec with what the architecture states filled in; `input`, `views` and the problem's
         own `spec_options` may be stated.
         """
         spec: ModelSpec = self._file("network").make_spec(arch, classes, **parts)
         return spec
 
-    def build_from_spec(self, spec: ModelSpec) -> Any:
+    def build_from_spec(self, spec: ModelSpec) -> Net:
         """The network that a bundle's weights fit, with random weights."""
-        return self._file("network").build_from_spec(spec)
+        network: Net = self._file("network").build_from_spec(spec)
+        return network
 
-    def load_network(
-        self, weights: Mapping[str, Tensor], **how: Any
-    ) -> tuple[nn.Module, ModelSpec]:
+    def load_network(self, weights: Mapping[str, Tensor], **how: object) -> tuple[Net, ModelSpec]:
         """Weights trained elsewhere as a network of ours, every key accounted for."""
-        loaded: tuple[nn.Module, ModelSpec] = self._file("weights").load_network(weights, **how)
+        loaded: tuple[Net, ModelSpec] = self._file("weights").load_network(weights, **how)
         return loaded
 
-    def load_backbone(self, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    def load_backbone(self, network: Net, weights: Mapping[str, Tensor]) -> None:
         """Weights trained elsewhere into a network's backbone, in place."""
         self._file("weights").load_backbone(network, weights)
 
-    def start_from_nothing_(self, network: nn.Module) -> None:
+    def start_from_nothing_(self, network: Net) -> None:
         """Prepare a network with random weights for training, in place."""
         return
 
@@ -105,35 +114,41 @@ class Problem(OutputQuestions, RowQuestions, ABC):
 
     # learning
 
-    def loss(self, network: Any, images: Images, targets: Any, **how: Any) -> Losses:
+    def loss(self, network: Net, images: Images, targets: Labels, **how: object) -> Losses:
         """Supervised loss, and loss on pseudo-labels; what is unsure does not count."""
         losses: Losses = self._file("loss").loss(network, images, targets, **how)
         return losses
 
-    def annotated_loss(self, network: Any, images: Images, targets: Any) -> Losses:
+    def annotated_loss(self, network: Net, images: Images, targets: Labels) -> Losses:
         """Loss on what people annotated of single rows."""
         return self.loss(network, images, targets)
 
-    def pseudo_labels(self, network: Any, images: Images, threshold: float) -> Any:
+    def pseudo_labels(self, network: Net, images: Images, threshold: float) -> Labels:
         """What a network is sure of; it stays in the mode it is in: put it in eval mode first."""
-        return self._file("loss").pseudo_labels(network, images, threshold)
+        labels: Labels = self._file("loss").pseudo_labels(network, images, threshold)
+        return labels
 
-    def teach(self, teacher: Any, batch: TargetBatch, settings: Any) -> Taught:
+    def teach(self, teacher: Net, batch: TargetBatch, settings: TeacherSettings) -> Taught:
         """What a mean teacher says of a batch's weak view, and the images that it is learnt on;
         `settings` are a `MeanTeacherConfig`.
         """
         taught: Taught = self._file("teaching").teach(teacher, batch, settings)
         return taught
 
-    def learn(self, student: Any, batch: TargetBatch, taught: Taught, settings: Any) -> Losses:
+    def learn(
+        self, student: Net, batch: TargetBatch, taught: Taught, settings: TeacherSettings
+    ) -> Losses:
         """Loss of a student on what it is taught."""
         losses: Losses = self._file("teaching").learn(student, batch, taught, settings)
         return losses
 
-    def prepare_student_(self, student: nn.Module, settings: Any) -> None:
+    def prepare_student_(self, student: Net, settings: TeacherSettings) -> None:
         """Freeze in a mean teacher's student what does not learn here."""
         return
 
-    def make_guard(self, target: TargetInfo, network: nn.Module) -> Guard | None:
+    def make_guard(self, target: TargetInfo, network: Net) -> Guard | None:
         """What watches the pseudo-labels of a mean teacher; None where nothing does."""
         return None
+
+
+AnyProblem = Problem[Any, Any, Any, Any]  # of which only the name is known

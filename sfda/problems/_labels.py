@@ -6,17 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sfda.refs import ModelSpec
 
 if TYPE_CHECKING:
+    from sfda.augment.photometric import Several, ViewMaker
     from sfda.formats.readers import Reader
 
 Array = np.ndarray[Any, Any]
+Maker = TypeVar("Maker", contravariant=True)  # of the views that labels move with
+Labels = TypeVar("Labels")  # of a batch, as the problem's loss takes them
 
 
 class LabelSet(ABC):
@@ -49,7 +53,9 @@ class LabelSet(ABC):
         """
 
     @abstractmethod
-    def framed(self, reader: Reader, rows: Sequence[int], spec: ModelSpec, folder: Path) -> Targets:
+    def framed(
+        self, reader: Reader, rows: Sequence[int], spec: ModelSpec, folder: Path
+    ) -> AnyTargets:
         """The same in the frame of the network, to be learnt from; call `in_classes` first.
 
         `rows` are those of `reader`, the split's images, that it speaks of, in order; files are
@@ -78,7 +84,7 @@ class LabelSet(ABC):
         return
 
 
-class Targets(ABC):
+class Targets(ABC, Generic[Maker, Labels]):
     """Labels in the frame of a network, by position, moved as their images are."""
 
     @abstractmethod
@@ -87,19 +93,22 @@ class Targets(ABC):
 
     @abstractmethod
     def views(
-        self, maker: Any, stored: Any, positions: Array, epoch: int, keys: Array
-    ) -> tuple[Array, Any]:
+        self, maker: Maker, stored: Several, positions: Array, epoch: int, keys: Array
+    ) -> tuple[Array, Labels]:
         """Weak views [B, H, W, C] of stored images, a function of (seed, epoch, key), and the
         labels at `positions` moved with them.
         """
 
-    def to_device(self, moved: Any, device: torch.device) -> Any:
+    @abstractmethod
+    def to_device(self, moved: Labels, device: torch.device) -> Labels:
         """What `views` gave, as the problem's loss takes it, on a device."""
-        return moved.to(device)
+
+
+AnyTargets = Targets[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class ImageTargets(Targets):
+class ImageTargets(Targets["ViewMaker", Tensor]):
     """Labels [N, ...] of whole images: the same whichever view is shown."""
 
     labels: Array = field(repr=False)
@@ -109,8 +118,12 @@ class ImageTargets(Targets):
         return len(self.labels)
 
     def views(
-        self, maker: Any, stored: Any, positions: Array, epoch: int, keys: Array
-    ) -> tuple[Array, Any]:
+        self, maker: ViewMaker, stored: Several, positions: Array, epoch: int, keys: Array
+    ) -> tuple[Array, Tensor]:
         """Views, and the labels as they are."""
         weak = np.ascontiguousarray(maker.weak(stored, epoch, keys))
         return weak, torch.from_numpy(self.labels[positions].astype(self.dtype))
+
+    def to_device(self, moved: Tensor, device: torch.device) -> Tensor:
+        """The same labels."""
+        return moved.to(device)

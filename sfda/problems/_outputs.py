@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,16 +18,22 @@ from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Report, Views
 from sfda.types import Scan
 
 if TYPE_CHECKING:
+    from sfda.augment.geometric import WarpMaker
+    from sfda.augment.photometric import Several, ViewMaker
+    from sfda.images.preprocess import Stack
     from sfda.inference.served import ServedModel
     from sfda.inference.summaries import Summary
     from sfda.loading.opened import Opened
     from sfda.weights.source_card import Card
 
+Net = TypeVar("Net", bound=nn.Module)  # a problem's networks
+Out = TypeVar("Out")  # what they say of a batch
+Prediction = TypeVar("Prediction")  # what is made of that, for a row or several
 SplitInference = Callable[[nn.Module], Iterator[Any]]
 Evaluator = Callable[[nn.Module, float | None], Report]
 
 
-class OutputQuestions(ProblemFolder):
+class OutputQuestions(ProblemFolder, Generic[Net, Out, Prediction]):
     """What networks say of images, and what becomes of it. Methods raise BadInput."""
 
     geometric: ClassVar[bool] = False  # views are moved, each on its own, and outputs brought back
@@ -37,14 +43,14 @@ class OutputQuestions(ProblemFolder):
 
     def infer(
         self,
-        network: nn.Module,
+        network: Net,
         opened: Opened,
         spec: ModelSpec,
         device: torch.device,
         span: tuple[int, int],
-    ) -> Iterator[Any]:
+    ) -> Iterator[Prediction]:
         """What a network makes of the rows of `span` (first, one after the last), in order."""
-        outputs: Iterator[Any] = self._file("inference").infer_rows(
+        outputs: Iterator[Prediction] = self._file("inference").infer_rows(
             network, opened, spec, device, span
         )
         return outputs
@@ -53,14 +59,15 @@ class OutputQuestions(ProblemFolder):
         """Images that `infer` shows a network at once: parts begin at multiples of it."""
         return int(self._file("inference").at_once(spec))
 
-    def to_arrays(self, output: Any) -> dict[str, Array]:
+    def to_arrays(self, output: Prediction) -> dict[str, Array]:
         """One output of `infer` as arrays that can be kept."""
         arrays: dict[str, Array] = self._file("inference").to_arrays(output)
         return arrays
 
-    def from_arrays(self, arrays: dict[str, Array], device: torch.device) -> Any:
+    def from_arrays(self, arrays: dict[str, Array], device: torch.device) -> Prediction:
         """The output of `infer` that `to_arrays` was of."""
-        return self._file("inference").from_arrays(arrays, device)
+        output: Prediction = self._file("inference").from_arrays(arrays, device)
+        return output
 
     def keep_predictions(
         self,
@@ -86,13 +93,13 @@ class OutputQuestions(ProblemFolder):
         """Images of a scan's batch, at most `batch_size`."""
         return batch_size
 
-    def test_view(self, stored: Any, spec: InputSpec) -> Any:
+    def test_view(self, stored: Stack, spec: InputSpec) -> Stack:
         """What a network is shown of stored images in a test: the middle."""
         from sfda.images.preprocess import centre_crop
 
         return centre_crop(stored, spec.size)
 
-    def view_maker(self, spec: InputSpec, views: Views, *, seed: int) -> Any:
+    def view_maker(self, spec: InputSpec, views: Views, *, seed: int) -> ViewMaker | WarpMaker:
         """What makes weak and strong views of images."""
         from sfda.augment.geometric import WarpMaker
         from sfda.augment.photometric import ViewMaker
@@ -101,32 +108,32 @@ class OutputQuestions(ProblemFolder):
 
     def outputs_on_views(
         self,
-        network: Any,
-        maker: Any,
-        stored: Any,
+        network: Net,
+        maker: ViewMaker | WarpMaker,
+        stored: Several,
         epoch: int,
         rows: Array,
         spec: InputSpec,
         device: torch.device,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Out, Out]:
         """What a network says of a weak and a strong view, in the frame of the images."""
         from sfda.inference.views import outputs_on_pair
 
         return outputs_on_pair(network, maker, stored, epoch, rows, spec, device)
 
-    def summarise(self, output: Any) -> Summary:
+    def summarise(self, output: Out | Summary) -> Summary:
         """Image-level scores and features of a batch, for queries; `output` is what the network of
         `summarised` gives.
         """
         summary: Summary = self._file("inference").summarise_output(output)
         return summary
 
-    def summarised(self, network: nn.Module) -> nn.Module:
+    def summarised(self, network: Net) -> nn.Module:
         """The network whose output `summarise` takes."""
         return network
 
     def prediction_table(
-        self, network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device, out: Path
+        self, network: Net, spec: ModelSpec, opened: Opened, device: torch.device, out: Path
     ) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
         """Header and rows of `predictions.csv`; further files go below `out`."""
         table: tuple[Sequence[str], Iterable[Sequence[Any]]]
@@ -160,7 +167,7 @@ class OutputQuestions(ProblemFolder):
 
     def make_card(
         self,
-        network: nn.Module,
+        network: Net,
         opened: Opened,
         spec: ModelSpec,
         facts: dict[str, Any],
@@ -175,8 +182,8 @@ class OutputQuestions(ProblemFolder):
 
     def draw_changed(
         self,
-        source: nn.Module,
-        adapted: nn.Module,
+        source: Net,
+        adapted: Net,
         opened: Opened,
         spec: ModelSpec,
         title: str,
@@ -195,13 +202,13 @@ class OutputQuestions(ProblemFolder):
 
     # scores without labels
 
-    def entropy_sum(self, output: Any) -> tuple[float, int]:
+    def entropy_sum(self, output: Out) -> tuple[float, int]:
         """Sum of the entropies, in nats, of what a network says of a batch, and of how many."""
         total: tuple[float, int] = self._file("inference").entropy_sum(output)
         return total
 
     def agreement_counts(
-        self, weak: Any, strong: Any, classes: int
+        self, weak: Out, strong: Out, classes: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """By class, part by part of a batch: how much of it was seen, and how much of that is the
         same in the outputs of both views. Classes may be more than the `classes` known so far.

@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import nn
 
 from sfda.types import Images
+
+
+class BoxSettings(Protocol):
+    """How a student learns boxes: `BoxTeaching` of detection."""
+
+    @property
+    def empty(self) -> Literal["background", "skip"]: ...
+    @property
+    def doubt(self) -> float | None: ...
+    @property
+    def regression(self) -> bool: ...
+    @property
+    def append(self) -> bool: ...
+    @property
+    def side(self) -> float: ...
+    @property
+    def freeze_stem(self) -> bool: ...
+
+
+class TeacherSettings(Protocol):
+    """What problems ask of the settings of a mean teacher: those of `MeanTeacherConfig`."""
+
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def buffers(self) -> Literal["own", "average", "copy", "keep"]: ...
+    @property
+    def labels(self) -> Literal["hard", "soft", "symmetric"]: ...
+    @property
+    def by_class(self) -> bool: ...
+    @property
+    def ensemble(self) -> tuple[float, ...]: ...
+    @property
+    def cut(self) -> float: ...
+    @property
+    def cut_share(self) -> float: ...
+    @property
+    def boxes(self) -> BoxSettings: ...
+    @property
+    def ratio(self) -> float: ...
 
 
 class Taught(NamedTuple):

@@ -6,22 +6,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfda.building_blocks.losses import soft_cross_entropy, sure_cross_entropy
 from sfda.building_blocks.norm import batch_statistics
 from sfda.building_blocks.pseudo_labels import averaged, cut_and_mix, sure
-from sfda.problems._teaching import Taught
+from sfda.problems._teaching import Taught, TeacherSettings
 from sfda.types import UNSURE, Images, Losses, TargetBatch
 
 SCORED_PIXELS = 4096  # of one image that a score is taken over
 
 
-def teach_classes(teacher: Any, batch: TargetBatch, settings: Any) -> Taught:
+class ClassLogits(Protocol):
+    """What a network says of images or pixels that have one class each."""
+
+    @property
+    def logits(self) -> Float[Tensor, "B C *HW"]: ...
+
+
+def teach_classes(teacher: nn.Module, batch: TargetBatch, settings: TeacherSettings) -> Taught:
     """Classes of the weak view, UNSURE where the teacher is not sure; or its probabilities, 0 where
     it is not. Of maps regions may be cut and mixed between the images of the strong view.
     """
@@ -34,7 +41,9 @@ def teach_classes(teacher: Any, batch: TargetBatch, settings: Any) -> Taught:
     return Taught(strong, labels)
 
 
-def learn_classes(student: Any, batch: TargetBatch, taught: Taught, settings: Any) -> Losses:
+def learn_classes(
+    student: nn.Module, batch: TargetBatch, taught: Taught, settings: TeacherSettings
+) -> Losses:
     """Cross-entropy with the classes, or with the teacher's probabilities."""
     logits: Tensor = student(taught.images).logits
     if settings.labels == "hard":
@@ -44,7 +53,9 @@ def learn_classes(student: Any, batch: TargetBatch, taught: Taught, settings: An
 
 
 @torch.no_grad()
-def _labels(teacher: Any, images: Images, shown: Tensor | None, settings: Any) -> Tensor:
+def _labels(
+    teacher: nn.Module, images: Images, shown: Tensor | None, settings: TeacherSettings
+) -> Tensor:
     probs: Tensor = (
         averaged(teacher, images, settings.ensemble)
         if settings.ensemble
@@ -69,13 +80,15 @@ def rows_of(logits: Float[Tensor, "B C *HW"]) -> Float[Tensor, "M C"]:
     return thin.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
 
 
-def class_entropy(output: Any) -> tuple[float, int]:
+def class_entropy(output: ClassLogits) -> tuple[float, int]:
     """Sum of the entropies of the softmax, and over how many images or pixels."""
     logits = rows_of(output.logits).double()
     return float(-(logits.softmax(1) * logits.log_softmax(1)).sum()), len(logits)
 
 
-def class_agreement(weak: Any, strong: Any, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+def class_agreement(
+    weak: ClassLogits, strong: ClassLogits, classes: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """How many images or pixels each class has in the weak view, and how many of those in both."""
     count = weak.logits.shape[1]
     one, other = (rows_of(view.logits).argmax(1) for view in (weak, strong))

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -14,18 +14,19 @@ from torch import nn
 from sfda.errors import BadInput
 from sfda.networks.foreign.code import check_trusted, import_source
 from sfda.problem_names import PROBLEM_NAMES
-from sfda.problems._base import Problem
+from sfda.problems._base import AnyProblem
 from sfda.refs import ModelSpec, NetworkCode
+from sfda.types import Images, Losses
 from sfda.weights.bundle import read_verified
 from sfda.weights.bundle_files import CODE_FILE, read_small
 from sfda.weights.load import load_exactly
 from sfda.weights.size_limits import bounded_build
 
 
-class _Folder(Mapping[str, Problem]):
+class _Folder(Mapping[str, AnyProblem]):
     """Problems by the name of their folder, each imported when it is asked for."""
 
-    def __getitem__(self, name: str) -> Problem:
+    def __getitem__(self, name: str) -> AnyProblem:
         if name not in PROBLEM_NAMES:
             raise KeyError(name)
         return _exported(name)
@@ -38,15 +39,15 @@ class _Folder(Mapping[str, Problem]):
 
 
 @cache
-def _exported(name: str) -> Problem:
-    problem: Problem = importlib.import_module(f"sfda.problems.{name}").EXPORT()
+def _exported(name: str) -> AnyProblem:
+    problem: AnyProblem = importlib.import_module(f"sfda.problems.{name}").EXPORT()
     return problem
 
 
-PROBLEMS: Mapping[str, Problem] = _Folder()
+PROBLEMS: Mapping[str, AnyProblem] = _Folder()
 
 
-def problem_of(network: Any) -> Problem:
+def problem_of(network: object) -> AnyProblem:
     """The problem that a network, or a network's output, is for; TypeError for a foreign one."""
     name = getattr(network, "problem", None)
     if name not in PROBLEM_NAMES:
@@ -62,10 +63,16 @@ def problems_with(networks: tuple[type[nn.Module], ...]) -> frozenset[str]:
     return frozenset(name for name in PROBLEM_NAMES if issubclass(PROBLEMS[name].network, networks))
 
 
+class HasNetworks(Protocol):
+    """A class that says which networks it serves."""
+
+    networks: ClassVar[tuple[type[nn.Module], ...]]
+
+
 class ProblemsOfNetworks:
     """A class attribute: the problems whose networks are of the classes in `networks`."""
 
-    def __get__(self, instance: object, owner: Any) -> frozenset[str]:
+    def __get__(self, instance: object, owner: type[HasNetworks]) -> frozenset[str]:
         return problems_with(owner.networks)
 
 
@@ -96,6 +103,6 @@ def _import_code(folder: Path, code: NetworkCode, arch: str) -> None:
         import_source(code, source)
 
 
-def annotated_loss(network: nn.Module, images: Any, annotations: Any) -> dict[str, torch.Tensor]:
+def annotated_loss(network: nn.Module, images: Images, annotations: object) -> Losses:
     """The problem's supervised loss on what people annotated of single rows."""
     return problem_of(network).annotated_loss(network, images, annotations)

@@ -5,7 +5,7 @@ A report does not name its problem, and need not: no two problems share a main m
 
 from __future__ import annotations
 
-from sfda.problems._base import Problem
+from sfda.problems._base import AnyProblem
 from sfda.problems._class_score import ClassScore
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import Metrics
@@ -30,5 +30,5 @@ def score_of(metrics: Metrics) -> ClassScore:
     return _problem(metrics).class_score
 
 
-def _problem(metrics: Metrics) -> Problem:
+def _problem(metrics: Metrics) -> AnyProblem:
     return next(one for one in PROBLEMS.values() if not metrics.keys().isdisjoint(one.main_metrics))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sfda import plugins
 from sfda.methods._base import Method
-from sfda.problems._base import Problem
+from sfda.problems._base import AnyProblem
 from sfda.problems.registry import PROBLEMS, problem_of
 from sfda.testing.trial import MOMENT, require, require_same, run_checks
 from sfda.types import TargetBatch, TargetInfo
@@ -44,7 +44,7 @@ class Fitting:
 
     network: nn.Module
     images: Tensor
-    problem: Problem
+    problem: AnyProblem
 
     def outputs(self, network: nn.Module | None = None, count: int | None = None) -> dict[str, Any]:
         """Tensors by name of what it makes of the first `count` images."""

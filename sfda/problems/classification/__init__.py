@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
-
 from sfda.problems._base import Problem
 from sfda.problems._rows import Rows
 from sfda.refs import ModelSpec, PredictionsRef
 from sfda.types import Scan
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sfda.manifests.labels import SplitContent
     from sfda.manifests.schema import Manifest
+    from sfda.problems.classification.network import Classifier, ClassOutput
+    from sfda.types import Seen
 
 
-class Classification(Problem):
+class Classification(Problem["Classifier", "Tensor", "ClassOutput", "Seen"]):
     """One class an image, out of several."""
 
     name = "classification"
@@ -42,7 +44,7 @@ class Classification(Problem):
     )
 
     @property
-    def network(self) -> type[nn.Module]:
+    def network(self) -> type[Classifier]:
         """A classifier."""
         from sfda.problems.classification.network import Classifier
 

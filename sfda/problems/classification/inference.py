@@ -71,7 +71,7 @@ def from_arrays(arrays: dict[str, Any], device: torch.device) -> Seen:
     return Seen(row, ClassOutput(features, logits))
 
 
-def summarise_output(output: Any) -> Summary:
+def summarise_output(output: ClassOutput) -> Summary:
     """By the probabilities of the image."""
     return summarise(output.features, output.logits)
 

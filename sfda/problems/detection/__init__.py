@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
 from sfda.problems._base import Problem
 from sfda.problems._class_score import ClassScore
-from sfda.problems._teaching import Guard
+from sfda.problems._teaching import Guard, TeacherSettings
 from sfda.refs import InputSpec
 from sfda.types import Images, Losses, TargetInfo
 
 if TYPE_CHECKING:
+    from sfda.building_blocks.boxes import Boxes
     from sfda.formats.coco import Document
     from sfda.manifests.labels import SplitContent
     from sfda.manifests.schema import Manifest
+    from sfda.networks.detector import Detector, DetOutput
 
 
-class Detection(Problem):
+class Detection(Problem["Detector", "Sequence[Boxes]", "DetOutput", "tuple[int, Boxes]"]):
     """Any number of boxes an image."""
 
     name = "detection"
@@ -70,34 +72,31 @@ class Detection(Problem):
     }
 
     @property
-    def network(self) -> type[nn.Module]:
+    def network(self) -> type[Detector]:
         """A detector, of whatever library."""
         from sfda.networks.detector import Detector
 
         return Detector
 
-    def start_from_nothing_(self, network: nn.Module) -> None:
+    def start_from_nothing_(self, network: Detector) -> None:
         """Of nothing, frozen batch norm would be no norm at all."""
-        from sfda.networks.detector import Detector
-
-        assert isinstance(network, Detector)
         network.live_norms = True
 
-    def annotated_loss(self, network: Any, images: Images, targets: Any) -> Losses:
+    def annotated_loss(self, network: Detector, images: Images, targets: Sequence[Boxes]) -> Losses:
         """Boxes that people drew join the detector's proposals, as is usual with those."""
         return self.loss(network, images, targets, append=True)
 
-    def prepare_student_(self, student: nn.Module, settings: Any) -> None:
+    def prepare_student_(self, student: Detector, settings: TeacherSettings) -> None:
         """Freeze batch norm and, as the settings say, a ResNet's first layers."""
         from sfda.problems.detection.teaching import freeze_stem_
 
         freeze_stem_(student, settings.boxes.freeze_stem)
 
-    def make_guard(self, target: TargetInfo, network: nn.Module) -> Guard:
+    def make_guard(self, target: TargetInfo, network: Detector) -> Guard:
         """Counts pseudo-boxes by class and epoch."""
         from sfda.problems.detection.teaching import BoxGuard
 
-        return BoxGuard(target, int(network.num_classes))  # type: ignore[arg-type]
+        return BoxGuard(target, network.num_classes)
 
     def scan_batch(self, spec: InputSpec, batch_size: int) -> int:
         """Features are large: 2^19 pixels."""
@@ -105,11 +104,11 @@ class Detection(Problem):
 
         return min(batch_size, images_at_once(spec.size))
 
-    def summarised(self, network: nn.Module) -> nn.Module:
+    def summarised(self, network: Detector) -> nn.Module:
         """The detector with the summary of its boxes, from one pass of its backbone."""
         from sfda.problems.detection.inference import BoxSummariser
 
-        return BoxSummariser(network)  # type: ignore[arg-type]
+        return BoxSummariser(network)
 
     def read_document(
         self,

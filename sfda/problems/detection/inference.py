@@ -21,7 +21,7 @@ from sfda.inference.predictions import HISTOGRAM_BINS, put_predictions, start_pr
 from sfda.inference.summaries import Summary
 from sfda.loading.labels import ImageSizes
 from sfda.loading.opened import Opened
-from sfda.networks.detector import Detector
+from sfda.networks.detector import Detector, DetOutput
 from sfda.problems._outputs import SplitInference
 from sfda.problems.detection.labels import boxes_from_frame
 from sfda.problems.detection.metrics import BoxesOf, matched
@@ -228,7 +228,7 @@ def box_profile(
     }
 
 
-def entropy_sum(output: Any) -> tuple[float, int]:
+def entropy_sum(output: DetOutput) -> tuple[float, int]:
     """Sum of the entropies of every box's score, as a probability of yes and no; how many boxes."""
     total, count = 0.0, 0
     for boxes in output.boxes:
@@ -238,7 +238,9 @@ def entropy_sum(output: Any) -> tuple[float, int]:
     return total, count
 
 
-def agreement_counts(weak: Any, strong: Any, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+def agreement_counts(
+    weak: DetOutput, strong: DetOutput, classes: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Of each image, by class: half the sum of both views' scores, and the sum of the smaller score
     of every pair of boxes, one to one, that overlap by an IoU of at least 0.5.
     """

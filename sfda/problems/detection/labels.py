@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from sfda.manifests.schema import Manifest
 from sfda.problems._labels import Array, LabelSet, Targets
 from sfda.refs import InputSpec, ModelSpec
 from sfda.types import UNKNOWN
+
+if TYPE_CHECKING:
+    from sfda.augment.photometric import Several, ViewMaker
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,7 @@ class BoxSets(LabelSet):
 
 
 @dataclass(frozen=True, eq=False)
-class BoxTargets(Targets):
+class BoxTargets(Targets["ViewMaker", list[Boxes]]):
     """Boxes of each image, in the frame of a network."""
 
     boxes: list[Boxes] = field(repr=False)
@@ -91,7 +94,7 @@ class BoxTargets(Targets):
         return len(self.boxes)
 
     def views(
-        self, maker: Any, stored: Any, positions: Array, epoch: int, keys: Array
+        self, maker: ViewMaker, stored: Several, positions: Array, epoch: int, keys: Array
     ) -> tuple[Array, list[Boxes]]:
         """Views, and the boxes in them."""
         own = [self.boxes[int(position)] for position in positions]

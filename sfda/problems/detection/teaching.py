@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sfda.building_blocks.boxes import SIDE, Boxes, sure_boxes
 from sfda.config import Config
-from sfda.networks.detector import DetOutput
-from sfda.problems._teaching import Guard, Taught
+from sfda.networks.detector import Detector, DetOutput
+from sfda.problems._teaching import BoxSettings, Guard, Taught, TeacherSettings
 from sfda.problems.detection.loss import loss
 from sfda.refs import Share
 from sfda.types import Losses, TargetBatch, TargetInfo
@@ -50,7 +50,7 @@ def freeze_stem_(student: nn.Module, stem: bool) -> None:
 
 
 def sorted_out(
-    detections: Sequence[Boxes], threshold: float, config: BoxTeaching
+    detections: Sequence[Boxes], threshold: float, config: BoxSettings
 ) -> tuple[list[Boxes], list[Boxes] | None]:
     """The boxes of each image that are sure, and those that are doubtful."""
     sure = [sure_boxes(boxes, threshold, config.side) for boxes in detections]
@@ -62,16 +62,18 @@ def sorted_out(
 
 
 @torch.no_grad()
-def teach(teacher: Any, batch: TargetBatch, settings: Any) -> Taught:
+def teach(teacher: Detector, batch: TargetBatch, settings: TeacherSettings) -> Taught:
     """Boxes of the weak view that the teacher is sure of, and those that are doubtful."""
     assert batch.strong is not None
     output: DetOutput = teacher(batch.weak)
     return Taught(batch.strong, *sorted_out(output.boxes, settings.threshold, settings.boxes))
 
 
-def learn(student: Any, batch: TargetBatch, taught: Taught, settings: Any) -> Losses:
+def learn(
+    student: Detector, batch: TargetBatch, taught: Taught, settings: TeacherSettings
+) -> Losses:
     """The detector's own losses."""
-    how: BoxTeaching = settings.boxes
+    how = settings.boxes
     return loss(
         student,
         taught.images,

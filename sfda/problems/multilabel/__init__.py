@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from torch import nn
 
 from sfda.problems._base import Problem
 from sfda.problems._class_score import ClassScore
@@ -14,11 +13,15 @@ from sfda.problems._labels import Array
 from sfda.problems._rows import Rows
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sfda.manifests.labels import SplitContent
     from sfda.manifests.schema import Manifest
+    from sfda.problems.multilabel.network import MultilabelClassifier, MultilabelOutput
+    from sfda.types import Seen
 
 
-class Multilabel(Problem):
+class Multilabel(Problem["MultilabelClassifier", "Tensor", "MultilabelOutput", "Seen"]):
     """Any number of classes an image: an output for each, independent of the others."""
 
     name = "multilabel"
@@ -38,7 +41,7 @@ class Multilabel(Problem):
     }
 
     @property
-    def network(self) -> type[nn.Module]:
+    def network(self) -> type[MultilabelClassifier]:
         """A classifier with an output for every class."""
         from sfda.problems.multilabel.network import MultilabelClassifier
 

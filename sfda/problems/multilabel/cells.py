@@ -93,7 +93,7 @@ def cells_of_array(
     return [cell_of(name for name, yes in zip(names, row, strict=True) if yes) for row in flags]
 
 
-def flags_of_array(labels: np.ndarray[Any, Any], classes: int, what: str) -> Any:
+def flags_of_array(labels: np.ndarray[Any, Any], classes: int, what: str) -> np.ndarray[Any, Any]:
     """An array of labels as int8 [N, C] of 0 and 1. Raises BadInput for anything else."""
     kind = labels.dtype.kind
     if labels.ndim != 2 or labels.shape[1] != classes or kind not in "biu":

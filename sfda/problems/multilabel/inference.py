@@ -43,7 +43,7 @@ def from_arrays(arrays: dict[str, Any], device: torch.device) -> Seen:
     return Seen(row, MultilabelOutput(*output))
 
 
-def summarise_output(output: Any) -> Summary:
+def summarise_output(output: MultilabelOutput) -> Summary:
     """Entropies are means over classes. The margin is |2 p - 1| of the answer that is least sure
     (BinMin: Brinker, 2006). The residual, p less the likelier answer, times the features is the
     gradient of the head that BADGE asks for.
@@ -123,13 +123,15 @@ def binary_entropies(logits: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:
     return (F.softplus(logits) - logits.sigmoid() * logits).mean(1)
 
 
-def entropy_sum(output: Any) -> tuple[float, int]:
+def entropy_sum(output: MultilabelOutput) -> tuple[float, int]:
     """Sum over images of the mean entropy of their classes; how many images."""
     logits = output.logits.double()
     return float(binary_entropies(logits).sum()), len(logits)
 
 
-def agreement_counts(weak: Any, strong: Any, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+def agreement_counts(
+    weak: MultilabelOutput, strong: MultilabelOutput, classes: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """By class: half the number of yes of both views, and of how many images both say yes."""
     one, other = (view.logits >= 0 for view in (weak, strong))
     yield (one.sum(0) + other.sum(0)).double() / 2, (one & other).sum(0).double()

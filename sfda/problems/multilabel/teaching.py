@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfda.building_blocks.norm import batch_statistics
-from sfda.problems._teaching import Taught
+from sfda.problems._teaching import Taught, TeacherSettings
 from sfda.problems.multilabel.loss import sure_answers, sure_binary_cross_entropy
 from sfda.types import UNSURE, Losses, TargetBatch
 
 
 @torch.no_grad()
-def teach(teacher: Any, batch: TargetBatch, settings: Any) -> Taught:
+def teach(teacher: nn.Module, batch: TargetBatch, settings: TeacherSettings) -> Taught:
     """Of every class of the weak view yes, no, or UNSURE where neither reaches the threshold; or,
     where it is sure, the teacher's probability.
     """
@@ -27,7 +25,9 @@ def teach(teacher: Any, batch: TargetBatch, settings: Any) -> Taught:
     return Taught(batch.strong, answers)
 
 
-def learn(student: Any, batch: TargetBatch, taught: Taught, settings: Any) -> Losses:
+def learn(
+    student: nn.Module, batch: TargetBatch, taught: Taught, settings: TeacherSettings
+) -> Losses:
     """Binary cross-entropy with the answers, or with the teacher's probabilities; `symmetric`: half
     of that and half of the teacher's against the student's.
     """

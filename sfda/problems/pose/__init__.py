@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
 
 from sfda.formats.keypoints import file_of
 from sfda.problems._base import Problem
@@ -15,15 +14,20 @@ from sfda.problems._labels import Array
 from sfda.refs import InputSpec, ModelSpec, Report
 
 if TYPE_CHECKING:
+    from sfda.augment.geometric import WarpMaker
+    from sfda.augment.photometric import Several, ViewMaker
+    from sfda.building_blocks.heatmaps import PoseTargets
     from sfda.formats.coco import Document
     from sfda.formats.readers import Reader
     from sfda.loading.opened import Opened
     from sfda.manifests.labels import SplitContent
     from sfda.manifests.rows import Split
     from sfda.manifests.schema import Manifest
+    from sfda.problems.pose.inference import Joints
+    from sfda.problems.pose.network import PoseNet, PoseOutput
 
 
-class Pose(Problem):
+class Pose(Problem["PoseNet", "PoseTargets", "PoseOutput", "tuple[int, Joints]"]):
     """A heatmap for every joint of one person."""
 
     name = "pose"
@@ -70,7 +74,7 @@ class Pose(Problem):
     }
 
     @property
-    def network(self) -> type[nn.Module]:
+    def network(self) -> type[PoseNet]:
         """A network of heatmaps."""
         from sfda.problems.pose.network import PoseNet
 
@@ -82,22 +86,24 @@ class Pose(Problem):
 
     def outputs_on_views(
         self,
-        network: Any,
-        maker: Any,
-        stored: Any,
+        network: PoseNet,
+        maker: ViewMaker | WarpMaker,
+        stored: Several,
         epoch: int,
         rows: Array,
         spec: InputSpec,
         device: torch.device,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[PoseOutput, PoseOutput]:
         """Heatmaps of views that were moved, brought back to the frame of the images."""
+        from sfda.augment.geometric import WarpMaker
         from sfda.problems.pose.inference import outputs_on_moved
 
+        assert isinstance(maker, WarpMaker)  # as `geometric` says
         return outputs_on_moved(network, maker, stored, epoch, rows, spec, device)
 
     def make_card(
         self,
-        network: nn.Module,
+        network: PoseNet,
         opened: Opened,
         spec: ModelSpec,
         facts: dict[str, Any],

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfda.augment.geometric import Moved, WarpMaker
+from sfda.augment.photometric import Several
 from sfda.building_blocks.heatmaps import joints_from_maps, peaks
 from sfda.building_blocks.warps import maps_back
 from sfda.images.crops import Crop, from_crop_frame
@@ -106,7 +107,7 @@ def from_arrays(arrays: dict[str, Any], device: torch.device) -> tuple[int, Join
 def outputs_on_moved(
     network: PoseNet,
     maker: WarpMaker,
-    stored: Any,
+    stored: Several,
     epoch: int,
     rows: np.ndarray[Any, Any],
     spec: InputSpec,
@@ -130,7 +131,7 @@ def _brought_back(
     return out._replace(heatmaps=maps)
 
 
-def summarise_output(output: Any) -> Summary:
+def summarise_output(output: PoseOutput) -> Summary:
     """How its heatmaps spread."""
     return summarise_poses(output.features, output.heatmaps)
 
@@ -209,7 +210,7 @@ def keep_predictions(
 PEAKS_NEAR = 0.05  # of a heatmap's side
 
 
-def entropy_sum(output: Any) -> tuple[float, int]:
+def entropy_sum(output: PoseOutput) -> tuple[float, int]:
     """Sum over persons of their joints' mean entropy: of each map, what is below 0 left out, as a
     distribution over its pixels. How many persons.
     """
@@ -219,7 +220,9 @@ def entropy_sum(output: Any) -> tuple[float, int]:
     return float(-(share * share.log()).sum()) / maps.shape[1], len(maps)
 
 
-def agreement_counts(weak: Any, strong: Any, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+def agreement_counts(
+    weak: PoseOutput, strong: PoseOutput, classes: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """By joint: how many persons, and of how many the two peaks lie within a twentieth of the side
     of their heatmaps.
     """

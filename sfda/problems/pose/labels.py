@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from sfda.augment.geometric import targets_in_view
+from sfda.augment.geometric import WarpMaker, targets_in_view
 from sfda.augment.photometric import WEAK
 from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.building_blocks.warps import Pairs
@@ -24,6 +24,9 @@ from sfda.manifests.rows import Split
 from sfda.manifests.schema import Manifest
 from sfda.problems._labels import Array, LabelSet, Targets
 from sfda.refs import ModelSpec
+
+if TYPE_CHECKING:
+    from sfda.augment.photometric import Several
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +80,7 @@ class JointSets(LabelSet):
 
 
 @dataclass(frozen=True, eq=False)
-class JointTargets(Targets):
+class JointTargets(Targets[WarpMaker, PoseTargets]):
     """Joints of each person in the frame of a network; `pairs` of them are left and right."""
 
     poses: PoseTargets = field(repr=False)
@@ -87,7 +90,7 @@ class JointTargets(Targets):
         return len(self.poses.joints)
 
     def views(
-        self, maker: Any, stored: Any, positions: Array, epoch: int, keys: Array
+        self, maker: WarpMaker, stored: Several, positions: Array, epoch: int, keys: Array
     ) -> tuple[Array, PoseTargets]:
         """Views that are moved, and the joints in them."""
         view = maker.moved(np.asarray(stored), epoch, keys, WEAK)

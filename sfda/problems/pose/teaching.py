@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,7 +12,7 @@ from sfda.building_blocks.heatmaps import peaks, render
 from sfda.building_blocks.norm import batch_statistics
 from sfda.building_blocks.precision import exact
 from sfda.building_blocks.warps import Pairs, features_back, inverted, maps_back, points_back
-from sfda.problems._teaching import Taught
+from sfda.problems._teaching import Taught, TeacherSettings
 from sfda.problems.pose.loss import heatmap_consistency, surer_part
 from sfda.problems.pose.network import PoseNet, PoseOutput
 from sfda.types import Images, Losses, TargetBatch, Warp
@@ -55,13 +55,15 @@ def student_maps(out: PoseOutput, batch: TargetBatch, pairs: Pairs) -> Float[Ten
     return maps_back(out.heatmaps, batch.strong_warp, image=size_of(batch.weak), pairs=pairs)
 
 
-def teach(teacher: PoseNet, batch: TargetBatch, settings: Any) -> Taught:
+def teach(teacher: PoseNet, batch: TargetBatch, settings: TeacherSettings) -> Taught:
     """Heatmaps drawn anew where the teacher saw a joint, in the frame of the images."""
     assert batch.strong is not None
     return Taught(batch.strong, teacher_maps(teacher, batch, settings.ratio))
 
 
-def learn(student: PoseNet, batch: TargetBatch, taught: Taught, settings: Any) -> Losses:
+def learn(
+    student: PoseNet, batch: TargetBatch, taught: Taught, settings: TeacherSettings
+) -> Losses:
     """Consistency of the student's heatmaps with those."""
     maps = student_maps(student(taught.images), batch, student.pairs)
     return {"prediction": heatmap_consistency(maps, taught.targets.maps, taught.targets.mask)}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import nn
-
 from sfda.problems._base import Problem
 from sfda.problems._class_score import ClassScore
 from sfda.problems._labels import LabelSet
@@ -14,15 +12,20 @@ from sfda.problems._rows import Rows
 from sfda.refs import InputSpec
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sfda.formats.readers import Reader
+    from sfda.images.preprocess import Stack
     from sfda.manifests.labels import SplitContent
     from sfda.manifests.rows import Split
     from sfda.manifests.schema import Manifest
+    from sfda.problems.segmentation.inference import MaskOfRow
+    from sfda.problems.segmentation.network import Segmenter, SegOutput
 
 MASK_CLASSES = 255  # a mask is 8 bits, of which one value means "does not count"
 
 
-class Segmentation(Problem):
+class Segmentation(Problem["Segmenter", "Tensor", "SegOutput", "MaskOfRow"]):
     """One class a pixel, out of several."""
 
     name = "segmentation"
@@ -82,7 +85,7 @@ class Segmentation(Problem):
     }
 
     @property
-    def network(self) -> type[nn.Module]:
+    def network(self) -> type[Segmenter]:
         """A segmenter."""
         from sfda.problems.segmentation.network import Segmenter
 
@@ -94,7 +97,7 @@ class Segmentation(Problem):
 
         return min(batch_size, images_at_once(spec.size))
 
-    def test_view(self, stored: Any, spec: InputSpec) -> Any:
+    def test_view(self, stored: Stack, spec: InputSpec) -> Stack:
         """Whole frames, as every pixel has a prediction."""
         return stored
 

@@ -20,8 +20,12 @@ from sfda.loading.labels import ImageSizes
 from sfda.loading.opened import Opened
 from sfda.problems._outputs import SplitInference
 from sfda.problems.class_outputs import class_agreement, class_entropy
+from sfda.problems.segmentation.network import SegOutput
 from sfda.problems.segmentation.segment import segment_all
 from sfda.refs import ModelSpec, PredictionsRef, Profile
+
+MaskOfRow = tuple[int, UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]
+"""A row, its mask, and its confidence times 255."""
 
 entropy_sum, agreement_counts = class_entropy, class_agreement
 
@@ -32,7 +36,7 @@ def infer_rows(
     spec: ModelSpec,
     device: torch.device,
     span: tuple[int, int],
-) -> Iterator[tuple[int, UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]]:
+) -> Iterator[MaskOfRow]:
     """(row, mask, confidence) of the rows of a span."""
     images, sizes = opened.part(*span), ImageSizes(opened.split, span[0])
     for row, *output in segment_all(network, images, spec.input, device=device, sizes=sizes):
@@ -45,18 +49,18 @@ def at_once(spec: ModelSpec) -> int:
     return 1 if spec.input.tiled else images_at_once(spec.input.stored)
 
 
-def to_arrays(output: tuple[int, Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+def to_arrays(output: MaskOfRow) -> dict[str, np.ndarray[Any, Any]]:
     """Row, mask and confidence."""
     row, mask, confidence = output
     return {"row": np.array(row), "mask": mask, "confidence": confidence}
 
 
-def from_arrays(arrays: dict[str, Any], device: torch.device) -> tuple[int, Any, Any]:
+def from_arrays(arrays: dict[str, Any], device: torch.device) -> MaskOfRow:
     """The same back."""
     return int(arrays["row"]), arrays["mask"], arrays["confidence"]
 
 
-def summarise_output(output: Any) -> Summary:
+def summarise_output(output: SegOutput) -> Summary:
     """Means over pixels."""
     return summarise(output.features, output.logits)
 

@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from sfda.errors import BadInput, listed
 from sfda.formats.masks import IGNORE, Mask, MaskReader, class_table
@@ -31,6 +32,9 @@ from sfda.problems._labels import Array, LabelSet, Targets
 from sfda.refs import InputSpec, ModelSpec
 from sfda.state_folder import disk_errors
 from sfda.types import UNSURE
+
+if TYPE_CHECKING:
+    from sfda.augment.photometric import Several, ViewMaker
 
 SAME = np.arange(256, dtype=np.uint8)
 
@@ -99,7 +103,7 @@ class _Some:
         return self.whole.mask(int(self.rows[row]))
 
 
-class MaskTargets(Targets):
+class MaskTargets(Targets["ViewMaker", Tensor]):
     """Masks of each image, of the size that it is stored in."""
 
     def __init__(self, masks: Pictures) -> None:
@@ -109,13 +113,13 @@ class MaskTargets(Targets):
         return len(self.masks)
 
     def views(
-        self, maker: Any, stored: Any, positions: Array, epoch: int, keys: Array
-    ) -> tuple[Array, Any]:
+        self, maker: ViewMaker, stored: Several, positions: Array, epoch: int, keys: Array
+    ) -> tuple[Array, Tensor]:
         """Views, and the masks of what they show."""
         weak, moved = maker.weak_with_masks(stored, self.masks[positions], epoch, keys)
         return weak, torch.from_numpy(np.ascontiguousarray(moved))
 
-    def to_device(self, moved: Any, device: torch.device) -> Any:
+    def to_device(self, moved: Tensor, device: torch.device) -> Tensor:
         """Classes; pixels that do not count are UNSURE."""
         masks = moved.to(device, non_blocking=True).long()
         return masks.masked_fill_(masks == IGNORE, UNSURE)
