@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, FiniteFloat, TypeAdapter
+from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter
 
 from sfda.config import Config
+from sfda.documents import cut_off
 from sfda.errors import BadInput
 from sfda.manifests.digests import bytes_digest, file_digest
 from sfda.refs import Candidate, Digest, MetricPoint
@@ -29,8 +31,17 @@ from sfda.weights.bundle import bundle_digest
 
 HISTORY_SIZE = 1 << 28  # bytes at most
 
-# what MLflow takes as a metric's name
-MetricName = Annotated[str, Field(pattern=r"^[\w-][\w. :-]*(/[\w-][\w. :-]*)*$", max_length=200)]
+LONGEST_NAME = 200  # characters of a metric's name
+METRIC_NAME = re.compile(r"[\w-][\w. :-]*(/[\w-][\w. :-]*)*")  # what MLflow takes, by its own \w
+
+
+def _metric_name(name: str) -> str:
+    if not METRIC_NAME.fullmatch(name):
+        raise ValueError("it is no name that MLflow takes for a metric")
+    return name
+
+
+MetricName = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_metric_name)]
 Curve = Annotated[list[float], Field(max_length=100)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 METRIC_POINTS = TypeAdapter(
@@ -57,6 +68,22 @@ class Epoch(Config):
 History = list[Epoch]
 _OWN = TypeAdapter(History)  # may be empty
 _HISTORY = TypeAdapter(Annotated[History, Field(min_length=1)])
+
+
+def loss_name_fault(names: Iterable[object]) -> str:
+    """What is wrong with the first name of a loss that MLflow does not take; '' if all are well.
+
+    >>> loss_name_fault(["kl(p||q)"])[:26]
+    "the loss 'kl(p||q)' has no"
+    """
+    most = LONGEST_NAME - len("loss/")
+    for name in names:
+        if not isinstance(name, str) or len(name) > most or not METRIC_NAME.fullmatch(name):
+            return (
+                f"the loss {cut_off(repr(name))} has no name that MLflow takes: at most {most} "
+                "letters, digits, '_', '-', and after the first one also '.', ':', ' ' and '/'"
+            )
+    return ""
 
 
 def epoch_folder(folder: Path, epoch: int) -> Path:

@@ -19,6 +19,7 @@ from sfda.adaptation.run_folder import (
     check_score,
     epoch_folder,
     load_state,
+    loss_name_fault,
     points_of,
     save_state,
     sweep_weights,
@@ -90,7 +91,8 @@ class Training:
         """Go through all epochs, or those that are left: their candidates and what they cost.
 
         Where the budget ends before they do, what is finished by then is the result; in the first
-        epoch that is the network as it is. Raises BadInput where a loss is no longer finite.
+        epoch that is the network as it is. Raises BadInput where a loss is no longer finite,
+        or has a name that cannot be logged.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         resume = self._load_state()
@@ -117,6 +119,8 @@ class Training:
                     if status := self.method.status():
                         progress.say(status)
                 case StepEnd():
+                    if fault := loss_name_fault(event.losses):
+                        raise BadInput(f"{self.title}: {fault}")
                     steps.append(event)
                     progress.advance()
                     if self._is_over() and not event.clock.ends_epoch:

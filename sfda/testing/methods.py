@@ -10,6 +10,7 @@ from typing import Any, get_args
 import torch
 
 from sfda import plugins
+from sfda.adaptation.run_folder import loss_name_fault
 from sfda.adaptation.schedule import make_optimizer
 from sfda.methods._base import Learns, Method, MethodConfig
 from sfda.settings import Schedule
@@ -65,6 +66,7 @@ def losses_are_named_finite_scalars_on_the_graph(trial: Trial) -> None:
     losses = method.losses(trial.batch(x, torch.arange(TRIAL_ROWS)), MOMENT)
     learns = trial.kind.learns
     require(bool(losses) == trial.learns, f"learns = '{learns}', and losses are {list(losses)}")
+    require(not (fault := loss_name_fault(losses)), fault)
     for name, loss in losses.items():
         require(loss.shape == (), f"loss '{name}' has shape {tuple(loss.shape)}: it is no scalar")
         require(bool(loss.isfinite()), f"loss '{name}' is {loss.detach()}")
@@ -178,6 +180,7 @@ def labelled_rows_add_their_loss_and_leave_statistics_alone(trial: Trial) -> Non
     added, way = method.labelled_losses(trial.annotated(batch), MOMENT), trial.kind.labelled_rows
     require(bool(added) == (way == "added"), f"labelled_rows = '{way}' adds {list(added)}")
     require(not method.labelled_losses(replace(batch, labelled=None), MOMENT), "losses of no rows")
+    require(not (fault := loss_name_fault(added)), fault)
     for name, loss in added.items():
         require(name.startswith("labelled_"), f"'{name}' does not begin with labelled_")
         require(bool(loss.isfinite()) and loss.requires_grad, f"'{name}' is {loss}")

@@ -139,6 +139,16 @@ def test_a_killed_run_ends_as_the_undisturbed_one(training, name, schedule):
     assert curves(last.watch.run_id)["epoch"] == {1: 1, 2: 2, 3: 3, 4: 4}
 
 
+@pytest.mark.parametrize("name", ["kl(p||q)", "../up", "a//b", "a" * 196, "line\n", 3])
+def test_a_loss_that_cannot_be_logged_ends_it_at_the_first_step(training, name):
+    method = make("shot")
+    losses = method.losses
+    method.losses = lambda batch, clock: {name: sum(losses(batch, clock).values())}
+    run = training(method, batches=DiesAt(small.batches(IMAGES), 2))
+    with pytest.raises(BadInput, match=r"the loss .* has no name that MLflow takes: at most 195"):
+        run.run()
+
+
 def test_a_score_that_is_no_number_ends_it_at_once(training):
     def score(network: torch.nn.Module) -> EpochScores:
         return EpochScores({"infomax": float("nan")}, None)

@@ -37,6 +37,11 @@ class Silent(AaD):
         return {}
 
 
+class Unloggable(AaD):
+    def losses(self, batch: Any, clock: Any) -> Any:
+        return {"kl(p||q)": self.student(batch.weak).logits.square().mean()}
+
+
 class ByPosition(AaD):
     def losses(self, batch: Any, clock: Any) -> Any:
         return {"first": self.student(batch.weak).logits[:3].square().mean()}
@@ -90,6 +95,7 @@ class Lossless(Method):
         (Vector, "is no scalar"),
         (OffTheGraph, "is not on the graph"),
         (Silent, "losses are"),
+        (Unloggable, r"the loss 'kl\(p\|\|q\)' has no name that MLflow takes"),
         (ByPosition, "one batch in two orders"),
         (Forgetful, "is it all in state_dict"),
         (Loose, "takes gradient"),
