@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,9 @@ from sfda.refs import ModelSpec
 from sfda.weights.bundle import read_spec
 
 IMAGES_AT_ONCE = 64
+ImageBatch = np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]]
+Answers = dict[str, Any] | list[dict[str, Any]]
+"""Arrays and lists by name: of all images together, or of each."""
 
 
 class ServedModel(ABC):
@@ -34,14 +38,14 @@ class ServedModel(ABC):
         return served
 
     @abstractmethod
-    def predict(self, images: Any, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, images: ImageBatch, params: dict[str, Any] | None = None) -> Answers:
         """Answers for uint8 images [N, H, W, 3], or [N, H, W, 1], or a list of such of any size.
 
         ValueError for other types than uint8.
         """
 
 
-def checked_image(image: Any) -> np.ndarray:
+def checked_image(image: object) -> np.ndarray:
     """One image, uint8 [H, W, 3] or [H, W]; ValueError for anything else."""
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):

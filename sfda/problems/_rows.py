@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sfda.problems._labels import Array, LabelSet
@@ -27,7 +28,7 @@ class ProblemFolder:
 
     name: ClassVar[str]
 
-    def _file(self, name: str) -> Any:
+    def _file(self, name: str) -> ModuleType:
         """A file of the problem's folder, as a module."""
         return importlib.import_module(f"{type(self).__module__}.{name}")
 
@@ -121,9 +122,9 @@ class RowQuestions(ProblemFolder):
     # annotations of single rows
 
     @property
-    def labelling(self) -> Labelling:
+    def labelling(self) -> Labelling[Any]:
         """How people are asked for labels, and their answers read."""
-        labelling: Labelling = self._file("labelling").LABELLING
+        labelling: Labelling[Any] = self._file("labelling").LABELLING
         return labelling
 
     def annotation_faults(self, values: list[str], classes: tuple[str, ...]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 from xml.sax.saxutils import quoteattr
 
 from sfda.errors import listed
@@ -12,6 +12,7 @@ from sfda.formats.annotations import PictureAnnotations
 from sfda.formats.request import Guess, Request, RequestedNames, RequestedRow
 from sfda.manifests.rows import Split
 from sfda.problems._labels import Array
+from sfda.problems._outputs import Prediction
 
 Annotation = Any  # a checked answer: a class, a mask, boxes, a person
 Filed = Any  # the same as it is written down: text, or an image's file, or COCO's annotations
@@ -26,7 +27,7 @@ class Unfit(Exception):
         self.kind, self.which = kind, which
 
 
-class Labelling(ABC):
+class Labelling(ABC, Generic[Prediction]):
     """One problem's questions in the formats of people's tools, and its answers out of them."""
 
     empty: ClassVar[bool] = False  # whether a picture with nothing in it may be an answer
@@ -34,7 +35,7 @@ class Labelling(ABC):
     localised: ClassVar[bool] = True  # whether an answer says where something is
     header: ClassVar[tuple[str, ...]]  # of the CSV, after row, file or index, and image
 
-    def guess(self, output: Any, index_of: Array) -> Guess:
+    def guess(self, output: Prediction, index_of: Array) -> Guess:
         """What to show of an output of the problem's `infer`, in the classes of the request:
         `index_of` [C] of the model's, UNKNOWN for none. By default nothing but a label.
         """

@@ -10,9 +10,10 @@ from sfda.formats.request import Guess, Request, RequestedRow
 from sfda.manifests.rows import Split
 from sfda.problems.classification.labels import ClassLabels
 from sfda.problems.labelling import Labelling, Results, Unfit, choices, refuse_foreign
+from sfda.types import Seen
 
 
-class ClassLabelling(Labelling):
+class ClassLabelling(Labelling[Seen]):
     """Label Studio's choices; for COCO a box around all of the picture."""
 
     localised = False

@@ -11,7 +11,7 @@ from torch import Tensor
 from sfda.building_blocks.rejection import UNKNOWN_NAME, predicted_labels
 from sfda.images.preprocess import centre_crop, prepare_image, standardise
 from sfda.inference.forward import infer
-from sfda.inference.served import IMAGES_AT_ONCE, ServedModel, checked_image
+from sfda.inference.served import IMAGES_AT_ONCE, ImageBatch, ServedModel, checked_image
 
 
 class ClassesServed(ServedModel):
@@ -21,7 +21,7 @@ class ClassesServed(ServedModel):
         """Probabilities [N, C] of logits."""
         raise NotImplementedError
 
-    def probabilities(self, images: Any) -> np.ndarray:
+    def probabilities(self, images: ImageBatch) -> np.ndarray:
         """[N, C] for images as `predict` takes them, in batches of `IMAGES_AT_ONCE`."""
         probs = [
             self._probabilities(images[i : i + IMAGES_AT_ONCE])
@@ -29,7 +29,7 @@ class ClassesServed(ServedModel):
         ]
         return np.concatenate(probs) if probs else np.zeros((0, len(self.spec.classes)))
 
-    def _probabilities(self, images: Any) -> np.ndarray:
+    def _probabilities(self, images: ImageBatch) -> np.ndarray:
         prepared = [prepare_image(checked_image(image), self.spec.input) for image in images]
         batch = centre_crop(np.stack(prepared), self.spec.input.size)
         inputs = standardise(torch.from_numpy(np.array(batch)), self.spec.input, self.device)
@@ -45,7 +45,7 @@ class Served(ClassesServed):
         """By softmax: they sum to 1."""
         return logits.softmax(1)
 
-    def predict(self, images: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    def predict(self, images: ImageBatch, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Labels for uint8 images [N, H, W, 3], or [N, H, W, 1], or a list of such of any size.
 
         `label` [N] names the class, or is "unknown" where the model rejects; `confidence` [N] is

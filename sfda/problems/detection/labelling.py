@@ -21,15 +21,15 @@ from sfda.types import UNKNOWN
 SHOWN_SCORE = 0.3  # score from which a box is shown to people
 
 
-class BoxLabelling(Labelling):
+class BoxLabelling(Labelling[tuple[int, Boxes]]):
     """Label Studio's rectangles, COCO's boxes, a line of the CSV a box."""
 
     empty = True
     header = ("class", "x", "y", "width", "height", "model_says", "confidence")
 
-    def guess(self, output: Any, index_of: Array) -> Boxes:
+    def guess(self, output: tuple[int, Boxes], index_of: Array) -> Boxes:
         """The boxes that are worth showing."""
-        boxes: Boxes = output[1]
+        boxes = output[1]
         boxes = boxes.where(boxes.scores >= SHOWN_SCORE)
         boxes = boxes._replace(labels=torch.from_numpy(index_of)[boxes.labels])
         return boxes.where(boxes.labels != UNKNOWN)

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from sfda.images.preprocess import prepare_image
-from sfda.inference.served import ServedModel, checked_image
+from sfda.inference.served import ImageBatch, ServedModel, checked_image
 from sfda.problems.detection.inference import detect_all
 
 
 class Served(ServedModel):
     """Images in, boxes out."""
 
-    def predict(self, images: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    def predict(
+        self, images: ImageBatch, params: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
         """Boxes for uint8 images [N, H, W, 3], or [N, H, W, 1], or a list of such of any size.
 
         One dict an image: `boxes` [n, 4] as x1, y1, x2, y2 in its pixels, `labels` [n] by name,

@@ -12,9 +12,10 @@ from sfda.problems._labels import Array
 from sfda.problems.labelling import Labelling, Results, choices, refuse_foreign
 from sfda.problems.multilabel.cells import cell_of, names_in
 from sfda.problems.multilabel.labels import ClassSets
+from sfda.types import Seen
 
 
-class ClassSetLabelling(Labelling):
+class ClassSetLabelling(Labelling[Seen]):
     """Label Studio's choices, several at once; for COCO a box around all of the picture a class."""
 
     empty = True
@@ -22,7 +23,7 @@ class ClassSetLabelling(Labelling):
     localised = False
     header = ("classes", "model_says", "confidence")
 
-    def guess(self, output: Any, index_of: Array) -> Guess:
+    def guess(self, output: Seen, index_of: Array) -> Guess:
         """The classes of 0.5 and above: their indices in the request, and their probabilities."""
         (probs,) = output.output.logits.sigmoid().tolist()
         pairs = [(int(i), p) for i, p in zip(index_of, probs, strict=True) if p >= 0.5 and i >= 0]

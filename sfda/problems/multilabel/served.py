@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from sfda.inference.served import ImageBatch
 from sfda.problems.classification.served import ClassesServed
 
 
@@ -17,7 +18,7 @@ class Served(ClassesServed):
         """By sigmoid: each on its own."""
         return logits.sigmoid()
 
-    def predict(self, images: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    def predict(self, images: ImageBatch, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Labels for uint8 images [N, H, W, 3], or [N, H, W, 1], or a list of such of any size.
 
         `labels` are N lists of names, the classes of 0.5 and above; `probabilities` [N, C] are

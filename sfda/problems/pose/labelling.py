@@ -22,15 +22,15 @@ from sfda.problems.pose.labels import JointSets
 PERSON = "person"
 
 
-class JointLabelling(Labelling):
+class JointLabelling(Labelling[tuple[int, Joints]]):
     """Label Studio's key points, with a rectangle that says who is meant; COCO's key points."""
 
     header = ("joint", "x", "y", "model_x", "model_y", "confidence")
 
-    def guess(self, output: Any, index_of: Array) -> Joints:
+    def guess(self, output: tuple[int, Joints], index_of: Array) -> Joints:
         """The joints, in the order of the request's."""
         order = np.argsort(index_of)
-        joints: Joints = output[1]
+        joints = output[1]
         return Joints(joints.joints[order], joints.scores[order])
 
     def in_picture(self, guess: Joints, corner: tuple[int, int]) -> Joints:

@@ -8,14 +8,14 @@ import numpy as np
 
 from sfda.images.crops import cut, square
 from sfda.images.preprocess import prepare_image
-from sfda.inference.served import ServedModel, checked_image
+from sfda.inference.served import ImageBatch, ServedModel, checked_image
 from sfda.problems.pose.inference import Joints, pose_all
 
 
 class Served(ServedModel):
     """Crops of persons in, joints out."""
 
-    def predict(self, images: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    def predict(self, images: ImageBatch, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Joints for uint8 images [N, H, W, 3], or a list of such of any size: a person each.
 
         `keypoints` [N, K, 2] as (x, y) in pixels of the images, `scores` [N, K], the heights of the

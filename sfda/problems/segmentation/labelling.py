@@ -15,14 +15,15 @@ from sfda.loading.labels import labels_in
 from sfda.manifests.rows import Split
 from sfda.problems._labels import Array
 from sfda.problems.labelling import Labelling, Results, Unfit, choices, common, refuse_foreign
+from sfda.problems.segmentation.inference import MaskOfRow
 
 
-class MaskLabelling(Labelling):
+class MaskLabelling(Labelling[MaskOfRow]):
     """Label Studio's brushes; COCO's run lengths; the CSV names a mask's file."""
 
     header = ("mask", "model_says", "confidence")
 
-    def guess(self, output: Any, index_of: Array) -> Mask:
+    def guess(self, output: MaskOfRow, index_of: Array) -> Mask:
         """The mask."""
         mask: Mask = class_table(index_of)[output[1]]
         return mask

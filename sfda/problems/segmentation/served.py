@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from sfda.images.preprocess import prepare_image
-from sfda.inference.served import ServedModel, checked_image
+from sfda.inference.served import ImageBatch, ServedModel, checked_image
 from sfda.problems.segmentation.segment import segment
 
 
 class Served(ServedModel):
     """Images in, masks out."""
 
-    def predict(self, images: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    def predict(self, images: ImageBatch, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Masks for uint8 images [N, H, W, 3], or [N, H, W, 1], or a list of such of any size.
 
         `mask` are uint8 indices into `classes` [C], of each image's own size: [N, H, W], or a list
