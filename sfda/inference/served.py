@@ -17,7 +17,7 @@ from sfda.weights.bundle import read_spec
 
 IMAGES_AT_ONCE = 64
 ImageBatch = np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]]
-Answers = dict[str, Any] | list[dict[str, Any]]
+ServedAnswers = dict[str, Any] | list[dict[str, Any]]
 """Arrays and lists by name: of all images together, or of each."""
 
 
@@ -38,7 +38,7 @@ class ServedModel(ABC):
         return served
 
     @abstractmethod
-    def predict(self, images: ImageBatch, params: dict[str, Any] | None = None) -> Answers:
+    def predict(self, images: ImageBatch, params: dict[str, Any] | None = None) -> ServedAnswers:
         """Answers for uint8 images [N, H, W, 3], or [N, H, W, 1], or a list of such of any size.
 
         ValueError for other types than uint8.

@@ -33,8 +33,8 @@ from torch import Tensor
 
 from sfda.networks.families._base import Answer
 from sfda.problems._class_score import ClassScore
-from sfda.problems._labels import Labels
-from sfda.problems._outputs import Net, Out, OutputQuestions, Prediction
+from sfda.problems._labels import BatchLabels
+from sfda.problems._outputs import Net, NetOutput, OutputQuestions, Prediction
 from sfda.problems._rows import RowQuestions
 from sfda.problems._teaching import Guard, Taught, TeacherSettings
 from sfda.refs import InputSpec, ModelSpec, Views
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 
 class Problem(
-    OutputQuestions[Net, Out, Prediction],
+    OutputQuestions[Net, NetOutput, Prediction],
     RowQuestions,
     ABC,
-    Generic[Net, Labels, Out, Prediction],
+    Generic[Net, BatchLabels, NetOutput, Prediction],
 ):
     """What sets one problem apart from another. Methods raise BadInput for what cannot be used.
 
@@ -114,18 +114,18 @@ class Problem(
 
     # learning
 
-    def loss(self, network: Net, images: Images, targets: Labels, **how: object) -> Losses:
+    def loss(self, network: Net, images: Images, targets: BatchLabels, **how: object) -> Losses:
         """Supervised loss, and loss on pseudo-labels; what is unsure does not count."""
         losses: Losses = self._file("loss").loss(network, images, targets, **how)
         return losses
 
-    def annotated_loss(self, network: Net, images: Images, targets: Labels) -> Losses:
+    def annotated_loss(self, network: Net, images: Images, targets: BatchLabels) -> Losses:
         """Loss on what people annotated of single rows."""
         return self.loss(network, images, targets)
 
-    def pseudo_labels(self, network: Net, images: Images, threshold: float) -> Labels:
+    def pseudo_labels(self, network: Net, images: Images, threshold: float) -> BatchLabels:
         """What a network is sure of; it stays in the mode it is in: put it in eval mode first."""
-        labels: Labels = self._file("loss").pseudo_labels(network, images, threshold)
+        labels: BatchLabels = self._file("loss").pseudo_labels(network, images, threshold)
         return labels
 
     def teach(self, teacher: Net, batch: TargetBatch, settings: TeacherSettings) -> Taught:

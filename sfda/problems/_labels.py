@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Maker = TypeVar("Maker", contravariant=True)  # of the views that labels move with
-Labels = TypeVar("Labels")  # of a batch, as the problem's loss takes them
+BatchLabels = TypeVar("BatchLabels")  # of a batch, as the problem's loss takes them
 
 
 class LabelSet(ABC):
@@ -84,7 +84,7 @@ class LabelSet(ABC):
         return
 
 
-class Targets(ABC, Generic[Maker, Labels]):
+class Targets(ABC, Generic[Maker, BatchLabels]):
     """Labels in the frame of a network, by position, moved as their images are."""
 
     @abstractmethod
@@ -94,13 +94,13 @@ class Targets(ABC, Generic[Maker, Labels]):
     @abstractmethod
     def views(
         self, maker: Maker, stored: Several, positions: Array, epoch: int, keys: Array
-    ) -> tuple[Array, Labels]:
+    ) -> tuple[Array, BatchLabels]:
         """Weak views [B, H, W, C] of stored images, a function of (seed, epoch, key), and the
         labels at `positions` moved with them.
         """
 
     @abstractmethod
-    def to_device(self, moved: Labels, device: torch.device) -> Labels:
+    def to_device(self, moved: BatchLabels, device: torch.device) -> BatchLabels:
         """What `views` gave, as the problem's loss takes it, on a device."""
 
 

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from sfda.weights.source_card import Card
 
 Net = TypeVar("Net", bound=nn.Module)  # a problem's networks
-Out = TypeVar("Out")  # what they say of a batch
+NetOutput = TypeVar("NetOutput")  # what they say of a batch
 Prediction = TypeVar("Prediction")  # what is made of that, for a row or several
 SplitInference = Callable[[nn.Module], Iterator[Any]]
 Evaluator = Callable[[nn.Module, float | None], Report]
 
 
-class OutputQuestions(ProblemFolder, Generic[Net, Out, Prediction]):
+class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
     """What networks say of images, and what becomes of it. Methods raise BadInput."""
 
     geometric: ClassVar[bool] = False  # views are moved, each on its own, and outputs brought back
@@ -115,13 +115,13 @@ class OutputQuestions(ProblemFolder, Generic[Net, Out, Prediction]):
         rows: Array,
         spec: InputSpec,
         device: torch.device,
-    ) -> tuple[Out, Out]:
+    ) -> tuple[NetOutput, NetOutput]:
         """What a network says of a weak and a strong view, in the frame of the images."""
         from sfda.inference.views import outputs_on_pair
 
         return outputs_on_pair(network, maker, stored, epoch, rows, spec, device)
 
-    def summarise(self, output: Out | Summary) -> Summary:
+    def summarise(self, output: NetOutput | Summary) -> Summary:
         """Image-level scores and features of a batch, for queries; `output` is what the network of
         `summarised` gives.
         """
@@ -202,13 +202,13 @@ class OutputQuestions(ProblemFolder, Generic[Net, Out, Prediction]):
 
     # scores without labels
 
-    def entropy_sum(self, output: Out) -> tuple[float, int]:
+    def entropy_sum(self, output: NetOutput) -> tuple[float, int]:
         """Sum of the entropies, in nats, of what a network says of a batch, and of how many."""
         total: tuple[float, int] = self._file("inference").entropy_sum(output)
         return total
 
     def agreement_counts(
-        self, weak: Out, strong: Out, classes: int
+        self, weak: NetOutput, strong: NetOutput, classes: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """By class, part by part of a batch: how much of it was seen, and how much of that is the
         same in the outputs of both views. Classes may be more than the `classes` known so far.
