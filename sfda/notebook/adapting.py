@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from sfda.adaptation.plan import make_plan
+from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.adaptation.run_folder import Epoch, best_epoch, read_history
 from sfda.adaptation.worker import Order, adapt_network
 from sfda.building_blocks.device import choose, resolve, to_device
@@ -21,7 +21,7 @@ from sfda.inference.over_split import infer_split
 from sfda.inference.pseudo_labels import keep_pseudo_labels
 from sfda.loading.opened import Opened, manifest_ref, open_unlabelled
 from sfda.notebook.images import ImagesLike, load_for, manifest_of
-from sfda.notebook.judging import share_changed
+from sfda.notebook.judging import answer_digests, share_changed
 from sfda.notebook.models import LoadedModel, ModelLike
 from sfda.refs import (
     Candidate,
@@ -105,10 +105,7 @@ def adapt_model(
         "options",
     )
     loaded = load_for(model, images, head, classes, input)
-    with temporary_state(), tempfile.TemporaryDirectory(prefix="sfda-") as scratch:
-        target = manifest_ref(manifest_of(images, loaded, Path(scratch, "images")))
-        with torch.random.fork_rng():
-            return _adapt(loaded, target, asked, Path(scratch))
+    return _adapt_by_each(loaded, images, [asked])[0]
 
 
 def compare_methods(
@@ -131,22 +128,24 @@ def compare_methods(
     What is worth most is for labels to tell, where there are some: see `evaluate_images`. Raises
     BadInput.
     """
+    asked = {
+        method: AdaptSettings.from_settings(
+            {
+                "method": method,
+                "epochs": epochs,
+                "settings": dict(own) if (own := (settings or {}).get(method)) else None,
+                "select_by": select_by,
+                "seed": seed,
+                "split": split,
+                "device": device,
+            },
+            "options",
+        )
+        for method in methods
+    }
     loaded = load_for(model, images, head, classes, input)
-    with temporary_state():  # images are decoded once for all
-        return {
-            method: adapt_model(
-                loaded,
-                images,
-                method=method,
-                epochs=epochs,
-                settings=(settings or {}).get(method),
-                select_by=select_by,
-                seed=seed,
-                split=split,
-                device=device,
-            )
-            for method in methods
-        }
+    results = _adapt_by_each(loaded, images, list(asked.values())) if asked else []
+    return dict(zip(asked, results, strict=True))
 
 
 class _Silent:
@@ -162,55 +161,94 @@ class _Silent:
         return
 
 
-def _adapt(
-    source: LoadedModel, target: ManifestRef, asked: AdaptSettings, scratch: Path
-) -> Adapted:
-    """The stages of `sfda adapt` up to the choice, one after the other."""
-    bundle = source.folder or scratch / "source"
+class _Prepared(NamedTuple):
+    """A source and a target that are ready for any method."""
+
+    source: LoadedModel
+    ref: ModelRef
+    target: ManifestRef
+    opened: Opened
+    predictions: PredictionsRef
+    answers: list[bytes]  # of the source, one an image
+    folder: Path
+
+
+def _adapt_by_each(
+    source: LoadedModel, images: ImagesLike, asked: Sequence[AdaptSettings]
+) -> list[Adapted]:
+    """What each of these comes to, all of one split on one device. Images are decoded, and the
+    source looks at them, once; before that it is seen that all can be done.
+    """
+    split, device = asked[0].split, asked[0].device
+    with (
+        temporary_state(),
+        tempfile.TemporaryDirectory(prefix="sfda-") as folder,
+        torch.random.fork_rng(),
+    ):
+        scratch = Path(folder)
+        target = manifest_ref(manifest_of(images, source, scratch / "images"))
+        ref = _source_ref(source, scratch / "source")
+        plans = [make_plan(ref, target, one, bundle=Path(ref.uri)) for one in asked]
+        opened = open_unlabelled(target, split, source.spec, seen=plans[0].seen)
+        predictions = _predictions(source, ref, opened, scratch / "predictions", device)
+        answers = answer_digests(source, opened.split, device)
+        ready = _Prepared(source, ref, target, opened, predictions, answers, scratch)
+        return [_adapt(ready, one, plan) for one, plan in zip(asked, plans, strict=True)]
+
+
+def _source_ref(source: LoadedModel, folder: Path) -> ModelRef:
+    """The source as a bundle: its own one, or one that is written to `folder`."""
     if source.folder is None:
-        write_bundle(bundle, source.network, source.spec)
-    ref = ModelRef(
-        uri=str(bundle),
-        sha256=source.sha256,
+        sha256 = write_bundle(folder, source.network, source.spec)
+    else:
+        folder, sha256 = source.folder, source.sha256
+    return ModelRef(
+        uri=str(folder),
+        sha256=sha256,
         problem=source.spec.problem,
         arch=source.spec.arch,
         classes=source.spec.classes,
     )
-    plan = make_plan(ref, target, asked, bundle=bundle)
-    opened = open_unlabelled(target, plan.split, source.spec, seen=plan.seen)
-    order = Order(
-        source=ref,
-        bundle=str(bundle),
-        predictions=_predictions(source, opened, scratch / "predictions", asked.device),
-        target=plan.on(target),
-        stamps="",
-        plan=plan,
-        keep="best",
-        folder=str(scratch / "run"),
-        title=f"adapt with {plan.method}",
-        device=resolve(asked.device),
-        workers=asked.workers,
-        budget=seconds_of(asked.budget),
-        threads=torch.get_num_threads(),
-    )
-    result = adapt_network(copy.deepcopy(source.network), source.spec, opened, order, _Silent())
-    history = read_history(Path(result.folder), result.history_sha256)
-    chosen = result.candidates[best_epoch(history, plan.select_by)]
-    adapted = _taken(source, chosen)
+
+
+def _adapt(ready: _Prepared, asked: AdaptSettings, plan: AdaptPlan) -> Adapted:
+    """The stages of `sfda adapt` from the loop up to the choice, one after the other."""
+    source, opened = ready.source, ready.opened
+    with tempfile.TemporaryDirectory(dir=ready.folder) as folder:
+        order = Order(
+            source=ready.ref,
+            bundle=ready.ref.uri,
+            predictions=ready.predictions,
+            target=plan.on(ready.target),
+            stamps="",
+            plan=plan,
+            keep="best",
+            folder=folder,
+            title=f"adapt with {plan.method}",
+            device=resolve(asked.device),
+            workers=asked.workers,
+            budget=seconds_of(asked.budget),
+            threads=torch.get_num_threads(),
+        )
+        result = adapt_network(copy.deepcopy(source.network), source.spec, opened, order, _Silent())
+        history = read_history(Path(result.folder), result.history_sha256)
+        best = best_epoch(history, plan.select_by)
+        chosen = None if best is None else result.candidates[best]
+        adapted = source if chosen is None else _taken(source, chosen)
     return Adapted(
         model=adapted,
         method=plan.method,
-        epoch=chosen.epoch + 1,
+        epoch=0 if chosen is None else chosen.epoch + 1,
         selected_by=plan.select_by,
-        scores=chosen.scores,
+        scores={} if chosen is None else chosen.scores,
         history=tuple(epoch.model_copy(update={"weights": None}) for epoch in history),
-        change=share_changed(source, adapted, opened.split, asked.device),
+        change=share_changed(ready.answers, answer_digests(adapted, opened.split, asked.device)),
         cut=result.cut,
     )
 
 
 def _predictions(
-    source: LoadedModel, opened: Opened, folder: Path, device: DeviceName
+    source: LoadedModel, ref: ModelRef, opened: Opened, folder: Path, device: DeviceName
 ) -> PredictionsRef:
     """What the source model says of all images."""
     chosen = choose(device)
@@ -221,7 +259,7 @@ def _predictions(
         source.spec,
         folder,
         size=len(opened.images),
-        source_sha256=source.sha256,
+        source_sha256=ref.sha256,
     )
 
 

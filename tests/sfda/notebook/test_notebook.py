@@ -239,6 +239,26 @@ def test_the_head_is_found_or_named():
         sfda.adapt(Net(), IMAGES, method="source", classes=["bar", "post"])
 
 
+class Random(Dataset):
+    """Other images at each look, as views drawn at random are."""
+
+    looks = 0
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        self.looks += 1
+        return torch.rand(1, *IMAGES.shape[2:])
+
+
+def test_compared_methods_see_the_same_images(bundle):
+    images = Random()
+    results = sfda.compare(bundle, images, ["source", "bn"], select_by="infomax", epochs=1)
+    assert images.looks == len(images)
+    assert sfda.compare(bundle, images, []) == {}
+
+
 def test_methods_are_compared(bundle):
     results = sfda.compare(bundle, IMAGES, ["source", "bn", "shot"], epochs=2,
                            settings={"shot": FAST}, select_by="infomax")  # fmt: skip
