@@ -87,7 +87,7 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> AdaptR
             start, predictions, part, plan, "best", run_id, job.title, device, *job.limits
         )
         log_attestation(adapted.confinement, run_id)
-        chosen = select(adapted, plan.select_by, run_id)
+        chosen = select(adapted, plan.select_by, run_id, start)
         network = candidate_model(chosen, start)
         sides = evaluate(start, network, part, job.test, job.title, device)
         log_report(sides, run_id, job.title)

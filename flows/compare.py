@@ -22,6 +22,7 @@ from sfda.refs import (
     Adaptation,
     LabelledSplit,
     ManifestRef,
+    Metrics,
     ModelRef,
     PredictionsRef,
     Report,
@@ -171,7 +172,7 @@ def _method_rows(
     rows: list[ComparisonRow] = []
     for method in methods:
         own = {seed: plan for (name, seed), plan in plans.items() if name == method}
-        runs = [(seed, *_run(comparison, plan)) for seed, plan in own.items()]
+        runs = [(seed, *_run(comparison, plan, floor.metrics)) for seed, plan in own.items()]
         rows += method_rows(method, _chosen_by(next(iter(own.values()))), runs, floor.metrics)
     return rows
 
@@ -205,7 +206,9 @@ def _chosen_by(plan: AdaptPlan | TrainPlan) -> str:
     return "last" if isinstance(plan, TrainPlan) else plan.select_by
 
 
-def _run(comparison: Comparison, plan: AdaptPlan | TrainPlan) -> tuple[Adaptation, EpochMetrics]:
+def _run(
+    comparison: Comparison, plan: AdaptPlan | TrainPlan, floor: Metrics
+) -> tuple[Adaptation, EpochMetrics]:
     """One method, or the bound, with one seed, in an MLflow run of its own."""
     method = BOUND if isinstance(plan, TrainPlan) else plan.method
     title = f"{comparison.title} with {method}, seed {plan.seed}"
@@ -215,11 +218,11 @@ def _run(comparison: Comparison, plan: AdaptPlan | TrainPlan) -> tuple[Adaptatio
     with tracking.run(title, key=key, tags=tags, params=params) as run_id:
         if isinstance(plan, TrainPlan):
             return _bound(comparison, plan, run_id, title)
-        return _method(comparison, plan, run_id, title)
+        return _method(comparison, plan, run_id, title, floor)
 
 
 def _method(
-    comparison: Comparison, plan: AdaptPlan, run_id: str, title: str
+    comparison: Comparison, plan: AdaptPlan, run_id: str, title: str, floor: Metrics
 ) -> tuple[Adaptation, EpochMetrics]:
     """Adapted, chosen without labels, and only then scored with them."""
     stage = adapt_to_target
@@ -237,7 +240,7 @@ def _method(
             device,
             comparison.workers,
         )
-        chosen = select(adaptation, plan.select_by, run_id)
+        chosen = select(adaptation, plan.select_by, run_id, source)
         try:
             scored = evaluate_epochs(
                 source, adaptation, chosen.epoch, target, comparison.test, device
@@ -245,7 +248,7 @@ def _method(
         except WeightsGone:
             stage = adapt_to_target.with_options(refresh_cache=True)
             continue
-        _log_oracle(run_id, scored)
+        _log_oracle(run_id, scored, floor)
         return adaptation, scored
 
 
@@ -258,13 +261,11 @@ def _bound(
     return training, EpochMetrics(metrics=metrics, chosen=len(metrics) - 1)
 
 
-def _log_oracle(run_id: str, scored: EpochMetrics) -> None:
+def _log_oracle(run_id: str, scored: EpochMetrics, source: Metrics) -> None:
     points = [
         (f"target/{name}", value, epoch)
         for epoch, metrics in enumerate(scored.metrics)
         for name, value in metrics.items()
     ]
-    points += [
-        (f"selected/{name}", value, 0) for name, value in scored.metrics[scored.chosen].items()
-    ]
+    points += [(f"selected/{name}", value, 0) for name, value in scored.selected(source).items()]
     tracking.log_points(run_id, points)

@@ -241,7 +241,7 @@ def _adapt(
     part = plan.on(target)
     seen = pseudo_label(start, part, device)
     adaptation = adapt_to_target(start, seen, part, plan, "best", run_id, title, device)
-    chosen = select(adaptation, plan.select_by, run_id)
+    chosen = select(adaptation, plan.select_by, run_id, start)
     return candidate_model(chosen, start), adaptation.seconds
 
 

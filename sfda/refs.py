@@ -178,10 +178,13 @@ class PredictionsRef(Config):
     profile: Profile
 
 
+SOURCE_EPOCH = -1  # of a candidate that is the source model itself
+
+
 class Candidate(Config):
     """The adapted network after one epoch, scored without labels; its weights may be gone again."""
 
-    epoch: int  # 0 for the first
+    epoch: int  # 0 for the first; SOURCE_EPOCH: nothing of the run was good enough
     scores: Scores
     weights: str | None  # path of its bundle; None if only the scores are kept, or by `compare`
     sha256: str | None

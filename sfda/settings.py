@@ -18,6 +18,7 @@ from pydantic_core import CoreSchema, core_schema
 from sfda import plugins
 from sfda.config import Config, merged
 from sfda.errors import BadInput
+from sfda.policy import DecisionPolicy
 from sfda.refs import Views
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -93,6 +94,9 @@ class Schedule(Config):
     )
 
 
+Prior = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+
+
 class RunSettings(Config):
     """What every run on a target can be asked for, whichever its method."""
 
@@ -106,6 +110,12 @@ class RunSettings(Config):
     split: str = Field("adapt", description="the split of the target that is adapted to")
     test_split: str | None = Field(
         None, description="the labelled split of the report; none: test, where there is one"
+    )
+    prior: Prior | None = Field(
+        None, description="shares of the target's classes, where they are known; none: unknown"
+    )
+    policy: DecisionPolicy = Field(
+        DecisionPolicy(), description="when the result becomes champion, and what is vetoed"
     )
     device: DeviceName = Field("auto", description="where it is computed; auto: a GPU if there is")
     workers: int = Field(0, ge=0, description="processes that load images")
@@ -127,7 +137,7 @@ class AdaptSettings(RunSettings):
     name: str | None = Field(
         None, description="the name that the result is registered under; none: the source's"
     )
-    promote: bool = Field(False, description="make it champion if labels show that it is better")
+    promote: bool = Field(False, description="make it champion if the verdict says so")
     budget: Duration | None = Field(
         None, description="time for the epochs, as 30m: the best until then is taken; none: all"
     )

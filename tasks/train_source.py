@@ -79,8 +79,9 @@ def train(
 def trained_model(adaptation: Adaptation, plan: TrainPlan, run_id: str) -> ModelRef:
     """The epoch that the plan's checkpoint names: the best on the held-out split, or the last."""
     history = log_history(adaptation, run_id)
-    chosen = adaptation.candidates[best_epoch(history, select_by(plan))]
-    return candidate_model(chosen, plan.spec)
+    best = best_epoch(history, select_by(plan))
+    assert best is not None  # vetoes are of adaptations
+    return candidate_model(adaptation.candidates[best], plan.spec)
 
 
 @task(name="card of the source", **SERVERS)

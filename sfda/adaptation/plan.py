@@ -6,17 +6,21 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sfda import plugins
 from sfda.config import Config, merged
-from sfda.errors import BadInput
+from sfda.decision.vetoes import Expected, effective
+from sfda.errors import BadInput, listed
 from sfda.loading.opened import open_ref, seen_digest
-from sfda.manifests.class_matching import class_shift
+from sfda.manifests.class_matching import ClassShift, class_shift
 from sfda.manifests.rows import read_split
 from sfda.manifests.schema import Manifest
 from sfda.methods._base import Method, MethodConfig
+from sfda.policy import VetoLimits
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ManifestRef, ModelRef, SplitRef, Views
-from sfda.settings import AdaptSettings
+from sfda.settings import AdaptSettings, Prior
 from sfda.types import Regime
 from sfda.validators._base import Validator
 from sfda.weights.source_card import read_card
@@ -76,6 +80,8 @@ class AdaptPlan(Config):
     answers: str | None = None  # digest of the annotations of single rows of the split
     source_ratios: tuple[float, ...] | None = None  # of the card, which no model's digest covers
     validators: dict[str, dict[str, Any]] = {}  # settings by name, of those that are stated
+    limits: VetoLimits = VetoLimits()
+    expected: Expected = Expected()  # how many classes the target should show
     seed: int
 
     def on(self, manifest: ManifestRef) -> SplitRef:
@@ -112,8 +118,27 @@ def make_plan(
         answers=_annotations_digest(manifest, split, kind_of(method).labelled_rows),
         source_ratios=_class_ratios(bundle) if "class_ratio" in problem.card_parts else None,
         validators=_validator_settings(stated, scores, source.problem),
+        limits=adaptation.policy.vetoes,
+        expected=expected_classes(source, shift, adaptation.prior),
         seed=adaptation.seed,
     )
+
+
+def expected_classes(source: ModelRef, shift: ClassShift, prior: Prior | None) -> Expected:
+    """How many classes a target should show: by the declared shares, else those that it shares
+    with the model, where every image has one. Raises BadInput for shares of other classes.
+    """
+    if prior is not None:
+        if unknown := sorted(set(prior) - set(source.classes)):
+            raise BadInput(
+                f"the prior names {listed(unknown)}; the model has {listed(source.classes)}"
+            )
+        if (number := effective(torch.tensor(list(prior.values())))) is None:
+            raise BadInput("the shares of the prior add up to 0")
+        return Expected(effective=number)
+    if not PROBLEMS[source.problem].one_class_an_image:
+        return Expected()
+    return Expected(effective=float(len(source.classes) - len(shift.missing)))
 
 
 def _validator_settings(stated: Any, names: list[str], problem: str) -> dict[str, dict[str, Any]]:

@@ -63,6 +63,8 @@ class Epoch(Config):
     sha256: Digest
     weights: str | None  # path of its bundle; None: the scores alone are left
     spent: FiniteFloat = 0.0  # seconds of the work so far, in all its starts
+    # what speaks against it: such an epoch is never chosen
+    vetoes: Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=20)] = ()
 
 
 History = list[Epoch]
@@ -168,7 +170,8 @@ def checked_history(
         check_score(epoch.scores, by, epoch.epoch)
     weighed = [epoch.weights is not None for epoch in history]
     best = best_epoch(history, by)
-    if not (weighed[best] and weighed[-1] if keep == "best" else all(weighed)):
+    needed = [] if best is None else [weighed[best]]
+    if not (all(needed) and weighed[-1] if keep == "best" else all(weighed)):
         raise Unacceptable("a history without the weights that were to be there")
     return history
 
@@ -190,11 +193,16 @@ def drop_weights(folder: Path, candidates: Sequence[Candidate], *, but: int) -> 
             remove_tree(epoch_folder(folder, candidate.epoch))
 
 
-def best_epoch(history: History, select_by: str) -> int:
-    """The epoch with the highest score, the earliest of equals; the last one for "last"."""
+def best_epoch(history: History, select_by: str) -> int | None:
+    """The epoch with the highest score, the earliest of equals, or the last one for "last", of
+    those without a veto; None where every one has met one.
+    """
+    clean = [epoch for epoch in history if not epoch.vetoes]
+    if not clean:
+        return None
     if select_by == "last":
-        return history[-1].epoch
-    return max(history, key=lambda epoch: epoch.scores[select_by]).epoch
+        return clean[-1].epoch
+    return max(clean, key=lambda epoch: epoch.scores[select_by]).epoch
 
 
 def points_of(epoch: Epoch) -> list[MetricPoint]:

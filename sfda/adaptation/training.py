@@ -39,6 +39,10 @@ from sfda.weights.bundle import write_bundle
 POINTS = 25  # logged per epoch and loss; each is the mean over its steps
 
 
+class _NoNumber(BadInput):
+    """Losses or outputs are no longer finite."""
+
+
 class Watch(Protocol):
     """Who hears how far a run of the loop is."""
 
@@ -81,6 +85,7 @@ class Training:
     watch: Watch
     title: str
     budget: float | None = None  # seconds for all epochs together; None: as many as it takes
+    falls_back: bool = False  # to the epochs before, where numbers are no longer finite
     now: Callable[[], float] = time.perf_counter
     history: History = field(default_factory=list)
     cut: str | None = None  # what the budget left out
@@ -91,8 +96,10 @@ class Training:
         """Go through all epochs, or those that are left: their candidates and what they cost.
 
         Where the budget ends before they do, what is finished by then is the result; in the first
-        epoch that is the network as it is. Raises BadInput where a loss is no longer finite,
-        or has a name that cannot be logged.
+        epoch that is the network as it is. An epoch that meets a veto ends the run, unless all are
+        kept to be compared; so does one whose numbers are no longer finite, where the run falls
+        back to those before. Raises BadInput where it does not, or there are none, or a loss has
+        a name that cannot be logged.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         resume = self._load_state()
@@ -102,11 +109,22 @@ class Training:
         self.watch.share(len(self.history) / self.schedule.epochs)
         total = self.batches.steps(self.method.sample(0)) * self.schedule.epochs
         with ProgressBar(self.title, total, done=self._steps_done()) as progress:
-            self._go_through(resume, progress)
+            try:
+                self._go_through(resume, progress)
+            except _NoNumber as error:
+                if not (self.falls_back and self.history):
+                    raise
+                self._stop(progress, str(error).removeprefix(f"{self.title}: "))
         return self._result()
 
+    def _stop(self, progress: ProgressBar, why: str) -> None:
+        """Say that the run ends before its time."""
+        whole = len(self.history)
+        self.cut = f"stopped after {whole} of {self.schedule.epochs} epochs: {why}"
+        progress.say(self.cut)
+
     def _go_through(self, resume: State | None, progress: ProgressBar) -> None:
-        """The epochs, until they or the budget end."""
+        """The epochs, until they or the budget end, or one meets a veto."""
         steps: list[StepEnd] = []
         started, status = time.perf_counter(), self.method.status()
         events = adapt(
@@ -137,7 +155,9 @@ class Training:
         if steps and not self.history:
             curves = self._summary(steps, time.perf_counter() - started)
             self._end_epoch(self.method.adapted, None, curves)
-        if whole < self.schedule.epochs:
+        if against := self._against():
+            self._stop(progress, "; ".join(against))
+        elif whole < self.schedule.epochs:
             self.cut = (
                 f"the budget of {self.budget:g} s ended after {whole} of "
                 f"{self.schedule.epochs} epochs"
@@ -159,7 +179,7 @@ class Training:
         for name, values in table.items():
             if not values.isfinite().all():
                 number = first.step + int((~values.isfinite()).nonzero()[0])
-                raise BadInput(
+                raise _NoNumber(
                     f"{self.title}: the loss '{name}' is not finite at step {number}; "
                     + self._slower()
                 )
@@ -178,8 +198,12 @@ class Training:
         )
 
     def _is_over(self) -> bool:
-        """Whether the budget is spent."""
-        return self.budget is not None and self._spent() > self.budget
+        """Whether the budget is spent, or the last epoch has met a veto."""
+        return bool(self._against()) or (self.budget is not None and self._spent() > self.budget)
+
+    def _against(self) -> tuple[str, ...]:
+        """The vetoes that end the run: those of its last epoch, where the best alone is kept."""
+        return self.history[-1].vetoes if self.history and self.keep == "best" else ()
 
     def _spent(self) -> float:
         """Seconds that this work took so far, in all its starts; pauses between them are free."""
@@ -192,9 +216,9 @@ class Training:
     def _end_epoch(self, adapted: nn.Module, state: State | None, curves: Curves) -> Epoch:
         """Score it, keep it, log it; without a state the next start cannot go on from here."""
         try:
-            scores, reject = self.scorer(adapted)
+            scores, reject, against = self.scorer(adapted)
         except NotFinite as error:
-            raise BadInput(
+            raise _NoNumber(
                 f"{self.title}: after step {curves.last_step} {error}; {self._slower()}"
             ) from error
         check_score(scores, self.select_by, curves.epoch)
@@ -202,7 +226,8 @@ class Training:
             weights = epoch_folder(self.folder, curves.epoch)
             digest = write_bundle(weights, adapted, self.spec.model_copy(update={"reject": reject}))
             more = {"scores": scores, "sha256": digest, "weights": str(weights)}
-            epoch = Epoch(**curves._asdict(), **more, spent=self._spent())
+            vetoes = tuple(text[:300] for text in against[:20])
+            epoch = Epoch(**curves._asdict(), **more, spent=self._spent(), vetoes=vetoes)
             self.history.append(epoch)
             self._forget_worse()
             if state is not None:
@@ -216,7 +241,8 @@ class Training:
         """Refer to the weights of the best epoch so far and of the last; others keep scores."""
         if self.keep == "all":
             return
-        referred = {self.history[-1].epoch, best_epoch(self.history, self.select_by)}
+        referred: set[int | None] = {self.history[-1].epoch}
+        referred.add(best_epoch(self.history, self.select_by))
         self.history[:] = [
             epoch if epoch.epoch in referred else epoch.model_copy(update={"weights": None})
             for epoch in self.history

@@ -16,10 +16,11 @@ from torch import nn
 
 from sfda import plugins
 from sfda.adaptation.plan import AdaptPlan, settings_for
-from sfda.adaptation.scoring import make_scorer
+from sfda.adaptation.scoring import Watched, make_scorer
 from sfda.adaptation.training import Training, Watch
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
+from sfda.decision.vetoes import SUREST, Expected, figures_of
 from sfda.inference.predictions import verify_predictions
 from sfda.loading.annotated_rows import annotated_rows, with_annotated
 from sfda.loading.batches import TargetLoader
@@ -120,14 +121,31 @@ def adapt_network(
             chosen,
             order.predictions.profile,
             plan.validators,
+            watched_for(order),
         ),
         select_by=plan.select_by,
         keep=order.keep,
         watch=watch,
         title=order.title,
         budget=order.budget,
+        falls_back=True,
     )
     return training.run()
+
+
+def watched_for(order: Order) -> Watched:
+    """What the answers of an epoch are held against: those of the source model."""
+    ref, plan = order.predictions, order.plan
+    expected = plan.expected
+    if expected.effective is not None:  # so few images cannot show more classes
+        expected = Expected(effective=min(expected.effective, float(ref.count)))
+    return Watched(
+        figures_of(ref.profile, ref.count),
+        plan.limits,
+        expected,
+        PROBLEMS[order.source.problem].surest_rows(ref, SUREST),
+        order.source.classes,
+    )
 
 
 def work_in_sandbox(document: dict[str, Any], send: Send) -> dict[str, Any]:

@@ -50,3 +50,8 @@ class TwoClusters:
     def compute(self) -> float:
         """The threshold, midway between the clusters' means."""
         return float(split_in_two(torch.cat(self.uncertainties))[1])
+
+    def share_above(self, threshold: float) -> float:
+        """Share of the set whose uncertainty exceeds a threshold; 0 of an empty set."""
+        every = torch.cat(self.uncertainties) if self.uncertainties else torch.zeros(0)
+        return float((every > threshold).double().mean()) if len(every) else 0.0

@@ -116,6 +116,12 @@ class Method(nn.Module):
         """What a person should know of the look that `start_epoch` took; empty for nothing."""
         return ""
 
+    def pseudo_labels_left(self) -> float | None:
+        """How many pseudo-labels the last epoch had, as a share of the first one's; None where the
+        method makes none, or their number is fixed.
+        """
+        return None
+
     def after_step(self, clock: Clock) -> None:
         """Moving averages and the like, after the optimiser's step."""
 

@@ -147,6 +147,10 @@ class Lpld(Method):
         if clock.ends_epoch:
             self.guard.end_epoch()
 
+    def pseudo_labels_left(self) -> float | None:
+        """What the guard has counted."""
+        return self.guard.left()
+
     def status(self) -> str:
         """How many boxes the teacher was sure of."""
         return self.guard.status()

@@ -99,6 +99,10 @@ class MeanTeacher(Method):
         if self.guard is not None and clock.ends_epoch:
             self.guard.end_epoch()
 
+    def pseudo_labels_left(self) -> float | None:
+        """What the guard has counted."""
+        return None if self.guard is None else self.guard.left()
+
     def status(self) -> str:
         """What the guard says, such as how many boxes the teacher was sure of."""
         return "" if self.guard is None else self.guard.status()

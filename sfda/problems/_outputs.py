@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sfda.problems._change import Claim, ImageUnits, Unit
 from sfda.problems._labels import Array
 from sfda.problems._rows import ProblemFolder
+from sfda.problems._tally import Tally
 from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Report, Views
 from sfda.types import Scan
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from sfda.inference.served import ServedModel
     from sfda.inference.summaries import Summary
     from sfda.loading.opened import Opened
+    from sfda.manifests.rows import Split
     from sfda.weights.source_card import Card
 
 Net = TypeVar("Net", bound=nn.Module)  # a problem's networks
@@ -38,6 +41,7 @@ class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
 
     geometric: ClassVar[bool] = False  # views are moved, each on its own, and outputs brought back
     whole_image: ClassVar[bool] = False  # probabilities are of the image itself, not of its parts
+    one_class_an_image: ClassVar[bool] = False  # and no more than that
     has_nothing_class: ClassVar[bool] = False  # the last probability is of "nothing there"
     card_parts: ClassVar[tuple[str, ...]] = ()  # tensors that a source card should hold
 
@@ -200,7 +204,55 @@ class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
         """
         return np.asarray(1 - probs[:, -1]) if self.has_nothing_class else np.asarray(probs.max(1))
 
+    # where two models differ
+
+    @property
+    def claim(self) -> Claim:
+        """What a unit of change is, what a person is asked of it, and what may be claimed."""
+        claim: Claim = self._file("change").CLAIM
+        return claim
+
+    def answers(self, output: Prediction, spec: ModelSpec) -> Iterator[tuple[int, Any]]:
+        """(row, answer) of one output of `infer`: a class or UNKNOWN, yes or no of each class, a
+        mask, boxes at the deployed score, joints.
+        """
+        pairs: Iterator[tuple[int, Any]] = self._file("change").answers(output, spec)
+        return pairs
+
+    def reach_of(self, split: Split, row: int) -> float:
+        """Distance in pixels of the image that counts as near in a row; 0 where none does."""
+        return 0.0
+
+    def changed(self, one: Any, other: Any, spec: ModelSpec, reach: float = 0.0) -> ImageUnits:
+        """Where the answers of two models, A and B, to one image differ; `reach` is its own one.
+        The classes of both are those of `spec`.
+        """
+        units: ImageUnits = self._file("change").image_units(one, other, spec, reach)
+        return units
+
+    def x_of(self, unit: Unit, answer: str) -> tuple[float, ...] | None:
+        """How much better B is by a person's answer to a unit, in [-1, 1], and worse below 0: one
+        number for each hypothesis that must hold, of boxes two. None for what is no answer.
+        """
+        gains: tuple[float, ...] | None = self._file("change").x_of(unit, answer)
+        return gains
+
     # scores without labels
+
+    def tally(self, output: NetOutput) -> Tally:
+        """What the answers of a batch add up to."""
+        sums: Tally = self._file("tally").tally(output)
+        return sums
+
+    def surest_rows(self, ref: PredictionsRef, share: float) -> dict[int, int]:
+        """Row -> class of the `share` of all images that the source model is surest of, of what
+        was kept of it; empty where no image has one class.
+        """
+        return {}
+
+    def answered_classes(self, output: NetOutput) -> list[int]:
+        """The class of each image of a batch, where `surest_rows` has some."""
+        raise NotImplementedError(f"{self.name}: an image has no single class")
 
     def entropy_sum(self, output: NetOutput) -> tuple[float, int]:
         """Sum of the entropies, in nats, of what a network says of a batch, and of how many."""

@@ -71,3 +71,7 @@ class Guard(nn.Module):
     def status(self) -> str:
         """What a person should know; '' for nothing."""
         return ""
+
+    def left(self) -> float | None:
+        """Pseudo-labels of the last epoch as a share of those of the first; None: not counted."""
+        return None

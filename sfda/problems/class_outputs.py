@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sfda.building_blocks.losses import soft_cross_entropy, sure_cross_entropy
 from sfda.building_blocks.norm import batch_statistics
 from sfda.building_blocks.pseudo_labels import averaged, cut_and_mix, sure
+from sfda.problems._tally import Tally
 from sfda.problems._teaching import Taught, TeacherSettings
 from sfda.types import UNSURE, Images, Losses, TargetBatch
 
@@ -93,3 +94,11 @@ def class_agreement(
     count = weak.logits.shape[1]
     one, other = (rows_of(view.logits).argmax(1) for view in (weak, strong))
     yield one.bincount(minlength=count), one[one == other].bincount(minlength=count)
+
+
+def tally_classes(output: ClassLogits) -> Tally:
+    """Sums over the images, or the pixels, of a batch."""
+    logits = rows_of(output.logits).double()
+    answers = logits.argmax(1).bincount(minlength=logits.shape[1]).double()
+    images = len(output.logits)
+    return Tally(images, logits.softmax(1).sum(0), answers, float(len(logits)))

@@ -8,7 +8,7 @@ from typing import Any
 from sfda.adaptation.supervised import BOUND
 from sfda.config import Config
 from sfda.problems.report_metrics import metrics_of, score_of
-from sfda.refs import Adaptation, Metrics, Report
+from sfda.refs import SOURCE_EPOCH, Adaptation, Metrics, Report
 
 SOURCE_THRESHOLD = 0.5  # at which GLC evaluates source models on open targets
 # of which the oracle picks one
@@ -16,10 +16,16 @@ ORACLE_THRESHOLDS = tuple(round(0.02 * i, 2) for i in range(1, 50))
 
 
 class EpochMetrics(Config):
-    """Metrics of every epoch of one run, in order, and of the one chosen without labels."""
+    """Metrics of every epoch of one run, in order, and which was chosen without labels:
+    SOURCE_EPOCH where every one has met a veto, so that the source is kept.
+    """
 
     metrics: tuple[Metrics, ...]
     chosen: int
+
+    def selected(self, source: Metrics) -> Metrics:
+        """Metrics of what was chosen."""
+        return source if self.chosen == SOURCE_EPOCH else self.metrics[self.chosen]
 
 
 class SourceOnly(Config):
@@ -99,7 +105,7 @@ def method_rows(
             method=method,
             seeds=tuple(seed for seed, _, _ in runs),
             metric=metric,
-            selected=tuple(e.metrics[e.chosen][metric] for _, _, e in runs),
+            selected=tuple(e.selected(source)[metric] for _, _, e in runs),
             last=tuple(e.metrics[-1][metric] for _, _, e in runs),
             oracle=tuple(max(m[metric] for m in e.metrics) for _, _, e in runs),
             source=source[metric],

@@ -204,10 +204,10 @@ def test_only_the_best_and_the_last_weights_are_kept(training, tmp_path):
     assert [c.weights is not None for c in result.candidates] == [False, True, False, True]
     assert [c.scores["infomax"] for c in result.candidates] == [0.3, 0.9, 0.1, 0.9]
     history = json.loads((tmp_path / "run" / "history.json").read_text())
-    names = "epoch steps losses rate last_step images seconds scores sha256 weights spent"
-    assert {tuple(epoch) for epoch in history} == {tuple(names.split())}  # as version 0.1.0 wrote
+    names = "epoch steps losses rate last_step images seconds scores sha256 weights spent vetoes"
+    assert {tuple(epoch) for epoch in history} == {tuple(names.split())}
     typed = read_history(tmp_path / "run", result.history_sha256)
-    assert [epoch.model_dump() for epoch in typed] == history
+    assert [epoch.model_dump(mode="json") for epoch in typed] == history
     assert best_epoch(typed, "infomax") == 1  # the earliest of equals
     assert best_epoch(typed, "last") == 3
 
@@ -265,6 +265,56 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_named_with_its_step(traini
     assert state["next_epoch"] == 1  # of 6 steps each; the spoilt second epoch is not kept
     assert epochs_on(tmp_path / "run") == ["epoch-0000"]
     assert curves(run.watch.run_id)["epoch"] == {1: 1}
+
+
+def test_an_adaptation_falls_back_to_the_epochs_before_it_lost_its_numbers(training, tmp_path):
+    result = training(poisoned(Poisoned), falls_back=True).run()
+    assert [candidate.epoch for candidate in result.candidates] == [0]
+    assert str(result.cut).startswith(
+        "stopped after 1 of 3 epochs: the loss 'poison' is not finite at step 8"
+    )
+    again = training(poisoned(Poisoned), falls_back=True).run()  # as after a kill
+    assert outcome(again) == outcome(result)
+    with pytest.raises(BadInput, match="not finite"):  # there is nothing before the first epoch
+        training(poisoned(Exploding), "first", falls_back=True).run()
+
+
+class Vetoed(Scripted):
+    """Meets a veto in one epoch, counted from 0."""
+
+    def __init__(self, values: list[float], epoch: int) -> None:
+        super().__init__(values)
+        self.epoch, self.calls = epoch, 0
+
+    def __call__(self, network: torch.nn.Module) -> EpochScores:
+        scores = super().__call__(network)
+        self.calls += 1
+        return scores._replace(vetoes=("1.0 effective classes",) * (self.calls == self.epoch + 1))
+
+
+def test_an_epoch_that_meets_a_veto_ends_the_run_and_is_not_chosen(training):
+    result = training(make("shot"), scorer=Vetoed([0.1, 0.2, 0.9, 0.3], epoch=2)).run()
+    assert result.cut == "stopped after 3 of 4 epochs: 1.0 effective classes"
+    history = read_history(Path(result.folder), result.history_sha256)
+    assert [epoch.vetoes for epoch in history] == [(), (), ("1.0 effective classes",)]
+    assert best_epoch(history, "infomax") == best_epoch(history, "last") == 1
+    assert [c.weights is not None for c in result.candidates] == [False, True, True]
+    again = training(make("shot"), scorer=Vetoed([], epoch=9)).run()
+    assert outcome(again) == outcome(result)  # a later start does not go on
+
+
+def test_where_every_epoch_meets_a_veto_none_is_chosen(training):
+    result = training(make("shot"), scorer=Vetoed([0.5], epoch=0)).run()
+    history = read_history(Path(result.folder), result.history_sha256)
+    assert best_epoch(history, "infomax") is None
+
+
+def test_a_comparison_goes_on_after_a_veto_and_does_not_choose_it(training):
+    scorer = Vetoed([0.1, 0.9, 0.2, 0.3], epoch=1)
+    result = training(make("shot"), scorer=scorer, keep="all").run()
+    assert len(result.candidates) == 4
+    history = read_history(Path(result.folder), result.history_sha256)
+    assert best_epoch(history, "infomax") == 3
 
 
 def test_weights_that_explode_in_the_last_step_of_an_epoch_end_the_run_too(training, tmp_path):

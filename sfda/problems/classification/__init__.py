@@ -32,6 +32,7 @@ class Classification(Problem["Classifier", "Tensor", "ClassOutput", "Seen"]):
     }
     spec_options = frozenset({"head", "bottleneck_dim"})
     whole_image = True
+    one_class_an_image = True
     rejects = True
     annotation_column = "class"
     card_parts = (
@@ -55,6 +56,18 @@ class Classification(Problem["Classifier", "Tensor", "ClassOutput", "Seen"]):
         from sfda.problems.classification.inference import replaying
 
         return replaying(scan, ref, spec)
+
+    def surest_rows(self, ref: PredictionsRef, share: float) -> dict[int, int]:
+        """By the kept probability of the likeliest class."""
+        from sfda.problems.classification.tally import surest_rows
+
+        return surest_rows(ref, share)
+
+    def answered_classes(self, output: ClassOutput) -> list[int]:
+        """The likeliest class."""
+        from sfda.problems.classification.tally import answered
+
+        return answered(output)
 
     def draw_changed(self, *args: object) -> None:
         """There is no such panel yet."""

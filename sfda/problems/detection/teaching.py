@@ -130,6 +130,11 @@ class BoxGuard(Guard):
         self.now.zero_()
         self.images.zero_()
 
+    def left(self) -> float | None:
+        """The last epoch's boxes an image as a share of the first one's."""
+        first = float(self.first.sum())
+        return float(self.last.sum()) / first if int(self.epochs) > 1 and first else None
+
     def status(self) -> str:
         """The last epoch's boxes an image, and what is alarming about them; '' before the first."""
         if not int(self.epochs):
