@@ -15,7 +15,7 @@ def make_bucket() -> None:
     store: Any = boto3.client(
         "s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"], region_name="us-east-1"
     )
-    if BUCKET not in [result["Name"] for result in store.list_buckets()["Buckets"]]:
+    if BUCKET not in [bucket["Name"] for bucket in store.list_buckets()["Buckets"]]:
         store.create_bucket(Bucket=BUCKET)
 
 
