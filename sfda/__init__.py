@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sfda.validators._base import Validator, ValidatorConfig
 else:
     # public name -> where it lies
-    _LIES = {
+    _MODULE_OF = {
         "Adapted": "sfda.notebook.adapting:Adapted",
         "InputSpec": "sfda.inputs:InputSpec",
         "LoadedModel": "sfda.notebook.models:LoadedModel",
@@ -47,15 +47,15 @@ else:
     }
 
     def __getattr__(name):
-        if name not in _LIES:
+        if name not in _MODULE_OF:
             raise AttributeError(f"module 'sfda' has no attribute '{name}'")
         from importlib import import_module
 
-        module, _, attribute = _LIES[name].partition(":")
+        module, _, attribute = _MODULE_OF[name].partition(":")
         return getattr(import_module(module), attribute)
 
     def __dir__():
-        return sorted({*globals(), *_LIES})
+        return sorted({*globals(), *_MODULE_OF})
 
 
 __all__ = [

@@ -14,7 +14,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import NamedTuple
 from sfda.plugins import FILE_MODULE, foreign
 
 LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "scikit-learn")  # results are theirs
-OWN_ROOMS = frozenset({"sfda", "tasks", "flows"})
+OWN_PACKAGES = frozenset({"sfda", "tasks", "flows"})
 
 
 class Sources(NamedTuple):
@@ -73,6 +73,7 @@ def plugin_digest() -> str:
     return digest.hexdigest()
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that results depend on; '' for one that is not installed.
 
@@ -85,11 +86,11 @@ def library_versions() -> dict[str, str]:
 def sources_of(modules: Iterable[str]) -> Sources:
     """The packages that modules lie in, whole, and what these import besides Python and us."""
     packages, installed = dict[str, tuple[Path, ...]](), set[str]()
-    own = {_root(module) for module in modules} - OWN_ROOMS
+    own = {_root(module) for module in modules} - OWN_PACKAGES
     waiting = sorted(own)
     while waiting:
         name = waiting.pop()
-        if name in packages or name in installed or name in OWN_ROOMS or name in _python():
+        if name in packages or name in installed or name in OWN_PACKAGES or name in _python():
             continue
         paths = _locations(name)
         if name not in own and (_is_namespace(name) or all(map(_is_installed, paths))):

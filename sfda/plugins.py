@@ -27,7 +27,7 @@ TRUST_CODE = "SFDA_TRUST_CODE"  # names of packages, by commas; jobs have it in 
 CODE_FILES = "SFDA_CODE_FILES"  # FILE.py:Class, by commas, with whole paths: their code is run
 FILE_MODULE = "sfda_code_file_"  # begins the name of the module that such a file becomes
 # what this program is made of: functions in there run what they are told
-EVERYBODYS = frozenset(
+NEVER_TRUSTED = frozenset(
     {
         *("sfda", "tasks", "flows", "torch", "torchvision", "numpy", "scipy", "sklearn", "pandas"),
         *("PIL", "cv2", "pydantic", "prefect", "mlflow", "sqlalchemy", "starlette", "uvicorn"),
@@ -101,9 +101,9 @@ def trusted_packages() -> set[str]:
     Raises BadInput for a part of Python itself: with those a model could do anything.
     """
     packages = set(os.environ.get(TRUST_CODE, "").replace(",", " ").split())
-    if everybodys := sorted(packages & {*sys.stdlib_module_names, "builtins", *EVERYBODYS}):
+    if refused := sorted(packages & {*sys.stdlib_module_names, "builtins", *NEVER_TRUSTED}):
         raise BadInput(
-            f"--trust-code {everybodys[0]}: that is part of Python or of what runs here anyway, "
+            f"--trust-code {refused[0]}: that is part of Python or of what runs here anyway, "
             "and a model that names it can run any command; name the package of whoever made "
             "the model"
         )

@@ -53,9 +53,8 @@ def adapt_to_target(
     bundle = locate(source.uri)
     # decodes what is not decoded yet, before access is limited
     opened = open_unlabelled(target.manifest, target.split, read_spec(bundle), seen=target.seen)
-    work = key_of(
-        source=source.sha256, plan=plan, keep=keep, device=chosen.type, code=code_digest()
-    )
+    code = code_digest()  # reads every source file
+    work = key_of(source=source.sha256, plan=plan, keep=keep, device=chosen.type, code=code)
     order = Order(
         source=source,
         bundle=str(bundle),
@@ -78,7 +77,7 @@ def adapt_to_target(
     digests = {
         "source_sha256": source.sha256,
         "manifest_sha256": target.manifest.sha256,
-        "code_sha256": code_digest(),
+        "code_sha256": code,
     }
     return adaptation.model_copy(update={"confinement": attestation.model_copy(update=digests)})
 

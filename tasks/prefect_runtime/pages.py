@@ -64,7 +64,7 @@ def _bound(preferred: int) -> socket.socket:
 
 @dataclass
 class _Processes:
-    """Servers that end with `ends`, and what the proxy before them is record."""
+    """Servers that end with `ends`, and what the proxy before them is told."""
 
     ends: ExitStack
     logs: Path

@@ -126,6 +126,7 @@ def test_what_lies_beside_it_does_not(lab: Path) -> None:
 def test_another_torch_makes_results_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     before, versions = cache.code_digest(), library_versions()
     assert all(versions.values())
+    assert library_versions() is versions, "metadata on disk are read once"
     for name in versions:
         monkeypatch.setattr(cache, "library_versions", lambda n=name: versions | {n: "0.0"})
         assert cache.code_digest() != before
