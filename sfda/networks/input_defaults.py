@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from torchvision import models
 
@@ -102,5 +102,5 @@ def timm_input(name: str) -> InputSpec | None:
     )
 
 
-def _interpolation(name: str) -> Any:
-    return name if name in ("bilinear", "bicubic") else "bilinear"
+def _interpolation(name: str) -> Literal["bilinear", "bicubic"]:
+    return "bicubic" if name == "bicubic" else "bilinear"

@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -68,11 +68,11 @@ class _StandIn(ModuleType):
         assert logits.grad is not None
         grad_input.copy_(logits.grad)
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def lacking(*_: Any, **__: Any) -> Any:
+        def lacking(*_: object, **__: object) -> NoReturn:
             raise NotImplementedError(
                 f"this model needs mmcv's compiled operation '{name}': install the `mmcv` that was "
                 "built for this torch in place of mmcv-lite"

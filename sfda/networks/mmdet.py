@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,11 @@ from sfda.networks.mmdet_config import first_line, parts_of, quiet_, register_mo
 from sfda.networks.pooling import keep_cuda_pooling_
 from sfda.types import Images, Losses
 from sfda.weights import mmdet_allowed
+
+if TYPE_CHECKING:
+    from mmdet.models import BaseDetector
+    from mmdet.models.roi_heads.bbox_heads import BBoxHead
+    from mmengine.structures import InstanceData
 
 MMDET_LOSSES = {
     "loss_rpn_cls": "objectness",
@@ -34,9 +39,9 @@ class MMDetector(Detector):
     """
 
     two_stage: ClassVar[bool] = False
-    model: Any
+    model: BaseDetector
 
-    def __init__(self, model: Any, num_classes: int) -> None:
+    def __init__(self, model: BaseDetector, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.__dict__["model"] = model  # its parts are ours; it holds no weight itself
@@ -141,8 +146,8 @@ class MMTwoStage(MMDetector):
 
 
 def _detections(
-    head: Any,
-    model: Any,
+    head: BBoxHead,
+    model: BaseDetector,
     logits: Tensor,
     deltas: Tensor,
     rois: Tensor,
@@ -162,7 +167,7 @@ def _detections(
     return [_boxes(part) for part in predicted]
 
 
-def _refined(head: Any, logits: Tensor, deltas: Tensor, boxes: Tensor) -> Tensor:
+def _refined(head: BBoxHead, logits: Tensor, deltas: Tensor, boxes: Tensor) -> Tensor:
     """Each row's box as its likeliest class would have it, not clipped."""
     classes = logits.shape[1] - 1
     best = logits.argmax(1)
@@ -206,7 +211,7 @@ def _samples(
     return samples
 
 
-def _boxes(instances: Any) -> Boxes:
+def _boxes(instances: InstanceData) -> Boxes:
     return Boxes(instances.bboxes, instances.labels, instances.scores)
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor, nn
 
@@ -18,6 +18,11 @@ from sfda.building_blocks.boxes import spared
 from sfda.errors import BadInput
 from sfda.networks import mmcv_ops
 from sfda.refs import InputSpec
+
+if TYPE_CHECKING:
+    from mmdet.models.task_modules import AssignResult
+    from mmengine.config import Config
+    from mmengine.structures import InstanceData
 
 PROPOSALS = {"train": (12000, 2000), "test": (6000, 300)}  # before and after NMS, as in LPLD
 
@@ -42,7 +47,7 @@ def with_classes(config: dict[str, Any], classes: int) -> dict[str, Any]:
     return config
 
 
-def parts_of(config: Any) -> list[dict[str, Any]]:
+def parts_of(config: object) -> list[dict[str, Any]]:
     """Every dictionary in a configuration, itself first."""
     if isinstance(config, list | tuple):
         return [part for item in config for part in parts_of(item)]
@@ -95,7 +100,7 @@ def config_input(name: str) -> InputSpec | None:
 
 
 @cache
-def _file(name: str) -> Any:
+def _file(name: str) -> Config:
     mmcv_ops.ensure()
     quiet_()
     import mmdet
@@ -114,7 +119,11 @@ def _file(name: str) -> Any:
         raise BadInput(f"{path} cannot be read as a configuration: {first_line(error)}") from error
 
 
-def _plain(config: Any) -> Any:
+@overload
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]: ...
+@overload
+def _plain(config: object) -> object: ...
+def _plain(config: object) -> object:
     """The same of dictionaries, lists and plain values alone."""
     if isinstance(config, Mapping):
         return {str(k): _plain(v) for k, v in config.items()}
@@ -136,7 +145,7 @@ def register_modules_() -> None:
     class SqueezeNet(nn.Module):
         """torchvision's SqueezeNet 1.1 on strides 8 and 16: 256 and 512 channels."""
 
-        def __init__(self, init_cfg: Any = None) -> None:
+        def __init__(self, init_cfg: object = None) -> None:
             super().__init__()
             self.body = models.squeezenet1_1(weights=None).features
 
@@ -157,11 +166,11 @@ def register_modules_() -> None:
 
         def assign(
             self,
-            pred_instances: Any,
-            gt_instances: Any,
-            gt_instances_ignore: Any = None,
-            **more: Any,
-        ) -> Any:
+            pred_instances: InstanceData,
+            gt_instances: InstanceData,
+            gt_instances_ignore: InstanceData | None = None,
+            **more: object,
+        ) -> AssignResult:
             assigned = super().assign(pred_instances, gt_instances, **more)
             if gt_instances_ignore is not None:
                 doubtful = gt_instances_ignore.bboxes

@@ -7,8 +7,6 @@ up in no fixed order, so detectors on a GPU are reproducible up to rounding alon
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -23,13 +21,13 @@ def keep_cuda_pooling_(network: nn.Module) -> None:
             layer.register_forward_hook(_as_before, always_call=True)
 
 
-def _allow_kernel(layer: nn.Module, _inputs: Any) -> None:
+def _allow_kernel(layer: nn.Module, _inputs: object) -> None:
     enabled = torch.are_deterministic_algorithms_enabled()
     layer.__dict__["deterministic_before"] = enabled
     if enabled:
         torch.use_deterministic_algorithms(False)
 
 
-def _as_before(layer: nn.Module, _inputs: Any, _output: Any) -> None:
+def _as_before(layer: nn.Module, _inputs: object, _output: object) -> None:
     if layer.__dict__.pop("deterministic_before", False):
         torch.use_deterministic_algorithms(True, warn_only=True)

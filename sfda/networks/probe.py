@@ -164,7 +164,7 @@ def _watched(network: nn.Module, images: torch.Tensor, arch: str) -> tuple[torch
             hook.remove()
 
 
-def _check_answer(answer: Any, arch: str, outputs: int, *, maps: bool) -> None:
+def _check_answer(answer: object, arch: str, outputs: int, *, maps: bool) -> None:
     if not isinstance(answer, torch.Tensor):
         raise BadInput(
             f"{arch} answers a {type(answer).__name__}, where a tensor is needed: write an adapter "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import segmentation
 from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from sfda.errors import BadInput
 from sfda.networks.probe import SegParts
@@ -105,7 +106,7 @@ class LastMap(nn.Module):
 class TwoMaps(nn.Module):
     """The decoder of LRASPP: the low map, and the high one gated and enlarged."""
 
-    def __init__(self, classifier: Any) -> None:
+    def __init__(self, classifier: LRASPPHead) -> None:
         super().__init__()
         self.cbr, self.scale = classifier.cbr, classifier.scale
 
@@ -120,7 +121,7 @@ class TwoMaps(nn.Module):
 class SumOfTwo(nn.Module):
     """The head of LRASPP: logits of either map, added up."""
 
-    def __init__(self, classifier: Any) -> None:
+    def __init__(self, classifier: LRASPPHead) -> None:
         super().__init__()
         self.low, self.high = classifier.low_classifier, classifier.high_classifier
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +18,8 @@ from torchvision.models.detection.backbone_utils import (
     _resnet_fpn_extractor,
 )
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
@@ -35,6 +36,7 @@ COUNTS = {  # proposals before and after their NMS, as in LPLD; torchvision's ow
     "rpn_pre_nms_top_n_train": 12000,
     "rpn_post_nms_top_n_train": 2000,
 }
+TwoLists = tuple[list[Tensor], list[Tensor]]  # labels of boxes and what these match, by image
 TORCHVISION_LOSSES = {
     "loss_objectness": "objectness",
     "loss_rpn_box_reg": "rpn_box",
@@ -136,7 +138,7 @@ class TorchvisionDetector(Detector):
 
 @contextmanager
 def _assigning(
-    rpn: Any, heads: Any, append: bool, doubtful: Sequence[Boxes] | None
+    rpn: RegionProposalNetwork, heads: RoIHeads, append: bool, doubtful: Sequence[Boxes] | None
 ) -> Iterator[None]:
     """Inside, targets join the proposals or not, and doubtful boxes are no background.
 
@@ -148,11 +150,11 @@ def _assigning(
         doubt = [part.boxes for part in doubtful]
         to_anchors, to_proposals = rpn.assign_targets_to_anchors, heads.assign_targets_to_proposals
 
-        def anchors(boxes: list[Tensor], targets: Any) -> Any:
+        def anchors(boxes: list[Tensor], targets: list[Mapping[str, Tensor]]) -> TwoLists:
             labels, matched = to_anchors(boxes, targets)
             return [spared(*one) for one in zip(labels, boxes, doubt, strict=True)], matched
 
-        def proposals(boxes: list[Tensor], *targets: Any) -> Any:
+        def proposals(boxes: list[Tensor], *targets: list[Tensor]) -> TwoLists:
             matched, labels = to_proposals(boxes, *targets)
             return matched, [spared(*one) for one in zip(labels, boxes, doubt, strict=True)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -97,7 +97,11 @@ def needed_input(arch: str, facts: Mapping[str, Any]) -> BadInput:
 
 
 def _arguments(
-    arch: str, maker: Any, settings: Mapping[str, Any], outputs: int, depth: int | None
+    arch: str,
+    maker: Callable[..., Any],
+    settings: Mapping[str, Any],
+    outputs: int,
+    depth: int | None,
 ) -> dict[str, Any]:
     try:
         parameters = inspect.signature(maker).parameters

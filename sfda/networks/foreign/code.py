@@ -23,7 +23,6 @@ from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from sfda.errors import BadInput
 from sfda.networks.grammar import FILE, MODULE, is_foreign
@@ -249,7 +248,7 @@ def reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def belongs(maker: Any, code: NetworkCode) -> bool:
+def belongs(maker: object, code: NetworkCode) -> bool:
     """Whether a class or function is defined by this code, and not by what that imports."""
     module = str(getattr(maker, "__module__", ""))
     if code.kind == "file":
