@@ -116,7 +116,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise BadInput(f"{path} is not a whole safetensors file: {error}") from error
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path) -> object:
     """What the file holds, if that is tensors in plain containers."""
     try:
         with warnings.catch_warnings():
@@ -146,7 +146,7 @@ def _asked_for(message: str) -> str:
     return f" ({rest.split()[0]})" if rest else ""
 
 
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
     """The state dict itself, out of the dict that a training script put around it."""
     for _ in range(DEEPEST_WRAP):  # one may hold itself
         if not isinstance(content, Mapping):

@@ -32,23 +32,23 @@ ASKED = re.compile(r"GLOBAL (\S+)")
 class Inert:
     """Takes all that an object in a pickle may be given, and keeps nothing."""
 
-    def __new__(cls, *_: Any, **__: Any) -> Inert:
+    def __new__(cls, *_: object, **__: object) -> Inert:
         """One, whatever it is made from."""
         return super().__new__(cls)
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def __init__(self, *_: object, **__: object) -> None: ...
 
-    def __setstate__(self, state: Any) -> None: ...
+    def __setstate__(self, state: object) -> None: ...
 
-    def __setitem__(self, key: Any, value: Any) -> None: ...
+    def __setitem__(self, key: object, value: object) -> None: ...
 
-    def append(self, value: Any) -> None:
+    def append(self, value: object) -> None:
         """Forget a value."""
 
-    def extend(self, values: Any) -> None:
+    def extend(self, values: object) -> None:
         """Forget values."""
 
-    def update(self, values: Any) -> None:
+    def update(self, values: object) -> None:
         """Forget values."""
 
 

@@ -14,7 +14,8 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from types import ModuleType
+from typing import Any, overload
 
 from sfda.errors import BadInput
 from sfda.plugins import trusted_packages
@@ -79,7 +80,11 @@ TRUST_REMEDY = (
 _one_at_a_time = threading.RLock()
 
 
-def without_other_weights(config: Any) -> Any:
+@overload
+def without_other_weights(config: Mapping[str, Any]) -> dict[str, Any]: ...
+@overload
+def without_other_weights(config: object) -> object: ...
+def without_other_weights(config: object) -> object:
     """The same without what would load weights from elsewhere: a bundle's own are all it gets."""
     if isinstance(config, list | tuple):
         return [without_other_weights(item) for item in config]
@@ -91,7 +96,7 @@ def without_other_weights(config: Any) -> Any:
     }
 
 
-def check_size(config: Any) -> None:
+def check_size(config: object) -> None:
     """Raise BadInput for a configuration that is too deep, too large or no plain data."""
     for number, (path, depth, value) in enumerate(_nodes(config)):
         if depth > DEEPEST or number > MOST_NODES:
@@ -109,7 +114,7 @@ def check_size(config: Any) -> None:
             )
 
 
-def check_names(config: Any, *, registered: Mapping[str, Any]) -> None:
+def check_names(config: object, *, registered: Mapping[str, Any]) -> None:
     """Raise BadInput for the first thing that a stored configuration may not name.
 
     `registered` are mmdet's and mmengine's classes of models and their task utilities by name.
@@ -134,7 +139,7 @@ def check_names(config: Any, *, registered: Mapping[str, Any]) -> None:
             _check_type(f"{path}.type".lstrip("."), name, registered)
 
 
-def _check_type(path: str, name: Any, registered: Mapping[str, Any]) -> None:
+def _check_type(path: str, name: object, registered: Mapping[str, Any]) -> None:
     if isinstance(name, str) and (name in WORDS | NMS | ROI_LAYERS or name in registered):
         return  # those registered were looked at as words
     package = str(name).partition(".")[0]
@@ -152,7 +157,7 @@ def _remedy(package: str) -> str:
     return TRUST_REMEDY.format(package=package[:40] or "PACKAGE")
 
 
-def _check_class(path: str, name: str, kind: Any) -> None:
+def _check_class(path: str, name: str, kind: object) -> None:
     module = str(getattr(kind, "__module__", ""))
     if inspect.isclass(kind) and _below(module, SOURCES) and not _below(module, CLOSED):
         return
@@ -174,7 +179,7 @@ def _below(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
-def _nodes(config: Any) -> Iterator[tuple[str, int, Any]]:
+def _nodes(config: object) -> Iterator[tuple[str, int, Any]]:
     """Path, depth and value of everything in a configuration, without recursion."""
     waiting: list[tuple[str, int, Any]] = [("", 0, config)]
     while waiting:
@@ -217,12 +222,13 @@ def imports_closed() -> Iterator[None]:
     real_object, real_module = registry.get_object_from_string, registry.import_module
     trusted = {"mmdet", "mmcv", "mmengine"} | trusted_packages()
 
-    def module(name: str, package: str | None = None) -> Any:
+    def module(name: str, package: str | None = None) -> ModuleType:
         if name.partition(".")[0] not in trusted:
             raise ImportError(f"{name} is not imported for a model")
-        return real_module(name, package)
+        imported: ModuleType = real_module(name, package)
+        return imported
 
-    def named(name: str) -> Any:
+    def named(name: str) -> object:
         if "." in name and name.partition(".")[0] in trusted_packages():
             return real_object(name)
         raise BadInput(f"mmdet has no {name[:80]!r}; nothing is imported for a model")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -98,7 +99,13 @@ class _Watch(TorchDispatchMode):
         self.live: dict[int, tuple[StorageWeakRef, int]] = {}
         self.bytes = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
         """Run an operation, unless what it would give is too large."""
         kwargs = kwargs or {}
         self.operations += 1
@@ -132,7 +139,7 @@ class _Watch(TorchDispatchMode):
             )
             yield
 
-    def _look_ahead(self, func: Any, args: Any, kwargs: Any) -> None:
+    def _look_ahead(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse an operation whose result is too large, told by shapes alone where that works."""
         if func._schema.name in SIZED and isinstance(args[0], list | tuple):
             self._check_bytes(math.prod(args[0]) * (kwargs.get("dtype") or WIDEST).itemsize)
@@ -185,7 +192,7 @@ class _Watch(TorchDispatchMode):
         raise self.refusal
 
 
-def _is_new(returned: Any) -> bool:
+def _is_new(returned: torch.Argument) -> bool:
     """Whether what an operation returns is a tensor, or some, in memory of their own."""
     return returned.alias_info is None and "Tensor" in str(returned.type)
 

@@ -9,9 +9,10 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from io import BufferedIOBase
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 MOST_HEADER = 4 * 2**20  # bytes; the names and shapes of 30,000 tensors
@@ -93,14 +94,15 @@ class TensorFile:
             yield buffer[:read]
 
 
-def strict_json(text: bytes) -> Any:
+def strict_json(text: bytes) -> JsonValue:
     """What JSON says that has but one meaning. Raises ValueError: also for a key that stands there
     twice, numbers that are none, and nesting that is too deep to be read.
     """
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        value: JsonValue = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -112,17 +114,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _no_number(word: str) -> Any:
+def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no number")
 
 
-def _metadata(value: Any) -> Mapping[str, str]:
+def _metadata(value: object) -> Mapping[str, str]:
     if not isinstance(value, dict) or not all(isinstance(part, str) for part in value.values()):
         raise ValueError("its metadata are no table of words")
     return value
 
 
-def _entry(name: str, facts: Any, start: int) -> Entry:
+def _entry(name: str, facts: object, start: int) -> Entry:
     """A tensor's line of the header, whose offsets count from `start`."""
     if not name.isprintable() or len(name) > LONGEST_NAME:
         raise ValueError(f"{name[:80]!r} names no part of a network")
@@ -141,7 +143,7 @@ def _entry(name: str, facts: Any, start: int) -> Entry:
     return Entry(kind, tuple(shape), start + offsets[0], size)
 
 
-def _counts(value: Any) -> bool:
+def _counts(value: object) -> bool:
     """Whether this is a short list of whole numbers from 0."""
     return (
         isinstance(value, list)
