@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 from typing import Any, Self
 
 import torch
@@ -165,7 +166,7 @@ class Index:
         return self
 
 
-def load_faiss() -> Any:
+def load_faiss() -> ModuleType:
     """The module faiss, which only an approximate search needs. Raises BadInput without it."""
     try:
         import faiss

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -13,6 +15,13 @@ from sfda.types import UNSURE, Clock
 ENTROPY_EPS = (
     1e-5  # inside the logarithm of entropies, as in the released code of SHOT and its successors
 )
+
+
+class ClassLogits(Protocol):
+    """What a network says of images or pixels that have one class each."""
+
+    @property
+    def logits(self) -> Float[Tensor, "B C *HW"]: ...
 
 
 @full_precision

@@ -179,12 +179,19 @@ class Moments:
         return self.sum / max(1, self.count - 1)
 
 
-def mix_norms_(network: nn.Module, **settings: Any) -> list[AlphaBN]:
+def mix_norms_(
+    network: nn.Module,
+    *,
+    source_weight: float,
+    batch_var: Literal["unbiased", "biased"] = "unbiased",
+    online: bool = False,
+) -> list[AlphaBN]:
     """Put an `AlphaBN` in the place of every batch norm; the new layers."""
     mixed_layers = []
     for name, layer in list(network.named_modules()):
         if isinstance(layer, Norm) and layer.running_mean is not None:
-            network.set_submodule(name, mixed := AlphaBN(layer, **settings))
+            mixed = AlphaBN(layer, source_weight=source_weight, batch_var=batch_var, online=online)
+            network.set_submodule(name, mixed)
             mixed_layers.append(mixed)
     return mixed_layers
 

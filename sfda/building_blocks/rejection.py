@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfda.building_blocks.clustering import split_in_two
-from sfda.building_blocks.losses import entropy
+from sfda.building_blocks.losses import ClassLogits, entropy
 from sfda.types import UNKNOWN
 
 UNKNOWN_NAME = "unknown"  # what a rejected sample is called
@@ -43,7 +42,7 @@ class TwoClusters:
     def __init__(self) -> None:
         self.uncertainties: list[Tensor] = []
 
-    def update(self, output: Any) -> None:
+    def update(self, output: ClassLogits) -> None:
         """Take in outputs with logits [B, C]."""
         self.uncertainties.append(uncertainty(output.logits.float().softmax(1)).cpu())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,11 +12,14 @@ from sfda.images.preprocess import standardise
 from sfda.inference.forward import infer
 from sfda.refs import InputSpec
 
+if TYPE_CHECKING:
+    from sfda.augment.photometric import Several, ViewMaker
+
 
 def outputs_on_pair(
     network: nn.Module,
-    maker: Any,
-    stored: Any,
+    maker: ViewMaker,
+    stored: Several,
     epoch: int,
     rows: np.ndarray[Any, Any],
     spec: InputSpec,

@@ -121,8 +121,10 @@ class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
         device: torch.device,
     ) -> tuple[NetOutput, NetOutput]:
         """What a network says of a weak and a strong view, in the frame of the images."""
+        from sfda.augment.photometric import ViewMaker
         from sfda.inference.views import outputs_on_pair
 
+        assert isinstance(maker, ViewMaker)  # as `view_maker` gives where views are not moved
         return outputs_on_pair(network, maker, stored, epoch, rows, spec, device)
 
     def summarise(self, output: NetOutput | Summary) -> Summary:

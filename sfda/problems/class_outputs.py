@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfda.building_blocks.losses import soft_cross_entropy, sure_cross_entropy
+from sfda.building_blocks.losses import ClassLogits, soft_cross_entropy, sure_cross_entropy
 from sfda.building_blocks.norm import batch_statistics
 from sfda.building_blocks.pseudo_labels import averaged, cut_and_mix, sure
 from sfda.problems._tally import Tally
@@ -20,13 +19,6 @@ from sfda.problems._teaching import Taught, TeacherSettings
 from sfda.types import UNSURE, Images, Losses, TargetBatch
 
 SCORED_PIXELS = 4096  # of one image that a score is taken over
-
-
-class ClassLogits(Protocol):
-    """What a network says of images or pixels that have one class each."""
-
-    @property
-    def logits(self) -> Float[Tensor, "B C *HW"]: ...
 
 
 def teach_classes(teacher: nn.Module, batch: TargetBatch, settings: TeacherSettings) -> Taught:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sfda.building_blocks.losses import ClassLogits
 from sfda.problems._tally import Tally
-from sfda.problems.class_outputs import ClassLogits, tally_classes
+from sfda.problems.class_outputs import tally_classes
 
 
 def tally(output: ClassLogits) -> Tally:
