@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsInt
 
 import cv2
 import numpy as np
@@ -70,7 +70,7 @@ def alike(one: PictureAnnotations, other: PictureAnnotations) -> bool:
     )
 
 
-def drawn_size(height: Any, width: Any) -> tuple[int, int]:
+def drawn_size(height: str | SupportsInt, width: str | SupportsInt) -> tuple[int, int]:
     """Height and width that an export states of a picture.
 
     Raises ValueError, or what `int` raises, where they are none, or more than any picture has.

@@ -100,7 +100,7 @@ def _odd_values(document: Document) -> list[str]:
     return faults if len(faults) < 6 else [*faults[:5], f"and {len(faults) - 5} more"]
 
 
-def _odd_flag(value: Any) -> bool:
+def _odd_flag(value: object) -> bool:
     return not (value is None or (isinstance(value, int | float) and value in (0, 1)))
 
 
@@ -220,7 +220,7 @@ def box_table(
     return BoxTable(tuple(rows), tuple(notes)), faults
 
 
-def _corners(bbox: Any) -> tuple[float, float, float, float] | None:
+def _corners(bbox: object) -> tuple[float, float, float, float] | None:
     if not isinstance(bbox, list | tuple) or len(bbox) != 4:
         return None
     if not all(map(is_number, bbox)):
@@ -229,7 +229,7 @@ def _corners(bbox: Any) -> tuple[float, float, float, float] | None:
     return x, y, x + width, y + height
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether this is a number that a computation can take."""
     try:
         return isinstance(value, int | float) and math.isfinite(value)

@@ -6,6 +6,7 @@ corners that are no numbers end the process.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ FARTHEST = 16  # by so many times its size a corner may lie outside of a picture
 OUTLINE = 4  # by so many times the pixels of its picture an outline may be long
 
 
-def decode_run_lengths(counts: Any, size: tuple[int, int]) -> Bits:
+def decode_run_lengths(counts: str | bytes | Sequence[Any], size: tuple[int, int]) -> Bits:
     """Runs of 0 and 1 in turn, column by column: numbers, or packed as text.
 
     Raises ValueError or TypeError if they are not of `size` (height, width).
@@ -69,7 +70,7 @@ def refuse_far(corners: np.ndarray[Any, Any], size: tuple[int, int]) -> None:
         raise ValueError("a polygon with corners that are no numbers, or far away")
 
 
-def fill_polygons(polygons: Any, size: tuple[int, int]) -> Bits:
+def fill_polygons(polygons: object, size: tuple[int, int]) -> Bits:
     """The inside of polygons [x1, y1, x2, y2, ...] together.
 
     Raises ValueError or TypeError for corners that are too few, no numbers, or far away.

@@ -182,7 +182,7 @@ def _joints(annotation: Mapping[str, Any], names: list[str]) -> tuple[PlacedJoin
     )
 
 
-def _bits(where: Any, size: tuple[int, int]) -> Bits | None:
+def _bits(where: object, size: tuple[int, int]) -> Bits | None:
     """COCO's polygons, or its run lengths, as pixels."""
     if not where:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -35,7 +35,7 @@ def _below(name: str) -> str:
     return name
 
 
-def _quoted(value: Any) -> Any:
+def _quoted(value: object) -> object:
     """A digest of digits alone, which YAML takes for a number."""
     if not isinstance(value, int) or isinstance(value, bool):
         return value
@@ -98,7 +98,7 @@ class SplitSpec(Config):
 
     @field_validator("where", mode="before")
     @classmethod
-    def _text(cls, value: Any) -> Any:
+    def _text(cls, value: object) -> object:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
@@ -145,7 +145,7 @@ class Manifest(Config):
 
     @field_validator("classes", mode="before")
     @classmethod
-    def _names(cls, value: Any) -> Any:
+    def _names(cls, value: object) -> object:
         if not isinstance(value, list | tuple):
             return value
         odd = [name for name in value if isinstance(name, bool) or not isinstance(name, str | int)]
