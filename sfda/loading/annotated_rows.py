@@ -6,13 +6,15 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from sfda.augment.geometric import WarpMaker
+from sfda.augment.photometric import ViewMaker
 from sfda.images.preprocess import BatchRows, standardise
 from sfda.images.store import Pictures
 from sfda.loading.opened import Opened
@@ -34,7 +36,7 @@ class AnnotatedRows:
         rows: BatchRows,
         targets: AnyTargets,
         spec: InputSpec,
-        maker: Any,
+        maker: ViewMaker | WarpMaker,
         *,
         seed: int,
         device: torch.device | str,
@@ -104,8 +106,17 @@ class AnnotatedBatches:
             yield TargetBatch(batch.index, batch.images, labelled=batch)
 
 
+class LearnsLabelled(Protocol):
+    """A method that may learn from annotated rows alone."""
+
+    @property
+    def labelled_steps(self) -> int:
+        """Batches of them an epoch; 0: they come beside the target's."""
+        ...
+
+
 def with_annotated(
-    batches: Batches, annotated: AnnotatedRows | None, method: Any, batch_size: int
+    batches: Batches, annotated: AnnotatedRows | None, method: LearnsLabelled, batch_size: int
 ) -> Batches:
     """What a method learns from: its target, with annotated rows where there are some."""
     if annotated is None:

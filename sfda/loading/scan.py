@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,7 @@ def _stacks(
 
 
 def _tiles(
-    images: Ragged, batch_size: int, spec: InputSpec, rows: Any
+    images: Ragged, batch_size: int, spec: InputSpec, rows: Iterable[int]
 ) -> Iterator[tuple[BatchRows, Stack]]:
     """Every image in tiles without overlap; a smaller image repeats its border."""
     for row in map(int, rows):
