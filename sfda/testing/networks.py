@@ -62,7 +62,7 @@ class Fitting:
         return kind(self.network, info, kind.Config.from_settings({**defaults, "threshold": 0.0}))
 
 
-def tensors_of(output: Any) -> Iterator[tuple[str, Tensor]]:
+def tensors_of(output: object) -> Iterator[tuple[str, Tensor]]:
     """The tensors of an output that have a row an image."""
     for name in ("features", "logits", "heatmaps"):
         part = getattr(output, name, None)

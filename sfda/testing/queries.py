@@ -54,7 +54,7 @@ class Asking:
     problem: str
     settings: Mapping[str, Any]
 
-    def query(self, **settings: Any) -> Query:
+    def query(self, **settings: object) -> Query:
         """It, with the defaults of the problem. Raises BadInput for settings it does not know."""
         inputs = merged(merged(self.kind.defaults_for(self.problem), dict(self.settings)), settings)
         return self.kind(self.kind.Config.from_settings(inputs))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,11 +18,12 @@ from sfda.errors import BadInput
 from sfda.methods._base import Method
 from sfda.problems.registry import PROBLEMS
 from sfda.testing.toys import Toy
-from sfda.types import Clock, EpochEnd, Labelled, State, StepEnd, TargetBatch
+from sfda.types import Batches, Clock, EpochEnd, Labelled, State, StepEnd, TargetBatch
 
 LABELLED_EVERY = 2  # of a toy's rows one is labelled, where a method learns from such
 TRIAL_ROWS = 24
 MOMENT = Clock(0, 5, 3)
+Case = TypeVar("Case")  # what a contract is checked on
 
 
 def require(holds: bool, otherwise: str) -> None:
@@ -77,7 +78,7 @@ def require_same(one: Mapping[str, Any], other: Mapping[str, Any], what: str, at
             require(value == other[name], f"{what}: {name} differs")
 
 
-def run_checks(title: str, checks: Sequence[Callable[[Any], None]], case: Any) -> None:
+def run_checks(title: str, checks: Sequence[Callable[[Case], None]], case: Case) -> None:
     """Each check on the case. Raises AssertionError that begins with the title, also for whatever
     else the code that is tried raises; BadInput goes through.
     """
@@ -96,7 +97,7 @@ def run_checks(title: str, checks: Sequence[Callable[[Any], None]], case: Any) -
 class Annotated:
     """Batches of a toy with labelled rows beside them."""
 
-    def __init__(self, trial: Trial, batches: Any, shift: float) -> None:
+    def __init__(self, trial: Trial, batches: Batches, shift: float) -> None:
         self.trial, self.batches, self.shift = trial, batches, shift
 
     def steps(self, rows: Tensor | None = None) -> int:
@@ -126,7 +127,7 @@ class Trial:
     toy: Toy
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
-    def method(self, **settings: Any) -> Method:
+    def method(self, **settings: object) -> Method:
         """It, for the toy's three short epochs. Raises BadInput for settings it does not know."""
         own: dict[str, Any] = {"schedule": self.toy.FAST.model_dump()}
         for more in (self.kind.brief, self.settings, settings):
@@ -147,7 +148,7 @@ class Trial:
         """Rows that a person has labelled."""
         return torch.arange(0, min(TRIAL_ROWS, self.toy.SIZE), LABELLED_EVERY)
 
-    def begun(self, **settings: Any) -> tuple[Method, Tensor]:
+    def begun(self, **settings: object) -> tuple[Method, Tensor]:
         """A method that has looked at the target, in train mode, and the target."""
         x, _ = self.toy.images(0.5, seed=1)
         method = self.method(**settings)

@@ -57,7 +57,7 @@ class Scoring:
     toy: Toy
     settings: Mapping[str, Any]
 
-    def validator(self, **settings: Any) -> Validator:
+    def validator(self, **settings: object) -> Validator:
         """A fresh one, which knows the source's profile where it asks for it. Raises BadInput."""
         inputs = merged(dict(self.settings), settings)
         validator = self.kind.with_settings(self.toy.PROBLEM, inputs)

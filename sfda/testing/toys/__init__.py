@@ -12,8 +12,12 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
+from sfda.building_blocks.boxes import Boxes
+from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.settings import Schedule
 from sfda.types import Scan, TargetBatch, TargetInfo
+
+ToyLabels = Tensor | list[Boxes] | PoseTargets
 
 
 class Toy(Protocol):
@@ -46,16 +50,18 @@ class Toy(Protocol):
     Batches: Any
     """`Batches(x)`: the target in shuffled batches, a pure function of the epoch."""
 
-    def images(self, shift: float = 0.0, *, seed: int = 0, size: int = ...) -> tuple[Tensor, Any]:
+    def images(
+        self, shift: float = 0.0, *, seed: int = 0, size: int = ...
+    ) -> tuple[Tensor, ToyLabels]:
         """Images [N, C, H, W] as a network sees them, `shift` away from the source; labels."""
 
-    def network(self) -> Any:
+    def network(self) -> nn.Module:
         """A network with random weights, the same ones each time."""
 
-    def source(self) -> Any:
+    def source(self) -> nn.Module:
         """A fresh copy of the source model, in eval mode."""
 
-    def info(self, size: int = ..., **more: Any) -> TargetInfo:
+    def info(self, size: int = ..., *, priors: Tensor | None = None) -> TargetInfo:
         """What a method may know of the target."""
 
     def batch(self, x: Tensor, rows: list[int] | Tensor) -> TargetBatch:
@@ -64,10 +70,10 @@ class Toy(Protocol):
     def scan(self, x: Tensor) -> Scan:
         """A look at all of the target, in unequal parts."""
 
-    def norm(self, model: Any) -> nn.Module:
+    def norm(self, model: nn.Module) -> nn.Module:
         """One of the layers that normalise."""
 
-    def accuracy(self, model: nn.Module, x: Tensor, y: Any) -> float:
+    def accuracy(self, model: nn.Module, x: Tensor, y: ToyLabels) -> float:
         """How good a network is, in [0, 1], in eval mode."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +61,9 @@ def source() -> Classifier:
     return model.eval()
 
 
-def info(size: int = SIZE, **more: Any) -> TargetInfo:
+def info(size: int = SIZE, *, priors: Tensor | None = None) -> TargetInfo:
     """What a method may know of the toy target."""
-    return TargetInfo(size, tuple(f"row-{i}" for i in range(size)), **more)
+    return TargetInfo(size, tuple(f"row-{i}" for i in range(size)), priors=priors)
 
 
 def batch(x: Tensor, rows: list[int] | Tensor) -> TargetBatch:

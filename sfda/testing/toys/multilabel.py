@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -66,9 +66,9 @@ def source() -> MultilabelClassifier:
     return model.eval()
 
 
-def info(size: int = SIZE, **more: Any) -> TargetInfo:
+def info(size: int = SIZE, *, priors: Tensor | None = None) -> TargetInfo:
     """What a method may know of the toy target."""
-    return base.info(size, **more)
+    return base.info(size, priors=priors)
 
 
 def batch(x: Tensor, rows: list[int] | Tensor) -> TargetBatch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -71,10 +71,10 @@ def source() -> Segmenter:
     return model.eval()
 
 
-def info(size: int = SIZE, **more: Any) -> TargetInfo:
+def info(size: int = SIZE, *, priors: Tensor | None = None) -> TargetInfo:
     """What a method may know of the toy target."""
     rows = tuple(f"row-{i}" for i in range(size))
-    return TargetInfo(size, rows, classes=("ground", "red", "blue"), **more)
+    return TargetInfo(size, rows, classes=("ground", "red", "blue"), priors=priors)
 
 
 def batch(x: Tensor, rows: list[int] | Tensor) -> TargetBatch:
