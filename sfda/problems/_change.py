@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 YES, NO = "yes", "no"
 NONE_OF_THESE, CANNOT_TELL = "none of these", "cannot tell"
+NEITHER = (NONE_OF_THESE, CANNOT_TELL)  # answers that speak for no model
 
 
 class Unit(NamedTuple):
@@ -57,3 +58,14 @@ class Claim(NamedTuple):
     units: str  # images, pixels, boxes, joints
     metric: str | None  # that the gain is of; None: the sign of something else alone
     says: str  # what "better" means, for the verdict's sentence
+
+
+def class_gain(unit: Unit, answer: str) -> tuple[float, ...] | None:
+    """x of a person's class: +1 where B is right and A wrong, -1 the reverse, else 0; None for "",
+    which is no answer.
+    """
+    if not answer:
+        return None
+    if answer in NEITHER:
+        return (0.0,)
+    return (float(unit.second == answer) - float(unit.first == answer),)

@@ -14,8 +14,9 @@ from torch import nn
 from sfda.loading.labels import ImageSizes, labels_in
 from sfda.loading.opened import Opened
 from sfda.problems.changed_images import most_changed, rgb, sampled_rows
+from sfda.problems.detection.change import boxes_changed, sure_of
 from sfda.problems.detection.inference import box_arrays, detect_all
-from sfda.problems.detection.metrics import BoxesOf, matched, overlaps
+from sfda.problems.detection.metrics import BoxesOf
 from sfda.problems.panel_frame import (
     COLOURS,
     LEGEND,
@@ -27,8 +28,6 @@ from sfda.problems.panel_frame import (
     small,
 )
 from sfda.refs import ModelSpec
-
-DRAWN_SCORE = 0.5  # boxes scored lower are not drawn
 
 
 @dataclass(frozen=True)
@@ -45,27 +44,6 @@ class BoxSample:
     def changed(self) -> float:
         """Share of the sure boxes of either model that the other does not have."""
         return boxes_changed(self.source, self.adapted)
-
-
-def sure_of(boxes: BoxesOf) -> BoxesOf:
-    """Those that are drawn."""
-    if boxes.scores is None:
-        return boxes
-    return boxes.where(boxes.scores >= DRAWN_SCORE)
-
-
-def boxes_changed(one: BoxesOf, other: BoxesOf) -> float:
-    """1 - 2 m / (n1 + n2) for m matched pairs (one class, IoU of at least 0.5) of sure boxes.
-
-    0 where both have none.
-    """
-    first, second = sure_of(one), sure_of(other)
-    total = len(first.labels) + len(second.labels)
-    if not total:
-        return 0.0
-    iou = overlaps(first.boxes, second.boxes)
-    iou[first.labels[:, None] != second.labels[None]] = 0
-    return 1 - 2 * len(matched(iou, 0.5)) / total
 
 
 def box_panel(samples: Sequence[BoxSample], classes: Sequence[str], *, title: str) -> bytes:

@@ -112,6 +112,12 @@ class Pose(Problem["PoseNet", "PoseTargets", "PoseOutput", "tuple[int, Joints]"]
     ) -> None:
         """None: what a source of poses ships is its prior, `sfda train-prior`."""
 
+    def reach_of(self, split: Split, row: int) -> float:
+        """tau of PCK at 0.1."""
+        from sfda.problems.pose.change import reach_of
+
+        return reach_of(split, row)
+
     def manifest_fault(self, manifest: Manifest) -> str:
         """Names of the skeleton that are no joint's."""
         joints = manifest.classes if isinstance(manifest.classes, tuple) else ()

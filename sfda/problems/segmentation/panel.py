@@ -25,6 +25,7 @@ from sfda.problems.panel_frame import (
     shortened,
     small,
 )
+from sfda.problems.segmentation.change import pixels_changed
 from sfda.problems.segmentation.segment import segment
 from sfda.refs import ModelSpec
 
@@ -42,7 +43,7 @@ class Sample:
     @property
     def changed(self) -> float:
         """Share of the pixels whose class changed."""
-        return float((self.source != self.adapted).mean())
+        return pixels_changed(self.source, self.adapted)
 
 
 def panel(samples: Sequence[Sample], classes: Sequence[str], *, title: str) -> bytes:
@@ -130,7 +131,7 @@ def changed_masks(
     At most 64 images are compared, and only the masks of the best are in memory.
     """
     return most_changed(
-        (float((one != other).mean()), (row, one, other))
+        (pixels_changed(one, other), (row, one, other))
         for row, one, other in _mask_pairs(before, after, opened, spec)
     )
 

@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from sfda.problems.detection.change import boxes_changed
 from sfda.problems.detection.metrics import (
     BoxesOf,
     DetectionMetric,
@@ -20,7 +21,7 @@ from sfda.problems.detection.metrics import (
     overlaps,
     voc_ap,
 )
-from sfda.problems.detection.panel import BoxSample, box_panel, boxes_changed
+from sfda.problems.detection.panel import BoxSample, box_panel
 from sfda.problems.report_metrics import main_metric, score_of
 
 
