@@ -16,7 +16,8 @@ from sfda.manifests.digests import bytes_digest
 from sfda.manifests.schema import Manifest
 from sfda.manifests.write import refuse_other_suffix
 
-IMAGE_KEYS = ("id", "file_name", "width", "height", "split", "labelled")  # of an image's entry
+# of an image's entry
+IMAGE_KEYS = ("id", "file_name", "width", "height", "split", "labelled", "group")
 
 
 def write_coco_manifest(

@@ -10,7 +10,7 @@ import numpy as np
 
 from sfda.errors import BadInput, listed
 from sfda.formats.coco import Document, annotations_of, is_number
-from sfda.formats.readers import Reader
+from sfda.formats.readers import Indices, Reader
 from sfda.images.crops import Box, Crop, cut, square
 from sfda.images.intensity_window import Picture, Raw, Window
 
@@ -62,6 +62,11 @@ class CropReader:
     def name_of(self, row: int) -> str:
         """What to call one row in a message."""
         return self.images.name_of(row)
+
+    def take(self, rows: Indices) -> CropReader:
+        """Some of its rows, as rows of their own."""
+        boxes = tuple(self.boxes[row] for row in rows.tolist())
+        return CropReader(self.images.take(rows), boxes, self.padding)
 
 
 def file_of(key: str) -> str:

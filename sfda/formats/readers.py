@@ -10,7 +10,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -37,6 +37,7 @@ BROKEN = (
     Image.DecompressionBombError,
 )  # all that PIL, nibabel and zipfile raise on files that are not what they claim
 Out = TypeVar("Out")
+Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Reader(Protocol):
@@ -60,6 +61,10 @@ class Reader(Protocol):
 
     def name_of(self, row: int) -> str:
         """What to call one row in a message."""
+        ...
+
+    def take(self, rows: Indices) -> Reader:
+        """Some of its rows, in this order, as rows of their own."""
         ...
 
 
@@ -153,6 +158,10 @@ class FileReader:
         """Its path, and the zip it lies in."""
         return str(self.files.address(self.names[row]))
 
+    def take(self, rows: Indices) -> FileReader:
+        """Some of its rows, as rows of their own."""
+        return replace(self, names=tuple(self.names[row] for row in rows.tolist()))
+
     def _read(
         self, row: int, whole: Callable[[bytes], Out], cut: Callable[[FileAddress, int], Out]
     ) -> Out:
@@ -178,20 +187,18 @@ class NpzReader:
 
     path: Path
     array: str
-    indices: np.ndarray[Any, np.dtype[np.int64]]
+    indices: Indices
 
     def image(self, row: int, window: Window = None) -> Picture:
         """The image of one row, its intensities made 8 bits by `window`."""
         return to_bytes(self.raw(row), window)
 
     def raw(self, row: int) -> Raw:
-        """The image of one row, uint8 [H, W] or [H, W, 3]."""
+        """The image or mask of one row, uint8 [H, W] or [H, W, 3]."""
         picture: Picture = self._images[self.indices[row]]
         return picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
 
-    def values(self, row: int) -> Raw:
-        """The mask of one row."""
-        return self.raw(row)
+    values = raw
 
     def size(self, row: int) -> tuple[int, int]:
         """(height, width), the same for all rows."""
@@ -201,6 +208,10 @@ class NpzReader:
     def name_of(self, row: int) -> str:
         """Array, index and file."""
         return f"{self.array}:{self.indices[row]} in {self.path}"
+
+    def take(self, rows: Indices) -> NpzReader:
+        """Some of its rows, as rows of their own."""
+        return replace(self, indices=self.indices[rows])
 
     @functools.cached_property
     def _images(self) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -1,14 +1,18 @@
-"""Images of sizes of their own, one after the other in a file that is mapped into memory."""
+"""Decoded images in a file that is mapped into memory: of sizes of their own, one after the other,
+or some rows of an array. Nothing here holds a copy of them.
+"""
 
 from __future__ import annotations
 
+import copy
+from mmap import mmap
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from sfda.images.intensity_window import Picture
-from sfda.images.preprocess import Stack
+from sfda.images.preprocess import BatchRows, Stack
 
 MARK = b"sfda-ragged-1\n\0\0"  # 16 bytes at the end: what is not whole lacks them
 
@@ -34,18 +38,76 @@ class Ragged:
             rows = np.arange(len(self))[rows]
         return [self[int(row)] for row in rows]
 
-    def part(self, first: int, end: int) -> Ragged:
-        """The images from one place to before another."""
-        images = Ragged(self.path)
-        images.shapes, images.starts = self.shapes[first:end], self.starts[first:end]
+    def take(self, rows: BatchRows | slice) -> Ragged:
+        """The images at some places, in their order."""
+        images = copy.copy(self)
+        images.shapes, images.starts = self.shapes[rows], self.starts[rows]
         return images
 
+    def part(self, first: int, end: int) -> Ragged:
+        """The images from one place to before another."""
+        return self.take(slice(first, end))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "bytes": None}  # a worker process maps the file itself
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, bytes=np.memmap(state["path"], dtype=np.uint8, mode="r"))
+
+
+class StackRows:
+    """Some rows of images uint8 [N, H, W, C], in an order of their own.
+
+    A number gives one image; several give an array of those, and of no others.
+    """
+
+    def __init__(self, whole: Stack, rows: BatchRows) -> None:
+        self.whole, self.rows = whole, rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of all of them in one array."""
+        return (len(self.rows), *self.whole.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> Any:
+        return self.whole[self.rows[rows]]
+
+    def part(self, first: int, end: int) -> StackRows:
+        """The images from one place to before another."""
+        return StackRows(self.whole, self.rows[first:end])
+
     def __reduce__(self) -> Any:
-        return Ragged, (self.path,)  # a worker process maps the file itself
+        if not isinstance(self.whole.base, mmap):  # not all of a file
+            return StackRows, (self.whole, self.rows)
+        file = Path(getattr(self.whole, "filename"))  # noqa: B009 - numpy's stubs lack it
+        return _mapped_rows, (file, self.rows)  # a worker process maps the file itself
 
 
-Pictures = Stack | Ragged
-"""Decoded images: all of one size in one array, or each of its own."""
+def _mapped_rows(file: Path, rows: BatchRows) -> StackRows:
+    return StackRows(np.load(file, mmap_mode="r"), rows)
+
+
+Pictures = Stack | Ragged | StackRows
+"""Decoded images: all of one size in one array, or rows of one, or each of a size of its own."""
+
+
+def images_at(images: Pictures, rows: BatchRows) -> Pictures:
+    """The images at some places, in their order, and where they lie: none of them is read."""
+    if isinstance(images, Ragged):
+        return images.take(rows)
+    if isinstance(images, StackRows):
+        return StackRows(images.whole, images.rows[rows])
+    return StackRows(images, rows)
+
+
+def images_between(images: Pictures, first: int, end: int) -> Pictures:
+    """The images from one place to before another; none of them is read."""
+    if (first, end) == (0, len(images)):
+        return images
+    return images[first:end] if isinstance(images, np.ndarray) else images.part(first, end)
 
 
 class RaggedWriter:

@@ -12,7 +12,7 @@ import torch
 from sfda.errors import BadInput
 from sfda.formats.volumes import slice_of
 from sfda.images.decode import decode_images
-from sfda.images.store import Pictures, Ragged
+from sfda.images.store import Pictures, images_between
 from sfda.loading.progress import ProgressBar
 from sfda.manifests.class_matching import ClassShift, class_map, class_shift
 from sfda.manifests.digests import file_digest, file_digests
@@ -42,11 +42,7 @@ class Opened:
 
     def part(self, first: int, end: int) -> Pictures:
         """The images of some rows, from `first` to one before `end`."""
-        if (first, end) == (0, len(self.images)):
-            return self.images
-        if isinstance(self.images, Ragged):
-            return self.images.part(first, end)
-        return self.images[first:end]
+        return images_between(self.images, first, end)
 
     def info(
         self,

@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,6 +35,19 @@ class Annotations:
     sha256: str  # of the file, and of the files that it names
     labels: LabelSet = field(repr=False)
     files: tuple[Path, ...] = ()  # that the labels lie in, besides the file itself
+
+    def among(self, rows: Indices) -> Annotations | None:
+        """Those of some rows of the split, which become rows 0, 1 ...; None where there are none.
+
+        Files and digest stay those of all.
+        """
+        new_of = {row: number for number, row in enumerate(rows.tolist())}
+        own = [n for n, row in enumerate(self.rows.tolist()) if row in new_of]
+        if not own:
+            return None
+        positions = np.array(own, dtype=np.int64)
+        there = np.array([new_of[int(row)] for row in self.rows[positions]], dtype=np.int64)
+        return replace(self, rows=there, labels=self.labels.take(positions))
 
 
 def read_annotations(
@@ -69,7 +81,7 @@ def read_annotations(
         foreign = [f"{rows[n][key]} ({values[n]})" for n in unreadable]
         faults.append(f"classes that are none of the answers': {listed(foreign)}")
     where = _rows_named([row[key] for row in rows], keys, spec, path, faults)
-    own = _Some(images, where)
+    own = images.take(where)
     labels, files = problem.annotations_from_column(values, spec.classes, path.parent, own)
     if not files:
         return Annotations(where, spec.classes, digest, labels)
@@ -94,15 +106,3 @@ def _rows_named(
     if faults:
         raise BadInput(f"file of answers {path}: " + "; ".join(faults))
     return np.array([row_of[name] for name in named], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class _Some:
-    """Some rows of a reader, as rows of their own."""
-
-    whole: Reader
-    rows: Indices
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.whole, name)
-        return lambda row, *more: method(int(self.rows[row]), *more)

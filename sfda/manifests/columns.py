@@ -28,7 +28,7 @@ def read_more_columns(
     `rows` are those of the row file, None where there is none.
     """
     content.more = Columns(
-        _groups(manifest, content, rows if "group" in header else None),
+        read_groups(manifest, content, rows if "group" in header else None),
         _spacings(manifest, content, rows if "spacing" in header else None),
         _priors(manifest, content, rows or (), header),
     )
@@ -44,10 +44,12 @@ def bad_paths(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _groups(
+def read_groups(
     manifest: Manifest, content: SplitContent, rows: CsvRows | None
 ) -> tuple[str, ...] | None:
-    """The group of every row; a slice's is its volume, that of a row without any is itself."""
+    """The group of every row, by a column `group` of the rows or an array; a slice's is its volume,
+    that of a row without any is itself. None where no row has one.
+    """
     if rows is not None:
         named = [row["group"] for row in rows]
     elif manifest.arrays and manifest.arrays.group and manifest.archive_path:

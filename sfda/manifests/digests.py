@@ -34,7 +34,7 @@ def file_digest(path: Path) -> str:
 def _file_digest(path: Path, stamp: Stamp, once: int | None) -> str:
     if stamp.size < WORTH_KEEPING:
         return hash_file(path)
-    return _indexed(path, stamp, "", lambda: hash_file(path))
+    return kept_digest(path, stamp, "", lambda: hash_file(path))
 
 
 def file_digests(files: Iterable[tuple[str, Stamp]]) -> Iterator[str]:
@@ -71,7 +71,7 @@ def hash_file(path: Path | str) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _indexed(path: Path, stamp: Stamp, kind: str, compute: Callable[[], str]) -> str:
+def kept_digest(path: Path, stamp: Stamp, kind: str, compute: Callable[[], str]) -> str:
     """A digest of what `kind` names of a file, from the kept ones or computed and kept."""
     with open_index() as index:
         if index and (known := index.known([(str(path), stamp)], kind)):
@@ -104,7 +104,7 @@ def members_digest(path: Path, names: tuple[str, ...]) -> str:
 @functools.lru_cache(maxsize=16)
 def _members_digest(path: Path, names: tuple[str, ...], stamp: Stamp, once: int | None) -> str:
     kind = "members " + hashlib.sha256("\0".join(names).encode()).hexdigest()
-    return _indexed(path, stamp, kind, lambda: _hash_members(path, names))
+    return kept_digest(path, stamp, kind, lambda: _hash_members(path, names))
 
 
 def _hash_members(path: Path, names: tuple[str, ...]) -> str:
@@ -138,7 +138,7 @@ def array_digest(path: Path, name: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _array_digest(path: Path, name: str, stamp: Stamp, once: int | None) -> str:
-    return _indexed(path, stamp, f"array {name}", lambda: _hash_array(path, name))
+    return kept_digest(path, stamp, f"array {name}", lambda: _hash_array(path, name))
 
 
 def archive_stamp(path: Path) -> Stamp:

@@ -16,7 +16,7 @@ from sfda.formats.readers import (
     npz_count,
 )
 from sfda.formats.table import read_csv
-from sfda.manifests.columns import bad_paths, slice_faults
+from sfda.manifests.columns import CsvRows, bad_paths, read_groups, slice_faults
 from sfda.manifests.digests import file_digest
 from sfda.manifests.labels import SplitContent
 from sfda.manifests.schema import REMAKE, Manifest, SplitSpec
@@ -66,7 +66,12 @@ def _from_coco(
     """Images by file name, and their labels where those may be read."""
     document = read_coco(path)
     images = images_of(document, spec.where)
-    more = PROBLEMS[manifest.problem].read_document(manifest, content, document, images)
+    problem = PROBLEMS[manifest.problem]
+    more = problem.read_document(manifest, content, document, images)
+    group_of = {str(i["file_name"]): str(i["group"]) for i in images if i.get("group")}
+    if group_of:
+        groups = tuple(group_of.get(problem.row_file(key)) or key for key in content.keys)
+        content.more = content.more._replace(groups=groups)
     content.faults += document_faults(document) + _odd_keys(manifest, content.keys) + more
     return content
 
@@ -89,6 +94,7 @@ def _from_csv(
     content.faults += odd
     if content.keys and not (manifest.arrays and odd):
         PROBLEMS[manifest.problem].read_columns(manifest, content, rows, header)
+        _add_groups(manifest, content, rows if "group" in header else None)
     return content
 
 
@@ -104,7 +110,14 @@ def _from_arrays(manifest: Manifest, spec: SplitSpec) -> SplitContent:
     content = SplitContent(keys=[str(i) for i in indices])
     if content.keys:
         PROBLEMS[manifest.problem].read_columns(manifest, content, None, ())
+        _add_groups(manifest, content, None)
     return content
+
+
+def _add_groups(manifest: Manifest, content: SplitContent, rows: CsvRows | None) -> None:
+    """Groups, which rows of every problem may have, where the problem has not read them."""
+    if content.more.groups is None:
+        content.more = content.more._replace(groups=read_groups(manifest, content, rows))
 
 
 def _odd_keys(manifest: Manifest, keys: Sequence[str]) -> list[str]:

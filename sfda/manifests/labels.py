@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sfda.formats.readers import Indices as Indices
+
 if TYPE_CHECKING:
     from sfda.problems._labels import LabelSet
-
-Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Columns(NamedTuple):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from sfda.manifests.digests import (
     row_id,
 )
 from sfda.manifests.inspection import inspect_split
+from sfda.manifests.labels import Indices
 from sfda.manifests.readers import make_reader
 from sfda.manifests.schema import Manifest
 from sfda.problems._labels import LabelSet
@@ -73,6 +75,24 @@ class Split:
         """
         return self.reader.image(row, window)
 
+    def take(self, rows: Indices) -> Split:
+        """Some of its rows, in this order, as a split of their own."""
+
+        def some(values: tuple[Any, ...] | None) -> Any:
+            return None if values is None else tuple(values[row] for row in rows.tolist())
+
+        return replace(
+            self,
+            row_ids=some(self.row_ids),
+            names=some(self.names),
+            reader=self.reader.take(rows),
+            labels=None if self.labels is None else self.labels.take(rows),
+            groups=some(self.groups),
+            spacings=some(self.spacings),
+            priors=None if self.priors is None else self.priors[rows],
+            annotations=self.annotations and self.annotations.among(rows),
+        )
+
 
 def read_split(manifest: Manifest, split: str) -> Split:
     """The rows of `split`, once its row file's digest, count and class names are verified.
@@ -113,11 +133,13 @@ class Sight(NamedTuple):
     """One look at all of a split that an adaptation can see.
 
     `seen` is the digest of what was seen, `stamps` one of sizes and times of the files that hold
-    it: as long as that is the same, nobody has to read them again.
+    it: as long as that is the same, nobody has to read them again. `files` are the first 64 bits of
+    the digest of each image file, in order; of an archive it is one of all that is in it.
     """
 
     seen: str
     stamps: str
+    files: np.ndarray[Any, np.dtype[np.uint64]]
 
 
 def unlabelled_digest(manifest: Manifest, split: str) -> str:
@@ -137,10 +159,11 @@ def look_at(manifest: Manifest, rows: Split) -> Sight:
     for part in (repr(manifest.classes), *rows.row_ids):
         digest.update(f"{part}\n".encode())
     digest.update(PROBLEMS[manifest.problem].seen_facts(rows).encode())
-    stamps = hashlib.sha256()
+    stamps, files = hashlib.sha256(), array("Q")
     for text in _content_digests(manifest, rows, _noted(stamped_files(manifest, rows), stamps)):
         digest.update(text.encode())
-    return Sight(digest.hexdigest(), stamps.hexdigest())
+        files.append(int(text[:16], 16))
+    return Sight(digest.hexdigest(), stamps.hexdigest(), np.array(files, dtype=np.uint64))
 
 
 def stamps_digest(files: Iterable[tuple[str, Stamp]]) -> str:
@@ -170,7 +193,7 @@ def stamped_files(manifest: Manifest, rows: Split) -> Iterator[tuple[str, Stamp]
     if path := manifest.archive_path:
         yield os.path.abspath(path), archive_stamp(path)
         return
-    folder, names = manifest.location, _image_files(manifest, rows)
+    folder, names = manifest.location, row_files(manifest, rows)
     prefix, top = os.path.abspath(folder).rstrip("/"), os.path.realpath(folder)
     parts = {name.rpartition("/")[0] for name in names}
     within = {part for part in parts if _leads_below(top, folder / part)}
@@ -210,12 +233,12 @@ def _content_digests(
     if manifest.arrays:  # labels lie in the same file: its own digest would change so
         yield array_digest(path, manifest.arrays.image)
     elif PROBLEMS[manifest.problem].labels_are_files:
-        yield members_digest(path, _image_files(manifest, rows))
+        yield members_digest(path, row_files(manifest, rows))
     else:
         yield file_digest(path)
 
 
-def _image_files(manifest: Manifest, seen: Split) -> tuple[str, ...]:
+def row_files(manifest: Manifest, seen: Split) -> tuple[str, ...]:
     """Each file that holds an image of the split, once, as it is named below the root."""
     return tuple(dict.fromkeys(map(PROBLEMS[manifest.problem].row_file, seen.names)))
 

@@ -9,7 +9,7 @@ import pytest
 
 from sfda.errors import BadInput
 from sfda.images.decode import decode_images
-from sfda.images.store import Ragged, RaggedWriter, open_ragged
+from sfda.images.store import Ragged, RaggedWriter, images_at, images_between, open_ragged
 from sfda.problems.segmentation.labels import keep_masks
 from sfda.refs import InputSpec
 
@@ -57,6 +57,35 @@ def test_images_come_back_as_they_were_one_or_several(tmp_path):
     again = pickle.loads(pickle.dumps(remaining))
     np.testing.assert_array_equal(again[1], shown.images[1])
     assert len(pickle.dumps(remaining)) < 500  # a worker is not sent the images
+
+
+@pytest.mark.parametrize("spec", [TILED, FRAMES])
+def test_some_of_them_are_a_view_that_workers_get_without_the_images(tmp_path, spec):
+    whole = decode_images(Shown(), spec, tmp_path, key="k")
+    some = images_at(whole, np.array([2, 0]))
+    for view in (some, pickle.loads(pickle.dumps(some))):
+        assert len(view) == 2
+        np.testing.assert_array_equal(view[0], whole[2])
+        np.testing.assert_array_equal(view[1], whole[0])
+        for rows in (np.array([1, 0, 1]), slice(1, 2), slice(None)):
+            expected = [whole[int(n)] for n in np.array([2, 0])[rows]]
+            assert len(view[rows]) == len(expected)
+            for one, other in zip(view[rows], expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(images_at(view, np.array([1]))[0], whole[0])
+        np.testing.assert_array_equal(images_between(view, 1, 2)[0], whole[0])
+    assert images_between(some, 0, 2) is some
+    assert len(pickle.dumps(some)) < 1000
+    if spec is FRAMES:
+        assert some.shape == (2, 4, 6, 3)
+
+
+def test_rows_of_a_slice_or_of_an_array_in_memory_are_pickled_as_they_are(tmp_path):
+    whole = decode_images(Shown(), FRAMES, tmp_path, key="k")
+    for stack in (whole[1:], np.array(whole)[1:]):
+        again = pickle.loads(pickle.dumps(images_at(stack, np.array([1, 0]))))
+        np.testing.assert_array_equal(again[0], whole[2])
+        np.testing.assert_array_equal(again[1], whole[1])
 
 
 def test_they_are_decoded_once(tmp_path):
