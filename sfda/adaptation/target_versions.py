@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -47,9 +48,18 @@ class RefreshPolicy(Config):
         "source", description="the model that is adapted: always the source, or the champion"
     )
 
+    def least(self, size: int) -> int:
+        """How many changes to a target that had `size` files are enough.
+
+        >>> RefreshPolicy(min_share=0.1).least(30), RefreshPolicy(min_share=0.1).least(31)
+        (3, 4)
+        """
+        share = round(self.min_share * size, 6)  # 0.1 * 30 is a little more than 3
+        return max(self.min_files, math.ceil(share))
+
     def wants(self, change: Change, size: int) -> bool:
         """Whether so many changes to a target that had `size` files are enough."""
-        return change.count >= self.min_files and change.count >= self.min_share * size
+        return change.count >= self.least(size)
 
 
 class TargetRecord(Config):

@@ -63,7 +63,7 @@ def announced(record: TargetRecord, check: TargetCheck) -> Decision:
 
 
 def adapted_to(
-    check: TargetCheck, policy: RefreshPolicy, drift: Drift | None, uri: str, promoted: bool
+    check: TargetCheck, policy: RefreshPolicy, drift: Drift | None, uri: str, verdict: str
 ) -> Decision:
     """The decision where it was adapted here: why, and what came of it."""
     why = "enough has changed"
@@ -74,7 +74,7 @@ def adapted_to(
     if not check.record.adapted:
         why = "the first look"
     what = f" ({check.since_adapted.text()})" if check.since_adapted.count else ""
-    return Decision("adapted", f"{why}{what}: {uri}, {'promoted' if promoted else 'not promoted'}")
+    return Decision("adapted", f"{why}{what}: {uri}, {verdict}")
 
 
 def _not_yet(
@@ -84,8 +84,8 @@ def _not_yet(
     change = check.since_adapted
     if change.count == 0:
         return Decision("unchanged", _with_unsettled("nothing has changed", check))
-    least = max(policy.min_files, round(policy.min_share * len(record.adapted_marks)))
-    text = f"{change.text()} of {len(record.adapted_marks)}; {least} changes start an adaptation"
+    size = len(record.adapted_marks)
+    text = f"{change.text()} of {size}; {policy.least(size)} changes start an adaptation"
     if drift is not None:
         text += f"; new images look alike ({_index(drift)})"
     return Decision("waiting", _with_unsettled(text, check))
