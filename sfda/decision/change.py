@@ -111,18 +111,29 @@ class PoolChange:
         return drawn_numbers(self.unchanged, count, (seed, 1))
 
     def unit_at(self, number: int) -> PoolUnit:
-        """A changed unit. Raises BadInput where a model answers otherwise than it did."""
+        """A changed unit. Raises BadInput as `look`."""
         return self.units_at([number])[0]
 
     def units_at(self, numbers: Sequence[int]) -> list[PoolUnit]:
-        """Changed units in the order of their numbers; each row is looked at once. Raises
-        BadInput as `unit_at`.
+        """Changed units, in the order of these numbers; each row is looked at once. Raises
+        BadInput as `look`.
         """
         return self._looked_up(numbers, self.changed, lambda image: image.unit)
 
     def unchanged_at(self, numbers: Sequence[int]) -> list[PoolUnit]:
-        """Unchanged units, in which A and B answer the same. Raises BadInput as `unit_at`."""
+        """Unchanged units, in which A and B answer the same. Raises BadInput as `look`."""
         return self._looked_up(numbers, self.answers - self.changed, _unchanged_unit)
+
+    def look(self, rows: Sequence[int]) -> Iterator[tuple[int, ImageUnits]]:
+        """(row, units) of some rows, which are in order, by running both models on them. Raises
+        BadInput where a model answers otherwise than it did.
+        """
+        outputs = (_outputs_at(side, self.device, rows) for side in self.sides)
+        for row, image in _in_step(self.sides, outputs, frozenset(rows)):
+            if (image.answers, image.changed) != (self.answers[row], self.changed[row]):
+                name = self.sides[0].opened.split.names[row]
+                raise BadInput(f"the models answer otherwise on {name} than when it was counted")
+            yield row, image
 
     def _looked_up(
         self,
@@ -138,19 +149,11 @@ class PoolChange:
         for number, row in zip(numbers, rows, strict=True):
             asked[row].append(number)
         units: dict[int, PoolUnit] = {}
-        for row, image in self._look(sorted(asked)):
-            if (image.answers, image.changed) != (self.answers[row], self.changed[row]):
-                name = self.sides[0].opened.split.names[row]
-                raise BadInput(f"the models answer otherwise on {name} than when it was counted")
+        for row, image in self.look(sorted(asked)):
             for number in asked[row]:
                 nth = int(number - ends[row] + counts[row])
                 units[number] = PoolUnit(row, nth_of(image)(nth))
         return [units[number] for number in numbers]
-
-    def _look(self, rows: Sequence[int]) -> Iterator[tuple[int, ImageUnits]]:
-        """The units of some rows, in order."""
-        outputs = (_outputs_at(side, self.device, rows) for side in self.sides)
-        return _in_step(self.sides, outputs, frozenset(rows))
 
 
 def scan_change(

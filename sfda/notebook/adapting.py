@@ -6,7 +6,6 @@ import copy
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +16,11 @@ from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.adaptation.run_folder import Epoch, best_epoch, read_history
 from sfda.adaptation.worker import Order, adapt_network
 from sfda.building_blocks.device import choose, resolve, to_device
-from sfda.inference.over_split import infer_split
+from sfda.inference.over_split import infer_split, read_parts, write_part
 from sfda.inference.pseudo_labels import keep_pseudo_labels
 from sfda.loading.opened import Opened, manifest_ref, open_unlabelled
 from sfda.notebook.images import ImagesLike, load_for, manifest_of
-from sfda.notebook.judging import answer_digests, share_changed
+from sfda.notebook.judging import share_changed
 from sfda.notebook.models import LoadedModel, ModelLike
 from sfda.refs import (
     Candidate,
@@ -49,7 +48,7 @@ class Adapted:
     selected_by: str  # the score that chose it, or "last"
     scores: Scores  # of the chosen epoch, without labels
     history: tuple[Epoch, ...]  # losses and scores of every epoch
-    change: float  # share of the images whose answer differs from the source model's
+    change: float  # share of the answers that differ from the source model's
     cut: str | None = None  # what a budget of time left out
 
     @property
@@ -169,7 +168,7 @@ class _Prepared(NamedTuple):
     target: ManifestRef
     opened: Opened
     predictions: PredictionsRef
-    answers: list[bytes]  # of the source, one an image
+    outputs: Path  # file of what the source makes of all images
     folder: Path
 
 
@@ -190,9 +189,9 @@ def _adapt_by_each(
         ref = _source_ref(source, scratch / "source")
         plans = [make_plan(ref, target, one, bundle=Path(ref.uri)) for one in asked]
         opened = open_unlabelled(target, split, source.spec, seen=plans[0].seen)
-        predictions = _predictions(source, ref, opened, scratch / "predictions", device)
-        answers = answer_digests(source, opened.split, device)
-        ready = _Prepared(source, ref, target, opened, predictions, answers, scratch)
+        outputs = scratch / "outputs.npz"
+        predictions = _predictions(source, ref, opened, outputs, device)
+        ready = _Prepared(source, ref, target, opened, predictions, outputs, scratch)
         return [_adapt(ready, one, plan) for one, plan in zip(asked, plans, strict=True)]
 
 
@@ -242,22 +241,23 @@ def _adapt(ready: _Prepared, asked: AdaptSettings, plan: AdaptPlan) -> Adapted:
         selected_by=plan.select_by,
         scores={} if chosen is None else chosen.scores,
         history=tuple(epoch.model_copy(update={"weights": None}) for epoch in history),
-        change=share_changed(ready.answers, answer_digests(adapted, opened.split, asked.device)),
+        change=share_changed(source, ready.outputs, adapted, opened, asked.device),
         cut=result.cut,
     )
 
 
 def _predictions(
-    source: LoadedModel, ref: ModelRef, opened: Opened, folder: Path, device: DeviceName
+    source: LoadedModel, ref: ModelRef, opened: Opened, outputs: Path, device: DeviceName
 ) -> PredictionsRef:
-    """What the source model says of all images."""
-    chosen = choose(device)
-    infer = partial(infer_split, opened=opened, spec=source.spec, device=chosen)
+    """What the source model says of all images; its outputs go into the file `outputs`."""
+    chosen, spec = choose(device), source.spec
+    network = to_device(copy.deepcopy(source.network), chosen)
+    write_part(outputs, infer_split(network, opened, spec, chosen), spec.problem)
     return keep_pseudo_labels(
-        infer,
-        to_device(copy.deepcopy(source.network), chosen),
-        source.spec,
-        folder,
+        lambda network: read_parts([outputs], spec.problem, chosen),
+        network,
+        spec,
+        outputs.with_name("predictions"),
         size=len(opened.images),
         source_sha256=ref.sha256,
     )

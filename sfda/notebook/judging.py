@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sfda.building_blocks.device import choose, to_device
+from sfda.decision.change import scan_change
 from sfda.decision.evaluation import make_evaluator
 from sfda.images.intensity_window import Picture
-from sfda.inference.served import IMAGES_AT_ONCE, ServedModel
-from sfda.loading.opened import manifest_ref, open_labelled, open_ref
+from sfda.inference.over_split import read_parts
+from sfda.inference.served import ServedModel
+from sfda.loading.opened import Opened, manifest_ref, open_labelled, open_ref
 from sfda.manifests.rows import Split, read_split
 from sfda.notebook.images import ImagesLike, load_for, manifest_of
 from sfda.notebook.models import LoadedModel, ModelLike
@@ -71,51 +70,23 @@ def evaluate_images(
         return evaluate(to_device(copy.deepcopy(loaded.network), chosen), loaded.spec.reject)
 
 
-def answer_digests(model: LoadedModel, rows: Split, device: DeviceName) -> list[bytes]:
-    """A digest an image of what a model says of it.
-
-    It is the same where labels and masks are equal and points lie in the same pixel; how sure the
-    model is does not count.
+def share_changed(
+    source: LoadedModel, outputs: Path, adapted: LoadedModel, opened: Opened, device: DeviceName
+) -> float:
+    """Share of the answers in which two models differ, as a report counts them: images, pixels,
+    boxes ... `outputs` is a file that `write_part` wrote of the source's outputs for all images.
     """
-    return [hashlib.sha256(answer).digest() for answer in _every_answer(model, rows, device)]
-
-
-def share_changed(before: Sequence[bytes], after: Sequence[bytes]) -> float:
-    """Share of the images of which two models do not say the same, by their `answer_digests`."""
-    different = [one != other for one, other in zip(before, after, strict=True)]
-    return sum(different) / max(1, len(different))
-
-
-def _every_answer(model: LoadedModel, rows: Split, device: DeviceName) -> Iterator[bytes]:
-    """What a model says of each image, without how sure it is."""
-    served, images, chunk = _served(model, device), _images(rows, model), list[Picture]()
-    for image in images:
-        chunk.append(image)
-        if len(chunk) == IMAGES_AT_ONCE:
-            yield from _answers(served.predict(chunk), len(chunk))
-            chunk = []
-    if chunk:
-        yield from _answers(served.predict(chunk), len(chunk))
-
-
-def _answers(predictions: Any, count: int) -> Iterator[bytes]:
-    """The answers in what a served model gives for so many images."""
-    for row in range(count):
-        if isinstance(predictions, list):
-            yield b"".join(sorted(_content(one) for one in predictions[row]["labels"]))
-            continue
-        names = [n for n in ("label", "labels", "mask", "keypoints") if n in predictions]
-        if not names:
-            raise TypeError(f"no answer among {sorted(predictions)}")
-        yield b"".join(_content(predictions[name][row]) for name in names)
-
-
-def _content(value: Any) -> bytes:
-    """A value that is equal where the answer is the same."""
-    array = np.asarray(value)
-    if array.dtype.kind == "f":
-        array = array.round().astype(np.int64)
-    return f"{array.shape} {array.tolist()}".encode()
+    chosen = choose(device)
+    change = scan_change(
+        source.network,
+        to_device(copy.deepcopy(adapted.network), chosen),
+        opened,
+        source.spec,
+        adapted.spec,
+        chosen,
+        infer_a=lambda network: read_parts([outputs], source.spec.problem, chosen),
+    )
+    return change.report.share
 
 
 def _served(model: LoadedModel, device: DeviceName) -> ServedModel:
