@@ -14,6 +14,7 @@ facts, and its files hold the work under names that are the same in all folders:
     evaluation.py  evaluator_for
     card.py        make_source_card
     panel.py       draw_changed, pictures of what an adaptation changed most
+    change.py      CLAIM, answers, image_units, x_of: where two models differ, and who is right
     labelling.py   LABELLING, how people are asked and their answers read
 
 Each is imported when it is asked for: a deployed model brings along what serves it, no more. All

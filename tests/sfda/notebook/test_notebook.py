@@ -257,7 +257,7 @@ class Random(Dataset):
 
 def test_compared_methods_see_the_same_images(bundle):
     images = Random()
-    results = sfda.compare(bundle, images, ["source", "bn"], select_by="infomax", epochs=1)
+    sfda.compare(bundle, images, ["source", "bn"], select_by="infomax", epochs=1)
     assert images.looks == len(images)
     assert sfda.compare(bundle, images, []) == {}
 
