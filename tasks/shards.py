@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.errors import BadInput
 from sfda.inference.over_split import infer_split, read_parts, spans, write_part
-from sfda.loading.opened import Opened, open_unlabelled
+from sfda.loading.opened import Opened, open_part
 from sfda.manifests.digests import key_of
 from sfda.problems._outputs import SplitInference
 from sfda.refs import ManifestRef, ModelRef, ModelSpec, SplitRef
@@ -42,7 +42,7 @@ def shard_count() -> int:
     return int(text)
 
 
-def make_runner(parts: int) -> Any:
+def make_runner(parts: int) -> TaskRunner[Any]:
     """The task runner that `SFDA_TASK_RUNNER` names. Raises BadInput, also where it is missing."""
     name = os.environ.get("SFDA_TASK_RUNNER", "threads")
     address = os.environ.get("SFDA_TASK_RUNNER_ADDRESS") or None
@@ -59,7 +59,8 @@ def make_runner(parts: int) -> Any:
         raise BadInput(
             f"SFDA_TASK_RUNNER={name} needs the package prefect-{name}: pip install prefect-{name}"
         ) from None
-    return Runner(address=address) if address else Runner()
+    runner: TaskRunner[Any] = Runner(address=address) if address else Runner()
+    return runner
 
 
 @contextmanager
@@ -79,11 +80,10 @@ def inference_over(
     if parts == 1 or len(ranges) == 1:
         yield lambda network: infer_split(network, opened, spec, chosen)
         return
-    target = SplitRef(manifest=manifest, split=opened.split.name, seen=opened.seen)
+    target = opened.ref(manifest)
     key = key_of(
         model=model.sha256,
-        seen=target.seen,
-        split=target.split,
+        target=target.model_dump(exclude={"manifest"}),
         spans=ranges,
         device=chosen.type,
         code=code_digest(),
@@ -121,7 +121,7 @@ def infer_part(
         return
     network, spec = open_model(model)
     chosen = choose(device)
-    opened = open_unlabelled(target.manifest, target.split, spec, seen=target.seen)
+    opened = open_part(target, spec)
     outputs = infer_split(to_device(network, chosen), opened, spec, chosen, (span[0], span[1]))
     with torch.inference_mode():
         write_part(Path(file), outputs, spec.problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from uuid import UUID
 
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
@@ -114,7 +114,7 @@ def _events(names: tuple[str, ...]) -> set[str]:
     return {f"prefect.flow-run.{name}" for name in names}
 
 
-def _block(address: str) -> Any:
+def _block(address: str) -> UUID:
     kind, slash, name = address.partition("/")
     if not slash:
         raise BadInput(f"--notify {address}: write KIND/NAME of a block, such as slack-webhook/ops")

@@ -64,7 +64,7 @@ class SameWork(CachePolicy):
         task_ctx: TaskRunContext,
         inputs: dict[str, Any],
         flow_parameters: dict[str, Any],
-        **kwargs: Any,
+        **kwargs: object,
     ) -> str | None:
         """The key of this call, after making sure that what is kept under it is intact."""
         key = key_of(
@@ -84,16 +84,16 @@ class SameWork(CachePolicy):
             record.unlink()
         return key
 
-    def _counted(self, name: str, value: Any) -> Any:
+    def _counted(self, name: str, value: Any) -> object:
         return value.model_dump(exclude={"manifest"}) if name in self.seen_alone else value
 
 
-def intact(result: Any) -> bool:
+def intact(result: object) -> bool:
     """Whether every file that a kept result refers to still has the digest kept with it."""
     return all(_unchanged(reference) for reference in _references(result))
 
 
-def _references(value: Any) -> Iterator[dict[str, Any]]:
+def _references(value: object) -> Iterator[dict[str, Any]]:
     if isinstance(value, str) and value[:1] in "{[":
         try:
             value = json.loads(value)

@@ -12,10 +12,10 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from prefect.serializers import JSONSerializer
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 LARGEST_RECORD = 64 * 2**20
 OWN_PACKAGES = ("sfda", "tasks", "flows")
@@ -36,7 +36,7 @@ def read_record(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def _plain(text: str) -> Any:
+def _plain(text: str) -> JsonValue:
     """What JSON says; ValueError where it says a key twice, which two readers may take two ways."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -44,11 +44,12 @@ def _plain(text: str) -> Any:
             raise ValueError("a key stands there twice")
         return dict(pairs)
 
-    return json.loads(text, object_pairs_hook=unique)
+    value: JsonValue = json.loads(text, object_pairs_hook=unique)
+    return value
 
 
-def _names_ours_alone(record: Any) -> bool:
-    if not isinstance(record, dict) or not isinstance(record.get("result"), str):
+def _names_ours_alone(record: JsonValue) -> TypeGuard[dict[str, Any]]:
+    if not isinstance(record, dict) or not isinstance(result := record.get("result"), str):
         return False
     metadata = record.get("metadata") or {}
     if not isinstance(metadata, dict):
@@ -56,10 +57,10 @@ def _names_ours_alone(record: Any) -> bool:
     usual = JSONSerializer().model_dump()
     if metadata.get("serializer", usual) != usual or metadata.get("storage_block_id"):
         return False
-    return all(_is_ours(part) for part in _dictionaries(_plain(record["result"])))
+    return all(_is_ours(part) for part in _dictionaries(_plain(result)))
 
 
-def _dictionaries(value: Any) -> Iterator[dict[str, Any]]:
+def _dictionaries(value: JsonValue) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
         yield value
         value = list(value.values())

@@ -88,5 +88,5 @@ def _close(module: Any) -> None:
     module._get_profiles_path = profiles_path
 
 
-def _nothing(*_: Any, **__: Any) -> dict[str, Any]:
+def _nothing(*_: object, **__: object) -> dict[str, Any]:
     return {}

@@ -18,14 +18,13 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 
 import httpx
 import uvicorn
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from tasks.prefect_runtime.page_policy import DATA, GUARDS, HOP, NOT_DOWN, NOT_UP, PAGE
@@ -97,10 +96,12 @@ class Page:
             return PlainTextResponse(SHUT + "\n", 401)
         elif not self._is_own(request):
             return PlainTextResponse("A page of another origin may not ask this one.\n", 403)
-        if int(headers.get("content-length") or 0) > BODY_LIMIT:
-            return PlainTextResponse("This is too large.\n", 413)
         try:
+            if int(headers.get("content-length") or 0) > BODY_LIMIT:
+                raise _TooLarge
             return await self._pass_on(request)
+        except _TooLarge:
+            return PlainTextResponse("This is too large.\n", 413)
         except (httpx.InvalidURL, httpx.LocalProtocolError):
             return PlainTextResponse("This cannot be passed on.\n", 400)
         except httpx.TransportError:
@@ -237,12 +238,16 @@ def _named(connection: str) -> set[str]:
     return {name.strip().lower() for name in connection.split(",")}
 
 
+class _TooLarge(Exception):
+    """The body of a request has more than BODY_LIMIT bytes, as it says or as they come."""
+
+
 async def _bounded(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     size = 0
     async for part in stream:
         size += len(part)
         if size > BODY_LIMIT:
-            raise httpx.WriteError("the body is too large")
+            raise _TooLarge
         yield part
 
 
@@ -260,7 +265,7 @@ async def _settings(answer: httpx.Response) -> Response:
     return JSONResponse({**settings, "auth": None})
 
 
-def application(pages: dict[int, Page]) -> Any:
+def application(pages: dict[int, Page]) -> ASGIApp:
     """All pages as one program, told apart by the port that was called."""
 
     async def run(scope: Scope, receive: Receive, send: Send) -> None:

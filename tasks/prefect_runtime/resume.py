@@ -7,11 +7,14 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sfda.annotation.waiting import forget, waiting
 from sfda.errors import BadInput
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 log = logging.getLogger("sfda")
 PATIENCE, PAUSE = 120.0, 1.0  # seconds until a run that is under way waits again; between looks
@@ -50,7 +53,12 @@ def _resume_on_server(run: str, manifest: Path) -> None:
 
 
 def resume(
-    client: Any, run: UUID, answers: str, *, patience: float = PATIENCE, pause: float = PAUSE
+    client: SyncPrefectClient,
+    run: UUID,
+    answers: str,
+    *,
+    patience: float = PATIENCE,
+    pause: float = PAUSE,
 ) -> None:
     """Resume a run with the path of its answers. Raises BadInput where it waits no more.
 
@@ -68,9 +76,9 @@ def resume(
         elif _was_resumed(client, run, answers):
             return
         elif state is not None and state.is_final() and not state.is_crashed():
-            raise BadInput(f"it is {state.name.lower()} and does not wait any more")
+            raise BadInput(f"it is {str(state.name).lower()} and does not wait any more")
         else:  # a crashed run is started again
-            name = state.name.lower() if state else "not begun"
+            name = str(state.name).lower() if state else "not begun"
             before, refusal = refusal, f"it does not wait, it is {name}"
         if refusal != before:
             log.info("run %s: %s; it is asked again", run, refusal)
@@ -79,17 +87,17 @@ def resume(
         time.sleep(pause)
 
 
-def _ask_to_resume(client: Any, run: UUID, answers: str) -> str:
+def _ask_to_resume(client: SyncPrefectClient, run: UUID, answers: str) -> str:
     """Why not yet; empty once it is accepted. Raises BadInput where it is too late."""
     result = client.resume_flow_run(run, run_input={"answers": answers})
     if result.status.value == "ACCEPT":
         return ""
     if result.state is not None and result.state.is_final():
-        raise BadInput(f"it is {result.state.name.lower()} and cannot be resumed")
+        raise BadInput(f"it is {str(result.state.name).lower()} and cannot be resumed")
     return str(getattr(result.details, "reason", None) or result.status.value)
 
 
-def _was_resumed(client: Any, run: UUID, answers: str) -> bool:
+def _was_resumed(client: SyncPrefectClient, run: UUID, answers: str) -> bool:
     """Whether this run was ever resumed with these answers."""
     for one in client.filter_flow_run_input(run, ANSWERED, MOST, set()):
         if one.key.endswith("-response"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import requests
@@ -11,11 +11,14 @@ import requests
 from sfda.sandbox.process import ProcessDied
 from tasks import tracking
 
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
 PASSING = (requests.ConnectionError, requests.Timeout, httpx.TransportError, ProcessDied)
 WAITS = [2, 10, 30, 60]  # seconds before each further try
 
 
-def passes_by(_task: Any, _run: Any, state: Any) -> bool:
+def passes_by(_task: object, _run: object, state: State[Any]) -> bool:
     """Whether a stage failed for a server that did not answer, or for a process that was killed.
 
     Bad input, a loss that is not finite or a bug would fail again.
@@ -30,7 +33,7 @@ def _passes(error: BaseException) -> bool:
     return tracking.is_transient(error)
 
 
-def _chain(error: Any) -> Iterator[BaseException]:
+def _chain(error: object) -> Iterator[BaseException]:
     """An error and what it was raised from."""
     while isinstance(error, BaseException):
         yield error

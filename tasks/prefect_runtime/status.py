@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -15,6 +15,9 @@ from sfda.state_folder import home
 from tasks import tracking
 from tasks.tracking.registry import RegisteredModel
 from tasks.tracking.runs import RunSummary
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 
 class TargetStatus(Config):
@@ -92,6 +95,6 @@ def _jobs() -> JobStatus:
     return JobStatus(states=dict(sorted(states.items())), failed=failed[:5])
 
 
-def _line(run: Any) -> str:
-    message = " ".join((run.state.message or "").split())[:160]
+def _line(run: FlowRun) -> str:
+    message = " ".join(((run.state and run.state.message) or "").split())[:160]
     return f"{run.name}: {message}"

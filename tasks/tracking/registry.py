@@ -7,10 +7,10 @@ import shutil
 import tempfile
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -126,7 +126,7 @@ def check_name(name: str) -> None:
         raise BadInput(f"'{name}' cannot name a model; use letters, digits, '-', '_' and '.'")
 
 
-def _version(entry: Any) -> Version:
+def _version(entry: ModelVersion) -> Version:
     return Version(
         name=entry.name,
         version=str(entry.version),

@@ -71,7 +71,7 @@ def run(name: str, *, key: str, tags: dict[str, str], params: dict[str, Any]) ->
     client().set_terminated(run_id, "FINISHED")
 
 
-def run_key(*work: Any) -> str:
+def run_key(*work: object) -> str:
     """What a run is looked up by after a kill: a digest of the work it does."""
     return key_of(work=work)
 
@@ -154,7 +154,7 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
     client().log_artifact(run_id, str(path), folder)
 
 
-def log_json(run_id: str, name: str, value: Any) -> None:
+def log_json(run_id: str, name: str, value: dict[str, Any]) -> None:
     """Keep a JSON document with the run."""
     client().log_dict(run_id, value, name)
 
