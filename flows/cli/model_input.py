@@ -11,6 +11,7 @@ from flows.cli.parsing import stated
 from sfda.errors import BadInput
 
 if TYPE_CHECKING:
+    from sfda.problems._base import AnyProblem
     from sfda.refs import InputSpec, Skeleton, Views
 
 UNSTATED = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -44,7 +45,7 @@ def stated_input(
     texts = stated(size=size, resize=resize, mean=mean, std=std, channels=channels)
     if file is None and not texts and not is_foreign(arch):
         return None
-    usual = _problem_module(problem).defaults(arch)[0]
+    usual = _problem_of(problem).defaults(arch)[0]
     values: dict[str, Any] = usual.model_dump() if usual else dict(UNSTATED if new else {})
     if is_foreign(arch):
         values |= _probed_input(arch, problem, arch_settings or {}, {*values, *texts}, file)
@@ -72,7 +73,7 @@ def _probed_input(
         return {}
     name, code = code_of(arch)
     with named_by_person(code):
-        facts = usable_input(name, code, _problem_module(problem).answer, settings)
+        facts = usable_input(name, code, _problem_of(problem).answer, settings)
     if {"size", "mean", "std"} - {*stated, *facts}:
         raise needed_input(arch, facts)
     return facts
@@ -89,7 +90,7 @@ def _input_file(file: Path) -> dict[str, Any]:
     return values
 
 
-def _option(name: str, text: str) -> Any:
+def _option(name: str, text: str) -> tuple[int, int] | list[float] | str:
     """The value of an option of this name."""
     if name in ("size", "resize"):
         return _sides(name, text)
@@ -118,8 +119,8 @@ def _numbers(name: str, text: str) -> list[float]:
         raise BadInput(f"--{name} {text}: write numbers with commas, e.g. 0.5,0.5,0.5") from None
 
 
-def _problem_module(problem: str) -> Any:
-    """The module of a problem. Raises BadInput for one that is not built yet."""
+def _problem_of(problem: str) -> AnyProblem:
+    """A problem by its name. Raises BadInput for one that is not built yet."""
     from sfda.problems.registry import PROBLEMS
 
     if problem not in PROBLEMS:
@@ -133,7 +134,7 @@ def new_views(arch: str, problem: str, settings: dict[str, Any]) -> Views | None
         return None
     from sfda.refs import Views
 
-    usual = _problem_module(problem).defaults(arch)[1]
+    usual = _problem_of(problem).defaults(arch)[1]
     return Views.from_settings({**usual.model_dump(), **settings})
 
 
