@@ -28,8 +28,8 @@ from sfda.problems._outputs import SplitInference
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec
 
-MOST_GROUPS = 50  # in a report: those that changed most
-MOST_CLASSES = 1000
+GROUPS_LISTED = 50  # in a report: those that changed most
+CLASSES_LISTED = 1000
 Counts = dict[str, tuple[int, int]]  # answers, and how many of them changed
 
 
@@ -270,8 +270,8 @@ def _report(
         images_changed=int((changed > 0).sum()),
         units=problem.claim.units,
         metric=problem.claim.metric,
-        by_class=_most_changed(by_class, MOST_CLASSES),
-        by_group=_most_changed(by_group, MOST_GROUPS),
+        by_class=_most_changed(by_class, CLASSES_LISTED),
+        by_group=_most_changed(by_group, GROUPS_LISTED),
     )
 
 
