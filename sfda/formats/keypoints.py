@@ -153,7 +153,7 @@ def _names(
     return ({}, faults) if faults else (positions, [])
 
 
-def _is_box(box: Any) -> bool:
+def _is_box(box: object) -> bool:
     if not isinstance(box, list | tuple) or len(box) != 4:
         return False
     if not all(map(is_number, box)):

@@ -5,9 +5,10 @@ or some rows of an array. Nothing here holds a copy of them.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from mmap import mmap
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 
@@ -30,7 +31,13 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def __getitem__(self, rows: Any) -> Any:
+    @overload
+    def __getitem__(self, rows: int | np.integer[Any]) -> Picture: ...
+    @overload
+    def __getitem__(self, rows: BatchRows | slice) -> list[Picture]: ...
+    def __getitem__(
+        self, rows: int | np.integer[Any] | BatchRows | slice
+    ) -> Picture | list[Picture]:
         if isinstance(rows, int | np.integer):
             shape = self.shapes[rows]
             return self.bytes[self.starts[rows] :][: shape.prod()].reshape(shape)
@@ -72,14 +79,18 @@ class StackRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, rows: Any) -> Any:
+    @overload
+    def __getitem__(self, rows: int | np.integer[Any]) -> Picture: ...
+    @overload
+    def __getitem__(self, rows: BatchRows | slice) -> Stack: ...
+    def __getitem__(self, rows: int | np.integer[Any] | BatchRows | slice) -> Picture | Stack:
         return self.whole[self.rows[rows]]
 
     def part(self, first: int, end: int) -> StackRows:
         """The images from one place to before another."""
         return StackRows(self.whole, self.rows[first:end])
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Callable[..., StackRows], tuple[Any, ...]]:
         if not isinstance(self.whole.base, mmap):  # not all of a file
             return StackRows, (self.whole, self.rows)
         file = Path(getattr(self.whole, "filename"))  # noqa: B009 - numpy's stubs lack it

@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic_core import to_jsonable_python
@@ -155,7 +154,7 @@ def _hash_array(path: Path, name: str) -> str:
     return digest.hexdigest()
 
 
-def key_of(**parts: Any) -> str:
+def key_of(**parts: object) -> str:
     """A digest of named parts: pydantic models, plain values, collections of them."""
     text = json.dumps(to_jsonable_python(parts), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ from sfda.problems._labels import LabelSet
 from sfda.problems.registry import PROBLEMS
 from sfda.sandbox.crossing import inside
 from sfda.state_folder import Stamp, as_stamp
+
+OfRow = TypeVar("OfRow")  # what is said of each row
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +80,8 @@ class Split:
     def take(self, rows: Indices) -> Split:
         """Some of its rows, in this order, as a split of their own."""
 
-        def some(values: tuple[Any, ...] | None) -> Any:
-            return None if values is None else tuple(values[row] for row in rows.tolist())
+        def some(values: tuple[OfRow, ...]) -> tuple[OfRow, ...]:
+            return tuple(values[row] for row in rows.tolist())
 
         return replace(
             self,
@@ -87,8 +89,8 @@ class Split:
             names=some(self.names),
             reader=self.reader.take(rows),
             labels=None if self.labels is None else self.labels.take(rows),
-            groups=some(self.groups),
-            spacings=some(self.spacings),
+            groups=None if self.groups is None else some(self.groups),
+            spacings=None if self.spacings is None else some(self.spacings),
             priors=None if self.priors is None else self.priors[rows],
             annotations=self.annotations and self.annotations.among(rows),
         )
@@ -177,7 +179,9 @@ def stamps_digest(files: Iterable[tuple[str, Stamp]]) -> str:
     return stamps.hexdigest()
 
 
-def _noted(files: Iterable[tuple[str, Stamp]], stamps: Any) -> Iterator[tuple[str, Stamp]]:
+def _noted(
+    files: Iterable[tuple[str, Stamp]], stamps: hashlib._Hash
+) -> Iterator[tuple[str, Stamp]]:
     """The same files, which the digest `stamps` is told of as they pass."""
     for path, stamp in files:
         size, modified, _, inode = stamp
