@@ -74,13 +74,14 @@ class ManifestRef(Config):
 
 
 class SplitRef(Config):
-    """A split by address and by what an adaptation can see of it: equal digests in `seen` are the
-    same images in the same order, whatever their labels are and wherever they lie.
+    """A split, or some of its rows, by address and by what an adaptation can see of it: equal
+    digests are the same images in the same order, whatever their labels are, wherever they lie.
     """
 
     manifest: ManifestRef
     split: str
-    seen: str
+    seen: str  # of all rows
+    rows: Digest | None = None  # of the numbers of those meant, kept below the home; None: all
 
 
 class LabelledSplit(Config):

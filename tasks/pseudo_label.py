@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.inference.pseudo_labels import keep_pseudo_labels
-from sfda.loading.opened import open_unlabelled
+from sfda.loading.opened import open_part
 from sfda.manifests.class_matching import ClassShift
 from sfda.manifests.digests import key_of
 from sfda.refs import ModelRef, PredictionsRef, SplitRef
@@ -35,12 +35,13 @@ def pseudo_label(source: ModelRef, target: SplitRef, device: DeviceName = "auto"
 
     For segmentation: a mask, its confidences and its class ratios; for detection: boxes.
     Labels of the target cannot be seen, so they do not count: a manifest that gains some finds the
-    same predictions.
+    same predictions. Of a part of a split the rest is not looked at.
     """
     network, spec = open_model(source)
     chosen = choose(device)
-    opened = open_unlabelled(target.manifest, target.split, spec, seen=target.seen)
-    key = key_of(source=source.sha256, seen=target.seen, split=target.split, device=chosen.type)
+    opened = open_part(target, spec)
+    seen = {"seen": target.seen, "split": target.split, "rows": target.rows}
+    key = key_of(source=source.sha256, device=chosen.type, **seen)
     folder = home() / "predictions" / key[:24]
     to_device(network, chosen)
     with (

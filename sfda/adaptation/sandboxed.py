@@ -110,6 +110,7 @@ def _system(bundle: Path) -> tuple[list[Path], list[Path]]:
 def _readable(order: Order) -> tuple[list[Path], list[Path], Path]:
     """Files of the manifest, the model and its decoded images; the images; and where those lie."""
     from sfda.loading.opened import decode_key, open_ref
+    from sfda.loading.parts import rows_file
     from sfda.manifests.rows import seen_files
     from sfda.state_folder import decoded_folder
     from sfda.weights.bundle import read_spec
@@ -119,6 +120,8 @@ def _readable(order: Order) -> tuple[list[Path], list[Path], Path]:
     key = decode_key(order.target.seen, read_spec(Path(order.bundle)).input)
     decoded = sorted(decoded_folder().glob(f"{key}.*"))
     more = [Path(order.bundle), Path(order.predictions.folder)]
+    if order.target.rows:
+        more.append(rows_file(order.target.rows))
     return [*own, *more, *decoded], images, manifest.location
 
 

@@ -12,7 +12,8 @@ import torch
 from sfda.errors import BadInput
 from sfda.formats.volumes import slice_of
 from sfda.images.decode import decode_images
-from sfda.images.store import Pictures, images_between
+from sfda.images.store import Pictures, images_at, images_between
+from sfda.loading.parts import read_rows
 from sfda.loading.progress import ProgressBar
 from sfda.manifests.class_matching import ClassShift, class_map, class_shift
 from sfda.manifests.digests import file_digest, file_digests
@@ -38,7 +39,19 @@ class Opened:
 
     split: Split
     images: Pictures
-    seen: str  # digest of what there is to see of it
+    seen: str  # digest of what there is to see of it, of all its rows
+    rows: str | None = None  # digest of which of its rows these are; None: all
+
+    def only(self, rows: str | None) -> Opened:
+        """A part of it, by the digest of its rows. Raises BadInput where they are not kept."""
+        if rows is None:
+            return self
+        own = read_rows(rows, len(self.split))
+        return Opened(self.split.take(own), images_at(self.images, own), self.seen, rows)
+
+    def ref(self, manifest: ManifestRef) -> SplitRef:
+        """Its address, in this manifest."""
+        return SplitRef(manifest=manifest, split=self.split.name, seen=self.seen, rows=self.rows)
 
     def part(self, first: int, end: int) -> Pictures:
         """The images of some rows, from `first` to one before `end`."""
@@ -167,7 +180,9 @@ def changed(path: Path | str) -> BadInput:
 
 
 def stamps_of(target: SplitRef, rows: Split) -> str:
-    """The stamps of a target's images, which are as they were seen. Raises BadInput otherwise."""
+    """The stamps of the images of a target's split, `rows` all of it, which are as they were seen.
+    Raises BadInput otherwise.
+    """
     look = look_at(open_ref(target.manifest).unlabelled(), rows)
     if look.seen != target.seen:
         raise changed(target.manifest.path)
@@ -175,21 +190,32 @@ def stamps_of(target: SplitRef, rows: Split) -> str:
 
 
 def open_stamped(target: SplitRef, stamps: str, spec: InputSpec) -> Opened:
-    """A target whose images another process has read: they are not read again, if these are their
-    stamps. Raises BadInput if they are not.
+    """A target whose images another process has read: they are not read again, if these are the
+    stamps of all of its split's. Raises BadInput if they are not.
     """
     manifest = open_ref(target.manifest).unlabelled()
     rows = read_split(manifest, target.split)
     if stamps_digest(stamped_files(manifest, rows)) != stamps:
         raise changed(target.manifest.path)
-    return _with_images(manifest, rows, spec, target.seen)
+    return _with_images(manifest, rows, spec, target.seen).only(target.rows)
 
 
-def open_labelled(ref: ManifestRef, split: str, spec: ModelSpec) -> Opened:
+def open_part(part: SplitRef, spec: ModelSpec, *, labelled: bool = False) -> Opened:
+    """A split, or its part, for a model: without labels, or with them, for those who may see them.
+
+    Raises BadInput as `open_unlabelled`, or where its rows are not kept.
+    """
+    opener = open_labelled if labelled else open_unlabelled
+    return opener(part.manifest, part.split, spec, seen=part.seen).only(part.rows)
+
+
+def open_labelled(
+    ref: ManifestRef, split: str, spec: ModelSpec, *, seen: str | None = None
+) -> Opened:
     """A split for a model, with its labels. Raises BadInput where it is for another problem."""
     manifest = open_ref(ref)
     _refuse_problem(ref, manifest, spec)
-    return open_split(manifest, split, spec.input)
+    return open_split(manifest, split, spec.input, seen=seen)
 
 
 def open_unlabelled(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from sfda.building_blocks.device import DeviceName, choose, to_device
-from sfda.loading.opened import open_ref, open_split
+from sfda.loading.opened import open_part
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec, SplitRef
 
@@ -24,10 +24,7 @@ def draw_panel(
     no such panel.
     """
     chosen = choose(device)
-    manifest = open_ref(shown.manifest)
-    opened = open_split(
-        manifest if labelled else manifest.unlabelled(), shown.split, spec.input, seen=shown.seen
-    )
+    opened = open_part(shown, spec, labelled=labelled)
     before, after = to_device(source, chosen), to_device(adapted, chosen)
     return PROBLEMS[spec.problem].draw_changed(
         before, after, opened, spec, f"{title}  (split {shown.split})"
