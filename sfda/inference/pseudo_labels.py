@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from sfda.inference.predictions import put_predictions, start_predictions
 from sfda.problems._outputs import SplitInference
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec, PredictionsRef
@@ -20,7 +21,10 @@ def keep_pseudo_labels(
     size: int,
     source_sha256: str,
 ) -> PredictionsRef:
-    """Keep the network's outputs for all `size` images below `folder`, as its problem does."""
-    return PROBLEMS[spec.problem].keep_predictions(
-        infer, network, spec, folder, size=size, source_sha256=source_sha256
-    )
+    """Keep the network's outputs for all `size` images below `folder`, as its problem does.
+
+    The folder appears when it is complete.
+    """
+    part = start_predictions(folder)
+    profile = PROBLEMS[spec.problem].keep_outputs(infer(network), spec, part, size)
+    return put_predictions(part, folder, profile, size=size, source_sha256=source_sha256)

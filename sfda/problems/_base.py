@@ -8,7 +8,7 @@ facts, and its files hold the work under names that are the same in all folders:
     loss.py        loss, pseudo_labels
     teaching.py    teach, learn: what mean teacher needs
     labels.py      a LabelSet, its Targets, and how they are read
-    inference.py   infer_rows, keep_predictions, prediction_table, summarise_output ..., and what
+    inference.py   infer_rows, keep_outputs, prediction_table, summarise_output ..., and what
                    validators ask: entropy_sum, agreement_counts
     served.py      Served, what a deployed bundle is loaded as
     evaluation.py  evaluator_for

@@ -16,7 +16,7 @@ from sfda.problems._change import Claim, ImageUnits, Unit
 from sfda.problems._labels import Array
 from sfda.problems._rows import ProblemFolder
 from sfda.problems._tally import Tally
-from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Report, Views
+from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Profile, Report, Views
 from sfda.types import Scan
 
 if TYPE_CHECKING:
@@ -73,21 +73,14 @@ class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
         output: Prediction = self._file("inference").from_arrays(arrays, device)
         return output
 
-    def keep_predictions(
-        self,
-        infer: SplitInference,
-        network: nn.Module,
-        spec: ModelSpec,
-        folder: Path,
-        *,
-        size: int,
-        source_sha256: str,
-    ) -> PredictionsRef:
-        """Keep what the source model says of all `size` images below `folder`: pseudo-labels."""
-        ref: PredictionsRef = self._file("inference").keep_predictions(
-            infer, network, spec, folder, size=size, source_sha256=source_sha256
-        )
-        return ref
+    def keep_outputs(
+        self, outputs: Iterable[Prediction], spec: ModelSpec, part: Path, size: int
+    ) -> Profile:
+        """Keep what `infer` gives of all `size` images in the folder `part`: pseudo-labels. What
+        may be shown of them.
+        """
+        profile: Profile = self._file("inference").keep_outputs(outputs, spec, part, size)
+        return profile
 
     def replaying(self, scan: Scan, ref: PredictionsRef, spec: ModelSpec) -> Scan:
         """A scan that need not look again at what was kept; by default it looks."""

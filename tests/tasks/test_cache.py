@@ -11,8 +11,8 @@ import small
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
 import sfda
+from sfda.inference.pseudo_labels import keep_pseudo_labels
 from sfda.manifests.digests import file_digest, key_of
-from sfda.problems.classification.inference import keep_predictions
 from sfda.refs import Adaptation, Candidate, ManifestRef, SideBySide, SplitRef
 from tasks.prefect_runtime.cache import SameWork, _own_digest, intact
 
@@ -128,7 +128,7 @@ def test_an_altered_and_a_deleted_history_are_seen(adaptation, spoil):
 @pytest.mark.parametrize("name", ["index.json", "features-00000.npy", "logits-00000.npy"])
 def test_altered_and_deleted_predictions_are_seen(tmp_path, name, spoil):
     images = small.source_arrays()["x"][:9]
-    ref = keep_predictions(
+    ref = keep_pseudo_labels(
         small.look(images),
         small.source(),
         small.SPEC,

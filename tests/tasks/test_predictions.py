@@ -13,7 +13,8 @@ from sfda.errors import BadInput
 from sfda.inference import prediction_files as predict
 from sfda.inference import predictions
 from sfda.inference.predictions import verify_predictions
-from sfda.problems.classification.inference import keep_predictions, replaying
+from sfda.inference.pseudo_labels import keep_pseudo_labels
+from sfda.problems.classification.inference import replaying
 from sfda.types import Seen
 from sfda.weights.bundle import network_digest
 
@@ -64,7 +65,7 @@ def images():
 def keep(look, folder: Path, size: int, network: nn.Module | None = None):
     network = network or small.source()
     digest = network_digest(network, small.SPEC)
-    return keep_predictions(look, network, small.SPEC, folder, size=size, source_sha256=digest)
+    return keep_pseudo_labels(look, network, small.SPEC, folder, size=size, source_sha256=digest)
 
 
 @pytest.mark.parametrize("shard", [20, 48, 16_384])

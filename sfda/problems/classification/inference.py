@@ -15,16 +15,10 @@ from sfda.building_blocks.norm import measures
 from sfda.building_blocks.rejection import UNKNOWN_NAME, predicted_labels
 from sfda.inference import predictions
 from sfda.inference.forward import refuse_not_finite
-from sfda.inference.predictions import (
-    HISTOGRAM_BINS,
-    ShardWriter,
-    put_predictions,
-    start_predictions,
-)
+from sfda.inference.predictions import HISTOGRAM_BINS, ShardWriter
 from sfda.inference.summaries import Summary, summarise
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan
-from sfda.problems._outputs import SplitInference
 from sfda.problems.class_outputs import class_agreement, class_entropy
 from sfda.problems.classification.network import ClassOutput
 from sfda.refs import ModelSpec, PredictionsRef, Profile
@@ -97,36 +91,27 @@ def _lines(
             yield opened.split.names[row], names[label], f"{sure:.6f}"
 
 
-def keep_predictions(
-    outputs: SplitInference,
-    network: nn.Module,
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    size: int,
-    source_sha256: str,
-) -> PredictionsRef:
-    """Scan the target once with the source model and keep what it says below `folder`.
-
-    Rows are written in shards of 16,384: `features` [n, D], `logits` [n, C], `labels` [n] and
-    `confidences` [n]. Memory does not grow with the target. The folder appears when it is complete.
+def keep_outputs(outputs: Iterable[Seen], spec: ModelSpec, part: Path, size: int) -> Profile:
+    """Rows in shards of 16,384: `features` [n, D], `logits` [n, C], `labels` [n] and `confidences`
+    [n]. Memory does not grow with the target.
     """
-    part = start_predictions(folder)
     profile = ClassProfile(spec.classes)
     writer = ShardWriter(part, size)
-    for index, out in outputs(network):
+    for index, out in outputs:
         probs = out.logits.float().softmax(1)
         top = probs.max(1)
-        profile.update(top.indices.cpu().numpy(), top.values.cpu().numpy())
+        labels = top.indices.cpu().numpy()
+        counts = np.bincount(labels, minlength=len(spec.classes))
+        profile.update(counts, top.values.cpu().numpy())
         writer.write(
             index.cpu().numpy(),
             features=out.features.float().cpu().numpy(),
             logits=out.logits.float().cpu().numpy(),
-            labels=top.indices.cpu().numpy(),
+            labels=labels,
             confidences=top.values.float().cpu().numpy(),
         )
     writer.close()
-    return put_predictions(part, folder, profile.compute(), size=size, source_sha256=source_sha256)
+    return profile.compute()
 
 
 class ClassProfile:
@@ -134,23 +119,23 @@ class ClassProfile:
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
-        self.labels = np.zeros(len(classes), dtype=np.int64)
+        self.counts = np.zeros(len(classes), dtype=np.int64)
         self.bins = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
-        self.total = 0.0
+        self.images, self.total = 0, 0.0
 
-    def update(self, labels: np.ndarray, confidences: np.ndarray) -> None:
-        """Take in predicted classes and their probabilities."""
-        self.labels += np.bincount(labels, minlength=len(self.classes))
+    def update(self, counts: np.ndarray, confidences: np.ndarray) -> None:
+        """Take in how many of some images have each class, and how sure the model is of each."""
+        self.counts += counts
+        self.images += len(confidences)
         self.bins += np.histogram(confidences, bins=HISTOGRAM_BINS, range=(0, 1))[0]
         self.total += float(confidences.sum())
 
     def compute(self) -> Profile:
         """`classes` {name: count}, `confidence_histogram` (20 bins), `mean_confidence`."""
-        count = int(self.labels.sum())
         return {
-            "classes": dict(zip(self.classes, self.labels.tolist(), strict=True)),
+            "classes": dict(zip(self.classes, self.counts.tolist(), strict=True)),
             "confidence_histogram": self.bins.tolist(),
-            "mean_confidence": self.total / count if count else 0.0,
+            "mean_confidence": self.total / self.images if self.images else 0.0,
         }
 
 

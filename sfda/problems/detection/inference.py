@@ -17,15 +17,14 @@ from sfda.building_blocks.boxes import Boxes
 from sfda.images.preprocess import Stack, standardise
 from sfda.images.store import Pictures, Ragged
 from sfda.inference.forward import Size, images_at_once, infer, refuse_not_finite
-from sfda.inference.predictions import HISTOGRAM_BINS, put_predictions, start_predictions
+from sfda.inference.predictions import HISTOGRAM_BINS
 from sfda.inference.summaries import Summary
 from sfda.loading.labels import ImageSizes
 from sfda.loading.opened import Opened
 from sfda.networks.detector import Detector, DetOutput
-from sfda.problems._outputs import SplitInference
 from sfda.problems.detection.labels import boxes_from_frame
 from sfda.problems.detection.metrics import BoxesOf, matched
-from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Profile
+from sfda.refs import InputSpec, ModelSpec, Profile
 from sfda.types import Images
 
 BOX_FLOOR = 0.1  # score below which a box says nothing
@@ -182,22 +181,13 @@ def _lines(
     (out / "predictions.json").write_text(json.dumps(document), encoding="utf-8")
 
 
-def keep_predictions(
-    outputs: SplitInference,
-    network: nn.Module,
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    size: int,
-    source_sha256: str,
-) -> PredictionsRef:
-    """Keep what the source model says of every image: boxes in pixels of the images.
-
-    Below `folder` lies `boxes.npz`: `boxes` [M, 4] as x1, y1, x2, y2, `labels` [M], `scores` [M]
-    and `image` [M], the row that each belongs to.
+def keep_outputs(
+    outputs: Iterable[tuple[int, Boxes]], spec: ModelSpec, part: Path, size: int
+) -> Profile:
+    """`boxes.npz`: `boxes` [M, 4] as x1, y1, x2, y2 in pixels of the images, `labels` [M], `scores`
+    [M] and `image` [M], the row that each belongs to.
     """
-    part = start_predictions(folder)
-    rows = list(outputs(network))
+    rows = list(outputs)
     image = np.repeat([row for row, _ in rows], [len(boxes.labels) for _, boxes in rows])
     columns = [np.concatenate([np.asarray(boxes[n]) for _, boxes in rows]) for n in range(3)]
     np.savez(
@@ -207,8 +197,7 @@ def keep_predictions(
         scores=columns[2],
         image=image.astype(np.int64),
     )
-    profile = box_profile(columns[1], columns[2], spec.classes, size)
-    return put_predictions(part, folder, profile, size=size, source_sha256=source_sha256)
+    return box_profile(columns[1], columns[2], spec.classes, size)
 
 
 def box_profile(

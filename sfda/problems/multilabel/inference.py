@@ -13,20 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfda.inference.forward import refuse_not_finite
-from sfda.inference.predictions import (
-    HISTOGRAM_BINS,
-    ShardWriter,
-    put_predictions,
-    start_predictions,
-)
+from sfda.inference.predictions import ShardWriter
 from sfda.inference.summaries import Summary
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan
-from sfda.problems._outputs import SplitInference
 from sfda.problems.classification import inference as classification
 from sfda.problems.multilabel.cells import cell_of
 from sfda.problems.multilabel.network import MultilabelOutput
-from sfda.refs import ModelSpec, PredictionsRef, Profile
+from sfda.refs import ModelSpec, Profile
 from sfda.types import Seen
 
 # rows are scanned and kept as a classifier's
@@ -73,32 +67,18 @@ def _lines(
             yield opened.split.names[row], names, *(f"{p:.6f}" for p in probs)
 
 
-def keep_predictions(
-    outputs: SplitInference,
-    network: nn.Module,
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    size: int,
-    source_sha256: str,
-) -> PredictionsRef:
-    """Scan the target once with the source model and keep what it says below `folder`.
-
-    Rows are written in shards of 16,384: `features` [n, D], `logits` [n, C], `labels` [n, C] of 0
-    and 1. The profile counts the images of each class; an image's confidence is the mean over
-    classes of the likelier answer's probability. The folder appears when it is complete.
+def keep_outputs(outputs: Iterable[Seen], spec: ModelSpec, part: Path, size: int) -> Profile:
+    """Rows in shards of 16,384: `features` [n, D], `logits` [n, C], `labels` [n, C] of 0 and 1. The
+    profile counts the images of each class; an image's confidence is the mean over classes of the
+    likelier answer's probability.
     """
-    part = start_predictions(folder)
+    profile = classification.ClassProfile(spec.classes)
     writer = ShardWriter(part, size)
-    classes = np.zeros(len(spec.classes), dtype=np.int64)
-    bins, total, count = np.zeros(HISTOGRAM_BINS, dtype=np.int64), 0.0, 0
-    for index, out in outputs(network):
+    for index, out in outputs:
         probs = out.logits.float().sigmoid().cpu().numpy()
         labels = (probs >= 0.5).astype(np.uint8)
         sure = np.maximum(probs, 1 - probs).mean(1)
-        classes += labels.sum(0, dtype=np.int64)
-        bins += np.histogram(sure, bins=HISTOGRAM_BINS, range=(0, 1))[0]
-        total, count = total + float(sure.sum()), count + len(sure)
+        profile.update(labels.sum(0, dtype=np.int64), sure)
         writer.write(
             index.cpu().numpy(),
             features=out.features.float().cpu().numpy(),
@@ -106,13 +86,8 @@ def keep_predictions(
             labels=labels,
         )
     writer.close()
-    profile: Profile = {
-        "classes": dict(zip(spec.classes, classes.tolist(), strict=True)),
-        "confidence_histogram": bins.tolist(),
-        "mean_confidence": total / count if count else 0.0,
-        "total": count,  # of which each class is a share: an image may have several
-    }
-    return put_predictions(part, folder, profile, size=size, source_sha256=source_sha256)
+    # of the total each class is a share: an image may have several
+    return {**profile.compute(), "total": profile.images}
 
 
 def binary_entropies(logits: Float[Tensor, "B C"]) -> Float[Tensor, " B"]:

@@ -20,13 +20,12 @@ from sfda.images.crops import Crop, from_crop_frame
 from sfda.images.preprocess import Stack, standardise
 from sfda.images.store import Pictures
 from sfda.inference.forward import infer, refuse_not_finite
-from sfda.inference.predictions import HISTOGRAM_BINS, put_predictions, start_predictions
+from sfda.inference.predictions import HISTOGRAM_BINS
 from sfda.inference.summaries import Summary
 from sfda.loading.opened import Opened
-from sfda.problems._outputs import SplitInference
 from sfda.problems.pose.labels import crops_of
 from sfda.problems.pose.network import PoseNet, PoseOutput
-from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Profile
+from sfda.refs import InputSpec, ModelSpec, Profile
 from sfda.types import Warp
 
 CROPS_AT_ONCE = 64
@@ -178,33 +177,22 @@ def _lines(
         yield opened.split.names[row], *(f"{value:.4f}" for value in table)
 
 
-def keep_predictions(
-    outputs: SplitInference,
-    network: nn.Module,
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    size: int,
-    source_sha256: str,
-) -> PredictionsRef:
-    """Keep what the source model says of every person, in pixels of the images.
-
-    Below `folder` lies `poses.npz`: `joints` [N, K, 2] and `scores` [N, K].
-    """
-    part = start_predictions(folder)
+def keep_outputs(
+    outputs: Iterable[tuple[int, Joints]], spec: ModelSpec, part: Path, size: int
+) -> Profile:
+    """`poses.npz`: `joints` [N, K, 2] in pixels of the images, and `scores` [N, K]."""
     joints = np.zeros((size, len(spec.classes), 2), np.float32)
     scores = np.zeros((size, len(spec.classes)), np.float32)
-    for row, pose in outputs(network):
+    for row, pose in outputs:
         joints[row], scores[row] = pose
     np.savez(part / "poses.npz", joints=joints, scores=scores)
     bin_of = np.clip((scores * HISTOGRAM_BINS).astype(int), 0, HISTOGRAM_BINS - 1)
-    profile: Profile = {
+    return {
         "classes": dict(zip(spec.classes, (scores >= SURE_PEAK).sum(0).tolist(), strict=True)),
         "confidence_histogram": np.bincount(bin_of.ravel(), minlength=HISTOGRAM_BINS).tolist(),
         "mean_confidence": float(scores.mean()) if size else 0.0,
         "unit": "sure joints",
     }
-    return put_predictions(part, folder, profile, size=size, source_sha256=source_sha256)
 
 
 PEAKS_NEAR = 0.05  # of a heatmap's side

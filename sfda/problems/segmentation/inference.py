@@ -14,15 +14,14 @@ from PIL import Image
 from torch import nn
 
 from sfda.inference.forward import images_at_once
-from sfda.inference.predictions import HISTOGRAM_BINS, put_predictions, start_predictions
+from sfda.inference.predictions import HISTOGRAM_BINS
 from sfda.inference.summaries import Summary, summarise
 from sfda.loading.labels import ImageSizes
 from sfda.loading.opened import Opened
-from sfda.problems._outputs import SplitInference
 from sfda.problems.class_outputs import class_agreement, class_entropy
 from sfda.problems.segmentation.network import SegOutput
 from sfda.problems.segmentation.segment import segment_all
-from sfda.refs import ModelSpec, PredictionsRef, Profile
+from sfda.refs import ModelSpec, Profile
 
 MaskOfRow = tuple[int, UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]
 """A row, its mask, and its confidence times 255."""
@@ -102,33 +101,22 @@ def mask_names(names: Sequence[str], ids: Sequence[str]) -> list[str]:
     ]
 
 
-def keep_predictions(
-    outputs: SplitInference,
-    network: nn.Module,
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    size: int,
-    source_sha256: str,
-) -> PredictionsRef:
-    """Keep what the source model says of every image: (row, mask, confidence times 255).
-
-    Below `folder` lie `masks/<row>.png` and `confidences/<row>.png`, and `ratios.npy` [N, C], the
-    share of each class in each image. Nothing but one image is in memory.
+def keep_outputs(outputs: Iterable[MaskOfRow], spec: ModelSpec, part: Path, size: int) -> Profile:
+    """`masks/<row>.png` and `confidences/<row>.png`, and `ratios.npy` [N, C], the share of each
+    class in each image. Nothing but one image is in memory.
     """
-    part = start_predictions(folder)
     for name in ("masks", "confidences"):
         (part / name).mkdir()
     profile = PixelProfile(spec.classes)
     ratios = np.zeros((size, len(spec.classes)), dtype=np.float32)
-    for row, mask, confidence in outputs(network):
+    for row, mask, confidence in outputs:
         counts = np.bincount(mask.ravel(), minlength=len(spec.classes))
         ratios[row] = counts / counts.sum()
         profile.update(counts, confidence)
         Image.fromarray(mask).save(part / "masks" / f"{row:06d}.png")
         Image.fromarray(confidence).save(part / "confidences" / f"{row:06d}.png")
     np.save(part / "ratios.npy", ratios)
-    return put_predictions(part, folder, profile.compute(), size=size, source_sha256=source_sha256)
+    return profile.compute()
 
 
 class PixelProfile:

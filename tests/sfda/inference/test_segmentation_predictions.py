@@ -11,8 +11,8 @@ from torch import nn
 
 from sfda.errors import BadInput
 from sfda.inference.predictions import verify_predictions
-from sfda.problems.classification.network import make_spec
-from sfda.problems.segmentation.inference import keep_predictions
+from sfda.inference.pseudo_labels import keep_pseudo_labels
+from sfda.problems.segmentation.network import make_spec
 
 CLASSES = ("sky", "road", "car")
 ANSWERS = [
@@ -23,8 +23,8 @@ ANSWERS = [
 
 @pytest.fixture
 def kept(tmp_path):
-    spec = make_spec("sfda:tiny", CLASSES)
-    return keep_predictions(
+    spec = make_spec("sfda:tinyunet", CLASSES)
+    return keep_pseudo_labels(
         lambda _: iter(ANSWERS), nn.Identity(), spec, tmp_path / "kept", size=2, source_sha256="abc"
     )
 

@@ -29,6 +29,7 @@ from sfda.decision.evaluation import make_evaluator
 from sfda.errors import BadInput
 from sfda.formats.request import Request, RequestedRow
 from sfda.inference.over_split import infer_split
+from sfda.inference.pseudo_labels import keep_pseudo_labels
 from sfda.loading.opened import manifest_ref, open_split
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
@@ -375,7 +376,7 @@ def test_predictions_are_kept_profiled_and_written(target: Path, tmp_path: Path)
     seen = list(infer_split(network, opened, spec, cpu))
     arrays = [PROBLEM.from_arrays(PROBLEM.to_arrays(one), cpu) for one in seen]
     assert torch.equal(arrays[0].output.logits, seen[0].output.logits)
-    ref = PROBLEM.keep_predictions(
+    ref = keep_pseudo_labels(
         lambda net: infer_split(net, opened, spec, cpu), network, spec, tmp_path / "kept",
         size=48, source_sha256="0" * 64,
     )  # fmt: skip
