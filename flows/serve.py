@@ -31,7 +31,7 @@ def serve(
     """
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT))
     with servers(*ports) as urls:
-        if "PREFECT_API_URL" not in os.environ:
+        if not os.environ.get("PREFECT_API_URL"):
             os.environ[CLIENT] = prefect_secret()
             os.environ.setdefault("PREFECT_UI_URL", urls["prefect_url"].partition("/open?")[0])
             os.environ["PREFECT_API_URL"] = urls["prefect_api"]  # before prefect reads it

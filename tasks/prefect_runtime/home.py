@@ -40,7 +40,7 @@ def prepare_environment() -> None:
     database below home.
     """
     ignore_folder_settings()
-    if URL not in os.environ and (file := address_in_folder()):
+    if not os.environ.get(URL) and (file := address_in_folder()):
         log.warning("%s names a Prefect server and is not read; export %s to use it", file, URL)
     folder = home()
     defaults = {

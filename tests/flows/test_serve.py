@@ -240,7 +240,7 @@ def served(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     plant(folder)
     words = ["serve", "--jobs", str(jobs_file(folder)), "--json"]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
-    env["SFDA_HOME"] = str(folder / "home")
+    env |= {"SFDA_HOME": str(folder / "home"), "PREFECT_API_URL": ""}  # empty is as not set
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
         process = subprocess.Popen(
             [*SFDA, *words],

@@ -110,8 +110,9 @@ def test_profiles_of_the_user_are_read(folder):
     assert output.endswith(f"{TEAM}\n")
 
 
+@pytest.mark.parametrize("url", [None, ""])
 @pytest.mark.parametrize("file", ["prefect.toml", ".env", "pyproject.toml"])
-def test_a_command_says_that_a_file_is_not_read(folder, monkeypatch, caplog, file):
+def test_a_command_says_that_a_file_is_not_read(folder, monkeypatch, caplog, file, url):
     stated = {
         "prefect.toml": f'[api]\nurl = "{TEAM}"\n',
         "pyproject.toml": f'[tool.prefect.api]\nurl = "{TEAM}"\n',
@@ -120,6 +121,8 @@ def test_a_command_says_that_a_file_is_not_read(folder, monkeypatch, caplog, fil
     monkeypatch.setenv("SFDA_HOME", str(folder / "home"))
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(folder_settings, "_ignored", True)
+    if url is not None:
+        os.environ["PREFECT_API_URL"] = url
     (folder / file).write_text(stated[file])
     prepare_environment()
     assert f"{file} names a Prefect server and is not read; export PREFECT_API_URL" in caplog.text
