@@ -19,15 +19,15 @@ class BadInput(ValueError):
 
 
 def for_terminal(text: str) -> str:
-    r"""The same, with `?` for each sign that a terminal would obey instead of showing it.
+    r"""The same, with `?` for each character that a terminal would obey instead of showing it.
 
     >>> for_terminal("class \x1b[2J")
     'class ?[2J'
     """
-    return "".join(sign if ord(sign) not in OBEYED else "?" for sign in text)
+    return "".join("?" if ord(character) in OBEYED else character for character in text)
 
 
-# control characters but for tab and newline, halves of signs, and what turns the direction of text
+# control characters but for tab and newline, surrogates, and what turns the direction of text
 OBEYED = frozenset(
     number
     for first, last in (

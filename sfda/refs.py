@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator, with_config
 from typing_extensions import TypedDict  # below Python 3.12 pydantic asks for this one
 
 from sfda.config import Config
+from sfda.errors import OBEYED
 from sfda.inputs import InputSpec as InputSpec
 from sfda.inputs import Share as Share
 from sfda.inputs import Views as Views
@@ -29,13 +29,13 @@ MetricPoint = tuple[str, float, int]  # name, value, step
 
 
 def _one_line(name: str) -> str:
-    """The same name, if it is of one line and of no sign that a terminal obeys."""
-    if odd := sorted({sign for sign in name if unicodedata.category(sign) in UNSEEN}):
-        raise ValueError(f"{name[:80]!r} holds {', '.join(f'U+{ord(sign):04X}' for sign in odd)}")
+    """The same name, if it is of one line and of no character that a terminal obeys."""
+    if odd := sorted({ord(character) for character in name} & UNSEEN):
+        raise ValueError(f"{name[:80]!r} holds {', '.join(f'U+{number:04X}' for number in odd)}")
     return name
 
 
-UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of signs, ends of lines
+UNSEEN = OBEYED | set(map(ord, "\t\n\u2028\u2029"))  # and tab and ends of lines
 Name = Annotated[str, Field(max_length=256), AfterValidator(_one_line)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 LONGEST_CLASS_LIST = 100_000
@@ -103,7 +103,7 @@ class NetworkCode(Config):
     """Whose code a network is built by: a package, or a source file that lies in the bundle."""
 
     kind: Literal["file", "package"]
-    # my_package, resnet_cifar.py; people type it where they trust it, so no other sign is let in
+    # my_package, resnet_cifar.py; people type it where they trust it, so nothing else is let in
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)
     version: Name | None = None  # of a package that was installed
     sha256: Digest  # of the file, or over all source files of the package

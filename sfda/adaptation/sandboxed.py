@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from sfda.refs import Adaptation, Attestation, ModelSpec
 
 log = logging.getLogger("sfda")
-MOST_LOG = 1 << 20  # signs of one run's log
+MOST_LOG = 1 << 20  # characters of one run's log
 MOST_CALLS = 64  # of a server, for each epoch
-LINE = 1000  # signs of a line beside the bar
+LINE = 1000  # characters of a line beside the bar
 
 
 class _Outcome(Config):
@@ -184,7 +184,7 @@ class Ear:
     def _may_log(self, text: str) -> bool:
         before, self._log = self._log, self._log - len(text) - 1
         if before > 0 >= self._log:
-            log.warning("%s: the log is longer than %d signs and ends", self._title, MOST_LOG)
+            log.warning("%s: the log is longer than %d characters and ends", self._title, MOST_LOG)
         return self._log > 0
 
 

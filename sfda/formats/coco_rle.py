@@ -13,7 +13,7 @@ import numpy as np
 
 from sfda.formats.masks import Bits
 
-RUN_SIGNS = 8  # of the text of a run length, and more than one of any picture takes
+RUN_CHARACTERS = 8  # of the text of a run length, and more than one of any picture takes
 FARTHEST = 16  # by so many times its size a corner may lie outside of a picture
 
 OUTLINE = 4  # by so many times the pixels of its picture an outline may be long
@@ -24,7 +24,7 @@ def decode_run_lengths(counts: str | bytes | Sequence[Any], size: tuple[int, int
 
     Raises ValueError or TypeError if they are not of `size` (height, width).
     """
-    if len(counts) > RUN_SIGNS * (size[0] * size[1] + 2):
+    if len(counts) > RUN_CHARACTERS * (size[0] * size[1] + 2):
         raise ValueError(f"{len(counts)} run lengths, more than the picture has pixels")
     runs = unpack_run_lengths(counts) if isinstance(counts, str | bytes) else list(counts)
     if any(isinstance(run, bool) or not isinstance(run, int) or run < 0 for run in runs):
@@ -51,10 +51,10 @@ def unpack_run_lengths(text: str | bytes) -> list[int]:
             raise ValueError("run lengths that cannot be read")
         number |= (bits & 31) << shift
         shift += 5
-        if bits & 32 and shift < 5 * RUN_SIGNS:
+        if bits & 32 and shift < 5 * RUN_CHARACTERS:
             continue
         if bits & 32:  # sums of ever longer numbers would take ever longer
-            raise ValueError("a run length of more signs than any picture needs")
+            raise ValueError("a run length of more characters than any picture needs")
         if bits & 16:
             number -= 1 << shift
         runs.append(number + runs[-2] if len(runs) > 2 else number)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LONGEST = 1 << 23  # bytes of one message
 AT_ONCE = 1 << 16  # bytes
-LONGEST_TEXT = 1 << 16  # signs of one string in it
+LONGEST_TEXT = 1 << 16  # characters of one string in it
 DEEPEST = 16  # lists and dictionaries in each other
 
 Message = dict[str, Any]
@@ -36,7 +36,7 @@ def refused(error: Unacceptable, folder: Path) -> BadInput:
 
 
 def plain(text: str, most: int = LONGEST_TEXT) -> str:
-    r"""At most so many signs, control characters and other invisible ones escaped.
+    r"""At most so many characters, control characters and other invisible ones escaped.
 
     Lines after the first are indented, so that none can pass for a line of somebody else's.
 
@@ -46,15 +46,15 @@ def plain(text: str, most: int = LONGEST_TEXT) -> str:
     'abc ... (3 more)'
     """
     more = f" ... ({len(text) - most} more)" if len(text) > most else ""
-    return "".join(map(_sign, text[:most])) + more
+    return "".join(map(_escaped, text[:most])) + more
 
 
-def _sign(sign: str) -> str:
-    if sign == "\n":
+def _escaped(character: str) -> str:
+    if character == "\n":
         return "\n  "
-    if sign.isprintable() or sign == "\t":
-        return sign
-    return sign.encode("unicode_escape").decode()
+    if character.isprintable() or character == "\t":
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def lines_of(messages: int, ended: int) -> Iterator[bytes]:

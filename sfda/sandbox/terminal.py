@@ -15,13 +15,13 @@ from contextlib import contextmanager, suppress
 
 from sfda.sandbox.messages import AT_ONCE, plain
 
-MOST_SHOWN = 1 << 20  # signs that are shown of one process
+MOST_SHOWN = 1 << 20  # characters that are shown of one process
 LONGEST_LINE = 1 << 12  # bytes; longer ones are broken
 PREFIX = "inside: "  # no line of it can pass for one of ours
 
 
 class Lines:
-    """Bytes in, lines to be shown out; no more than `most` signs of them, and then a word."""
+    """Bytes in, lines to be shown out; no more than `most` characters of them, and then a word."""
 
     def __init__(self, most: int = MOST_SHOWN) -> None:
         self._rest, self._left = b"", most

@@ -58,6 +58,8 @@ def hostile(world, tmp_path_factory):
         nn.Module(),
         spec.model_copy(update={"arch": "mmdet:x", "config": config}),
     )
+    before = nn.Linear(1, 1)  # another digest
+    write_bundle(folder / "before", before, spec.model_copy(update={"config": config}))
     target = small_det.write(
         folder, "target", {"adapt": 4, "test": 4, "train": 2, "val": 2}, seed=0
     )
@@ -74,7 +76,7 @@ def hostile(world, tmp_path_factory):
 def words_for(command: str, model: object, hostile: Any, folder: Path) -> list[object]:
     """A call of the command on a model, with a value for each parameter that it demands."""
     values: dict[str, object] = {
-        "arch": "sfda:tinyrcnn", "budget": "2", "budgets": "1,2", "by": "random",
+        "arch": "sfda:tinyrcnn", "candidate": model, "budget": "2", "budgets": "1,2", "by": "random",
         "data": hostile.target, "methods": "source", "model": model, "name": "mine",
         "out": folder / "out.yaml", "path": hostile.target.parent / "target",
         "poses": hostile.target, "queries": "random", "source": model, "target": hostile.target,
@@ -83,6 +85,9 @@ def words_for(command: str, model: object, hostile: Any, folder: Path) -> list[o
     # what is not demanded, and is stated all the same
     more = {"init": Path(str(model), "weights.safetensors"), "looks": 1, "model": model}
     more |= {"classes": "a,b"} if command == "import-model" else {}
+    if command in ("audit", "shadow"):
+        more |= dict.fromkeys(("against", "champion"), hostile.folder / "before")
+        more |= {name: values[name] for name in ("candidate", "target", "out")}
     words: list[object] = [command]
     for name, parameter in COMMANDS[command].items():
         demanded = parameter.default is inspect.Parameter.empty
@@ -158,6 +163,7 @@ OTHER_KINDS: dict[str, dict[str, Any]] = {
         "classes": tuple(str(n) for n in range(90_000)), "head": "plain", "arch": "sfda:lenet"
     },
     "U+001B": {"classes": ("\x1b]0;mine\x07\x1b[2J", "b")},
+    "U+202E": {"classes": ("a\u202eb", "b")},  # what follows is shown from right to left
     "U+000A": {"classes": ("a\nsfda: all is well", "b")},
     "no joint": {"skeleton": {"edges": [["x", "y"]]}},
     "[2J": {"\x1b[2J": 1},

@@ -15,7 +15,7 @@ def test_no_text_can_paint_or_type_or_pass_for_a_line_of_ours():
     text = r"\x1b]0;title\x07\r\x9b2J\u202egnp\u2028a" + "\n  sfda: promoted"
     assert read == {"log": text, r"\x1b": [r"\x7f"]}
     assert plain("Straße, 日本, \t½") == "Straße, 日本, \t½"
-    assert read_message(rb'{"a": "\ud800"}') == {"a": r"\ud800"}, "half a sign"
+    assert read_message(rb'{"a": "\ud800"}') == {"a": r"\ud800"}, "half a character"
 
 
 def test_long_texts_are_cut():
