@@ -21,7 +21,7 @@ from sfda.errors import listed
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ProblemName, Skeleton
 
-DIGEST_SIGNS = 64
+DIGEST_CHARACTERS = 64
 
 
 def _below(name: str) -> str:
@@ -39,13 +39,15 @@ def _quoted(value: object) -> object:
     """A digest of digits alone, which YAML takes for a number."""
     if not isinstance(value, int) or isinstance(value, bool):
         return value
-    if len(str(value)) != DIGEST_SIGNS:  # it began with 0, so YAML read it in another way
+    if len(str(value)) != DIGEST_CHARACTERS:  # it began with 0, so YAML read it in another way
         raise ValueError("YAML takes these digits for a number; put them in quotes")
     return str(value)
 
 
 Below = Annotated[str, AfterValidator(_below)]
-Sha256 = Annotated[str, BeforeValidator(_quoted), Field(pattern=rf"^[0-9a-f]{{{DIGEST_SIGNS}}}$")]
+Sha256 = Annotated[
+    str, BeforeValidator(_quoted), Field(pattern=rf"^[0-9a-f]{{{DIGEST_CHARACTERS}}}$")
+]
 REMAKE = "make it anew with `sfda manifest`, or put the original file back"
 
 
