@@ -31,7 +31,7 @@ from sfda.weights.bundle import bundle_digest
 
 HISTORY_SIZE = 1 << 28  # bytes at most
 
-LONGEST_NAME = 200  # characters of a metric's name
+LONGEST_METRIC = 200  # characters of a metric's name
 METRIC_NAME = re.compile(r"[\w-][\w. :-]*(/[\w-][\w. :-]*)*")  # what MLflow takes, by its own \w
 
 
@@ -41,7 +41,7 @@ def _metric_name(name: str) -> str:
     return name
 
 
-MetricName = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_metric_name)]
+MetricName = Annotated[str, Field(max_length=LONGEST_METRIC), AfterValidator(_metric_name)]
 Curve = Annotated[list[float], Field(max_length=100)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 METRIC_POINTS = TypeAdapter(
@@ -78,7 +78,7 @@ def loss_name_fault(names: Iterable[object]) -> str:
     >>> loss_name_fault(["kl(p||q)"])[:26]
     "the loss 'kl(p||q)' has no"
     """
-    most = LONGEST_NAME - len("loss/")
+    most = LONGEST_METRIC - len("loss/")
     for name in names:
         if not isinstance(name, str) or len(name) > most or not METRIC_NAME.fullmatch(name):
             return (

@@ -17,8 +17,9 @@ from typing import Any, TypeGuard
 from prefect.serializers import JSONSerializer
 from pydantic import BaseModel, JsonValue
 
+from sfda.plugin_sources import OWN_PACKAGES
+
 LARGEST_RECORD = 64 * 2**20
-OWN_PACKAGES = ("sfda", "tasks", "flows")
 
 
 def read_record(file: Path) -> dict[str, Any] | None:

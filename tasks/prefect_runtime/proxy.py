@@ -22,6 +22,7 @@ from http.cookies import CookieError, SimpleCookie
 import httpx
 import uvicorn
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -98,10 +99,10 @@ class Page:
             return PlainTextResponse("A page of another origin may not ask this one.\n", 403)
         try:
             if int(headers.get("content-length") or 0) > BODY_LIMIT:
-                raise _TooLarge
+                raise HTTPException(413)
             return await self._pass_on(request)
-        except _TooLarge:
-            return PlainTextResponse("This is too large.\n", 413)
+        except HTTPException as refusal:
+            return PlainTextResponse("This is too large.\n", refusal.status_code)
         except (httpx.InvalidURL, httpx.LocalProtocolError):
             return PlainTextResponse("This cannot be passed on.\n", 400)
         except httpx.TransportError:
@@ -238,16 +239,12 @@ def _named(connection: str) -> set[str]:
     return {name.strip().lower() for name in connection.split(",")}
 
 
-class _TooLarge(Exception):
-    """The body of a request has more than BODY_LIMIT bytes, as it says or as they come."""
-
-
 async def _bounded(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     size = 0
     async for part in stream:
         size += len(part)
         if size > BODY_LIMIT:
-            raise _TooLarge
+            raise HTTPException(413)
         yield part
 
 
