@@ -116,12 +116,15 @@ class Seen(NamedTuple):
 
 
 class SeenViews(NamedTuple):
-    """Rows of the target and what a network made of the image and of two views of it."""
+    """Rows of the target and what a network made of the image and of two views of it; `images` are
+    as the network saw them, where they are asked for.
+    """
 
     rows: Int[Tensor, " B"]
     output: Any
     weak: Any = None
     strong: Any = None
+    images: Images | None = None
 
 
 class Scan(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 
 from sfda import plugins
 from sfda.config import Config, merged
+from sfda.decision.pool import learning_part
 from sfda.decision.vetoes import Expected, effective
 from sfda.errors import BadInput, listed
-from sfda.loading.opened import open_ref, seen_digest
+from sfda.loading.opened import open_ref
 from sfda.manifests.class_matching import ClassShift, class_shift
 from sfda.manifests.rows import read_split
 from sfda.manifests.schema import Manifest
@@ -55,16 +57,32 @@ def default_choice(method: str, problem: str, regime: Regime | None = None) -> s
     return next(v for v in PROBLEMS[problem].default_validators if v not in minimised)
 
 
-def validators_for(select_by: str, problem: str) -> list[str]:
-    """All that cost no more than the one scan, and the one that chooses."""
-    kinds = {name: plugins.load("validators", name) for name in plugins.names("validators")}
-    if select_by != "last" and select_by not in kinds:
-        raise BadInput(f"no '{select_by}' in sfda.validators; there are {', '.join(kinds)}, last")
-    return [
-        name
-        for name, kind in kinds.items()
-        if problem in kind.problems and (not kind.needs_views or name == select_by)
-    ]
+def validators_for(select_by: str, problem: str, asked: Collection[str] = ()) -> list[str]:
+    """All that may choose and cost no more than the one scan, the one that chooses, and those that
+    are asked for. Raises BadInput where that one is not there, or cannot choose here.
+    """
+    kinds: dict[str, type[Validator]] = {
+        name: plugins.load("validators", name) for name in plugins.names("validators")
+    }
+    if select_by != "last":
+        _refuse_choice(select_by, problem, kinds)
+    usual = {name for name, kind in kinds.items() if kind.chooses and not kind.costs_more()}
+    wanted = usual | {select_by, *asked}
+    return [name for name, kind in kinds.items() if problem in kind.problems and name in wanted]
+
+
+def _refuse_choice(name: str, problem: str, kinds: Mapping[str, type[Validator]]) -> None:
+    """Raise BadInput unless a validator may choose in a problem."""
+    if name not in kinds:
+        raise BadInput(f"no '{name}' in sfda.validators; there are {', '.join(kinds)}, last")
+    can = [n for n, kind in kinds.items() if kind.chooses and problem in kind.problems]
+    if not kinds[name].chooses:
+        raise BadInput(
+            f"{name} tells how good one model is, not which of two is better; choose by one of "
+            f"{', '.join(can)}, last"
+        )
+    if name not in can:
+        raise BadInput(f"{name} is not for {problem}; for that there are {', '.join(can)}, last")
 
 
 class AdaptPlan(Config):
@@ -72,6 +90,7 @@ class AdaptPlan(Config):
 
     seen: str  # digest of what can be seen of the target's split
     split: str
+    rows: str | None = None  # digest of the rows of it that are learnt from; None: all
     method: str
     config: dict[str, Any]
     views: Views | None
@@ -85,8 +104,8 @@ class AdaptPlan(Config):
     seed: int
 
     def on(self, manifest: ManifestRef) -> SplitRef:
-        """The target that the plan was made for, which lies in this manifest."""
-        return SplitRef(manifest=manifest, split=self.split, seen=self.seen)
+        """What the plan is for, the rows that are not held out, which lies in this manifest."""
+        return SplitRef(manifest=manifest, split=self.split, seen=self.seen, rows=self.rows)
 
 
 def make_plan(
@@ -94,7 +113,8 @@ def make_plan(
 ) -> AdaptPlan:
     """All choices made and checked, before anything is loaded. Raises BadInput.
 
-    `bundle` is the source's folder: a segmenter's card tells its class ratios.
+    `bundle` is the source's folder: a segmenter's card tells its class ratios. Which images are
+    held out (`sfda.decision.pool`) is remembered from now on.
     """
     problem, split = PROBLEMS[source.problem], adaptation.split
     method = adaptation.method or problem.default_method
@@ -106,10 +126,13 @@ def make_plan(
         raise BadInput(f"{target.path} is for {manifest.problem}, the model for {source.problem}")
     shift = class_shift(manifest.classes, source.classes, manifest.name)
     by = adaptation.select_by or default_choice(method, source.problem, shift.regime)
-    scores = validators_for(by, source.problem)
+    asked = stated if isinstance(stated, dict) else {}
+    scores = validators_for(by, source.problem, asked)
+    part = learning_part(target, split, adaptation.test_split)
     return AdaptPlan(
-        seen=seen_digest(target, split),
+        seen=part.seen,
         split=split,
+        rows=part.rows,
         method=method,
         config=config.model_dump(mode="json"),
         views=adaptation.views,

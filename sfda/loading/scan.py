@@ -44,6 +44,21 @@ def scan(
     return scan_images
 
 
+def scan_shown(
+    images: Pictures, spec: InputSpec, *, device: torch.device | str, batch_size: int = 256
+) -> Callable[[nn.Module], Iterator[SeenViews]]:
+    """A scan that tells the images too, as the network saw them."""
+    device = torch.device(device)
+
+    def scan_and_show(network: nn.Module) -> Iterator[SeenViews]:
+        size = problem_of(network).scan_batch(spec, batch_size)
+        for rows, stored in _stacks(images, size, spec, None):
+            shown = _tested(network, stored, spec, device)
+            yield SeenViews(_index(rows, device), infer(network, shown, device), images=shown)
+
+    return scan_and_show
+
+
 def scan_views(
     images: Pictures,
     spec: InputSpec,
@@ -55,7 +70,7 @@ def scan_views(
 ) -> Callable[[nn.Module], Iterator[SeenViews]]:
     """The same with a weak and a strong view of each image beside it, alike at every call.
 
-    Of a tiled input the weak view, a random crop, also stands for the image.
+    Of a tiled input the weak view, a random crop, also stands for the image, which is not told.
     """
     device = torch.device(device)
 
@@ -69,12 +84,11 @@ def scan_views(
             weak, strong = problem.outputs_on_views(
                 network, maker, stored, SCAN_EPOCH, rows, spec, device
             )
-            untouched = weak
+            untouched, shown = weak, None
             if not spec.tiled:
-                untouched = infer(
-                    network, _tested(network, np.asarray(stored), spec, device), device
-                )
-            yield SeenViews(_index(rows, device), untouched, weak, strong)
+                shown = _tested(network, np.asarray(stored), spec, device)
+                untouched = infer(network, shown, device)
+            yield SeenViews(_index(rows, device), untouched, weak, strong, shown)
 
     return scan_pairs
 

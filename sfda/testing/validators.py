@@ -18,8 +18,10 @@ from sfda.testing.toys import Toy, toys_of
 from sfda.testing.trial import require, require_kind, require_refused, require_same, run_checks
 from sfda.types import SeenViews
 from sfda.validators._base import Validator, ValidatorConfig
+from sfda.weights.source_card import Card, CardFacts
 
 SCORE_NOISE = 1e-4  # of two scores that are equal but for the order of a sum
+CARD_BINS = 15  # of the calibration in a card
 
 
 def check_validator(
@@ -47,6 +49,16 @@ def require_validator(kind: type[Validator]) -> None:
     name = require_kind(kind, Validator, ValidatorConfig)
     require(kind.update is not Validator.update, f"{name} defines no `update`")
     require(kind.compute is not Validator.compute, f"{name} defines no `compute`")
+    for needs, method in (
+        ("needs_source", "refer"),
+        ("needs_network", "take_network"),
+        ("needs_card", "take_card"),
+    ):
+        defined = getattr(kind, method) is not getattr(Validator, method)
+        require(
+            defined or not getattr(kind, needs),
+            f"{name} says `{needs}` but defines no `{method}`",
+        )
 
 
 @dataclass(frozen=True)
@@ -57,17 +69,23 @@ class Scoring:
     toy: Toy
     settings: Mapping[str, Any]
 
-    def validator(self, **settings: object) -> Validator:
-        """A fresh one, which knows the source's profile where it asks for it. Raises BadInput."""
+    def validator(self, network: nn.Module | None = None, **settings: object) -> Validator:
+        """A fresh one for a network (None: the source), which knows what it asks for: the source's
+        profile, the network, the source's card. Raises BadInput.
+        """
         inputs = merged(dict(self.settings), settings)
         validator = self.kind.with_settings(self.toy.PROBLEM, inputs)
         if self.kind.needs_source:
             validator.refer(self.profile)
+        if self.kind.needs_network:
+            validator.take_network(self.toy.source() if network is None else network)
+        if self.kind.needs_card:
+            validator.take_card(self.card)
         return validator
 
-    def score(self, batches: Sequence[SeenViews]) -> float:
-        """That of a fresh validator over these batches."""
-        validator = self.validator()
+    def score(self, batches: Sequence[SeenViews], network: nn.Module | None = None) -> float:
+        """That of a fresh validator over these batches, which are of a network."""
+        validator = self.validator(network)
         for seen in batches:
             validator.update(seen)
         return validator.compute()
@@ -82,12 +100,13 @@ class Scoring:
         """What a network makes of some rows; of views too where the validator asks for them."""
         index = torch.tensor(rows)
         batch = self.toy.batch(self.target, index)
+        shown = self.target[index] if self.kind.needs_network else None
         network.eval()
         with torch.no_grad():
             output = network(self.target[index])
             if not self.kind.needs_views:
-                return SeenViews(index, output)
-            return SeenViews(index, output, network(batch.weak), network(batch.strong))
+                return SeenViews(index, output, images=shown)
+            return SeenViews(index, output, network(batch.weak), network(batch.strong), shown)
 
     @cached_property
     def batches(self) -> tuple[SeenViews, ...]:
@@ -114,6 +133,32 @@ class Scoring:
             "classes": {f"class-{label}": count for label, count in enumerate(counts)},
             "mean_confidence": float(sure.mean()) if sure.numel() else 0.0,
         }
+
+    @cached_property
+    def card(self) -> Card:
+        """What the source model said of its own images, where each has or shows one class each."""
+        images, labels = self.toy.images()
+        with torch.no_grad():
+            sure, answers = self.toy.source()(images).logits.softmax(1).max(1)
+        assert isinstance(labels, Tensor)
+        hits = (answers == labels).flatten().float()
+        place = (sure.flatten() * CARD_BINS).long().clamp(max=CARD_BINS - 1)
+        sums = torch.stack([torch.ones_like(hits), sure.flatten(), hits])
+        facts = CardFacts(
+            classes=tuple(self.profile["classes"]),
+            source_sha256="0" * 64,
+            manifest="toy",
+            manifest_sha256="0" * 64,
+            split="val",
+            count=len(images),
+            metrics={},
+            temperature=1.0,
+        )
+        tensors = {
+            "calibration": torch.zeros(3, CARD_BINS).index_add_(1, place, sums),
+            "confidence_histogram": sure.histc(20, 0, 1),
+        }
+        return Card(facts, tensors)
 
 
 def the_score_is_a_finite_number(scoring: Scoring) -> None:
@@ -165,7 +210,8 @@ def outputs_are_left_as_they_are(scoring: Scoring) -> None:
 def it_tells_models_apart(scoring: Scoring) -> None:
     """A network with random weights has another score than the source model."""
     network, rows = scoring.toy.network().eval(), range(len(scoring.target))
-    one, other = scoring.score(scoring.batches), scoring.score([scoring.seen(network, rows)])
+    one = scoring.score(scoring.batches)
+    other = scoring.score([scoring.seen(network, rows)], network)
     require(one != other, f"the source model and an untrained network both score {one}")
 
 

@@ -12,6 +12,7 @@ from sfda.problems.classification.network import Classifier
 from sfda.problems.registry import PROBLEMS, ProblemsOfNetworks
 from sfda.problems.segmentation.network import Segmenter
 from sfda.types import SeenViews
+from sfda.weights.source_card import Card
 
 
 class ValidatorConfig(Config):
@@ -28,8 +29,21 @@ class Validator:
     """Problems that it serves: by default those of `networks`."""
     needs_views: ClassVar[bool] = False  # also outputs on a weak and a strong view
     needs_source: ClassVar[bool] = False  # `refer` is called with what the source model says
+    needs_network: ClassVar[bool] = False  # `take_network` is called; batches hold images
+    needs_card: ClassVar[bool] = False  # `take_card` is called; left out without one
+    chooses: ClassVar[bool] = True
+    """Whether it may choose between models. Some tell how good one model is, and no more."""
+    tells_level: ClassVar[bool] = False  # its value says something of one model by itself
 
-    needs_prior: ClassVar[bool] = False  # only of networks with a prior of poses
+    @classmethod
+    def serves(cls, network: nn.Module) -> bool:
+        """Whether it can score this network, which is one of `networks`."""
+        return True
+
+    @classmethod
+    def costs_more(cls) -> bool:
+        """Whether it needs more than the one scan that feeds all validators."""
+        return cls.needs_views or cls.needs_network
 
     @classmethod
     def defaults_for(cls, problem: str) -> dict[str, Any]:
@@ -51,6 +65,14 @@ class Validator:
 
     def refer(self, profile: Mapping[str, Any]) -> None:
         """Take the profile of the source model's predictions, where `needs_source`."""
+
+    def take_network(self, network: nn.Module) -> None:
+        """Take the network that is scored, where `needs_network`; it stays as it is."""
+
+    def take_card(self, card: Card) -> None:
+        """Take the source model's card, where `needs_card`. Raises BadInput for one that lacks
+        what is needed.
+        """
 
     def update(self, seen: SeenViews) -> None:
         """Take in one batch of outputs."""

@@ -16,7 +16,11 @@ class Plausible(Validator):
     """-(1/N) sum_i d(pose_i), at most 0. Blind to a pose that is plausible and elsewhere."""
 
     networks: ClassVar[tuple[type[nn.Module], ...]] = (PoseNet,)
-    needs_prior: ClassVar[bool] = True
+
+    @classmethod
+    def serves(cls, network: nn.Module) -> bool:
+        """Those that have a prior."""
+        return getattr(network, "prior", None) is not None
 
     def __init__(self, config: ValidatorConfig | None = None) -> None:
         super().__init__(config)
