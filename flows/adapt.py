@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from flows.addresses import registered_name, short_address
 from flows.form import SETTINGS_GROUP, USUAL, takes_flat
@@ -14,7 +16,10 @@ from sfda.adaptation import target as adaptation_target
 from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.building_blocks.device import resolve
 from sfda.config import Config
+from sfda.decision.change import ChangeReport
+from sfda.decision.gate import Kind
 from sfda.loading import opened as manifests
+from sfda.policy import DecisionPolicy
 from sfda.refs import (
     Adaptation,
     Candidate,
@@ -29,11 +34,14 @@ from sfda.report.report_text import report_tag
 from sfda.settings import AdaptSettings, DeviceName, seconds_of
 from tasks import tracking
 from tasks.adapt import adapt_to_target, log_attestation
+from tasks.decide import Contest, Decision, next_commands, pool_for
 from tasks.evaluate import evaluate, log_report
 from tasks.import_model import import_source
+from tasks.ladder import settle_by_steps
 from tasks.prefect_runtime.attempts import refuse_endless
+from tasks.prefect_runtime.notify import check_block
 from tasks.pseudo_label import pseudo_label, show_profile
-from tasks.register import promote_if_better, register_model
+from tasks.register import register_model
 from tasks.select import select
 from tasks.tracking.models import locate, model_ref
 
@@ -49,7 +57,12 @@ class AdaptResult(Config):
     scores: dict[str, float]
     sides: SideBySide
     promoted: bool
-    cut: str | None = None  # what the budget of time left out
+    verdict: str  # what became of it, in one sentence
+    kind: Kind
+    change: ChangeReport | None  # against the champion; None: it was that already
+    champion: str  # address of the model that it was held against
+    next: tuple[str, ...]  # what to type now
+    cut: str | None = None  # what the budget of time left out, or a veto
     images_per_second: float
     peak_memory_mb: float
 
@@ -63,8 +76,11 @@ def _title() -> str:
 
 @takes_flat()
 @flow(name="adapt", flow_run_name=_title)
-def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> AdaptResult:
+def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> State[Any]:
     """Adapt `source` to `target`, keep the epoch `select_by` prefers, report on it, register it.
+
+    The final state is named after the verdict: Promoted, Better (promotion was not asked for),
+    Kept, Held or Rejected.
 
     Labels of the target, where it has any, are read by the evaluation alone, on `test_split`: by
     default "test", where the manifest has one with labels.
@@ -93,10 +109,16 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> AdaptR
         log_report(sides, run_id, job.title)
         tags = _version_tags(job, sides, adapted)
         version = register_model(network, job.name, run_id, tags, "candidate", source=start)
-        promoted = promote_if_better(
-            version, sides, start, manifest, adaptation.promote, run_id, device
-        )
-    return _result(run_id, plan, adapted, chosen, sides, version, promoted)
+        contest = job.contest(network, start)
+        version, decision = settle_by_steps(version, contest, tags, adaptation, run_id, device)
+    return _end(job, run_id, adapted, chosen, sides, version, decision)
+
+
+def run_adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> AdaptResult:
+    """What `adapt` comes to where another flow calls it: Prefect hands over a state's data."""
+    result: object = adapt(source, target, adaptation=adaptation)
+    assert isinstance(result, AdaptResult)
+    return result
 
 
 @dataclass(frozen=True)
@@ -111,6 +133,18 @@ class AdaptJob:
     device: DeviceName
     test: LabelledSplit | None
     limits: tuple[int, float | None]  # processes that load images; seconds for the epochs
+    policy: DecisionPolicy
+    stated: tuple[str, str]  # source and target, as they were stated
+
+    def contest(self, candidate: ModelRef, source: ModelRef) -> Contest:
+        """The candidate, and what it is judged on."""
+        return Contest(
+            candidate=candidate,
+            source=source,
+            pool=pool_for(self.manifest, self.plan.split, self.test),
+            policy=self.policy,
+            expected=self.plan.expected,
+        )
 
     @property
     def title(self) -> str:
@@ -120,7 +154,8 @@ class AdaptJob:
 
 def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
     """Choices made and checked before anything is loaded. Raises BadInput."""
-    model = model_ref(source)
+    check_block(adaptation.notify)
+    model, stated = model_ref(source), (source, target)
     target = adaptation_target.as_manifest(target, lambda: model.problem)
     manifest = manifests.manifest_ref(target)
     return AdaptJob(
@@ -132,6 +167,8 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
         device=resolve(adaptation.device),
         test=manifests.evaluation_split(manifest, adaptation.test_split),
         limits=(adaptation.workers, seconds_of(adaptation.budget)),
+        policy=adaptation.decision,
+        stated=stated,
     )
 
 
@@ -174,25 +211,32 @@ def _version_tags(job: AdaptJob, sides: SideBySide, adaptation: Adaptation) -> d
     return tags
 
 
-def _result(
+def _end(
+    job: AdaptJob,
     run_id: str,
-    plan: AdaptPlan,
     adaptation: Adaptation,
     chosen: Candidate,
     sides: SideBySide,
     version: Version,
-    promoted: bool,
-) -> AdaptResult:
-    return AdaptResult(
+    decision: Decision,
+) -> State[Any]:
+    """The final state, whose name tells the verdict."""
+    result = AdaptResult(
         flow_run_id=str(flow_run.id),
         mlflow_run_id=run_id,
         version=version,
         selected_epoch=chosen.epoch,
-        selected_by=plan.select_by,
+        selected_by=job.plan.select_by,
         scores=chosen.scores,
         sides=sides,
-        promoted=promoted,
+        promoted=decision.promoted,
+        verdict=decision.text,
+        kind=decision.verdict.kind,
+        change=decision.evidence.change if decision.evidence else None,
+        champion=decision.champion,
+        next=next_commands(decision, version, *job.stated),
         cut=adaptation.cut,
         images_per_second=adaptation.images_per_second,
         peak_memory_mb=adaptation.peak_memory_mb,
     )
+    return Completed(name=decision.state_name, message=decision.text, data=result)

@@ -12,7 +12,7 @@ from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
-from flows.adapt import AdaptResult, adapt
+from flows.adapt import AdaptResult, run_adapt
 from flows.addresses import registered_name, short_address
 from flows.form import USUAL, QueryName, takes_flat
 from flows.query_labels import ask_people
@@ -90,7 +90,7 @@ def ask_and_adapt(
     annotated = _annotated(folder, target, seconds_of(patience) or 0.0)
     name, method = adaptation.name or registered_name(model), adaptation.method or FEW_LABELS
     asked = adaptation.model_copy(update={"name": name, "method": method})
-    return adapt(model, annotated, adaptation=asked)
+    return run_adapt(model, annotated, asked)
 
 
 def _annotated(folder: Path, target: str, patience: float) -> str:

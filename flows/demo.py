@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from flows import presets
-from flows.adapt import AdaptResult, adapt
+from flows.adapt import AdaptResult, run_adapt
 from flows.train_prior import train_prior
 from flows.train_source import train_source
 from sfda.config import Config
@@ -34,6 +34,7 @@ class DemoResult(Config):
     pictures: tuple[str, ...]
     uri: str
     promoted: bool
+    verdict: str
     selected_epoch: int
     selected_by: str
     seconds: float
@@ -46,7 +47,7 @@ def classification(device: DeviceName = "auto") -> DemoResult:
     trained = train_source(
         str(source), "sfda:lenet", "digits", settings={"lr_scale": {"backbone": 1.0}}, device=device
     )
-    adapted = adapt(
+    result = run_adapt(
         trained.version.uri,
         str(target),
         AdaptSettings(
@@ -57,7 +58,7 @@ def classification(device: DeviceName = "auto") -> DemoResult:
             device=device,
         ),
     )
-    return _result(adapted, started)
+    return _result(result, started)
 
 
 def segmentation(device: DeviceName = "auto") -> DemoResult:
@@ -66,8 +67,8 @@ def segmentation(device: DeviceName = "auto") -> DemoResult:
     source, target = write_scenes(home() / "demo")
     trained = train_source(str(source), "sfda:unet", "scenes", epochs=15, device=device)
     asked = AdaptSettings(name="scenes", epochs=10, promote=True, device=device)
-    adapted = adapt(trained.version.uri, str(target), asked)
-    return _result(adapted, started)
+    result = run_adapt(trained.version.uri, str(target), asked)
+    return _result(result, started)
 
 
 def detection(device: DeviceName = "auto") -> DemoResult:
@@ -84,8 +85,8 @@ def detection(device: DeviceName = "auto") -> DemoResult:
         device=device,
     )
     asked = AdaptSettings(name="parts", epochs=5, promote=True, device=device)
-    adapted = adapt(trained.version.uri, str(target), asked)
-    return _result(adapted, started)
+    result = run_adapt(trained.version.uri, str(target), asked)
+    return _result(result, started)
 
 
 def pose(device: DeviceName = "auto") -> DemoResult:
@@ -99,7 +100,7 @@ def pose(device: DeviceName = "auto") -> DemoResult:
     with_prior = train_prior(
         trained.version.uri, str(source), split="train", settings={"steps": (200, 300, 600)}
     )
-    adapted = adapt(
+    result = run_adapt(
         with_prior.version.uri,
         str(target),
         AdaptSettings(
@@ -110,7 +111,7 @@ def pose(device: DeviceName = "auto") -> DemoResult:
             settings={"prior_from": 2, "schedule": {"batch_size": 16}},
         ),
     )
-    return _result(adapted, started)
+    return _result(result, started)
 
 
 def multilabel(device: DeviceName = "auto") -> DemoResult:
@@ -128,8 +129,8 @@ def multilabel(device: DeviceName = "auto") -> DemoResult:
         device=device,
         settings={"schedule": {"batch_size": 16}},
     )
-    adapted = adapt(trained.version.uri, str(target), asked)
-    return _result(adapted, started)
+    result = run_adapt(trained.version.uri, str(target), asked)
+    return _result(result, started)
 
 
 DEMOS: Mapping[str, Callable[[DeviceName], DemoResult]] = MappingProxyType(
@@ -162,6 +163,7 @@ def _result(adapted: AdaptResult, started: float) -> DemoResult:
         pictures=tuple(pictures),
         uri=adapted.version.uri,
         promoted=adapted.promoted,
+        verdict=adapted.verdict,
         selected_epoch=adapted.selected_epoch,
         selected_by=adapted.selected_by,
         seconds=time.monotonic() - started,
@@ -176,10 +178,11 @@ def demo_text(result: DemoResult) -> str:
             result.table,
             "",
             f"epoch {result.selected_epoch + 1} was chosen without labels, by {result.selected_by}",
-            f"registered as {result.uri}" + (", promoted to champion" if result.promoted else ""),
+            f"registered as {result.uri}",
             *(f"picture: {picture}" for picture in result.pictures),
             f"{result.seconds:.0f} seconds; look at this very run in MLflow and Prefect with:",
             f"  {_command()} ui",
+            result.verdict,
         ]
     )
 

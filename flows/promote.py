@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.rollback import rollback as rollback  # deployments of 0.1.0 name it here (until 2027-12)
-from tasks.register import ChampionMove, move_champion
+from tasks.champion import ChampionMove, move_champion
 
 
 @flow(name="promote", flow_run_name="promote {name} {version}")

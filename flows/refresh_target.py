@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.adapt import AdaptResult, adapt
+from flows.adapt import AdaptResult, run_adapt
 from flows.addresses import registered_name, short_address
 from flows.form import USUAL, takes_flat
 from sfda.adaptation.target_versions import (
@@ -112,8 +112,8 @@ def refresh_target(
         # at once: what follows looks at all images, and a start after a kill would adapt again
         record = _remember_adapted(check, record)
         _remember_profile(look, record, model)
-        uri, promoted = adapted.version.uri, adapted.promoted
-        decision = refresh.adapted_to(check, policy, drift, uri, promoted)
+        uri, verdict = adapted.version.uri, adapted.verdict
+        decision = refresh.adapted_to(check, policy, drift, uri, verdict)
         return _end(look.result(decision, record, drift, adapted))
 
 
@@ -191,7 +191,7 @@ def _adapt(look: Look, record: TargetRecord, present: ModelRef) -> AdaptResult:
     """Adapt to the newest version, from the source or from the champion."""
     start = present.uri if look.policy.start_from == "champion" else look.source
     asked = look.adaptation.model_copy(update={"name": look.name})
-    return adapt(start, _manifest_of(record).path, adaptation=asked)
+    return run_adapt(start, _manifest_of(record).path, asked)
 
 
 def _drift(look: Look, record: TargetRecord, present: ModelRef) -> Drift | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from tasks.register import ChampionMove, move_champion
+from tasks.champion import ChampionMove, move_champion
 
 
 @flow(name="rollback", flow_run_name="roll back {name}")

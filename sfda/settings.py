@@ -114,7 +114,7 @@ class RunSettings(Config):
     prior: Prior | None = Field(
         None, description="shares of the target's classes, where they are known; none: unknown"
     )
-    policy: DecisionPolicy = Field(
+    decision: DecisionPolicy = Field(
         DecisionPolicy(), description="when the result becomes champion, and what is vetoed"
     )
     device: DeviceName = Field("auto", description="where it is computed; auto: a GPU if there is")
@@ -138,6 +138,9 @@ class AdaptSettings(RunSettings):
         None, description="the name that the result is registered under; none: the source's"
     )
     promote: bool = Field(False, description="make it champion if the verdict says so")
+    notify: str | None = Field(
+        None, description="a Prefect block that tells people of a verdict; none: nobody is told"
+    )
     budget: Duration | None = Field(
         None, description="time for the epochs, as 30m: the best until then is taken; none: all"
     )

@@ -13,6 +13,7 @@ import typer
 
 from flows.cli.model_input import model_views, problem_of_model
 from flows.cli.options import (
+    DecisionOption,
     DeviceOption,
     EpochsOption,
     GrowingTargetArgument,
@@ -20,8 +21,10 @@ from flows.cli.options import (
     LabelledOption,
     MethodOption,
     ModelOption,
+    NotifyOption,
     PolicyOption,
     PresetOption,
+    PriorOption,
     PromoteOption,
     SeedOption,
     SelectByOption,
@@ -45,8 +48,10 @@ from flows.cli.parsing import (
     pop_group,
     read_seeds,
     read_settings,
+    read_shares,
     settings_by_method,
     stated,
+    stated_policy,
 )
 from flows.cli.session import session
 
@@ -64,15 +69,19 @@ def adapt(
     split: UnsetSplitOption = None,
     test_split: TestSplitOption = None,
     promote: PromoteOption = False,
+    decision: DecisionOption = None,
+    prior: PriorOption = None,
+    notify: NotifyOption = None,
     budget: TimeBudgetOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Adapt a model to unlabelled data, choose, evaluate, register."""
+    """Adapt a model to unlabelled data, choose, judge, register."""
     with session(json, flow=True, adapts=True, models=[source], data=[target]) as out:
         from flows import presets
         from flows.adapt import adapt as flow
+        from flows.adapt import run_adapt
         from sfda.config import merged
         from sfda.settings import AdaptSettings
 
@@ -88,6 +97,9 @@ def adapt(
             split=split,
             test_split=test_split,
             budget=checked_duration(budget),
+            decision=stated_policy(decision),
+            prior=read_shares(prior),
+            notify=notify,
         )
         usual = {"promote": promote, "device": device, "workers": workers}
         own = {
@@ -96,8 +108,7 @@ def adapt(
         }
         started = time.monotonic()
         asked = AdaptSettings.from_settings(usual | shipped | options | own, "options")
-        adapted = flow(source, target, adaptation=asked)
-        result = adapt_result(adapted, time.monotonic() - started)
+        result = adapt_result(run_adapt(source, target, asked), time.monotonic() - started)
         out.show(result, adapt_text(result))
 
 
@@ -155,8 +166,36 @@ def predict(
         from tasks.tracking.models import model_ref, open_model
 
         manifest = as_manifest(data, lambda: problem_of_model(model))
-        count, file = write_predictions(*open_model(model_ref(model)), manifest, split, out, device)
-        output.show({"count": count, "file": str(file)}, f"{file}: {count} images")
+        ref = model_ref(model)
+        count, file = write_predictions(*open_model(ref), manifest, split, out, device)
+        result = {"count": count, "file": str(file), "model": ref.uri, "sha256": ref.sha256}
+        output.show(result, f"{file}: {count} images, by {ref.uri}")
+
+
+def shadow(
+    candidate: Annotated[str, typer.Option(help="models:/NAME@candidate, a bundle")],
+    data: TargetOption,
+    out: Annotated[Path, typer.Option(help="a folder for the answers of both")],
+    champion: Annotated[
+        str | None, typer.Option(help="default: the champion of the candidate's name")
+    ] = None,
+    split: SplitOption = "adapt",
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Answer a batch with the champion, and with a candidate beside it: how much would change."""
+    with session(json) as output:
+        from flows.addresses import registered_name
+        from sfda.adaptation.target import as_manifest
+        from tasks.shadow import answer_in_shadow
+        from tasks.tracking.models import model_ref
+
+        present = model_ref(champion or f"models:/{registered_name(candidate)}@champion")
+        manifest = as_manifest(data, lambda: present.problem)
+        other = model_ref(candidate)
+        report = answer_in_shadow(present, other, manifest, split, out, device)
+        result = {"champion": present.uri, "candidate": other.uri, **report.model_dump()}
+        output.show(result, f"{out}: {present.uri} answers; {other.uri} {report.text()}")
 
 
 def evaluate(
@@ -285,5 +324,5 @@ def refresh_once(out: Output, parameters: dict[str, Any]) -> None:
 
 def register(app: typer.Typer) -> None:
     """Put these commands on the command line."""
-    for command in (adapt, compare, predict, evaluate, methods, refresh, watch):
+    for command in (adapt, compare, predict, shadow, evaluate, methods, refresh, watch):
         app.command()(command)

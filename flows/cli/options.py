@@ -50,7 +50,16 @@ TimeBudgetOption = Annotated[
 NameOption = Annotated[str, typer.Option(help="register under this name")]
 UnsetNameOption = Annotated[str | None, typer.Option(help="register under this name")]
 RegisteredNameArgument = Annotated[str, typer.Argument(help="a registered name")]
-PromoteOption = Annotated[bool, typer.Option("--promote", help="if labels show it better")]
+PromoteOption = Annotated[bool, typer.Option("--promote", help="if the verdict says so")]
+DecisionOption = Annotated[
+    Path | None, typer.Option("--decision", help="YAML: alpha, margin, budget, unattended ...")
+]
+PriorOption = Annotated[
+    list[str] | None, typer.Option("--prior", help="a class's share of the target, CLASS=0.2")
+]
+NotifyOption = Annotated[
+    str | None, typer.Option("--notify", help="a Prefect block: slack-webhook/NAME")
+]
 
 ManifestArgument = Annotated[Path, typer.Argument(help="a manifest")]
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # these import torch
     from flows.train_prior import PriorResult
     from flows.train_source import TrainResult
     from sfda.refs import Report, Version
+    from tasks.champion import ChampionMove
     from tasks.prefect_runtime.status import Status, TargetStatus
-    from tasks.register import ChampionMove
     from tasks.tracking import RegisteredModel, RunSummary
 
 
@@ -113,6 +113,11 @@ def adapt_result(adapted: AdaptResult, seconds: float) -> dict[str, Any]:
         "picture": sides.picture,
         "panel": sides.panel,
         "promoted": adapted.promoted,
+        "verdict": adapted.verdict,
+        "kind": adapted.kind,
+        "change": adapted.change.model_dump() if adapted.change else None,
+        "champion": adapted.champion,
+        "next": list(adapted.next),
         "cut": adapted.cut,
         "seconds": seconds,
         "images_per_second": adapted.images_per_second,
@@ -126,11 +131,19 @@ def adapt_text(result: dict[str, Any]) -> str:
     lines = [f"{'':<30}{'source':>10}{'adapted':>10}"] if metrics["source"] else []
     for name, value in (metrics["source"] or {}).items():
         lines.append(f"{name.replace('_', ' '):<30}{value:>10.4f}{metrics['adapted'][name]:>10.4f}")
-    lines.append(f"epoch {result['selected_epoch']}, chosen by {result['selected_by']}")
+    if result["selected_epoch"]:
+        lines.append(f"epoch {result['selected_epoch']}, chosen by {result['selected_by']}")
+    else:
+        lines.append("no epoch was without a veto: the source itself is kept")
     lines += [result["cut"]] if result["cut"] else []
-    lines.append(f"registered as {result['uri']}" + (", promoted" if result["promoted"] else ""))
+    lines.append(f"registered as {result['uri']}")
     lines += [f"{name} {result[name]}" for name in ("picture", "panel") if result[name]]
-    return "\n".join(lines)
+    return "\n".join([*lines, verdict_text(result)])
+
+
+def verdict_text(result: dict[str, Any]) -> str:
+    """The verdict, and under it what to type now."""
+    return "\n".join([result["verdict"], *(f"  {command}" for command in result["next"])])
 
 
 def evaluate_text(report: Report) -> str:

@@ -126,6 +126,34 @@ def read_seeds(text: str) -> list[int]:
         raise BadInput(f"--seeds {text}: write whole numbers with commas, e.g. 0,1,2") from None
 
 
+def stated_policy(file: Path | None) -> dict[str, Any] | None:
+    """What a file of policy states, checked; None where there is none. Raises BadInput."""
+    from sfda.policy import read_policy
+
+    return read_policy(file).model_dump() if file else None
+
+
+def read_shares(pairs: list[str] | None) -> dict[str, float] | None:
+    """`CLASS=0.2` pairs as shares; None where there are none. Raises BadInput.
+
+    >>> read_shares(["a.b=0.2", "c=1"])
+    {'a.b': 0.2, 'c': 1.0}
+    """
+    shares: dict[str, float] = {}
+    for pair in pairs or []:
+        name, _, text = pair.rpartition("=")
+        try:
+            share = float(text)
+        except ValueError:
+            share = -1.0
+        if not name or not 0 <= share < float("inf"):
+            raise BadInput(f"--prior {pair}: write a class and its share, e.g. --prior cat=0.2")
+        if name in shares:
+            raise BadInput(f"--prior {pair}: '{name}' has a share already")
+        shares[name] = share
+    return shares or None
+
+
 def checked_duration(duration: str | None) -> str | None:
     """The same text, after it was found to be a time. Raises BadInput."""
     from sfda.settings import seconds_of

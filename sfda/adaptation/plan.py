@@ -141,7 +141,7 @@ def make_plan(
         answers=_annotations_digest(manifest, split, kind_of(method).labelled_rows),
         source_ratios=_class_ratios(bundle) if "class_ratio" in problem.card_parts else None,
         validators=_validator_settings(stated, scores, source.problem),
-        limits=adaptation.policy.vetoes,
+        limits=adaptation.decision.vetoes,
         expected=expected_classes(source, shift, adaptation.prior),
         seed=adaptation.seed,
     )

@@ -71,8 +71,8 @@ class PoolUnit(NamedTuple):
     unit: Unit
 
 
-class _Side(NamedTuple):
-    """One of the two models, and the pool as it sees it."""
+class Side(NamedTuple):
+    """A model on its device, its spec, and a split as it wants the images."""
 
     network: nn.Module
     spec: ModelSpec
@@ -90,7 +90,7 @@ class PoolChange:
     report: ChangeReport
     answers: Int[np.ndarray, " N"] = field(repr=False)  # of each row
     changed: Int[np.ndarray, " N"] = field(repr=False)
-    sides: tuple[_Side, _Side] = field(repr=False)
+    sides: tuple[Side, Side] = field(repr=False)
     device: torch.device = field(repr=False)
 
     @property
@@ -173,7 +173,7 @@ def scan_change(
     `opened_b` is the same split for B, where that wants its images prepared otherwise. Raises
     BadInput where the models are not for the same answers.
     """
-    sides = _Side(network_a, spec_a, opened), _Side(network_b, spec_b, opened_b or opened)
+    sides = Side(network_a, spec_a, opened), Side(network_b, spec_b, opened_b or opened)
     _refuse_other_answers(*sides)
     outputs = [
         (infer or partial(infer_split, opened=side.opened, spec=side.spec, device=device))(
@@ -195,7 +195,7 @@ def scan_change(
     return PoolChange(report, answers, changed, sides, device)
 
 
-def _refuse_other_answers(a: _Side, b: _Side) -> None:
+def _refuse_other_answers(a: Side, b: Side) -> None:
     if a.spec.problem != b.spec.problem:
         raise BadInput(
             f"one model is for {a.spec.problem}, the other for {b.spec.problem}: their answers "
@@ -219,7 +219,7 @@ def _unchanged_unit(image: ImageUnits) -> Callable[[int], Unit]:
 
 
 def _in_step(
-    sides: tuple[_Side, _Side], outputs: Iterable[Iterable[Any]], rows: frozenset[int] | None = None
+    sides: tuple[Side, Side], outputs: Iterable[Iterable[Any]], rows: frozenset[int] | None = None
 ) -> Iterator[tuple[int, ImageUnits]]:
     """Row and units, from the outputs of both models; of some rows, or of all."""
     spec, split = sides[0].spec, sides[0].opened.split
@@ -241,7 +241,7 @@ def _answers(
                 yield row, answer
 
 
-def _outputs_at(side: _Side, device: torch.device, rows: Sequence[int]) -> Iterator[Any]:
+def _outputs_at(side: Side, device: torch.device, rows: Sequence[int]) -> Iterator[Any]:
     """Outputs for rows, and for those beside them in their batches: so that they are, bit by bit,
     what a look at all rows gives.
     """

@@ -1,58 +1,160 @@
-"""The rule of promotion: what a new version must beat, by labels, to become champion."""
+"""The verdict: whether a candidate B takes the place of the champion A (decide.md, section 6).
+
+The evidence comes in levels: 0 the change, 1 scores without labels, 2 answers of a person to an
+audit, 3 a labelled test split. The highest that there is decides; a lower one is never worded as a
+higher one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal
 
-from sfda.errors import BadInput
-from sfda.problems.report_metrics import main_metric
-from sfda.refs import Report, SideBySide, Version
+from sfda.config import Config
+from sfda.decision.audit import AuditPlan, AuditState
+from sfda.decision.audit_text import state_text
+from sfda.decision.change import ChangeReport
+from sfda.decision.paired import PairedInterval
+from sfda.policy import DecisionPolicy
+
+Kind = Literal["promote", "keep", "hold", "reject"]
+FAMILIES_NEEDED = 2  # of the three families of scores
+_PAST: dict[Kind, str] = {
+    "promote": "better",
+    "keep": "kept",
+    "hold": "held",
+    "reject": "rejected",
+}
 
 
-class Verdict(NamedTuple):
-    """What became of a version, in words, and whether it is champion now."""
+class Preference(Config):
+    """What one family of scores without labels says of B against A."""
 
-    text: str
-    promoted: bool
+    family: Literal["ensemble", "dispersity", "perturbation"]
+    score: str
+    gain: float  # B's score less A's
+    low: float  # lower limit of the gain, by bootstrap over images
+
+    @property
+    def prefers(self) -> bool:
+        """Whether it prefers B, at least not A."""
+        return self.gain > 0 and self.low >= 0
+
+    def text(self) -> str:
+        """The score and its gain."""
+        return f"{self.score} {self.gain:+.4f} (at least {self.low:+.4f})"
 
 
-def promotion_verdict(
-    version: Version,
-    sides: SideBySide,
-    champion: Version | None,
-    champion_report: Callable[[], Report] | None,
-    *,
-    requested: bool,
-) -> Verdict:
-    """Better: a higher main metric on the labelled split than the source model's and than the
-    present champion's. Without labels there is no evidence, and nothing changes.
+class Referee(Config):
+    """How often an independent frozen model agrees with B, and with A, where these differ."""
 
-    `champion_report` evaluates the champion on the same split; where that raises BadInput the two
-    cannot be compared, and the champion stays. `requested`: promotion was asked for.
-    """
-    if sides.source is None or sides.adapted is None or sides.split is None:
-        return Verdict(
-            "held: the target has no labelled test split, so there is no evidence", False
+    name: str
+    with_candidate: int
+    with_champion: int
+    against: bool  # by a sign test
+
+
+class Audited(Config):
+    """An audit and where it stands."""
+
+    plan: AuditPlan
+    state: AuditState
+
+
+class Evidence(Config):
+    """All that is known of a candidate against the champion."""
+
+    change: ChangeReport
+    vetoes: tuple[str, ...] = ()
+    labelled: PairedInterval | None = None
+    # the same against the source, where that is not the champion: B must not fall below it
+    labelled_source: PairedInterval | None = None
+    audit: Audited | None = None
+    preferences: tuple[Preference, ...] = ()
+    referee: Referee | None = None
+    pool: str = ""  # what the decision was made on, where that is not held-out images
+
+
+class Verdict(Config):
+    """What becomes of a candidate, and why, in one sentence."""
+
+    kind: Kind
+    level: Literal[0, 1, 2, 3]  # of the evidence that decided
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The sentence; "better" becomes "promoted" where it was."""
+        return f"{_PAST[self.kind]}: {self.reason}"
+
+    @property
+    def promoted_text(self) -> str:
+        """The sentence once the candidate is champion."""
+        return f"promoted: {self.reason}" if self.kind == "promote" else self.text
+
+
+def decide(evidence: Evidence, policy: DecisionPolicy) -> Verdict:
+    """The verdict: vetoes first, then no practical difference, then labels, an audit, scores."""
+    change = evidence.change.text()
+    if evidence.vetoes:
+        return Verdict(kind="reject", level=0, reason="; ".join(evidence.vetoes))
+    share = evidence.change.share
+    if share == 0 or share < policy.margin / 2:
+        return Verdict(kind="keep", level=0, reason=f"no practical difference: {change}")
+    if evidence.labelled is not None:
+        return _by_labels(evidence, evidence.labelled, policy)
+    if evidence.audit is not None:
+        return _by_audit(evidence.audit, change)
+    return _without_answers(evidence, policy, change)
+
+
+def _by_labels(evidence: Evidence, gain: PairedInterval, policy: DecisionPolicy) -> Verdict:
+    """Level 3: the paired interval against the champion, and not below the source."""
+    text, source = gain.text(), evidence.labelled_source
+    if gain.high < 0:
+        return Verdict(kind="reject", level=3, reason=f"worse than the champion: {text}")
+    if source is not None and source.after < source.before:
+        return Verdict(kind="keep", level=3, reason=f"below the source model: {source.text()}")
+    if gain.low > policy.margin:
+        return Verdict(kind="promote", level=3, reason=text)
+    return Verdict(kind="keep", level=3, reason=f"not shown to be better: {text}")
+
+
+def _by_audit(audited: Audited, change: str) -> Verdict:
+    """Level 2: what the answers decide."""
+    state = audited.state
+    reason = f"{change}; {state_text(audited.plan, state)}"
+    if state.decided == "better":
+        return Verdict(kind="promote", level=2, reason=reason)
+    if state.decided == "harm":
+        return Verdict(kind="reject", level=2, reason=reason)
+    if state.finished:
+        return Verdict(kind="keep", level=2, reason=f"the answers do not decide: {reason}")
+    return Verdict(kind="hold", level=2, reason=f"{reason}; {state.needs}")
+
+
+def _without_answers(evidence: Evidence, policy: DecisionPolicy, change: str) -> Verdict:
+    """Level 1: promoted only unattended, by a policy that allows it; else a person is asked."""
+    if not policy.unattended:
+        return Verdict(kind="hold", level=0, reason=f"{change}; no label says which way")
+    share = evidence.change.share
+    if share > policy.max_change:
+        reason = f"{change}, more than the {policy.max_change:.0%} that may change unattended"
+        return Verdict(kind="hold", level=1, reason=reason.replace("%", " %"))
+    if (referee := evidence.referee) is not None and referee.against:
+        reason = (
+            f"{change}; {referee.name} agrees with the champion on {referee.with_champion} of "
+            f"them, with the candidate on {referee.with_candidate}"
         )
-    if champion and champion.version == version.version:
-        return Verdict("champion already", True)
-    metric = main_metric(sides.adapted.metrics)
-    ours, before = sides.adapted.metrics[metric], sides.source.metrics[metric]
-    text = f"{metric.replace('_', ' ')} {ours:.4f}, source {before:.4f}"
-    held = ours <= before
-    if champion and champion_report:
-        try:
-            champion_score = champion_report().metrics[metric]
-        except BadInput as error:
-            return Verdict(f"held: champion {champion.uri} cannot be compared ({error})", False)
-        text += f", champion (version {champion.version}) {champion_score:.4f}"
-        held = held or ours <= champion_score
-    if held:
-        return Verdict(f"held: not better ({text})", False)
-    if not requested:
-        return Verdict(f"better, but promotion was not asked for ({text})", False)
-    return Verdict(f"promoted: {text}", True)
+        return Verdict(kind="hold", level=1, reason=reason)
+    for_it = [one for one in evidence.preferences if one.prefers]
+    families = {one.family for one in for_it}
+    if len(families) < FAMILIES_NEEDED:
+        said = ", ".join(one.text() for one in evidence.preferences) or "no score serves here"
+        reason = f"{change}; {len(families)} of 3 families of scores prefer it ({said})"
+        return Verdict(kind="hold", level=1, reason=reason)
+    scores = ", ".join(one.text() for one in for_it)
+    reason = f"unattended: {change}; nothing speaks against it ({scores})"
+    return Verdict(kind="promote", level=1, reason=reason)
 
 
 def extended(history: list[str], version: str) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sfda.problems._change import Claim, ImageUnits, Unit
 from sfda.problems._labels import Array
+from sfda.problems._resampled import Resampled
 from sfda.problems._rows import ProblemFolder
 from sfda.problems._tally import Tally
 from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Profile, Report, Views
@@ -163,6 +164,17 @@ class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
             opened, spec, device, infer, unknown=unknown
         )
         return evaluate
+
+    def resampled(
+        self, opened: Opened, spec: ModelSpec, outputs: Iterable[Prediction]
+    ) -> Resampled:
+        """The main metric of resamples of a labelled split; `outputs` are those of `infer` for all
+        of it. Raises BadInput where the split has no labels, or they do not fit.
+        """
+        one: Resampled = self._file("evaluation").resampled(
+            opened, spec, outputs, reject=spec.reject
+        )
+        return one
 
     def make_card(
         self,

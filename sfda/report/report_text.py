@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from sfda.decision.change import ChangeReport, Counts
 from sfda.problems.report_metrics import score_of
 from sfda.refs import SideBySide
 
@@ -62,3 +63,25 @@ def report_tag(sides: SideBySide) -> str:
             "adapted": sides.adapted.metrics if sides.adapted else None,
         }
     )
+
+
+SHOWN = 20  # classes or groups of a table
+
+
+def change_text(change: ChangeReport) -> str:
+    """How many answers change, overall, by class and by group, as markdown."""
+    parts = [change.text() + "."]
+    for title, counts in (("class, by the model before", change.by_class),
+                          ("group", change.by_group)):  # fmt: skip
+        if rows := _change_rows(counts):
+            parts.append("\n".join([f"| {title} | {change.units} | changed |", "|---|---:|---:|",
+                                     *rows]))  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def _change_rows(counts: Counts) -> list[str]:
+    shown = [(name, pair) for name, pair in counts.items() if pair[0]][:SHOWN]
+    rows = [f"| {name} | {every} | {changed / every:.1%} |" for name, (every, changed) in shown]
+    if more := len(counts) - len(shown):
+        rows.append(f"| and {more} more | | |")
+    return rows

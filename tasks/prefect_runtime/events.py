@@ -7,9 +7,10 @@ from typing import Literal
 from prefect.events import emit_event
 
 from sfda.manifests.growing import Change
-from sfda.refs import ManifestRef
+from sfda.refs import ManifestRef, Version
 
 NEW_VERSION = "sfda.manifest.updated"
+PROMOTED = "sfda.model.promoted"
 
 
 def announce_version(
@@ -40,5 +41,22 @@ def announce_version(
             "change": change.text(),
             "source": source,
             "name": name,
+        },
+    )
+
+
+def announce_promotion(version: Version, before: str | None) -> None:
+    """A version is champion now; `before` is the number of the one that was."""
+    emit_event(
+        event=PROMOTED,
+        resource={
+            "prefect.resource.id": f"sfda.model.{version.name}",
+            "prefect.resource.name": version.name,
+        },
+        payload={
+            "uri": version.uri,
+            "name": version.name,
+            "version": version.version,
+            "previous": before,
         },
     )

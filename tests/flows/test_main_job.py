@@ -31,9 +31,15 @@ STAGES = [
     "evaluation",
     "registration",
     "promotion",
+    "comparison with the champion",
 ]
 EPOCHS = 4
-CACHED = {"pseudo-labelling of the target", "adaptation", "evaluation"}
+CACHED = {
+    "pseudo-labelling of the target",
+    "adaptation",
+    "evaluation",
+    "comparison with the champion",
+}
 METRICS = {"overall_accuracy", "macro_accuracy", "expected_calibration_error", "log_loss"}
 FAST = [
     word
@@ -268,8 +274,12 @@ def test_only_what_is_better_is_promoted_and_only_when_that_is_asked_for(story):
         for output in (story.promoted, story.held, story.unlabelled)
     ]
     assert verdicts[0].startswith("promoted: macro accuracy")
-    assert verdicts[1].startswith("held: not better")
-    assert f"champion (version {third}) {adapted:.4f}" in verdicts[1]
+    assert verdicts[1].startswith("rejected: worse than the champion: macro accuracy")
+    assert f"before {adapted:.4f}: gain -" in verdicts[1]
+    assert story.better["verdict"].endswith("not promoted: --promote was not asked for")
+    assert story.better["next"] == [f"sfda promote toy {story.better['version']}"]
+    kinds = [output["kind"] for output in (story.better, story.promoted, story.held)]
+    assert kinds == ["promote", "promote", "reject"]
     assert verdicts[2].startswith("held: the target has no labelled test split, so there is no ev")
 
 

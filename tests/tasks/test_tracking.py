@@ -12,11 +12,15 @@ import mlflow
 import pytest
 import small
 
-from sfda.decision.gate import Verdict
+from sfda.decision.change import ChangeReport
+from sfda.decision.gate import Evidence
+from sfda.decision.paired import PairedInterval
+from sfda.decision.vetoes import Expected
 from sfda.errors import BadInput
 from sfda.manifests.digests import file_digest
-from sfda.refs import ManifestRef, SideBySide, Version
-from tasks import register, tracking
+from sfda.policy import DecisionPolicy
+from sfda.refs import ManifestRef, ModelRef, SplitRef, Version
+from tasks import champion, decide, tracking
 from tasks.tracking import registry
 from tasks.tracking.models import locate, model_ref, open_model
 
@@ -207,31 +211,31 @@ def test_a_missing_run_and_a_model_of_somebody_else_are_refused(home):
 
 
 def test_champions_follow_each_other_and_the_last_one_can_be_taken_back(registered):
-    assert register.champion_if_first(registered())
+    assert champion.champion_if_first(registered())
     second, third = registered(), registered()
-    assert not register.champion_if_first(second)
+    assert not champion.champion_if_first(second)
     for version, before in ((second, "1"), (third, "2")):
-        result, previous = register.promote("toy", version.version)
+        result, previous = champion.promote("toy", version.version)
         assert (result.version, previous) == (version.version, before)
     assert tracking.champions("toy") == ["1", "2", "3"]
     assert tracking.canonical("models:/toy@previous") == "models:/toy/2"
 
-    result, previous = register.rollback("toy")
+    result, previous = champion.rollback("toy")
     assert (result.version, previous) == ("2", "3")
     assert tracking.champions("toy") == ["1", "2"]
     assert tracking.canonical("models:/toy@champion") == "models:/toy/2"
     assert tracking.canonical("models:/toy@previous") == "models:/toy/1"
-    register.rollback("toy")
+    champion.rollback("toy")
     assert tracking.canonical("models:/toy@champion") == "models:/toy/1"
     assert tracking.by_alias("toy", "previous") is None
     with pytest.raises(BadInput, match="'toy' has had no champion before this one"):
-        register.rollback("toy")
+        champion.rollback("toy")
     assert tracking.canonical("models:/toy@champion") == "models:/toy/1"
 
 
 def test_promoting_the_champion_again_adds_nothing_to_its_history(registered):
-    register.champion_if_first(registered())
-    result, previous = register.promote("toy", "1")
+    champion.champion_if_first(registered())
+    result, previous = champion.promote("toy", "1")
     assert (result.version, previous) == ("1", "1")
     assert tracking.champions("toy") == ["1"]
 
@@ -240,9 +244,9 @@ def test_promoting_the_champion_again_adds_nothing_to_its_history(registered):
 def test_a_model_that_is_not_there_cannot_be_moved(registered, name):
     registered()
     with pytest.raises(BadInput):
-        register.promote(name, "1")
+        champion.promote(name, "1")
     with pytest.raises(BadInput):
-        register.rollback(name)
+        champion.rollback(name)
 
 
 def test_what_a_deployed_model_needs_is_what_its_loader_imports():
@@ -294,23 +298,106 @@ def test_a_model_that_was_half_fetched_is_fetched_again(registered, monkeypatch)
     )
 
 
-def test_a_champion_that_comes_while_the_old_one_is_scored_is_scored_too(registered, monkeypatch):
-    register.champion_if_first(registered())
-    best, worse = registered(), registered()
+def contest(**policy: Any) -> decide.Contest:
+    """A candidate that nothing is known of: what is known is put in its place by a test."""
+    model = ModelRef(uri="models:/toy@x", sha256="0" * 64, problem="classification", arch="a",
+                     classes=("a", "b"))  # fmt: skip
+    target = SplitRef(manifest=ManifestRef(path="m.yaml", sha256="0" * 64), split="s", seen="0")
+    return decide.Contest(
+        candidate=model, source=model, pool=decide.Pool(target=target),
+        policy=DecisionPolicy(**policy), expected=Expected(),
+    )  # fmt: skip
+
+
+def known(changed: int, low: float, high: float) -> Evidence:
+    change = ChangeReport(
+        answers=100, changed=changed, share=changed / 100, images=100, images_changed=changed,
+        units="images", metric="accuracy", by_class={},
+    )  # fmt: skip
+    gain = PairedInterval(
+        metric="macro_accuracy", before=0.5, after=0.6, low=low, high=high, level=0.9,
+        resamples=1, units="images", count=100, split="test",
+    )  # fmt: skip
+    return Evidence(change=change, labelled=gain)
+
+
+def settle(version: Version, *, requested: bool = True) -> tuple[decide.Decision, str]:
+    """The decision and the verdict on record."""
+    with tracking.run("job", key="k", tags={}, params={}) as run_id:
+        decision = decide.settle.fn(version, contest(), requested, run_id)
+    return decision, tracking.client().get_run(run_id).data.tags["verdict"]
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The champions that a candidate was held against; it is better than version 1 alone."""
     seen: list[str] = []
 
-    def verdict(version: Version, sides: Any, champion: Version, *_: Any, **__: Any) -> Verdict:
-        seen.append(champion.version)
-        if len(seen) == 1:  # another machine promotes meanwhile
-            tracking.set_champion(best, ["1", best.version])
-        return Verdict(f"against {champion.version}", champion.version == "1")
+    def evidence(champion: ModelRef, *_: Any) -> Evidence:
+        seen.append(champion.uri)
+        good = champion.uri == "models:/toy/1"
+        return known(50, 0.1, 0.2) if good else known(50, -0.2, -0.1)
 
-    monkeypatch.setattr(register, "promotion_verdict", verdict)
-    monkeypatch.setattr(register, "create_markdown_artifact", lambda *_, **__: None)
-    sides = SideBySide(split=None, source=None, adapted=None)
-    with tracking.run("job", key="k", tags={}, params={}) as run_id:
-        promoted = register.promote_if_better.fn(worse, sides, None, None, True, run_id)
-    assert seen == ["1", best.version]
-    assert not promoted
+    monkeypatch.setattr(decide, "gather_evidence", evidence)
+    monkeypatch.setattr(decide, "create_markdown_artifact", lambda *_, **__: None)
+    return seen
+
+
+def test_what_is_better_is_promoted_where_that_is_asked_for(registered, judged):
+    champion.champion_if_first(registered())
+    better = registered()
+    decision, verdict = settle(better, requested=False)
+    assert (decision.verdict.kind, decision.promoted) == ("promote", False)
+    assert verdict.endswith("not promoted: --promote was not asked for")
+    assert tracking.champions("toy") == ["1"]
+    decision, verdict = settle(better)
+    assert decision.promoted
+    assert decision.state_name == "Promoted"
+    assert verdict.startswith("promoted: macro accuracy 0.6000, before 0.5000")
+    assert tracking.champions("toy") == ["1", better.version]
+    assert tracking.version_tags(better)["verdict.kind"] == "promote"
+    again, _ = settle(better)  # after a kill
+    assert again.promoted
+    assert tracking.champions("toy") == ["1", better.version]
+
+
+def test_a_champion_that_comes_while_the_old_one_is_scored_is_scored_too(
+    registered, judged, monkeypatch
+):
+    champion.champion_if_first(registered())
+    best, worse = registered(), registered()
+    inner = decide.gather_evidence
+
+    def evidence(before: ModelRef, *more: Any) -> Evidence:
+        if before.uri == "models:/toy/1":  # another machine promotes meanwhile
+            tracking.set_champion(best, ["1", best.version])
+        return inner(before, *more)
+
+    monkeypatch.setattr(decide, "gather_evidence", evidence)
+    decision, verdict = settle(worse)
+    assert judged == ["models:/toy/1", best.uri]
+    assert not decision.promoted
     assert tracking.champions("toy") == ["1", best.version]
-    assert tracking.client().get_run(run_id).data.tags["verdict"] == f"against {best.version}"
+    assert verdict.startswith("rejected: worse than the champion")
+
+
+def test_nothing_is_promoted_where_anything_fails_on_the_way(registered, judged, monkeypatch):
+    champion.champion_if_first(registered())
+
+    def fails(*_: Any) -> Evidence:
+        raise BadInput("the pool is gone")
+
+    monkeypatch.setattr(decide, "gather_evidence", fails)
+    with pytest.raises(BadInput, match="the pool is gone"):
+        settle(registered())
+    assert tracking.champions("toy") == ["1"]
+
+
+def test_people_hear_of_a_verdict_and_a_deaf_block_costs_nothing(registered, judged, monkeypatch):
+    champion.champion_if_first(registered())
+    heard: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(decide, "notify", lambda *words: heard.append(words))
+    version = registered()
+    with tracking.run("job", key="k", tags={}, params={}) as run_id:
+        decision = decide.settle.fn(version, contest(), True, run_id, "auto", "slack-webhook/team")
+    assert heard == [("slack-webhook/team", f"toy {version.version}", decision.text)]

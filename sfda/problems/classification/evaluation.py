@@ -10,13 +10,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from sfda.building_blocks.rejection import predicted_labels
 from sfda.inference.forward import refuse_not_finite
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.loading.scan import labelled_scan
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems.classification.metrics import ClassificationMetric
+from sfda.problems._resampled import Resampled, Tables, Weights, mean_of_present
+from sfda.problems.classification.metrics import ClassificationMetric, open_set_metrics
 from sfda.refs import ModelSpec, Report
+from sfda.types import UNKNOWN
 
 
 def classification_report(
@@ -63,6 +66,41 @@ def evaluator_for(
         return classification_report(outputs, spec.classes, split=opened.split.name, reject=reject)
 
     return evaluate
+
+
+def resampled(
+    opened: Opened, spec: ModelSpec, outputs: Iterable[Any], *, reject: float | None
+) -> Resampled:
+    """The H-score where there are samples of unknown classes, else the macro accuracy; of a
+    resample without any known sample 0.
+    """
+    labels = labels_in(opened.split, spec.classes, unknown=True).index
+    size = len(spec.classes) + 1
+    tables = Tables(size)
+    for index, out in outputs:
+        refuse_not_finite(out.logits)
+        # as `ClassificationMetric`: of probabilities in double precision
+        probs = out.logits.double().cpu().log_softmax(1).exp()
+        predicted = predicted_labels(probs, reject).numpy()
+        for row, answer in zip(index.tolist(), predicted.tolist(), strict=True):
+            tables.add(np.array([labels[row] % size]), np.array([answer % size]))  # -1 is the last
+    summed, unknown = tables.summed(), bool((np.asarray(labels) == UNKNOWN).any())
+    known = bool((np.asarray(labels) != UNKNOWN).any())
+
+    def macro_accuracy(weights: Weights) -> float:
+        table = summed(weights)
+        return mean_of_present(table.diagonal(), table.sum(1))
+
+    def h_score(weights: Weights) -> float:
+        table = torch.from_numpy(summed(weights))
+        there = table.sum(1) > 0
+        return open_set_metrics(table)["h_score"] if there[-1] and there[:-1].any() else 0.0
+
+    return (
+        Resampled("h_score", h_score)
+        if unknown and known
+        else Resampled("macro_accuracy", macro_accuracy)
+    )
 
 
 def threshold_reports(

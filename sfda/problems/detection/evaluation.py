@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,8 +13,10 @@ from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.manifests.class_matching import shared_classes
 from sfda.problems._outputs import Evaluator, SplitInference
+from sfda.problems._resampled import Resampled, average_precision
 from sfda.problems.detection.inference import box_arrays
 from sfda.problems.detection.metrics import BoxesOf, DetectionMetric
+from sfda.problems.detection.ranked import ranked_by_class
 from sfda.refs import ModelSpec, Report
 
 
@@ -62,3 +66,21 @@ def evaluator_for(
         return detection_report(pairs(network), spec.classes, split=split.name, counted=counted)
 
     return evaluate
+
+
+AP_RESAMPLES = 500
+
+
+def resampled(
+    opened: Opened, spec: ModelSpec, outputs: Iterable[Any], *, reject: float | None
+) -> Resampled:
+    """COCO's AP50 over the classes that occur in a resample; matched image by image, as
+    pycocotools does, so that a resample is sorted and summed anew and nothing else.
+    """
+    truth = labels_in(opened.split, spec.classes, unknown=True)
+    metric = DetectionMetric(spec.classes, counted=shared_classes(opened.split, spec.classes))
+    for row, boxes in outputs:
+        known = truth[row]
+        metric.update(box_arrays(boxes), BoxesOf(known.boxes, known.labels, None, known.crowd))
+    ranked = ranked_by_class(metric.predictions, metric.truth, metric.counted)
+    return Resampled("coco_ap50", partial(average_precision, ranked), AP_RESAMPLES)

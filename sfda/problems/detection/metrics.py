@@ -172,10 +172,10 @@ def coco_by_class(
 
     0 for a class without a box in the truth.
     """
-    rows = _coco_predictions(predictions)
+    rows = coco_predictions(predictions)
     if not rows:
         return [(0.0, 0.0, 0.0)] * len(classes)
-    document = _coco_truth(truth, classes)
+    document = coco_truth(truth, classes)
     precision = coco_precision(document, rows, "bbox", categories=classes)[:, :, :, 0, -1]
     by_class = []
     for k in range(len(classes)):
@@ -185,7 +185,8 @@ def coco_by_class(
     return by_class  # type: ignore[return-value]
 
 
-def _coco_truth(truth: Sequence[BoxesOf], classes: Sequence[int]) -> dict[str, Any]:
+def coco_truth(truth: Sequence[BoxesOf], classes: Sequence[int]) -> dict[str, Any]:
+    """Boxes of the truth as a document of COCO's; images are numbered from 0."""
     annotations: list[dict[str, Any]] = []
     for image, drawn in enumerate(truth):
         for box, label, crowd in zip(drawn.boxes, drawn.labels, _crowd(drawn), strict=True):
@@ -208,7 +209,8 @@ def _coco_truth(truth: Sequence[BoxesOf], classes: Sequence[int]) -> dict[str, A
     }
 
 
-def _coco_predictions(predictions: Sequence[BoxesOf]) -> list[dict[str, Any]]:
+def coco_predictions(predictions: Sequence[BoxesOf]) -> list[dict[str, Any]]:
+    """Predicted boxes as rows of COCO's results."""
     rows = []
     for image, boxes in enumerate(predictions):
         assert boxes.scores is not None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -9,8 +13,10 @@ from sfda.inference.forward import refuse_not_finite
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.problems._outputs import Evaluator, SplitInference
+from sfda.problems._resampled import Resampled, Weights, mean_of_present
 from sfda.problems.multilabel.metrics import MultilabelMetric
 from sfda.refs import ModelSpec, Report
+from sfda.types import UNSURE
 
 
 def evaluator_for(
@@ -42,3 +48,23 @@ def evaluator_for(
         )
 
     return evaluate
+
+
+def resampled(
+    opened: Opened, spec: ModelSpec, outputs: Iterable[Any], *, reject: float | None
+) -> Resampled:
+    """The macro F1 over the classes that occur in a resample."""
+    flags = labels_in(opened.split, spec.classes, unknown=True).flags
+    yes = np.zeros(flags.shape, bool)
+    for index, out in outputs:
+        refuse_not_finite(out.logits)
+        yes[index.cpu().numpy()] = (out.logits.double() >= 0).cpu().numpy()
+    positive, answered = flags == 1, yes & (flags != UNSURE)
+    columns = [part.astype(np.float64) for part in (positive & answered, positive, answered)]
+
+    def macro_f1(weights: Weights) -> float:
+        hits, true, said = (weights @ part for part in columns)
+        there = true > 0
+        return mean_of_present(2 * hits[there], (true + said)[there])
+
+    return Resampled("macro_f1", macro_f1)

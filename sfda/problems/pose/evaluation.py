@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,6 +13,7 @@ from sfda.formats.keypoints import Person
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.problems._outputs import Evaluator, SplitInference
+from sfda.problems._resampled import Resampled, Weights
 from sfda.problems.pose.inference import Joints
 from sfda.problems.pose.metrics import PoseMetric
 from sfda.refs import ModelSpec, Report, Skeleton
@@ -58,3 +60,22 @@ def evaluator_for(
         return pose_report(pairs(network), spec.classes, skeleton, split=split.name)
 
     return evaluate
+
+
+def resampled(
+    opened: Opened, spec: ModelSpec, outputs: Iterable[Any], *, reject: float | None
+) -> Resampled:
+    """PCK at 0.1 over all labelled joints of a resample."""
+    persons = labels_in(opened.split, spec.classes)
+    metric = PoseMetric(spec.classes, spec.skeleton or Skeleton())
+    for row, pose in outputs:
+        metric.update(pose.joints, pose.scores, persons[row])
+    table = np.stack(metric.shares)
+    known = (~np.isnan(table)).sum(1).astype(np.float64)
+    near = (table < 0.1).sum(1).astype(np.float64)  # what is not known is not near
+
+    def pck(weights: Weights) -> float:
+        total = float(weights @ known)
+        return float(weights @ near) / total if total else 0.0
+
+    return Resampled("pck_at_0.1", pck)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import nn
 
+from sfda.formats.masks import IGNORE
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.problems._outputs import Evaluator, SplitInference
+from sfda.problems._resampled import Resampled, Tables, Weights, mean_of_present
 from sfda.problems.segmentation.metrics import SegmentationMetric
 from sfda.refs import ModelSpec, Report
 
@@ -71,3 +73,22 @@ def evaluator_for(
         return segmentation_report(pairs(network), spec.classes, split=split.name)
 
     return evaluate
+
+
+def resampled(
+    opened: Opened, spec: ModelSpec, outputs: Iterable[Any], *, reject: float | None
+) -> Resampled:
+    """The mean IoU over the classes that occur in a resample's truth or masks."""
+    truth, tables = labels_in(opened.split, spec.classes), Tables(len(spec.classes))
+    for row, mask, _ in outputs:
+        own = truth.mask(row)
+        counts = own != IGNORE
+        tables.add(own[counts], mask[counts])
+    summed = tables.summed()
+
+    def mean_iou(weights: Weights) -> float:
+        table = summed(weights)
+        right = table.diagonal()
+        return mean_of_present(right, table.sum(0) + table.sum(1) - right)
+
+    return Resampled("mean_iou", mean_iou)

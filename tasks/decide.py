@@ -1,0 +1,211 @@
+"""The decision: what is known of a version against the champion, the verdict, and the promotion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from sfda.building_blocks.device import DeviceName, choose, to_device
+from sfda.config import Config
+from sfda.decision.change import Side
+from sfda.decision.gate import Evidence, Verdict, decide
+from sfda.decision.judge import judge
+from sfda.decision.paired import PairedInterval, paired_interval
+from sfda.decision.vetoes import Expected
+from sfda.loading.opened import open_labelled, open_part, split_ref
+from sfda.policy import DecisionPolicy
+from sfda.refs import LabelledSplit, ManifestRef, ModelRef, SplitRef, Version
+from sfda.report.report_text import change_text
+from tasks import tracking
+from tasks.champion import make_champion, number_of, promotions_of
+from tasks.prefect_runtime.cache import SameWork
+from tasks.prefect_runtime.notify import notify
+from tasks.prefect_runtime.retry import SERVERS
+from tasks.tracking.models import model_ref, open_model
+
+
+class Pool(Config):
+    """What a decision is made on: images without labels, and the labels of them where there are
+    some. `says` tells what the images are, where they are not held out.
+    """
+
+    target: SplitRef
+    labelled: LabelledSplit | None = None
+    says: str = ""
+
+
+def pool_for(manifest: ManifestRef, split: str, test: LabelledSplit | None) -> Pool:
+    """What to judge a candidate on that is adapted to `split`."""
+    if test is not None:
+        target = SplitRef(manifest=manifest, split=test.name, seen=test.seen)
+        return Pool(target=target, labelled=test)
+    return Pool(target=split_ref(manifest, split), says="the images that it was adapted to")
+
+
+class Contest(Config):
+    """A candidate, the source it was made from, and by which policy it is judged on what pool."""
+
+    candidate: ModelRef
+    source: ModelRef
+    pool: Pool
+    policy: DecisionPolicy
+    expected: Expected
+
+
+class Decision(Config):
+    """What became of a candidate."""
+
+    verdict: Verdict
+    evidence: Evidence | None
+    champion: str  # address of the model that it was held against
+    promoted: bool
+
+    @property
+    def text(self) -> str:
+        """The sentence."""
+        verdict = self.verdict
+        if verdict.kind == "promote" and not self.promoted:
+            return f"{verdict.text}; not promoted: --promote was not asked for"
+        return verdict.promoted_text
+
+    @property
+    def state_name(self) -> str:
+        """The name of a run's final state."""
+        if self.promoted:
+            return "Promoted"
+        return {"promote": "Better", "keep": "Kept", "hold": "Held", "reject": "Rejected"}[
+            self.verdict.kind
+        ]
+
+
+@task(
+    name="comparison with the champion",
+    cache_policy=SameWork(),
+    persist_result=True,
+    result_serializer="json",
+    **SERVERS,
+)
+def gather_evidence(
+    champion: ModelRef,
+    contest: Contest,
+    device: DeviceName = "auto",
+) -> Evidence:
+    """All that is known of the candidate against the champion, without asking anybody.
+
+    The candidate is looked at on the pool beside the champion; where that is labelled their gain is
+    measured, and that over the source as well.
+    """
+    chosen, pool = choose(device), contest.pool
+    before, after = (_judged(model, pool, device) for model in (champion, contest.candidate))
+    evidence = judge(before, after, chosen, limits=contest.policy.vetoes, expected=contest.expected)
+    more: dict[str, Any] = {"pool": pool.says}
+    if pool.labelled is None:
+        return evidence.model_copy(update=more)
+    more["labelled"] = _gain(champion, contest, device)
+    if champion.sha256 != contest.source.sha256:
+        more["labelled_source"] = _gain(contest.source, contest, device)
+    return evidence.model_copy(update=more)
+
+
+def _judged(model: ModelRef, pool: Pool, device: DeviceName) -> Side:
+    """A model on the device, and the pool without labels as it wants it."""
+    network, spec = open_model(model)
+    return Side(to_device(network, choose(device)), spec, open_part(pool.target, spec))
+
+
+def _gain(before: ModelRef, contest: Contest, device: DeviceName) -> PairedInterval:
+    """The gain of the candidate over a model, by the pool's labels. A model that rejects nothing
+    gets the candidate's threshold: what is compared is what it has learnt.
+    """
+    assert contest.pool.labelled is not None
+    manifest, split = contest.pool.target.manifest, contest.pool.labelled.name
+    network, spec = open_model(before)
+    other, other_spec = open_model(contest.candidate)
+    if spec.reject is None:
+        spec = spec.model_copy(update={"reject": other_spec.reject})
+    chosen = choose(device)
+    return paired_interval(
+        Side(to_device(network, chosen), spec, open_labelled(manifest, split, spec)),
+        Side(to_device(other, chosen), other_spec, open_labelled(manifest, split, other_spec)),
+        chosen,
+        alpha=contest.policy.alpha,
+    )
+
+
+@task(name="promotion", **SERVERS)
+def settle(
+    version: Version,
+    contest: Contest,
+    requested: bool,
+    run_id: str,
+    device: DeviceName = "auto",
+    told_by: str | None = None,
+) -> Decision:
+    """The verdict on a new version, and the promotion where that is the verdict and asked for.
+
+    The champion that it is held against is the one that there is when it is promoted: where another
+    machine promotes meanwhile, the evidence is gathered anew. Nothing is promoted where anything
+    fails on the way. `told_by` is a block of Prefect's that tells people of it.
+    """
+    with promotions_of(version.name):
+        while True:
+            champion = tracking.by_alias(version.name, "champion")
+            decision = _decide(version, contest, champion, device)
+            if number_of(tracking.by_alias(version.name, "champion")) == number_of(champion):
+                break  # else another machine has promoted meanwhile
+        if decision.verdict.kind == "promote" and requested:
+            decision = decision.model_copy(update={"promoted": True})
+            make_champion(version)
+    record(version, decision, run_id)
+    if decision.evidence is not None:
+        notify(told_by, f"{version.name} {version.version}", decision.text)
+    return decision
+
+
+def _decide(
+    version: Version, contest: Contest, champion: Version | None, device: DeviceName
+) -> Decision:
+    """The verdict against the present champion, or against the source where there is none."""
+    before = model_ref(champion.uri) if champion else contest.source
+    if champion and champion.version == version.version:
+        already = Verdict(kind="keep", level=0, reason="it is champion already")
+        return Decision(verdict=already, evidence=None, champion=before.uri, promoted=True)
+    evidence = gather_evidence(before, contest, device)
+    verdict = decide(evidence, contest.policy)
+    return Decision(verdict=verdict, evidence=evidence, champion=before.uri, promoted=False)
+
+
+def record(version: Version, decision: Decision, run_id: str | None) -> None:
+    """Keep the verdict with the version and its run, and show it on the page of the flow run."""
+    tracking.tag_version(version, {"verdict": decision.text, "verdict.kind": decision.verdict.kind})
+    if run_id:
+        tracking.set_tags(run_id, {"verdict": decision.text})
+        if decision.evidence:
+            tracking.log_json(run_id, "decision.json", decision.model_dump(mode="json"))
+            share = decision.evidence.change.share
+            tracking.log_points(run_id, [("change", share, 0)])
+    text = f"### {version.name} {version.version}\n\n{decision.text}"
+    if decision.evidence:
+        text += f"\n\nAgainst `{decision.champion}`: {change_text(decision.evidence.change)}"
+    create_markdown_artifact(text, key="promotion-verdict")
+
+
+def next_commands(
+    decision: Decision, version: Version, source: str, target: str
+) -> tuple[str, ...]:
+    """What to type after a verdict, with the addresses of this run."""
+    predict = f"sfda predict --model models:/{version.name}@champion --data {target} --out DIR"
+    kind = decision.verdict.kind
+    if decision.promoted:
+        return (predict,)
+    if kind == "promote":
+        return (f"sfda promote {version.name} {version.version}",)
+    if kind == "hold":
+        return (
+            f"sfda audit --candidate {version.uri} --against {decision.champion} "
+            f"--target {target} --out audit-{version.name}-{version.version}",
+        )
+    again = f"sfda adapt --source {source} --target {target} --method bn"
+    return (again, predict) if kind == "reject" else (predict,)

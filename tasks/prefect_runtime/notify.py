@@ -1,0 +1,52 @@
+"""People hear of it: a message through a notification block of Prefect's."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.core import Block
+
+from sfda.errors import BadInput
+
+log = logging.getLogger("sfda")
+
+
+def check_block(name: str | None) -> None:
+    """Raise BadInput unless there is a block of this name that can notify."""
+    if name is not None:
+        _block(name)
+
+
+def _block(name: str) -> NotificationBlock:
+    """The block `TYPE/NAME`, as the page of Prefect's blocks names it."""
+    kind, slash, own = name.partition("/")
+    if not slash or not kind or not own:
+        raise BadInput(f"--notify {name}: name a block as TYPE/NAME, e.g. slack-webhook/team")
+    try:
+        block: Any = Block.load(name)
+    except ValueError:
+        raise BadInput(
+            f"there is no block {name}; make one on Prefect's page (Blocks), or with "
+            "`prefect block register`"
+        ) from None
+    if not isinstance(block, NotificationBlock):
+        raise BadInput(f"{name} is a {kind}, which notifies nobody; name a block that does")
+    return block
+
+
+def notify(name: str | None, subject: str, body: str) -> bool:
+    """Tell people, if a block is named; whether they were told.
+
+    A message that does not go out is no reason to lose the work: it is logged.
+    """
+    if name is None:
+        return False
+    try:
+        said: Any = _block(name)  # Prefect awaits it by itself
+        said.notify(body, subject=subject)
+    except Exception as error:  # of any service behind it
+        log.warning("nobody was told by %s: %s: %s", name, type(error).__name__, error)
+        return False
+    return True
