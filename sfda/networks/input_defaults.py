@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torchvision import models
 
+from sfda.errors import BadInput
 from sfda.networks.own import RCNN_SIDES
 from sfda.networks.torchvision_detection import SQUEEZE
 from sfda.refs import InputSpec
@@ -79,11 +80,16 @@ def _of_classifier(name: str) -> InputSpec:
 
 
 def timm_input(name: str) -> InputSpec | None:
-    """From the network's pretrained configuration; the middle is cropped, ratio kept."""
+    """From the network's pretrained configuration; the middle is cropped, ratio kept. Raises
+    BadInput for weights that timm does not name.
+    """
     import timm
     from timm.data.config import resolve_data_config
 
-    pretrained = timm.get_pretrained_cfg(name)
+    try:
+        pretrained = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # an unknown tag
+        raise BadInput(f"timm cannot build '{name}': {error}") from error
     if pretrained is None:
         return None
     config: dict[str, Any] = resolve_data_config(pretrained_cfg=pretrained.to_dict())
