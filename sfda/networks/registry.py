@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from sfda.errors import BadInput
 from sfda.networks import probe
 from sfda.networks.detector import Detector, as_detector
 from sfda.networks.families._base import Answer
@@ -45,7 +44,8 @@ def cut_classifier(spec: ModelSpec, network: nn.Module) -> Parts:
     """A native classifier cut before its last layer, in place."""
     if spec.cut:
         return probe.cut_layer(network, spec.cut[-1])
-    return split_classifier(spec.arch, network)
+    library, name = parse(spec.arch, "classes")
+    return family(library).cut(name, network)
 
 
 def cut_map(spec: ModelSpec, network: nn.Module) -> SegParts:
@@ -59,32 +59,6 @@ def cut_map(spec: ModelSpec, network: nn.Module) -> SegParts:
 def names_fit(spec: ModelSpec, outputs: int, answer: Answer, weights: Mapping[str, Any]) -> bool:
     """Whether weights carry the names of the whole native network, and not those of its parts."""
     return set(native_network(spec, outputs, answer).state_dict()) == set(weights)
-
-
-def native_classifier(arch: str, classes: int) -> nn.Module:
-    """The network as its library builds it, with its own last layer for `classes` classes."""
-    library, name = parse(arch, "classes")
-    if classes < 2:
-        raise BadInput(f"a classifier needs at least 2 classes, not {classes}")
-    return family(library).build(name, "classes", classes, 3)
-
-
-def split_classifier(arch: str, network: nn.Module) -> Parts:
-    """Cut a network of `native_classifier` before its last layer, in place."""
-    library, name = parse(arch, "classes")
-    return family(library).cut(name, network)
-
-
-def native_segmenter(arch: str, outputs: int, channels: int) -> nn.Module:
-    """The network as its library builds it. Raises BadInput where it cannot."""
-    library, name = parse(arch, "masks")
-    return family(library).build(name, "masks", outputs, channels)
-
-
-def split_segmenter(arch: str, network: nn.Module) -> SegParts:
-    """The parts of a network that `native_segmenter` built; they are its own modules."""
-    library, name = parse(arch, "masks")
-    return family(library).segmenter_parts(name, network)
 
 
 def stored_config(arch: str, classes: int) -> tuple[str, dict[str, Any] | None]:

@@ -28,9 +28,9 @@ from sfda.loading.opened import decode_key
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split, unlabelled_digest
 from sfda.problems.segmentation.evaluation import MaskPair, segmentation_report
-from sfda.problems.segmentation.network import build
 from sfda.problems.segmentation.segment import segment_all
 from sfda.refs import InputSpec
+from tests.library_networks import segmenter
 
 SIDE = 4096
 CASES = (("tiles of 512 px", 19, True), ("a frame of 512 px, enlarged", 19, False))
@@ -80,7 +80,7 @@ def evaluate(folder: Path, classes: int, tiled: bool) -> dict[str, Any]:
     """The work of the process that is measured."""
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    network = build("sfda:unet", classes)
+    network = segmenter("sfda:unet", classes)
     spec = InputSpec(size=(512, 512), tiled=tiled, mean=(0.5,) * 3, std=(0.25,) * 3)
     before = peak_mb()
     started = time.perf_counter()

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from sfda import plugins
 from sfda.adaptation.schedule import make_optimizer
-from sfda.problems.classification.network import Classifier, build
+from sfda.problems.classification.network import Classifier
 from sfda.types import Clock, TargetBatch, TargetInfo
+from tests.library_networks import classifier
 
 ARCH, SIDE, CLASSES, ROWS, BATCH = "torchvision:squeezenet1_1", 224, 7, 10_000, 64
 NAMES = ("mean_teacher", "shot", "aad", "nrc", "sfda2", "glc")
@@ -40,7 +41,7 @@ def measure(out: Path) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH, 3, SIDE, SIDE, generator=generator)
     images = images.contiguous(memory_format=torch.channels_last)
-    network = build(ARCH, CLASSES).to(memory_format=torch.channels_last).eval()
+    network = classifier(ARCH, CLASSES).to(memory_format=torch.channels_last).eval()
     features = torch.randn(BATCH, network.feature_dim, generator=generator)
     stub = Classifier(
         Prepared(), nn.Identity(), network.head, feature_dim=network.feature_dim,

@@ -18,11 +18,11 @@ import pytest
 import small
 import torch
 from conftest import CommandResult, Home, World, sfda
+from library_networks import native
 from PIL import Image
 from safetensors.torch import save_file
 
 from sfda.authoring.from_folder import build_manifest
-from sfda.networks.registry import native_classifier
 from tasks import tracking
 
 pytestmark = pytest.mark.flow
@@ -169,7 +169,7 @@ def plain_pickle(shop: Shop) -> Path:
 
 
 def without_a_key(shop: Shop) -> Path:
-    state = native_classifier("sfda:tiny", 3).state_dict()
+    state = native("classification", "sfda:tiny", 3).state_dict()
     del state["body.5.running_var"]
     save_file(state | {"stranger": torch.zeros(1)}, shop.folder / "keys.safetensors")
     return shop.folder / "keys.safetensors"

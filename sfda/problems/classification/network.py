@@ -114,29 +114,6 @@ def make_head(inputs: int, classes: int) -> nn.Module:
     return head
 
 
-def build(
-    arch: str,
-    classes: int,
-    *,
-    head: Head = "bottleneck",
-    bottleneck_dim: int = 256,
-    bottleneck_dropout: float | None = None,
-) -> Classifier:
-    """A classifier with random weights.
-
-    `bottleneck_dropout` None is the architecture's own: 0.5 for SHOT's LeNet, else 0.
-    """
-    network = registry.native_classifier(arch, classes)
-    rate = usual_dropout(arch) if bottleneck_dropout is None else bottleneck_dropout
-    parts = registry.split_classifier(arch, network)
-    return _assembled(parts, classes, head, bottleneck_dim, rate)
-
-
-def from_native(arch: str, network: nn.Module, classes: int) -> Classifier:
-    """A network of `native_classifier`, cut before its last layer, with nothing added."""
-    return from_parts(registry.split_classifier(arch, network), classes)
-
-
 def from_parts(parts: Parts, classes: int) -> Classifier:
     """A native network that was cut before its last layer, with nothing added."""
     return Classifier(
@@ -188,6 +165,7 @@ def make_spec(
 ) -> ModelSpec:
     """A spec with what the architecture states filled in; BadInput if it states no input.
 
+    `bottleneck_dropout` None is the architecture's own: 0.5 for SHOT's LeNet, else 0.
     `arch_settings` and `head_layer` are of somebody's own class, see `foreign_spec`.
     """
     stated, usual = defaults(arch)

@@ -80,19 +80,6 @@ class Segmenter(nn.Module):
         return SegOutput(features.float(), logits)
 
 
-def build(
-    arch: str, classes: int, *, binary_logit: bool = False, in_channels: int = 3
-) -> Segmenter:
-    """A segmenter with random weights. `binary_logit`: one output for two classes."""
-    outputs = _outputs(classes, binary_logit)
-    return from_native(arch, registry.native_segmenter(arch, outputs, in_channels), classes)
-
-
-def from_native(arch: str, network: nn.Module, classes: int) -> Segmenter:
-    """A network of `native_segmenter` as a segmenter: its own modules, nothing added."""
-    return from_parts(registry.split_segmenter(arch, network), classes)
-
-
 def _outputs(classes: int, binary_logit: bool) -> int:
     """Outputs of the head. Raises BadInput for a number of classes that it cannot have."""
     if classes < 2 or classes > MOST_CLASSES:

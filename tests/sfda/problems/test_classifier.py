@@ -5,18 +5,16 @@ import math
 
 import pytest
 import torch
+from library_networks import classifier, cut_classifier, native
 from torch import nn
 from torchvision import models
 
 from sfda.errors import BadInput
-from sfda.networks.registry import native_classifier
 from sfda.problems.classification.loss import loss, pseudo_labels
 from sfda.problems.classification.network import (
     ClassOutput,
-    build,
     build_from_spec,
     defaults,
-    from_native,
     make_spec,
 )
 from sfda.types import UNSURE
@@ -59,15 +57,15 @@ class Fixed(nn.Module):
 
 def logits_of_both(arch: str, side: int, depth: int = 3) -> tuple[torch.Tensor, ClassOutput, int]:
     torch.manual_seed(0)
-    network = native_classifier(arch, 5).eval()
+    network = native("classification", arch, 5).eval()
     images = torch.randn(2, depth, side, side)
     with torch.no_grad():
         for parameter in network.parameters():  # some heads begin at zero, which hides a wrong cut
             if parameter.ndim == 2 and not parameter.any():
                 nn.init.normal_(parameter)
         before = network(images)
-        classifier = from_native(arch, network, 5).eval()
-        return before, classifier(images), classifier.feature_dim
+        cut = cut_classifier(arch, network, 5).eval()
+        return before, cut(images), cut.feature_dim
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -95,7 +93,7 @@ def test_timm_convolution_as_last_layer_becomes_linear():
 def test_large_torchvision_networks_have_features_and_logits(name):
     spec, _ = defaults(f"torchvision:{name}")
     with torch.device("meta"):
-        network = build(f"torchvision:{name}", 5, head="plain").eval()
+        network = classifier(f"torchvision:{name}", 5, head="plain").eval()
         out = network(torch.zeros(2, 3, *spec.size))
     assert out.features.shape == (2, network.feature_dim)
     assert out.logits.shape == (2, 5)
@@ -117,7 +115,7 @@ def test_every_torchvision_family_is_tried():
 )
 @pytest.mark.parametrize("head", ["bottleneck", "plain"])
 def test_own_networks_and_a_map_backbone(arch, shape, width, head):
-    network = build(arch, 4, head=head, bottleneck_dim=24)
+    network = classifier(arch, 4, head=head, bottleneck_dim=24)
     images = torch.rand(3, *shape)
     out = network(images)
     assert out.features.shape == (3, 24 if head == "bottleneck" else width)
@@ -128,10 +126,10 @@ def test_own_networks_and_a_map_backbone(arch, shape, width, head):
 
 
 def test_features_are_what_goes_into_the_head():
-    network = build("sfda:tiny", 4, bottleneck_dim=8).eval()
+    network = classifier("sfda:tiny", 4, bottleneck_dim=8).eval()
     out = network(torch.rand(3, 1, 16, 16))
     torch.testing.assert_close(network.head(out.features), out.logits)
-    squeeze = build("torchvision:squeezenet1_1", 4, head="plain").eval()
+    squeeze = classifier("torchvision:squeezenet1_1", 4, head="plain").eval()
     images = torch.rand(2, 3, 64, 64)
     maps = squeeze.backbone(images)
     assert maps.ndim == 4
@@ -139,20 +137,20 @@ def test_features_are_what_goes_into_the_head():
 
 
 def test_lenet_is_shots():
-    network = build("sfda:lenet", 10)
+    network = classifier("sfda:lenet", 10)
     kinds = [type(module).__name__ for module in network.backbone.conv_params]
     assert kinds == ["Conv2d", "MaxPool2d", "ReLU", "Conv2d", "Dropout2d", "MaxPool2d", "ReLU"]
     counts = {key: tuple(value.shape) for key, value in network.backbone.state_dict().items()}
     assert counts["conv_params.0.weight"] == (20, 1, 5, 5)
     assert counts["conv_params.3.weight"] == (50, 20, 5, 5)
     assert network.bottleneck.dropout.p == 0.5
-    assert build("sfda:tiny", 10).bottleneck.dropout.p == 0.0
-    assert build("sfda:lenet", 10, bottleneck_dropout=0.0).bottleneck.dropout.p == 0.0
+    assert classifier("sfda:tiny", 10).bottleneck.dropout.p == 0.0
+    assert classifier("sfda:lenet", 10, bottleneck_dropout=0.0).bottleneck.dropout.p == 0.0
 
 
 def test_dropout_comes_after_the_batch_norm():
     torch.manual_seed(0)
-    features = build("sfda:lenet", 10)(torch.rand(64, 1, 28, 28)).features
+    features = classifier("sfda:lenet", 10)(torch.rand(64, 1, 28, 28)).features
     gone = features == 0.0
     assert 0.45 < float(gone.float().mean()) < 0.55
     remaining = features.detach()[~gone]
@@ -160,13 +158,13 @@ def test_dropout_comes_after_the_batch_norm():
 
 
 def test_tiny_is_tiny():
-    network = build("sfda:tiny", 3, bottleneck_dim=16)
+    network = classifier("sfda:tiny", 3, bottleneck_dim=16)
     assert sum(parameter.numel() for parameter in network.parameters()) < 5000
 
 
 def test_initialisation_is_the_effective_one_of_shot():
     torch.manual_seed(0)
-    network = build("sfda:lenet", 200)
+    network = classifier("sfda:lenet", 200)
     network.requires_grad_(False)
     bottleneck, head = network.bottleneck.linear, network.head
     assert not bottleneck.bias.any()
@@ -180,14 +178,14 @@ def test_initialisation_is_the_effective_one_of_shot():
 
 def test_outputs_are_float32_under_autocast():
     for head in ("bottleneck", "plain"):
-        network = build("sfda:tiny", 3, head=head, bottleneck_dim=8)
+        network = classifier("sfda:tiny", 3, head=head, bottleneck_dim=8)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             out = network(torch.rand(4, 1, 16, 16))
         assert out.features.dtype == out.logits.dtype == torch.float32
 
 
 def test_a_deep_copy_is_the_same_and_its_own():
-    network = build("sfda:tiny", 3, bottleneck_dim=8)
+    network = classifier("sfda:tiny", 3, bottleneck_dim=8)
     twin = copy.deepcopy(network).eval()
     images = torch.rand(4, 1, 16, 16)
     want = network.eval()(images).logits
@@ -240,12 +238,12 @@ def test_inception_inputs_are_what_the_released_weights_want(name):
         ("timm:resnt18", "timm:resnet18"),
         ("sfda:lenett", "sfda:lenet"),
         ("timm:hf-hub:timm/resnet18", "timm:"),
-        ("elsewhere:net", "torchvision:<name>"),
+        ("zzzz", "torchvision:<name>"),
     ],
 )
 def test_an_unknown_architecture_is_told_with_what_is_near(arch, near):
     with pytest.raises(BadInput, match="no architecture") as caught:
-        build(arch, 3)
+        classifier(arch, 3)
     assert near in str(caught.value)
 
 
@@ -259,14 +257,14 @@ def test_an_unknown_architecture_is_told_with_what_is_near(arch, near):
 )
 def test_what_timm_cannot_give_as_a_classifier_is_refused(arch):
     with pytest.raises(BadInput):
-        build(arch, 3)
+        classifier(arch, 3)
 
 
 def test_senseless_sizes_are_refused():
     with pytest.raises(BadInput, match="at least 2 classes"):
-        build("sfda:tiny", 1)
+        classifier("sfda:tiny", 1)
     with pytest.raises(BadInput, match="bottleneck_dim"):
-        build("sfda:tiny", 3, bottleneck_dim=0)
+        classifier("sfda:tiny", 3, bottleneck_dim=0)
 
 
 def test_spec_says_all_that_building_needs():

@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from library_networks import cut_segmenter, native, segmenter
 
 from sfda.building_blocks.norm import norms, spare_lone_values
 from sfda.errors import BadInput
-from sfda.networks.registry import native_segmenter
 from sfda.networks.smp import smp_networks
 from sfda.problems.segmentation import loss as segmentation_loss
 from sfda.problems.segmentation import network as segmentation
@@ -46,16 +46,16 @@ def test_every_architecture_of_smp_is_here():
 @torch.no_grad()
 def test_a_librarys_network_answers_as_before_with_the_same_parameters(arch):
     torch.manual_seed(0)
-    native = native_segmenter(arch, 5, 3).eval()
-    wrapped = segmentation.from_native(arch, copy.deepcopy(native), 5).eval()
+    whole = native("segmentation", arch, 5).eval()
+    wrapped = cut_segmenter(arch, copy.deepcopy(whole), 5).eval()
     images = torch.randn(1, 3, 224, 224) if "dpt" in arch else torch.randn(1, 3, 128, 160)
-    expected = native(images)
+    expected = whole(images)
     expected = expected["out"] if isinstance(expected, dict) else expected
     result = wrapped(images)
     assert torch.allclose(result.logits, expected, atol=1e-5)
     assert result.features.shape[1] == wrapped.feature_dim
     assert sum(p.numel() for p in wrapped.parameters()) == sum(
-        p.numel() for p in native.parameters()
+        p.numel() for p in whole.parameters()
     )
     assert {name for name, _ in wrapped.named_children()} == {"backbone", "decoder", "head"}
 
@@ -63,7 +63,7 @@ def test_a_librarys_network_answers_as_before_with_the_same_parameters(arch):
 @pytest.mark.parametrize("arch", ["sfda:unet", "sfda:tinyunet", "smp:fpn/resnet18"])
 def test_logits_have_the_images_size_and_padding_is_seen_by_nobody(arch):
     torch.manual_seed(0)
-    network = segmentation.build(arch, 4).eval()
+    network = segmenter(arch, 4).eval()
     images = torch.randn(2, 3, 45, 51)
     result = network(images)
     assert result.logits.shape == (2, 4, 45, 51)
@@ -77,7 +77,7 @@ def test_logits_have_the_images_size_and_padding_is_seen_by_nobody(arch):
 @pytest.mark.parametrize("arch", POOLED)
 def test_a_batch_of_one_trains_where_maps_are_pooled_to_one_pixel(arch):
     torch.manual_seed(0)
-    network = segmentation.build(arch, 3).train()
+    network = segmenter(arch, 3).train()
     twin = copy.deepcopy(network)
     means = [layer.running_mean.clone() for layer in norms(network)]
     twin(torch.randn(1, 3, 128, 128)).logits.square().mean().backward()
@@ -105,7 +105,7 @@ def test_a_lone_value_is_normalised_with_what_ran_before_and_a_pair_is_not():
 
 def test_the_tiny_network_learns_a_shape_at_once():
     torch.manual_seed(0)
-    network = segmentation.build("sfda:tinyunet", 2).train()
+    network = segmenter("sfda:tinyunet", 2).train()
     assert sum(p.numel() for p in network.parameters()) < 6000
     targets = torch.zeros(4, 16, 16, dtype=torch.long)
     targets[:, 4:12, 4:12] = 1
@@ -121,14 +121,14 @@ def test_the_tiny_network_learns_a_shape_at_once():
 
 def test_one_output_becomes_two_logits():
     torch.manual_seed(0)
-    network = segmentation.build("sfda:tinyunet", 2, binary_logit=True).eval()
+    network = segmenter("sfda:tinyunet", 2, binary_logit=True).eval()
     result = network(torch.randn(1, 3, 8, 8))
     assert result.logits.shape == (1, 2, 8, 8)
     assert (result.logits[:, 0] == 0).all()
     raw = network.head(result.features)[:, 0]
     assert torch.allclose(result.logits.softmax(1)[:, 1], raw.sigmoid(), atol=1e-6)
     with pytest.raises(BadInput, match="two classes"):
-        segmentation.build("sfda:tinyunet", 3, binary_logit=True)
+        segmenter("sfda:tinyunet", 3, binary_logit=True)
 
 
 def test_gray_images_need_a_network_of_one_channel():
@@ -139,7 +139,7 @@ def test_gray_images_need_a_network_of_one_channel():
     network = segmentation.build_from_spec(spec).eval()
     assert network(torch.zeros(1, 1, 64, 64)).logits.shape == (1, 2, 64, 64)
     with pytest.raises(BadInput, match="colour images alone"):
-        segmentation.build("torchvision:fcn_resnet50", 2, in_channels=1)
+        segmenter("torchvision:fcn_resnet50", 2, channels=1)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_gray_images_need_a_network_of_one_channel():
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(arch, hint):
     with pytest.raises(BadInput, match=hint):
-        segmentation.build(arch, 2)
+        segmenter(arch, 2)
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,13 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(arch, hint):
 )
 def test_an_encoder_that_does_not_fit_is_refused(arch):
     with pytest.raises(BadInput, match=f"cannot build {arch}"):
-        segmentation.build(arch, 2)
+        segmenter(arch, 2)
 
 
 @pytest.mark.parametrize("classes", [1, 256])
 def test_a_count_of_classes_that_no_mask_can_hold_is_refused(classes):
     with pytest.raises(BadInput, match="2 to 255 classes"):
-        segmentation.build("sfda:tinyunet", classes)
+        segmenter("sfda:tinyunet", classes)
 
 
 def test_smp_states_no_input_and_the_others_do():

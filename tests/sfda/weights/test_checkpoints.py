@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from library_networks import classifier
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
 from sfda.errors import BadInput
-from sfda.problems.classification.network import Bottleneck, Classifier, build, make_head
+from sfda.problems.classification.network import Bottleneck, Classifier, make_head
 from sfda.problems.classification.weights import from_shot, load_backbone, load_network
 from sfda.refs import InputSpec
 from sfda.weights.checkpoints import read_weights
@@ -30,7 +31,7 @@ ABC = ("a", "b", "c")
 
 def tiny_weights() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    return dict(build(TINY, 3, bottleneck_dim=8).state_dict())
+    return dict(classifier(TINY, 3, bottleneck_dim=8).state_dict())
 
 
 def save_shot_triple(folder: Path) -> nn.ModuleDict:
@@ -161,7 +162,7 @@ def test_mnasnet_takes_weights_that_do_not_state_their_layout():
     native = dict(models.mnasnet0_5(num_classes=3).state_dict())
     network, _ = load_network(native, arch=arch, classes=ABC)
     load_network(dict(network.state_dict()), arch=arch, classes=ABC)
-    load_backbone(build(arch, 3), native)
+    load_backbone(classifier(arch, 3), native)
 
 
 def test_our_own_weights_come_back_from_every_kind_of_file(tmp_path):
@@ -351,7 +352,7 @@ def test_a_backbone_alone_fills_the_backbone_alone(tmp_path):
     backbone = {f"features.{k}": v for k, v in original.features.state_dict().items()}
     np.savez(tmp_path / "backbone.npz", **{k: v.detach().numpy() for k, v in backbone.items()})
     for weights in (read_weights(tmp_path / "backbone.npz"), original.state_dict()):
-        network = build("torchvision:squeezenet1_1", 3, bottleneck_dim=8)
+        network = classifier("torchvision:squeezenet1_1", 3, bottleneck_dim=8)
         before = {k: v.clone() for k, v in network.state_dict().items()}
         load_backbone(network, weights)
         for key, value in network.state_dict().items():
@@ -362,10 +363,10 @@ def test_a_backbone_alone_fills_the_backbone_alone(tmp_path):
 
 def test_a_backbone_is_taken_from_a_resnet_checkpoint_and_from_ours():
     resnet = models.resnet18(num_classes=7).state_dict()
-    network = build("torchvision:resnet18", 3)
+    network = classifier("torchvision:resnet18", 3)
     load_backbone(network, resnet)
     assert torch.equal(network.backbone.conv1.weight, resnet["conv1.weight"])
-    again = build("torchvision:resnet18", 9, head="plain")
+    again = classifier("torchvision:resnet18", 9, head="plain")
     load_backbone(again, network.state_dict())
     assert torch.equal(again.backbone.conv1.weight, resnet["conv1.weight"])
 
@@ -374,7 +375,7 @@ def test_a_backbone_that_does_not_fit_is_named():
     weights = models.resnet18(num_classes=7).state_dict()
     del weights["bn1.weight"]
     with pytest.raises(BadInput, match=r"1 missing: bn1\.weight"):
-        load_backbone(build("torchvision:resnet18", 3), weights)
+        load_backbone(classifier("torchvision:resnet18", 3), weights)
 
 
 def holding_itself(path):

@@ -6,10 +6,11 @@ import re
 
 import pytest
 import torch
+from library_networks import native as native_network
+from library_networks import segmenter
 from safetensors.torch import save_file
 
 from sfda.errors import BadInput
-from sfda.networks.registry import native_segmenter
 from sfda.problems.registry import read_bundle
 from sfda.problems.segmentation import network as segmentation
 from sfda.problems.segmentation.weights import load_backbone, load_network
@@ -26,7 +27,7 @@ IMAGES = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64)
 @pytest.fixture(scope="module")
 def native():
     torch.manual_seed(0)
-    return native_segmenter(UNET, 3, 3).eval()
+    return native_network("segmentation", UNET, 3).eval()
 
 
 @torch.no_grad()
@@ -45,7 +46,7 @@ def test_a_librarys_checkpoint_is_taken_whatever_a_trainer_called_it(native, tmp
 def test_torchvisions_auxiliary_classifier_is_left_out():
     torch.manual_seed(0)
     arch = "torchvision:lraspp_mobilenet_v3_large"
-    theirs = native_segmenter(arch, 3, 3).eval()
+    theirs = native_network("segmentation", arch, 3).eval()
     weights = theirs.state_dict() | {"aux_classifier.0.weight": torch.ones(1)}
     network, _ = load_network(weights, arch=arch, classes=CLASSES, input=INPUT)
     assert torch.allclose(network(IMAGES).logits, theirs(IMAGES)["out"], atol=1e-6)
@@ -68,7 +69,7 @@ def test_a_bundle_gives_back_the_network_it_was_written_from(tmp_path):
 
 
 def test_one_output_for_two_classes_is_a_binary_head():
-    weights = native_segmenter(UNET, 1, 3).state_dict()
+    weights = native_network("segmentation", UNET, 1).state_dict()
     network, spec = load_network(weights, arch=UNET, classes=("ground", "lesion"), input=INPUT)
     assert spec.binary_logit
     assert network(IMAGES).logits.shape == (1, 2, 64, 64)
@@ -78,7 +79,7 @@ def test_one_output_for_two_classes_is_a_binary_head():
     "arch", [UNET, "smp:segformer/mit_b0", "torchvision:lraspp_mobilenet_v3_large"]
 )
 def test_a_binary_head_is_known_under_our_names_too(arch):
-    weights = segmentation.build(arch, 2, binary_logit=True).state_dict()
+    weights = segmenter(arch, 2, binary_logit=True).state_dict()
     _, spec = load_network(weights, arch=arch, classes=("ground", "lesion"), input=INPUT)
     assert spec.binary_logit
 
@@ -95,7 +96,7 @@ def test_a_binary_head_is_known_under_our_names_too(arch):
 )  # fmt: skip
 def test_names_that_smp_gave_in_former_versions_are_known(arch, former):
     torch.manual_seed(0)
-    theirs = native_segmenter(arch, 3, 3).eval()
+    theirs = native_network("segmentation", arch, 3).eval()
     weights = theirs.state_dict()
     for now, once in former.items():
         assert any(k.startswith(now) for k in weights)
@@ -130,21 +131,21 @@ def test_every_key_that_does_not_fit_is_named(native):
 )
 def test_a_wrong_count_of_classes_gets_a_sentence_of_its_own(arch, classes):
     if arch.startswith("sfda"):
-        weights = segmentation.build(arch, classes).state_dict()
+        weights = segmenter(arch, classes).state_dict()
     else:
-        weights = native_segmenter(arch, classes, 3).state_dict()
+        weights = native_network("segmentation", arch, classes).state_dict()
     with pytest.raises(BadInput, match=f"head has {classes} outputs but 3 classes were named"):
         load_network(weights, arch=arch, classes=CLASSES, input=INPUT)
 
 
 def test_an_input_that_the_network_cannot_take_is_refused():
-    weights = native_segmenter("smp:pan/resnet18", 3, 3).state_dict()
+    weights = native_network("segmentation", "smp:pan/resnet18", 3).state_dict()
     with pytest.raises(BadInput, match="cannot take rgb images of 64x64"):
         load_network(weights, arch="smp:pan/resnet18", classes=CLASSES, input=INPUT)
 
 
 def test_an_encoders_weights_fill_the_backbone_alone(native):
-    network = segmentation.build(UNET, 5)
+    network = segmenter(UNET, 5)
     head = network.head[0].weight.clone()
     load_backbone(network, native.state_dict())
     theirs = native.encoder.state_dict()
@@ -156,7 +157,7 @@ def test_an_encoders_weights_fill_the_backbone_alone(native):
 
 
 def test_weights_of_timms_own_fill_an_encoder_that_smp_took_from_timm():
-    network = segmentation.build("smp:unet/tu-resnet18", 5)
+    network = segmenter("smp:unet/tu-resnet18", 5)
     theirs = {k.removeprefix("model."): v + 1 for k, v in network.backbone.state_dict().items()}
     load_backbone(network, theirs | {"fc.weight": torch.ones(1000, 512)})
     result = network.backbone.state_dict()
