@@ -30,7 +30,12 @@ _private: ContextVar[Path | None] = ContextVar("state of one call", default=None
 
 def state_folder() -> Path:
     """`$SFDA_HOME`, or `.sfda` in the current folder. It may not exist yet."""
-    return _private.get() or Path(os.environ.get("SFDA_HOME") or ".sfda").expanduser().absolute()
+    return _private.get() or lasting_folder()
+
+
+def lasting_folder() -> Path:
+    """The same where `temporary_state` changes nothing."""
+    return Path(os.environ.get("SFDA_HOME") or ".sfda").expanduser().absolute()
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from sfda.manifests.rows import Split, look_at, read_split
 from sfda.manifests.schema import Manifest
 from sfda.manifests.write import put
 from sfda.refs import ManifestRef, SplitRef
-from sfda.state_folder import disk_errors, home, one_at_a_time
+from sfda.state_folder import disk_errors, home, lasting_folder, one_at_a_time
 
 FEWEST = 40  # rows below which none are held out
 USUAL_TEST = "test"
@@ -205,7 +205,7 @@ def _remembered(memory: Path, numbers: Numbers, rows: Split) -> Flags:
     """Which rows are held out, as was decided before or is now, and remembered from now on."""
     annotated = rows.annotations.rows if rows.annotations else np.empty(0, np.int64)
     with disk_errors(f"which images are held out in {memory}"), one_at_a_time(memory):
-        before = _read(memory)
+        before = _read(memory if memory.exists() else _lasting(memory))
         held_out = hold_out(numbers, rows.groups, annotated, before)
         now = before.with_rows(numbers, held_out)
         if not all(map(np.array_equal, before, now)):
@@ -213,6 +213,15 @@ def _remembered(memory: Path, numbers: Numbers, rows: Split) -> Flags:
             np.savez(content, **now._asdict())
             put({memory: content.getvalue()})
     return held_out
+
+
+def _lasting(memory: Path) -> Path:
+    """The same below the home that lasts, for a notebook, whose state is its own and whose memory
+    ends with it: what was held out there is not learnt from here.
+    """
+    file = lasting_folder() / memory.parent.name / memory.name
+    own = file.is_file() and file.stat().st_uid == os.geteuid()
+    return file if own else memory
 
 
 def _read(memory: Path) -> Sides:

@@ -16,9 +16,10 @@ from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.adaptation.run_folder import Epoch, best_epoch, read_history
 from sfda.adaptation.worker import Order, adapt_network
 from sfda.building_blocks.device import choose, resolve, to_device
+from sfda.decision.pool import HeldOut, pool_of
 from sfda.inference.over_split import infer_split, read_parts, write_part
 from sfda.inference.pseudo_labels import keep_pseudo_labels
-from sfda.loading.opened import Opened, manifest_ref, open_unlabelled
+from sfda.loading.opened import Opened, manifest_ref, open_part
 from sfda.notebook.images import ImagesLike, load_for, manifest_of
 from sfda.notebook.judging import share_changed
 from sfda.notebook.models import LoadedModel, ModelLike
@@ -48,8 +49,9 @@ class Adapted:
     selected_by: str  # the score that chose it, or "last"
     scores: Scores  # of the chosen epoch, without labels
     history: tuple[Epoch, ...]  # losses and scores of every epoch
-    change: float  # share of the answers that differ from the source model's
+    change: float  # share of the answers to the pool that differ from the source model's
     cut: str | None = None  # what a budget of time left out
+    pool: str = ""  # what the pool is, where the adaptation has seen it
 
     @property
     def network(self) -> nn.Module:
@@ -166,9 +168,11 @@ class _Prepared(NamedTuple):
     source: LoadedModel
     ref: ModelRef
     target: ManifestRef
-    opened: Opened
+    opened: Opened  # what is learnt from
     predictions: PredictionsRef
-    outputs: Path  # file of what the source makes of all images
+    pool: HeldOut
+    judged: Opened  # the pool
+    outputs: Path  # file of what the source makes of the pool
     folder: Path
 
 
@@ -188,10 +192,14 @@ def _adapt_by_each(
         target = manifest_ref(manifest_of(images, source, scratch / "images"))
         ref = _source_ref(source, scratch / "source")
         plans = [make_plan(ref, target, one, bundle=Path(ref.uri)) for one in asked]
-        opened = open_unlabelled(target, split, source.spec, seen=plans[0].seen)
-        outputs = scratch / "outputs.npz"
+        part, pool = plans[0].on(target), pool_of(target, split)
+        opened, outputs = open_part(part, source.spec), scratch / "outputs.npz"
         predictions = _predictions(source, ref, opened, outputs, device)
-        ready = _Prepared(source, ref, target, opened, predictions, outputs, scratch)
+        judged = opened
+        if pool.part != part:
+            judged, outputs = open_part(pool.part, source.spec), scratch / "pool.npz"
+            _keep_outputs(source, judged, outputs, device)
+        ready = _Prepared(source, ref, target, opened, predictions, pool, judged, outputs, scratch)
         return [_adapt(ready, one, plan) for one, plan in zip(asked, plans, strict=True)]
 
 
@@ -241,8 +249,9 @@ def _adapt(ready: _Prepared, asked: AdaptSettings, plan: AdaptPlan) -> Adapted:
         selected_by=plan.select_by,
         scores={} if chosen is None else chosen.scores,
         history=tuple(epoch.model_copy(update={"weights": None}) for epoch in history),
-        change=share_changed(source, ready.outputs, adapted, opened, asked.device),
+        change=share_changed(source, ready.outputs, adapted, ready.judged, asked.device),
         cut=result.cut,
+        pool=ready.pool.says,
     )
 
 
@@ -251,8 +260,7 @@ def _predictions(
 ) -> PredictionsRef:
     """What the source model says of all images; its outputs go into the file `outputs`."""
     chosen, spec = choose(device), source.spec
-    network = to_device(copy.deepcopy(source.network), chosen)
-    write_part(outputs, infer_split(network, opened, spec, chosen), spec.problem)
+    network = _keep_outputs(source, opened, outputs, device)
     return keep_pseudo_labels(
         lambda network: read_parts([outputs], spec.problem, chosen),
         network,
@@ -261,6 +269,14 @@ def _predictions(
         size=len(opened.images),
         source_sha256=ref.sha256,
     )
+
+
+def _keep_outputs(source: LoadedModel, opened: Opened, file: Path, device: DeviceName) -> nn.Module:
+    """Keep what the source makes of images in a file; its network, on the device."""
+    chosen, spec = choose(device), source.spec
+    network = to_device(copy.deepcopy(source.network), chosen)
+    write_part(file, infer_split(network, opened, spec, chosen), spec.problem)
+    return network
 
 
 def _taken(source: LoadedModel, chosen: Candidate) -> LoadedModel:

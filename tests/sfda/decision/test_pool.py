@@ -180,7 +180,9 @@ def test_a_growing_folder_moves_no_row(tmp_path):
         before = learnt, pool
 
 
-def test_a_copy_elsewhere_is_divided_alike_and_another_manifest_shares_the_memory(tmp_path):
+def test_a_copy_elsewhere_is_divided_alike_and_another_manifest_shares_the_memory(
+    tmp_path, monkeypatch
+):
     folder = photos(tmp_path / "photos", range(50))
     expected = sides_of(target_of(folder, tmp_path / "a.yaml"))
     assert sides_of(target_of(folder, tmp_path / "b.yaml")) == expected
@@ -193,10 +195,12 @@ def test_a_copy_elsewhere_is_divided_alike_and_another_manifest_shares_the_memor
     link = tmp_path / "link"
     link.symlink_to(folder)
     assert sides_of(target_of(link, tmp_path / "e.yaml")) == grown
-    with temporary_state():
-        anew = sides_of(target_of(folder, tmp_path / "f.yaml"))
+    with temporary_state():  # what is remembered at home counts
+        assert sides_of(target_of(folder, tmp_path / "f.yaml")) == grown
+    monkeypatch.setenv("SFDA_HOME", str(tmp_path / "no home"))
+    anew = sides_of(target_of(folder, tmp_path / "g.yaml"))
     assert len(anew[1]) == len(grown[1]) == 45
-    assert sides_of(target_of(folder, tmp_path / "g.yaml")) == grown
+    assert anew != grown
 
 
 @pytest.mark.parametrize("kind", ["zip", "npz"])

@@ -17,11 +17,17 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 import sfda
+from sfda.authoring.from_folder import build_manifest
+from sfda.decision.pool import pool_of
 from sfda.errors import BadInput
+from sfda.loading.opened import manifest_ref
+from sfda.loading.parts import read_rows
+from sfda.state_folder import temporary_state
 from sfda.weights.bundle import bundle_digest
 
 FAST = {"schedule": small.FAST}
-ARRAYS = small.target_arrays()
+FEW = {"adapt": 39, "test": 30}  # so few that none are held out
+ARRAYS = small.arrays(FEW, seed=2, dull=True)
 ADAPT, TEST = ARRAYS["split"] == 0, ARRAYS["split"] == 1
 IMAGES = torch.from_numpy(ARRAYS["x"][ADAPT])[:, None]
 QUICK = {"method": "shot", "epochs": 2, "settings": FAST, "select_by": "infomax"}
@@ -113,13 +119,62 @@ def test_change_is_the_share_of_other_answers(bundle):
     before, after = sfda.predict(bundle, IMAGES), sfda.predict(result.model, IMAGES)
     assert result.change == float((before["label"] != after["label"]).mean()) > 0
     assert sfda.adapt(bundle, IMAGES, method="source").change == 0.0
+    assert result.pool == "all 39 images, which adaptation has seen"
+
+
+def test_of_40_images_half_are_held_out_and_the_change_is_theirs(bundle, tmp_path):
+    inputs = small.arrays({"adapt": 48}, seed=2, dull=True)
+    path = small.write(tmp_path / "data", "target", inputs, {"adapt": 48})
+    with temporary_state():
+        rows = read_rows(pool_of(manifest_ref(path), "adapt").part.rows, 48)
+    images = torch.from_numpy(inputs["x"])[:, None]
+    result = sfda.adapt(bundle, images, **QUICK)
+    assert result.pool == ""
+    assert {epoch.images for epoch in result.history} == {24}
+    before, after = (sfda.predict(m, images[rows])["label"] for m in (bundle, result.model))
+    assert result.change == float((before != after).mean()) > 0
+    again = sfda.adapt(bundle, path, **QUICK)
+    assert (again.model.sha256, again.change) == (result.model.sha256, result.change)
+    learnt = torch.from_numpy(np.delete(inputs["x"], rows, axis=0))[:, None]
+    assert sfda.adapt(bundle, learnt, **QUICK).model.sha256 == result.model.sha256
+
+
+def test_the_change_is_of_the_split_for_tests_where_there_is_one(bundle, tmp_path):
+    manifest = small.write(tmp_path / "data", "target", ARRAYS, FEW)
+    result = sfda.adapt(bundle, manifest, **QUICK)
+    tests = torch.from_numpy(ARRAYS["x"][TEST])[:, None]
+    before, after = (sfda.predict(m, tests)["label"] for m in (bundle, result.model))
+    assert result.change == float((before != after).mean()) > 0
+    assert result.pool == ""
+
+
+def test_what_is_held_out_at_home_is_not_learnt_from(bundle, tmp_path, monkeypatch):
+    """The home is read, and not written to."""
+    folder, home = tmp_path / "images", tmp_path / "home"
+    folder.mkdir()
+    inputs = small.arrays({"adapt": 60}, seed=2, dull=True)["x"]
+    for number, image in enumerate(inputs):
+        if number < 45:
+            Image.fromarray(image).save(folder / f"{number:03d}.png")
+    anew = sfda.adapt(bundle, folder, **QUICK)
+    monkeypatch.setenv("SFDA_HOME", str(home))
+    manifest = build_manifest(folder, problem="classification", out=tmp_path / "m.yaml")
+    assert pool_of(manifest_ref(manifest), "adapt").count == 22
+    assert sfda.adapt(bundle, folder, **QUICK).model.sha256 == anew.model.sha256
+    for number, image in enumerate(inputs):
+        Image.fromarray(image).save(folder / f"{number:03d}.png")
+    files = {file: file.stat().st_mtime_ns for file in home.rglob("*")}
+    grown = sfda.adapt(bundle, folder, **QUICK)
+    assert {file: file.stat().st_mtime_ns for file in home.rglob("*")} == files
+    monkeypatch.setenv("SFDA_HOME", str(tmp_path / "no-home"))
+    assert sfda.adapt(bundle, folder, **QUICK).model.sha256 != grown.model.sha256
 
 
 def test_all_kinds_of_images_give_the_same_numbers(bundle, tmp_path):
     once = QUICK | {"epochs": 1}
     digest = sfda.adapt(bundle, IMAGES, **once).model.sha256
     assert digest != sfda.adapt(bundle, IMAGES, **once, seed=1).model.sha256
-    manifest = small.write(tmp_path / "data", "target", ARRAYS, small.TARGET)
+    manifest = small.write(tmp_path / "data", "target", ARRAYS, FEW)
     pixels = ARRAYS["x"][ADAPT]
     kinds = {
         "float": IMAGES / 255,
@@ -167,7 +222,7 @@ def test_a_result_is_saved_as_a_bundle(bundle, tmp_path):
     tests, labels = torch.from_numpy(ARRAYS["x"][TEST])[:, None], ARRAYS["y"][TEST]
     again = sfda.evaluate(out, tests, labels)
     assert again.metrics == sfda.evaluate(result.model, tests, labels).metrics
-    manifest = small.write(tmp_path / "data", "target", ARRAYS, small.TARGET)
+    manifest = small.write(tmp_path / "data", "target", ARRAYS, FEW)
     assert again.metrics == sfda.evaluate(out, manifest).metrics
     assert again.count == len(tests)
     before = sfda.evaluate(bundle, tests, labels).metrics["macro_accuracy"]
