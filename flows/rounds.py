@@ -205,7 +205,8 @@ def _ask(
     The target's next version, and how many labels it has in all.
     """
     source, settings = experiment.source, experiment.query_settings.get(by, {})
-    plan = make_query_plan(source.problem, by, budget, experiment.split, settings, seed)
+    split, test = experiment.split, experiment.test
+    plan = make_query_plan(source.problem, by, budget, split, settings, seed, test_split=test)
     request = query_labels(model, target, plan, str(folder), before, experiment.device)
     annotations = annotate_from_labels(request, experiment.target, folder)
     taken = take_annotations(
@@ -235,7 +236,13 @@ def _adapt(
         own.setdefault("budget", experiment.totals[-1])
     select_by, bundle = experiment.select_by, locate(start.uri)
     asked = AdaptSettings(
-        method=method, settings=own, views=views, select_by=select_by, split=split, seed=seed
+        method=method,
+        settings=own,
+        views=views,
+        select_by=select_by,
+        split=split,
+        test_split=experiment.test,
+        seed=seed,
     )
     plan = make_plan(start, target, asked, bundle=bundle)
     part = plan.on(target)

@@ -10,8 +10,9 @@ from sfda.annotation.choose_rows import choose_rows, refuse_annotated
 from sfda.annotation.make_request import guesses_for, make_request, refuse_full, write_request
 from sfda.annotation.query_plan import QueryPlan
 from sfda.building_blocks.device import DeviceName, choose, to_device
+from sfda.decision.pool import learning_part
 from sfda.formats.request import Request
-from sfda.loading.opened import open_unlabelled
+from sfda.loading.opened import open_part
 from sfda.refs import ManifestRef, ModelRef
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import open_model
@@ -26,7 +27,8 @@ def query_labels(
     before: str | None = None,
     device: DeviceName = "auto",
 ) -> Request:
-    """Choose rows, and write the request to the folder `out`, whole or not at all.
+    """Choose rows, and write the request to the folder `out`, whole or not at all. What is held out
+    for decisions is never asked about: methods learn from the answers.
 
     `before` is the folder of the last request, whose model's probabilities `lftl` contrasts. Raises
     BadInput where there is nothing left to ask, or `out` holds something already.
@@ -35,7 +37,7 @@ def query_labels(
     refuse_full(folder)
     network, spec = open_model(model)
     chosen = choose(device)
-    opened = open_unlabelled(target, plan.split, spec)
+    opened = open_part(learning_part(target, plan.split, plan.test_split), spec)
     refuse_annotated(opened.split, target.path)
     to_device(network, chosen)
     earlier = Path(before) if before else None

@@ -70,7 +70,10 @@ def choose_rows(
 def refuse_annotated(split: Split, manifest: str) -> None:
     """Raise BadInput for a split of which nothing is left to ask."""
     if len(_annotated(split)) == len(split):
-        raise BadInput(f"every image of {manifest}, split '{split.name}', has an answer already")
+        raise BadInput(
+            f"every image of {manifest}, split '{split.name}', that is not held out for decisions "
+            "has an answer already"
+        )
 
 
 def _annotated(split: Split) -> np.ndarray:

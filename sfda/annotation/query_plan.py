@@ -20,6 +20,7 @@ class QueryPlan(Config):
     split: str
     seed: int
     copy_images: bool = False
+    test_split: str | None = None  # that nothing need be held out for; None: "test"
 
 
 def read_budget(text: str, size: int) -> int:
@@ -46,11 +47,18 @@ def make_query_plan(
     settings: Mapping[str, Any],
     seed: int,
     copy_images: bool = False,
+    test_split: str | None = None,
 ) -> QueryPlan:
     """The plan with its settings checked. Raises BadInput."""
     kind: type[Query] = plugins.load("queries", by)
     merged_settings = merged(kind.defaults_for(problem), dict(settings))
     config = kind.Config.from_settings(merged_settings).model_dump(mode="json")
     return QueryPlan(
-        by=by, budget=budget, config=config, split=split, seed=seed, copy_images=copy_images
+        by=by,
+        budget=budget,
+        config=config,
+        split=split,
+        seed=seed,
+        copy_images=copy_images,
+        test_split=test_split,
     )
