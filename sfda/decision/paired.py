@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.stats import norm, t
 
 from sfda.config import Config
 from sfda.decision.change import Side
+from sfda.errors import BadInput
 from sfda.inference.over_split import infer_split
+from sfda.manifests.rows import Split
 from sfda.problems._resampled import Resampled
 from sfda.problems.registry import PROBLEMS
+
+NOTHING_KNOWN = (-1.0, 1.0)  # of the gain in a metric from 0 to 1
 
 
 class PairedInterval(Config):
@@ -32,10 +38,13 @@ class PairedInterval(Config):
     def text(self) -> str:
         """The numbers in one clause."""
         name = self.metric.replace("_", " ")
+        points = f"{name} {self.after:.4f}, before {self.before:.4f}: "
+        where = f"{self.count:,} {self.units} of {self.split}"
+        if (self.low, self.high) == NOTHING_KNOWN:
+            return f"{points}{where} are too few to tell a gain"
         return (
-            f"{name} {self.after:.4f}, before {self.before:.4f}: gain {100 * self.low:+.1f} to "
-            f"{100 * self.high:+.1f} points ({100 * self.level:.0f} % interval) on {self.count:,} "
-            f"{self.units} of {self.split}"
+            f"{points}gain {100 * self.low:+.1f} to {100 * self.high:+.1f} points "
+            f"({100 * self.level:.0f} % interval) on {where}"
         )
 
 
@@ -45,25 +54,28 @@ def paired_interval(
     """The gain in the problem's main metric by bootstrap over the images of the split, or over its
     groups where it has some: each resample counts the same images for both models.
 
-    The limits are the alpha and the 1 - alpha quantiles of the resamples' gains (percentile
-    bootstrap: Efron, 1979). Raises BadInput where the split has no labels that fit.
+    Rows of one image, such as its persons, are drawn together. Raises BadInput where the split has
+    no labels that fit, or the models are measured by different metrics.
     """
     metrics = [_resampled(model, device) for model in (before, after)]
+    if metrics[0].metric != metrics[1].metric:
+        raise BadInput(f"one model has {metrics[0].metric}, the other {metrics[1].metric}")
     split = before.opened.split
-    groups = _numbered(split.groups, len(split))
+    groups = _numbered(split)
     ones = np.ones(len(split), np.int64)
     gains = resampled_gains(metrics[0], metrics[1], groups, seed)
-    low, high = np.quantile(gains, [alpha, 1 - alpha])
+    count = int(groups.max(initial=-1)) + 1
+    low, high = gain_limits(gains, count, alpha)
     return PairedInterval(
         metric=metrics[0].metric,
         before=metrics[0].of(ones),
         after=metrics[1].of(ones),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         level=1 - 2 * alpha,
         resamples=len(gains),
         units="images" if split.groups is None else "groups",
-        count=int(groups.max()) + 1 if len(groups) else 0,
+        count=count,
         split=split.name,
     )
 
@@ -88,9 +100,24 @@ def _resampled(model: Side, device: torch.device) -> Resampled:
     return PROBLEMS[spec.problem].resampled(opened, spec, outputs)
 
 
-def _numbered(groups: tuple[str, ...] | None, size: int) -> Int[np.ndarray, " N"]:
-    """The number of each row's group; rows without groups are one each."""
-    if groups is None:
-        return np.arange(size)
+def gain_limits(gains: Float[np.ndarray, " R"], count: int, alpha: float) -> tuple[float, float]:
+    """Lower and upper limit of the gain, out of resamples of so many units.
+
+    They are quantiles of the resamples' gains. The alpha quantile itself is too narrow for few
+    units: of 5 volumes without a gain it is above 0 in 11 % of all cases at alpha 5 %. So a smaller
+    one is taken, as Student's t asks (Hesterberg, arXiv:1411.5279, "expanded percentile"). Where
+    even all units could agree by chance more often than alpha, nothing is known.
+    """
+    if count < math.log2(1 / alpha):
+        return NOTHING_KNOWN
+    tail = norm.cdf(math.sqrt(count / (count - 1)) * t.ppf(alpha, count - 1))
+    low, high = np.quantile(gains, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _numbered(split: Split) -> Int[np.ndarray, " N"]:
+    """The number of each row's group; without groups rows of one image are one."""
+    problem = PROBLEMS[split.problem]
+    groups = split.groups or tuple(map(problem.row_file, split.names))
     numbers: Int[np.ndarray, " N"] = np.unique(np.array(groups), return_inverse=True)[1]
     return numbers

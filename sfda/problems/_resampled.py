@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
 Weights = Int[np.ndarray, " N"]
@@ -64,34 +64,44 @@ def mean_of_present(part: Float[np.ndarray, " C"], whole: Float[np.ndarray, " C"
     return float((part[present] / whole[present]).mean()) if present.any() else 0.0
 
 
-class Ranked(NamedTuple):
-    """Predictions of one class, the surest first: whether each is right, and its image."""
-
-    right: Int[np.ndarray, " M"]
-    image: Int[np.ndarray, " M"]
-    boxes: Int[np.ndarray, " N"]  # of the truth, of each image
-
-
 POINTS = np.linspace(0.0, 1.0, 101)  # COCO's recalls
 
 
-def average_precision(ranked: Sequence[Ranked], weights: Weights) -> float:
-    """COCO's mean average precision of a resample over the classes that occur in it."""
-    values = []
-    for one in ranked:
-        total = float(weights @ one.boxes)
-        if total <= 0:
-            continue
-        counted = weights[one.image].astype(np.float64)
-        hits = np.cumsum(counted * one.right)
-        every = np.cumsum(counted)
+class Ranked:
+    """Predictions of one class, the surest first, of which precision and recall of a resample are
+    needed at the right ones alone: in between lie so many wrong ones of each image.
+    """
+
+    def __init__(
+        self,
+        right: Bool[np.ndarray, " M"],
+        image: Int[np.ndarray, " M"],
+        boxes: Int[np.ndarray, " N"],
+    ) -> None:
+        """Whether each prediction is right, and its image; `boxes` of the truth of each image."""
+        self.boxes = boxes
+        self.image = image[right]
+        before = np.cumsum(right)[~right]  # right ones that are surer
+        counts = before < len(self.image)  # after the last of these nothing matters
+        places = (before[counts], image[~right][counts])
+        shape = (len(self.image), len(boxes))
+        self.wrong = csr_matrix((np.ones(len(places[0])), places), shape=shape)
+
+    def average_precision(self, weights: Weights) -> float:
+        """COCO's of a resample that has a box of the truth."""
+        counted = weights[self.image].astype(np.float64)
         there = counted > 0
-        hits, every = hits[there], every[there]
-        if not len(hits):
-            values.append(0.0)
-            continue
+        if not there.any():
+            return 0.0
+        hits = np.cumsum(counted)
+        every = (hits + np.cumsum(self.wrong @ weights))[there]
+        hits = hits[there]
         precision = np.maximum.accumulate((hits / every)[::-1])[::-1]
-        places = np.searchsorted(hits / total, POINTS, side="left")
-        found = places < len(precision)
-        values.append(float(precision[places[found]].sum()) / len(POINTS))
+        places = np.searchsorted(hits / (weights @ self.boxes), POINTS, side="left")
+        return float(precision[places[places < len(precision)]].sum()) / len(POINTS)
+
+
+def mean_average_precision(ranked: Sequence[Ranked], weights: Weights) -> float:
+    """COCO's mean of a resample over the classes that occur in it; 0 where there is none."""
+    values = [one.average_precision(weights) for one in ranked if weights @ one.boxes > 0]
     return float(np.mean(values)) if values else 0.0

@@ -15,9 +15,10 @@ from sfda.inference.forward import refuse_not_finite
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.loading.scan import labelled_scan
+from sfda.problems._labels import Array
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems._resampled import Resampled, Tables, Weights, mean_of_present
-from sfda.problems.classification.metrics import ClassificationMetric, open_set_metrics
+from sfda.problems._resampled import Resampled, Weights, mean_of_present
+from sfda.problems.classification.metrics import ClassificationMetric
 from sfda.refs import ModelSpec, Report
 from sfda.types import UNKNOWN
 
@@ -74,33 +75,33 @@ def resampled(
     """The H-score where there are samples of unknown classes, else the macro accuracy; of a
     resample without any known sample 0.
     """
-    labels = labels_in(opened.split, spec.classes, unknown=True).index
-    size = len(spec.classes) + 1
-    tables = Tables(size)
+    truth = np.asarray(labels_in(opened.split, spec.classes, unknown=True).index)
+    right = np.zeros(len(truth))
     for index, out in outputs:
         refuse_not_finite(out.logits)
         # as `ClassificationMetric`: of probabilities in double precision
         probs = out.logits.double().cpu().log_softmax(1).exp()
-        predicted = predicted_labels(probs, reject).numpy()
-        for row, answer in zip(index.tolist(), predicted.tolist(), strict=True):
-            tables.add(np.array([labels[row] % size]), np.array([answer % size]))  # -1 is the last
-    summed, unknown = tables.summed(), bool((np.asarray(labels) == UNKNOWN).any())
-    known = bool((np.asarray(labels) != UNKNOWN).any())
+        rows = index.cpu().numpy()
+        right[rows] = truth[rows] == predicted_labels(probs, reject).numpy()
+    size, known = len(spec.classes) + 1, truth != UNKNOWN
+    places = np.where(known, truth, size - 1)
+
+    def by_class(weights: Weights) -> tuple[Array, Array]:
+        """Images of each class that are right, and all; the last class is "unknown"."""
+        hits = np.bincount(places, weights * right, minlength=size)
+        return hits, np.bincount(places, weights, minlength=size)
 
     def macro_accuracy(weights: Weights) -> float:
-        table = summed(weights)
-        return mean_of_present(table.diagonal(), table.sum(1))
+        return mean_of_present(*by_class(weights))
 
     def h_score(weights: Weights) -> float:
-        table = torch.from_numpy(summed(weights))
-        there = table.sum(1) > 0
-        return open_set_metrics(table)["h_score"] if there[-1] and there[:-1].any() else 0.0
+        hits, count = by_class(weights)
+        parts = (mean_of_present(hits[:-1], count[:-1]), mean_of_present(hits[-1:], count[-1:]))
+        return 2 * parts[0] * parts[1] / sum(parts) if sum(parts) else 0.0
 
-    return (
-        Resampled("h_score", h_score)
-        if unknown and known
-        else Resampled("macro_accuracy", macro_accuracy)
-    )
+    if known.all() or not known.any():
+        return Resampled("macro_accuracy", macro_accuracy)
+    return Resampled("h_score", h_score)
 
 
 def threshold_reports(

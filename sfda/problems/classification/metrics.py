@@ -83,11 +83,11 @@ class ClassificationMetric:
             raise ValueError("metrics of no samples")
         support = self.counts.sum(1)
         present = support > 0
-        recall = self.counts.diagonal()[present] / support[present]
+        recall = self.counts.diagonal()[present].double() / support[present]
         known = int(support[:-1].sum())
         metrics = {
             "overall_accuracy": float(self.counts.diagonal().sum()) / self.count,
-            "macro_accuracy": float(recall.double().mean()),
+            "macro_accuracy": float(recall.mean()),
         }
         if support[-1] and known:
             metrics |= open_set_metrics(self.counts)

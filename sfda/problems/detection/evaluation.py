@@ -13,7 +13,7 @@ from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.manifests.class_matching import shared_classes
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems._resampled import Resampled, average_precision
+from sfda.problems._resampled import Resampled, mean_average_precision
 from sfda.problems.detection.inference import box_arrays
 from sfda.problems.detection.metrics import BoxesOf, DetectionMetric
 from sfda.problems.detection.ranked import ranked_by_class
@@ -83,4 +83,4 @@ def resampled(
         known = truth[row]
         metric.update(box_arrays(boxes), BoxesOf(known.boxes, known.labels, None, known.crowd))
     ranked = ranked_by_class(metric.predictions, metric.truth, metric.counted)
-    return Resampled("coco_ap50", partial(average_precision, ranked), AP_RESAMPLES)
+    return Resampled("coco_ap50", partial(mean_average_precision, ranked), AP_RESAMPLES)

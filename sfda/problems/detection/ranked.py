@@ -25,9 +25,9 @@ def ranked_by_class(
             counts[label][number] += 1
     if not rows:
         none = np.zeros(0, np.int64)
-        return [Ranked(none, none, counts[c]) for c in classes]
+        return [Ranked(none > 0, none, counts[c]) for c in classes]
     ranked = []
     for label, (scores, right, image) in coco_matches(coco_truth(truth, classes), rows, classes):
         order = np.argsort(-scores, kind="mergesort")  # as pycocotools sorts
-        ranked.append(Ranked(right[order].astype(np.int64), image[order], counts[label]))
+        ranked.append(Ranked(right[order], image[order], counts[label]))
     return ranked

@@ -15,8 +15,8 @@ from sfda.problems.detection.change import boxes_changed
 from sfda.problems.detection.metrics import (
     BoxesOf,
     DetectionMetric,
-    _coco_predictions,
-    _coco_truth,
+    coco_predictions,
+    coco_truth,
     matched,
     overlaps,
     voc_ap,
@@ -103,9 +103,9 @@ def test_the_same_as_pycocotools_tells() -> None:
         metric.update(boxes(*output), truth(*known))
     with contextlib.redirect_stdout(io.StringIO()):
         document = COCO()
-        document.dataset = _coco_truth(metric.truth, range(3))
+        document.dataset = coco_truth(metric.truth, range(3))
         document.createIndex()
-        results = document.loadRes(_coco_predictions(metric.predictions))
+        results = document.loadRes(coco_predictions(metric.predictions))
         evaluation = COCOeval(document, results, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
