@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from flows.adapt import adapt
 from flows.ask_and_adapt import ask_and_adapt
+from flows.audit import audit
 from flows.compare import compare
 from flows.promote import promote
 from flows.query_labels import query
@@ -31,6 +32,7 @@ FORMS: tuple[tuple[Flow[..., Any], str], ...] = (
     (compare, "compare"),
     (query, "query"),
     (ask_and_adapt, "ask"),
+    (audit, "audit"),
     (promote, "promote"),
     (rollback, "rollback"),
 )

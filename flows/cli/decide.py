@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
-from flows.cli.options import JsonOption, RegisteredNameArgument
-from flows.cli.output import show_champion
+from flows.cli.model_input import problem_of_model
+from flows.cli.options import (
+    DecisionOption,
+    DeviceOption,
+    JsonOption,
+    PromoteOption,
+    RegisteredNameArgument,
+    SeedOption,
+    SplitOption,
+)
+from flows.cli.output import Output, show_champion, verdict_text
+from flows.cli.parsing import stated_policy
 from flows.cli.session import session
+from sfda.errors import BadInput
+
+if TYPE_CHECKING:  # these import torch
+    from tasks.audit import AuditStanding
 
 
 def promote(name: RegisteredNameArgument, version: str, json: JsonOption = False) -> None:
@@ -25,7 +42,130 @@ def rollback(name: RegisteredNameArgument, json: JsonOption = False) -> None:
         show_champion(out, flow(name))
 
 
+def audit(
+    folder: Annotated[Path | None, typer.Argument(help="the folder of an audit")] = None,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Argument(help="the page's files, the CSV, Label Studio's or CVAT's exports"),
+    ] = None,
+    candidate: Annotated[
+        str | None, typer.Option(help="models:/NAME@candidate, models:/NAME/3, a bundle")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="default: the champion of that name, else its source")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="a manifest, or a folder of images")] = None,
+    out: Annotated[Path | None, typer.Option(help="a new folder for the questions")] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="answers that decide; 40")] = None,
+    decision: DecisionOption = None,
+    before: Annotated[
+        list[Path] | None, typer.Option(help="an earlier audit of these images, used again")
+    ] = None,
+    split: SplitOption = "adapt",
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    person: Annotated[str, typer.Option(help="a second person: for agreement alone")] = "",
+    write_manifest: Annotated[
+        bool, typer.Option("--write-manifest", help="answers become the target's next version")
+    ] = False,
+    promote: PromoteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Ask a person, blind, where two models differ; with a folder, take answers and decide."""
+    asks = candidate is not None or target is not None or out is not None
+    models = [uri for uri in (candidate, against) if uri]
+    with session(json, flow=promote, models=models, data=[target] if target else []) as output:
+        if folder is not None:
+            if asks or against or before:
+                raise BadInput("name the folder of an audit, or models to audit, not both")
+            _take(output, folder, answers or [], person, write_manifest, promote)
+            return
+        if candidate is None or target is None or out is None:
+            raise BadInput(
+                "an audit needs --candidate, --target and --out; with answers: sfda audit DIR "
+                "ANSWERS"
+            )
+        from sfda.adaptation.target import as_manifest
+        from sfda.loading.opened import manifest_ref
+        from sfda.policy import DecisionPolicy
+        from tasks.audit import ask_audit, audit_job, standing
+
+        stated = stated_policy(decision) or {}
+        policy = DecisionPolicy.from_settings(stated | ({"budget": budget} if budget else {}))
+        uri = candidate
+        manifest = manifest_ref(as_manifest(target, lambda: problem_of_model(uri)))
+        job = audit_job(candidate, against, manifest, split, policy, seed)
+        request = ask_audit(out, job, before or [], device)
+        text = (
+            f"{out}: {len(request.questions)} questions to a person; open {out / 'audit.html'}, "
+            f"or send it\nthen: sfda audit {out} ANSWERS"
+        )
+        _show_audit(output, standing(out), text, out)
+
+
+def _take(
+    output: Output,
+    folder: Path,
+    answers: list[Path],
+    person: str,
+    write_manifest: bool,
+    promote: bool,
+) -> None:
+    """Take answers part by part, with where the audit stands after each; then the verdict."""
+    from tasks.audit import conclude, standing, take_part
+
+    parts: list[dict[str, Any]] = []
+    for path in answers:
+        taken = take_part(folder, path, person)
+        parts.append({"name": taken.name, "answers": taken.fresh, "again": taken.again})
+        what = "taken already" if taken.again else f"{taken.fresh} new answers"
+        now = standing(folder)
+        if not output.as_json:
+            output.show({}, f"{path}: {what}\n{now.result.text(now.request)}")
+    more: dict[str, Any] = {"parts": parts}
+    now, text = standing(folder), ""
+    if answers or promote:
+        now = conclude(now, promote=promote)
+    if answers and now.kind != "hold":
+        from tasks.prefect_runtime.resume import go_on
+
+        more["resumed"] = go_on(folder, folder)
+        text = f"run {more['resumed']} goes on" if more["resumed"] else ""
+    if not answers:
+        text = now.result.text(now.request)
+    if write_manifest:
+        from sfda.annotation.audit.answers import taken_answers
+        from sfda.annotation.audit.as_labels import write_labels
+
+        written = write_labels(now.request, taken_answers(folder, now.request).answers)
+        more["manifest"] = str(written.manifest)
+        text = f"{text}\n{written.manifest}: {written.labels} answers are labels now".strip()
+    _show_audit(output, now, text, folder, more)
+
+
+def _show_audit(
+    output: Output,
+    standing: AuditStanding,
+    text: str,
+    folder: Path,
+    more: dict[str, Any] | None = None,
+) -> None:
+    """Where an audit stands; the verdict and what to type next come last."""
+    result = {
+        "audit": str(folder),
+        "questions": len(standing.request.questions),
+        "change": standing.request.change.model_dump(),
+        **standing.result.model_dump(mode="json", exclude={"verdict"}),
+        "kind": standing.kind,
+        "verdict": standing.sentence,
+        "promoted": standing.promoted,
+        "next": list(standing.next_commands),
+        **(more or {}),
+    }
+    output.show(result, f"{text}\n{verdict_text(result)}".strip())
+
+
 def register(app: typer.Typer) -> None:
     """Put these commands on the command line."""
-    for command in (promote, rollback):
+    for command in (promote, rollback, audit):
         app.command()(command)

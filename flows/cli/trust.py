@@ -13,7 +13,8 @@ import typer
 from flows.cli.session import with_variables
 from sfda.plugins import TRUST_CODE
 
-OPENS_MODELS = frozenset({"source", "model", "arch", "jobs"})  # parameters of commands that do
+# parameters of commands that open models
+OPENS_MODELS = frozenset({"source", "model", "candidate", "arch", "jobs"})
 TrustCodeOption = Annotated[
     list[str] | None,
     typer.Option("--trust-code", help="a package, or FILE.py@DIGEST, of the model's code; it runs"),

@@ -28,10 +28,15 @@ def note_request(
     folder: Path, request: Request, target: str, by: str, flow_run_id: str | None
 ) -> None:
     """Keep that this request waits, until `forget`."""
+    note_waiting(folder, len(request.requested), target, by, flow_run_id)
+
+
+def note_waiting(folder: Path, count: int, target: str, by: str, flow_run_id: str | None) -> None:
+    """The same of whatever `count` answers in a folder are wanted for."""
     one = Waiting(
         folder=str(folder.absolute()),
         target=target,
-        count=len(request.requested),
+        count=count,
         by=by,
         asked=time.time(),
         flow_run_id=flow_run_id,

@@ -58,8 +58,11 @@ def hostile(world, tmp_path_factory):
         nn.Module(),
         spec.model_copy(update={"arch": "mmdet:x", "config": config}),
     )
-    before = nn.Linear(1, 1)  # another digest
-    write_bundle(folder / "before", before, spec.model_copy(update={"config": config}))
+    write_bundle(  # of another digest
+        folder / "before",
+        nn.Linear(1, 1),
+        spec.model_copy(update={"arch": "mmdet:x", "config": config}),
+    )
     target = small_det.write(
         folder, "target", {"adapt": 4, "test": 4, "train": 2, "val": 2}, seed=0
     )

@@ -23,11 +23,15 @@ import httpx
 import psutil
 import pytest
 import small
+import torch
 from conftest import World
 from patience import DEADLINE, eventually
 from PIL import Image
 
+from sfda.annotation.audit.page import ANSWERS_FORMAT
+from sfda.annotation.audit.questions import read_audit
 from sfda.errors import BadInput
+from sfda.weights.bundle import write_bundle
 
 pytestmark = pytest.mark.flow
 SFDA = [sys.executable, "-P", "-c", "from flows.cli.app import main; main()"]
@@ -61,7 +65,8 @@ def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(worl
 
     result = {d.name: d for d in deployments(read_jobs(jobs_file(tmp_path)))}
     assert set(result) == {
-        "adapt", "refresh", "compare", "query", "ask", "promote", "rollback", "site", "nightly",
+        "adapt", "refresh", "compare", "query", "ask", "audit", "promote", "rollback", "site",
+        "nightly",
     }  # fmt: skip
     site, nightly = result["site"], result["nightly"]
     assert site.parameters == {
@@ -359,6 +364,39 @@ def test_a_run_that_needs_labels_suspends_and_goes_on_from_the_answers(served):
     (model,) = [one for one in after["models"] if one["name"] == "asked"]
     assert (model["versions"], model["candidate"]) == (1, "1")
     assert after["jobs"]["states"]["Completed"] >= 1
+
+
+def test_an_audit_suspends_and_goes_on_from_parts_of_answers(served):
+    network = small.source()
+    torch.manual_seed(1)
+    for weight in network.parameters():
+        weight.data += 0.8 * weight.data.std() * torch.randn_like(weight)
+    write_bundle(served.folder / "other", network, small.SPEC)
+    lenient = {"surest_agreement": 0, "effective_classes": 0, "one_class": 1}
+    run = served.start(
+        "audit/audit", candidate=str(served.folder / "other"), against=str(served.folder / "toy"),
+        target=str(served.folder / "target.yaml"), decision={"vetoes": lenient},
+    )  # fmt: skip
+    assert served.end(run, "PAUSED", "FAILED")["name"] == "Suspended"
+    folder = served.folder / "home" / "audits" / run
+    request = read_audit(folder)
+    answers = served.folder / "answers.json"
+    document = {"format": ANSWERS_FORMAT, "audit": request.id, "answers": {"ffff": "bar"}}
+    answers.write_text(json.dumps(document))
+    served.call(f"flow_runs/{run}/resume", {"run_input": {"answers": str(answers)}})
+    of_run = {"artifacts": {"flow_run_id": {"any_": [run]}}}
+    assert eventually(
+        lambda: "answers to another audit" in str(served.call("artifacts/filter", of_run))
+    )
+    assert served.end(run, "PAUSED", "FAILED")["name"] == "Suspended"
+    document["answers"] = {q.id: q.second for q in request.questions}
+    answers.write_text(json.dumps(document))
+    ended = served.sfda("audit", folder, answers)
+    assert (ended["kind"], ended["resumed"]) != ("hold", None)
+    state = served.end(run)
+    assert state["type"] == "COMPLETED", state["message"]
+    assert ended["verdict"] in str(served.call("artifacts/filter", of_run))
+    assert served.sfda("status")["labels_wanted"] == []
 
 
 def test_nothing_of_the_current_folder_ran(served):

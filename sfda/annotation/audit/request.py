@@ -93,7 +93,7 @@ def write_audit(
     `facts` is the request before it has questions and an id. `window` makes 8 bits of intensities.
     Raises BadInput where there is nothing to ask, or too much, or an image cannot be read.
     """
-    if not asked:
+    if not asked and not facts.known:
         raise BadInput("there is nothing to ask: the two models answer the same everywhere")
     if len(asked) > MOST_QUESTIONS:
         raise BadInput(f"{len(asked)} questions are too many ({MOST_QUESTIONS}); lower --budget")

@@ -1,0 +1,146 @@
+"""Ask people where a candidate and its champion differ, wait for answers, and decide by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.runtime import deployment, flow_run
+from pydantic import Field
+
+from flows.addresses import short_address
+from sfda.adaptation import target as adaptation_target
+from sfda.annotation.audit.answers import ANSWERS_FILE
+from sfda.annotation.audit.questions import AUDIT_FILE
+from sfda.annotation.waiting import forget, note_waiting
+from sfda.building_blocks.device import DeviceName
+from sfda.config import Config
+from sfda.errors import BadInput
+from sfda.loading.opened import manifest_ref
+from sfda.policy import DecisionPolicy
+from sfda.settings import Duration, Seed, seconds_of
+from sfda.state_folder import home
+from tasks.audit import AuditStanding, ask_audit, audit_job, conclude, standing, take_part
+from tasks.prefect_runtime.attempts import refuse_endless
+from tasks.tracking.models import model_ref
+
+USUAL_DECISION = DecisionPolicy()
+WEEKS = "28d"
+
+
+class AuditAnswers(RunInput):
+    """What a person gives back; Prefect's page makes a form of it."""
+
+    answers: str = Field(
+        description="path of the file that the page saved, of the CSV, or of Label Studio's or "
+        "CVAT's export; or of the audit's folder where `sfda audit` has taken them"
+    )
+
+
+class AuditOutcome(Config):
+    """What an audit decided, in one sentence, and where it lies."""
+
+    kind: str
+    verdict: str
+    folder: str
+    next: tuple[str, ...]
+
+
+def _title() -> str:
+    parameters = flow_run.parameters
+    address = short_address(parameters["candidate"])
+    return f"audit {address} on {short_address(parameters['target'])}"
+
+
+@flow(name="audit", flow_run_name=_title, persist_result=True)
+def audit(
+    candidate: str,
+    target: str,
+    against: str | None = None,
+    split: str = "adapt",
+    decision: DecisionPolicy = USUAL_DECISION,
+    patience: Duration = WEEKS,
+    promote: bool = False,
+    seed: Seed = 0,
+    device: DeviceName = "auto",
+) -> AuditOutcome:
+    """Write an audit's questions, suspend, and go on with each part of the answers to a verdict.
+
+    Suspended, the run holds no process and no slot. It goes on where its page gets the path of
+    answers, or where `sfda audit` has taken as many as decide; faulty answers are told of and asked
+    for again. Only runs of a deployment can be started again, so only they suspend.
+
+    Args:
+        candidate: models:/NAME@candidate, models:/NAME/3, or the folder of a bundle
+        target: a manifest, or a folder of images without labels
+        against: the model before; by default the champion of the candidate's name, else its source
+        split: what was adapted to; asked about is what was held out of it
+        decision: how many answers decide, and how sure one must be
+        patience: the time after which it fails
+        promote: make the candidate champion where the answers show it better
+    """
+    refuse_endless(flow_run)
+    if not deployment.id:
+        raise BadInput(
+            "only a deployed run can wait for people; here call `sfda audit`, or start this one "
+            "from `sfda serve`"
+        )
+    folder = home() / "audits" / str(flow_run.id)
+    if not (folder / AUDIT_FILE).is_file():
+        target = adaptation_target.as_manifest(target, lambda: model_ref(candidate).problem)
+        job = audit_job(candidate, against, manifest_ref(target), split, decision, seed)
+        request = ask_audit(folder, job, device=device)
+        note_waiting(folder, len(request.questions), target, "audit", str(flow_run.id))
+    now = conclude(_decided(folder, seconds_of(patience) or 0.0), promote=promote)
+    forget(folder)
+    create_markdown_artifact(_text(folder, now), key="audit")
+    return AuditOutcome(
+        kind=now.kind, verdict=now.sentence, folder=str(folder), next=now.next_commands
+    )
+
+
+def _decided(folder: Path, patience: float) -> AuditStanding:
+    """Where the audit stands once nothing more is needed; suspends until then, part by part.
+
+    The flow's body runs anew after each suspension, and gets at once what was answered before.
+    """
+    refusal, turn, now = "", 0, standing(folder)
+    while now.kind == "hold":
+        turn += 1
+        text = _text(folder, now)
+        create_markdown_artifact(f"{text}\n\n{refusal}".strip(), key="audit")
+        labels = suspend_flow_run(
+            wait_for_input=AuditAnswers.with_initial_data(
+                description=f"{refusal}\n\n{text}" if refusal else text
+            ),
+            timeout=int(patience),
+            key=f"answers-{turn}",
+        )
+        try:
+            path = Path(labels.answers)
+            if path.resolve() != folder.resolve():
+                take_part(folder, path)
+            refusal = ""
+        except BadInput as error:
+            refusal = f"Not taken: {error}"
+        now = standing(folder)
+    return now
+
+
+def _text(folder: Path, now: AuditStanding) -> str:
+    """Where an audit stands, and what is wanted of whom, as markdown."""
+    request = now.request
+    lines = [
+        f"### {len(request.questions)} questions about {request.manifest}",
+        f"{request.candidate.uri} against {request.before.uri}: {request.change.text()}.",
+        now.sentence,
+    ]
+    if now.kind == "hold":
+        lines.append(
+            f"`{folder / 'audit.html'}` asks them, in a browser; answers come back by their path, "
+            f"or by `sfda audit {folder} ANSWERS`. Those that were taken lie in `{ANSWERS_FILE}`."
+        )
+    return "\n\n".join([*lines, *(f"`{command}`" for command in now.next_commands)])
