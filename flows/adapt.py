@@ -40,6 +40,7 @@ from tasks.import_model import import_source
 from tasks.ladder import settle_by_steps
 from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.prefect_runtime.notify import check_block
+from tasks.prepared_audit import prepare_audit
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.register import register_model
 from tasks.select import select
@@ -62,6 +63,7 @@ class AdaptResult(Config):
     change: ChangeReport | None  # against the champion; None: it was that already
     champion: str  # address of the model that it was held against
     next: tuple[str, ...]  # what to type now
+    audit: str | None = None  # folder of the questions to a person, where it is held
     cut: str | None = None  # what the budget of time left out, or a veto
     images_per_second: float
     peak_memory_mb: float
@@ -111,7 +113,9 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> State[
         version = register_model(network, job.name, run_id, tags, "candidate", source=start)
         contest = job.contest(network, start)
         version, decision = settle_by_steps(version, contest, tags, adaptation, run_id, device)
-    return _end(job, run_id, adapted, chosen, sides, version, decision)
+        held = decision.verdict.kind == "hold"
+        asked = prepare_audit(decision, contest, version, plan.seed, device) if held else None
+    return _end(job, run_id, adapted, chosen, sides, version, decision, asked)
 
 
 def run_adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> AdaptResult:
@@ -219,6 +223,7 @@ def _end(
     sides: SideBySide,
     version: Version,
     decision: Decision,
+    asked: str | None,
 ) -> State[Any]:
     """The final state, whose name tells the verdict."""
     result = AdaptResult(
@@ -234,7 +239,8 @@ def _end(
         kind=decision.verdict.kind,
         change=decision.evidence.change if decision.evidence else None,
         champion=decision.champion,
-        next=next_commands(decision, version, *job.stated),
+        next=next_commands(decision, version, *job.stated, asked),
+        audit=asked,
         cut=adaptation.cut,
         images_per_second=adaptation.images_per_second,
         peak_memory_mb=adaptation.peak_memory_mb,

@@ -13,8 +13,9 @@ from sfda.decision.change import Side
 from sfda.decision.gate import Evidence, Verdict, decide
 from sfda.decision.judge import judge
 from sfda.decision.paired import PairedInterval, paired_interval
+from sfda.decision.pool import pool_of
 from sfda.decision.vetoes import Expected
-from sfda.loading.opened import open_labelled, open_part, split_ref
+from sfda.loading.opened import open_labelled, open_part
 from sfda.policy import DecisionPolicy
 from sfda.refs import LabelledSplit, ManifestRef, ModelRef, SplitRef, Version
 from sfda.report.report_text import change_text
@@ -37,11 +38,14 @@ class Pool(Config):
 
 
 def pool_for(manifest: ManifestRef, split: str, test: LabelledSplit | None) -> Pool:
-    """What to judge a candidate on that is adapted to `split`."""
+    """What to judge a candidate on that is adapted to `split`: all of a labelled split for tests,
+    else what is held out.
+    """
     if test is not None:
         target = SplitRef(manifest=manifest, split=test.name, seen=test.seen)
         return Pool(target=target, labelled=test)
-    return Pool(target=split_ref(manifest, split), says="the images that it was adapted to")
+    held_out = pool_of(manifest, split)
+    return Pool(target=held_out.part, says=held_out.says)
 
 
 class Contest(Config):
@@ -193,9 +197,11 @@ def record(version: Version, decision: Decision, run_id: str | None) -> None:
 
 
 def next_commands(
-    decision: Decision, version: Version, source: str, target: str
+    decision: Decision, version: Version, source: str, target: str, audit: str | None
 ) -> tuple[str, ...]:
-    """What to type after a verdict, with the addresses of this run."""
+    """What to type after a verdict, with the addresses of this run; `audit` is the folder of the
+    questions that wait for a person.
+    """
     predict = f"sfda predict --model models:/{version.name}@champion --data {target} --out DIR"
     kind = decision.verdict.kind
     if decision.promoted:
@@ -203,9 +209,6 @@ def next_commands(
     if kind == "promote":
         return (f"sfda promote {version.name} {version.version}",)
     if kind == "hold":
-        return (
-            f"sfda audit --candidate {version.uri} --against {decision.champion} "
-            f"--target {target} --out audit-{version.name}-{version.version}",
-        )
+        return (f"open {audit}/audit.html", f"sfda audit {audit} ANSWERS --promote")
     again = f"sfda adapt --source {source} --target {target} --method bn"
     return (again, predict) if kind == "reject" else (predict,)

@@ -118,6 +118,7 @@ def adapt_result(adapted: AdaptResult, seconds: float) -> dict[str, Any]:
         "change": adapted.change.model_dump() if adapted.change else None,
         "champion": adapted.champion,
         "next": list(adapted.next),
+        "audit": adapted.audit,
         "cut": adapted.cut,
         "seconds": seconds,
         "images_per_second": adapted.images_per_second,

@@ -94,6 +94,14 @@ class Verdict(Config):
 
 def decide(evidence: Evidence, policy: DecisionPolicy) -> Verdict:
     """The verdict: vetoes first, then no practical difference, then labels, an audit, scores."""
+    verdict = _decide(evidence, policy)
+    if not evidence.pool or verdict.level == 3:
+        return verdict
+    reason = f"{verdict.reason} (judged on {evidence.pool})"
+    return verdict.model_copy(update={"reason": reason})
+
+
+def _decide(evidence: Evidence, policy: DecisionPolicy) -> Verdict:
     change = evidence.change.text()
     if evidence.vetoes:
         return Verdict(kind="reject", level=0, reason="; ".join(evidence.vetoes))

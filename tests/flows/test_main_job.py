@@ -165,7 +165,9 @@ def test_artifacts_show_the_source_the_labels_the_choice_the_report_and_the_verd
     assert story.better["mlflow_run_id"] in result["adaptation-report"]
     choice = json.loads(result["choice"])
     assert [row["chosen"] for row in choice].index("yes") == story.better["selected_epoch"] - 1
-    assert "better, but promotion was not asked for" in result["promotion-verdict"]
+    assert "better: macro accuracy 1.0000, before" in result["promotion-verdict"]
+    assert "not promoted: --promote was not asked for" in result["promotion-verdict"]
+    assert "Against `models:/toy/1`: changes" in result["promotion-verdict"]
 
 
 def test_the_run_has_parameters_curves_by_step_and_the_dataset(story):
@@ -233,7 +235,8 @@ def test_the_version_says_where_it_comes_from(story):
     assert tags["source.sha256"] == tracking_sha("1")
     assert tags["manifest.sha256"] == small.sha256(story.world.target)
     assert json.loads(tags["report"])["adapted"] == story.better["metrics"]["adapted"]
-    assert tags["verdict"].startswith("better, but promotion was not asked for")
+    assert tags["verdict"] == story.better["verdict"]
+    assert tags["verdict.kind"] == "promote"
     assert tags["sha256"] == tracking_sha(version.version) != tracking_sha("1")
 
 
@@ -271,26 +274,32 @@ def test_only_what_is_better_is_promoted_and_only_when_that_is_asked_for(story):
     assert story.champions == ["1", "1", third, third, third]
     verdicts = [
         tracking.version_tags(tracking.find_version("toy", output["version"]))["verdict"]
-        for output in (story.promoted, story.held, story.unlabelled)
+        for output in (story.promoted, story.held)
     ]
     assert verdicts[0].startswith("promoted: macro accuracy")
-    assert verdicts[1].startswith("rejected: worse than the champion: macro accuracy")
-    assert f"before {adapted:.4f}: gain -" in verdicts[1]
+    assert verdicts[1].startswith("rejected: it agrees with the model before on")
     assert story.better["verdict"].endswith("not promoted: --promote was not asked for")
     assert story.better["next"] == [f"sfda promote toy {story.better['version']}"]
     kinds = [output["kind"] for output in (story.better, story.promoted, story.held)]
     assert kinds == ["promote", "promote", "reject"]
-    assert verdicts[2].startswith("held: the target has no labelled test split, so there is no ev")
 
 
-def test_without_labels_there_are_no_metrics_and_the_weights_are_the_same(story):
-    assert story.unlabelled["metrics"] == {"source": None, "adapted": None}
-    assert story.unlabelled["picture"] is None
-    assert story.unlabelled["scores"] == story.better["scores"]
-    assert tracking_sha(story.unlabelled["version"]) == tracking_sha(story.better["version"])
-    metrics = story.run(story.unlabelled).data.metrics
+def test_without_labels_there_are_no_metrics_and_a_person_is_asked(story):
+    held = story.unlabelled
+    assert held["metrics"] == {"source": None, "adapted": None}
+    assert held["picture"] is None
+    assert held["kind"] == "hold"
+    assert held["champion"] == f"models:/toy/{story.promoted['version']}"
+    assert held["change"]["answers"] == 24  # of 48 images half are held out
+    assert held["verdict"].startswith(f"held: changes {held['change']['changed']} of 24 answers")
+    folder = Path(held["audit"])
+    assert folder == story.home.path / "audits" / f"toy-{held['version']}"
+    assert {"audit.html", "audit.json", "request.csv"} <= {file.name for file in folder.iterdir()}
+    assert held["next"] == [f"open {folder}/audit.html", f"sfda audit {folder} ANSWERS --promote"]
+    metrics = story.run(held).data.metrics
     assert not [name for name in metrics if name.startswith(("source/", "adapted/"))]
-    report = flow_artifacts(story.unlabelled["flow_run_id"])["adaptation-report"]
+    assert metrics["change"] == held["change"]["share"]
+    report = flow_artifacts(held["flow_run_id"])["adaptation-report"]
     assert "no labels" in report
 
 
