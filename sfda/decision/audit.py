@@ -16,10 +16,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PlainSerializer, P
 from sklearn.metrics import cohen_kappa_score
 
 from sfda.config import Config
-from sfda.decision.betting import NEARLY, Answers, can_declare, declared, evidence, limits
+from sfda.decision.betting import ROUNDING, PerAnswer, can_declare, declared, evidence, limits
 
-Outcome = Literal["better", "harm"]
-OUTCOMES: tuple[Outcome, ...] = ("better", "harm")
+Finding = Literal["better", "harm"]
+FINDINGS: tuple[Finding, ...] = ("better", "harm")
 One = TypeVar("One")
 X = float | tuple[float, float]  # of detection a pair: were the F1 of A 0, and were it 1
 
@@ -28,7 +28,7 @@ def _json_number(value: float) -> float | str:
     return value if math.isfinite(value) else "inf"  # JSON has no infinity; pydantic reads it back
 
 
-Evidence = Annotated[float, PlainSerializer(_json_number)]
+EValue = Annotated[float, PlainSerializer(_json_number)]
 
 
 class AuditPlan(Config):
@@ -70,7 +70,7 @@ class AuditPlan(Config):
         """Whether "better" cannot be shown by any answers: less changes than the margin."""
         return max(self.null_sums("better")) >= self.pool
 
-    def null_sums(self, outcome: Outcome) -> list[float]:
+    def null_sums(self, outcome: Finding) -> list[float]:
         """N_R m0_R at each end: what the x of the pool (of harm: -x) may add up to at most, if the
         outcome is not so.
         """
@@ -92,12 +92,12 @@ class AuditState(Config):
     neither: int
     cannot_tell: int
     waiting: int = 0  # answers that count once the one before them is there
-    evidence: Evidence
-    largest: Evidence
-    harm: Evidence
-    largest_harm: Evidence
+    evidence: EValue
+    largest: EValue
+    harm: EValue
+    largest_harm: EValue
     threshold: float
-    decided: Outcome | None
+    decided: Finding | None
     decided_after: int | None  # answers, at the first crossing
     by_budget: bool  # M decided and E has not: the limit is 0 "(declared budget)"
     interval: tuple[float, float]
@@ -153,7 +153,7 @@ def audit_state(
     """
     table = _table(plan, xs)
     signs = Counter(np.sign(table.sum(0)).astype(int).tolist())
-    paths = {outcome: _path(plan, table, outcome) for outcome in OUTCOMES}
+    paths = {outcome: _path(plan, table, outcome) for outcome in FINDINGS}
     decided, after = _first(paths, plan.threshold)
     by_budget = decided is not None and max(_e_path(plan, table, decided)) < plan.threshold
     deciding = signs[1] + signs[-1]
@@ -179,23 +179,23 @@ def audit_state(
     )
 
 
-def _table(plan: AuditPlan, xs: Sequence[X]) -> Answers:
+def _table(plan: AuditPlan, xs: Sequence[X]) -> PerAnswer:
     """x by end and answer: [1, n], of detection [2, n]."""
     table = np.array(xs, np.float64).reshape(len(xs), 2 if plan.detection else 1)
     return np.ascontiguousarray(table.T)
 
 
-def _e_path(plan: AuditPlan, table: Answers, outcome: Outcome) -> list[float]:
+def _e_path(plan: AuditPlan, table: PerAnswer, outcome: Finding) -> list[float]:
     """E before the first answer and after each: the smaller one of both ends."""
     signed = table if outcome == "better" else -table
     sums = np.array(plan.null_sums(outcome))
-    start = np.where(-plan.pool > sums + NEARLY, np.inf, 1.0)[:, None]  # certain by what is known
+    start = np.where(-plan.pool > sums + ROUNDING, np.inf, 1.0)[:, None]  # certain by what is known
     path = evidence(signed, plan.pool, sums / max(1, plan.pool))
     joined: list[float] = np.hstack([start, path]).min(0).tolist()
     return joined
 
 
-def _path(plan: AuditPlan, table: Answers, outcome: Outcome) -> list[float]:
+def _path(plan: AuditPlan, table: PerAnswer, outcome: Finding) -> list[float]:
     """The same of M where a budget is declared: the final sign test is mixed in."""
     plain = _e_path(plan, table, outcome)
     null = plan.null_sums(outcome)[0]
@@ -206,8 +206,8 @@ def _path(plan: AuditPlan, table: Answers, outcome: Outcome) -> list[float]:
 
 
 def _first(
-    paths: Mapping[Outcome, Sequence[float]], threshold: float
-) -> tuple[Outcome | None, int | None]:
+    paths: Mapping[Finding, Sequence[float]], threshold: float
+) -> tuple[Finding | None, int | None]:
     """The outcome whose evidence is the first to reach the threshold, and after how many answers;
     both tests run at once.
     """
@@ -221,7 +221,7 @@ def _first(
     return outcome, after
 
 
-def _interval(plan: AuditPlan, table: Answers) -> tuple[float, float]:
+def _interval(plan: AuditPlan, table: PerAnswer) -> tuple[float, float]:
     """Of the gain, or without a metric of the mean of x; of detection that of both ends."""
     whole = plan.answers if plan.metric else max(1, plan.units)
     lows, highs = [], []
@@ -236,7 +236,7 @@ def _needs(
     plan: AuditPlan,
     answered: int,
     deciding: int,
-    decided: Outcome | None,
+    decided: Finding | None,
     gap: int | None,
     waiting: int,
 ) -> str:

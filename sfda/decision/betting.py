@@ -16,15 +16,15 @@ from numpy.typing import ArrayLike
 from scipy.stats import binom
 
 LAMBDAS = np.arange(1, 40) / 40  # shares of the largest bet that cannot ruin: 0.025 to 0.975
-NEARLY = 1e-9
+ROUNDING = 1e-9
 HALVINGS = 60  # of an interval at most 2 wide
 SIGN_SHARE = 0.75  # of alpha, and of the mixture: the final sign test's
 LEAST_POOL = 10  # units for each answer of the budget, below which nothing is mixed
 
-Answers = Float[np.ndarray, "*runs n"]
+PerAnswer = Float[np.ndarray, "*runs n"]
 
 
-def evidence(x: ArrayLike, pool: int, m0: ArrayLike = 0.0) -> Answers:
+def evidence(x: ArrayLike, pool: int, m0: ArrayLike = 0.0) -> PerAnswer:
     """E after each answer against "the mean of x over the pool is at most m0"; inf is certainty.
 
     `x` [..., n] in [-1, 1] are answers in the order in which they were drawn from `pool` units
@@ -36,13 +36,13 @@ def evidence(x: ArrayLike, pool: int, m0: ArrayLike = 0.0) -> Answers:
     before, left = _drawn(x, pool)
     m0 = np.asarray(m0, np.float64)[..., None]
     mean = (pool * m0 - before) / left  # of what is left, were the mean of all m0
-    free = (mean < 1) & (1 + mean > NEARLY)
+    free = (mean < 1) & (1 + mean > ROUNDING)
     stake = np.divide(x - mean, 1 + mean, out=np.zeros(np.broadcast(x, mean).shape), where=free)
     total = np.zeros(stake.shape)
     with np.errstate(over="ignore"):
         for share in LAMBDAS:
             total += np.exp(np.cumsum(np.log1p(share * stake), axis=-1))
-    certain = before + x - (left - 1) > pool * m0 + NEARLY  # whatever the others will be
+    certain = before + x - (left - 1) > pool * m0 + ROUNDING  # whatever the others will be
     return np.where(certain, np.inf, total / len(LAMBDAS))
 
 
@@ -60,7 +60,7 @@ def limits(x: ArrayLike, pool: int, alpha: float) -> tuple[float, float]:
     return _bound(x, pool, alpha, low, high), -_bound(-x, pool, alpha, -high, -low)
 
 
-def _bound(x: Answers, pool: int, alpha: float, low: float, high: float) -> float:
+def _bound(x: PerAnswer, pool: int, alpha: float, low: float, high: float) -> float:
     """The largest m0 between `low` and `high` that E speaks against; E falls where m0 rises."""
 
     def refuted(m0: float) -> bool:
@@ -94,7 +94,7 @@ def can_declare(pool: int, budget: int, alpha: float, m0: float = 0.0) -> bool:
     return m0 == 0 and pool >= LEAST_POOL * budget and sign_test(budget, alpha)[1] > 0
 
 
-def declared(x: ArrayLike, pool: int, budget: int, alpha: float) -> Answers:
+def declared(x: ArrayLike, pool: int, budget: int, alpha: float) -> PerAnswer:
     """M after each answer: `evidence` against a mean of at most 0, with the final sign test on
     `budget` answers that decide mixed in.
 
@@ -107,7 +107,7 @@ def declared(x: ArrayLike, pool: int, budget: int, alpha: float) -> Answers:
     return (1 - SIGN_SHARE) * evidence(x, pool) + SIGN_SHARE / size * sign_hope(x, budget, alpha)
 
 
-def sign_hope(x: ArrayLike, budget: int, alpha: float) -> Answers:
+def sign_hope(x: ArrayLike, budget: int, alpha: float) -> PerAnswer:
     """After each answer: the chance that the final sign test succeeds, if all others are even.
 
     After `budget` answers other than 0 it keeps its value.
@@ -116,7 +116,7 @@ def sign_hope(x: ArrayLike, budget: int, alpha: float) -> Answers:
     counts = np.cumsum(x != 0, axis=-1) <= budget
     wins, losses = (np.cumsum((x == sign) & counts, axis=-1) for sign in (1, -1))
     critical, _ = sign_test(budget, alpha)
-    chance: Answers = binom.sf(critical - wins - 1, budget - wins - losses, 0.5)
+    chance: PerAnswer = binom.sf(critical - wins - 1, budget - wins - losses, 0.5)
     return chance
 
 
@@ -129,7 +129,7 @@ def rung_alpha(alpha: float, rung: int) -> float:
     return float(alpha / 2 ** (rung + 1))
 
 
-def _checked(x: ArrayLike, pool: int) -> Answers:
+def _checked(x: ArrayLike, pool: int) -> PerAnswer:
     answers: np.ndarray[Any, np.dtype[np.float64]] = np.asarray(x, np.float64)
     if answers.shape[-1] > pool:
         raise ValueError(f"{answers.shape[-1]} answers from a pool of {pool} units")
@@ -138,7 +138,7 @@ def _checked(x: ArrayLike, pool: int) -> Answers:
     return answers
 
 
-def _drawn(x: Answers, pool: int) -> tuple[Answers, Answers]:
+def _drawn(x: PerAnswer, pool: int) -> tuple[PerAnswer, PerAnswer]:
     """Before each answer: the sum of those before it, and how many units are left."""
     before = np.cumsum(x, axis=-1) - x
     return before, pool - np.arange(x.shape[-1], dtype=np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
-Weights = Int[np.ndarray, " N"]
+ImageCounts = Int[np.ndarray, " N"]
 """How often each image counts in a resample."""
 
 
@@ -17,7 +17,7 @@ class Resampled(NamedTuple):
     """`metric` by name, and what it is of a resample; 0 where that has nothing to score."""
 
     metric: str
-    of: Callable[[Weights], float]
+    of: Callable[[ImageCounts], float]
     resamples: int = 1000  # that take a few seconds for ten thousand images
 
 
@@ -39,7 +39,7 @@ class Tables:
         self.cells.append(cells)
         self.counts.append(counts)
 
-    def summed(self) -> Callable[[Weights], Float[np.ndarray, "K K"]]:
+    def summed(self) -> Callable[[ImageCounts], Float[np.ndarray, "K K"]]:
         """The table of a resample: rows are the truth, columns the predictions."""
         ends = np.concatenate([[0], np.cumsum([len(part) for part in self.cells])])
         shape = (len(self.cells), self.size**2)
@@ -47,7 +47,7 @@ class Tables:
         places = np.concatenate([*self.cells, np.zeros(0, np.int64)]).astype(np.int64)
         table = csr_matrix((values, places, ends), shape=shape)
 
-        def of(weights: Weights) -> Float[np.ndarray, "K K"]:
+        def of(weights: ImageCounts) -> Float[np.ndarray, "K K"]:
             total: Float[np.ndarray, "K K"] = np.asarray(table.T @ weights, dtype=np.float64)
             return total.reshape(self.size, self.size)
 
@@ -64,10 +64,10 @@ def mean_of_present(part: Float[np.ndarray, " C"], whole: Float[np.ndarray, " C"
     return float((part[present] / whole[present]).mean()) if present.any() else 0.0
 
 
-POINTS = np.linspace(0.0, 1.0, 101)  # COCO's recalls
+RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's recalls
 
 
-class Ranked:
+class RankedBoxes:
     """Predictions of one class, the surest first, of which precision and recall of a resample are
     needed at the right ones alone: in between lie so many wrong ones of each image.
     """
@@ -87,7 +87,7 @@ class Ranked:
         shape = (len(self.image), len(boxes))
         self.wrong = csr_matrix((np.ones(len(places[0])), places), shape=shape)
 
-    def average_precision(self, weights: Weights) -> float:
+    def average_precision(self, weights: ImageCounts) -> float:
         """COCO's of a resample that has a box of the truth."""
         counted = weights[self.image].astype(np.float64)
         there = counted > 0
@@ -97,11 +97,11 @@ class Ranked:
         every = (hits + np.cumsum(self.wrong @ weights))[there]
         hits = hits[there]
         precision = np.maximum.accumulate((hits / every)[::-1])[::-1]
-        places = np.searchsorted(hits / (weights @ self.boxes), POINTS, side="left")
-        return float(precision[places[places < len(precision)]].sum()) / len(POINTS)
+        places = np.searchsorted(hits / (weights @ self.boxes), RECALLS, side="left")
+        return float(precision[places[places < len(precision)]].sum()) / len(RECALLS)
 
 
-def mean_average_precision(ranked: Sequence[Ranked], weights: Weights) -> float:
+def mean_average_precision(ranked: Sequence[RankedBoxes], weights: ImageCounts) -> float:
     """COCO's mean of a resample over the classes that occur in it; 0 where there is none."""
     values = [one.average_precision(weights) for one in ranked if weights @ one.boxes > 0]
     return float(np.mean(values)) if values else 0.0

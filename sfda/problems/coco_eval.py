@@ -44,8 +44,8 @@ def coco_matches(
     images, most = evaluation.params.imgIds, evaluation.params.maxDets[-1]
     for number, category in enumerate(evaluation.params.catIds):
         scores, right, image = [], [], []
-        for place, name in enumerate(images):
-            one = evaluation.evalImgs[number * len(images) + place]
+        for at, name in enumerate(images):
+            one = evaluation.evalImgs[number * len(images) + at]
             if one is None:
                 continue
             counted = ~one["dtIgnore"][0, :most].astype(bool)

@@ -17,7 +17,7 @@ from sfda.loading.opened import Opened
 from sfda.loading.scan import labelled_scan
 from sfda.problems._labels import Array
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems._resampled import Resampled, Weights, mean_of_present
+from sfda.problems._resampled import ImageCounts, Resampled, mean_of_present
 from sfda.problems.classification.metrics import ClassificationMetric
 from sfda.refs import ModelSpec, Report
 from sfda.types import UNKNOWN
@@ -86,15 +86,15 @@ def resampled(
     size, known = len(spec.classes) + 1, truth != UNKNOWN
     places = np.where(known, truth, size - 1)
 
-    def by_class(weights: Weights) -> tuple[Array, Array]:
+    def by_class(weights: ImageCounts) -> tuple[Array, Array]:
         """Images of each class that are right, and all; the last class is "unknown"."""
         hits = np.bincount(places, weights * right, minlength=size)
         return hits, np.bincount(places, weights, minlength=size)
 
-    def macro_accuracy(weights: Weights) -> float:
+    def macro_accuracy(weights: ImageCounts) -> float:
         return mean_of_present(*by_class(weights))
 
-    def h_score(weights: Weights) -> float:
+    def h_score(weights: ImageCounts) -> float:
         hits, count = by_class(weights)
         parts = (mean_of_present(hits[:-1], count[:-1]), mean_of_present(hits[-1:], count[-1:]))
         return 2 * parts[0] * parts[1] / sum(parts) if sum(parts) else 0.0

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sfda.problems._resampled import Ranked
+from sfda.problems._resampled import RankedBoxes
 from sfda.problems.coco_eval import coco_matches
 from sfda.problems.detection.metrics import BoxesOf, coco_predictions, coco_truth
 
 
 def ranked_by_class(
     predictions: Sequence[BoxesOf], truth: Sequence[BoxesOf], classes: Sequence[int]
-) -> list[Ranked]:
+) -> list[RankedBoxes]:
     """Predictions of each class, the surest first; those that lie in what is to be ignored are
     left out.
     """
@@ -25,9 +25,9 @@ def ranked_by_class(
             counts[label][number] += 1
     if not rows:
         none = np.zeros(0, np.int64)
-        return [Ranked(none > 0, none, counts[c]) for c in classes]
+        return [RankedBoxes(none > 0, none, counts[c]) for c in classes]
     ranked = []
     for label, (scores, right, image) in coco_matches(coco_truth(truth, classes), rows, classes):
         order = np.argsort(-scores, kind="mergesort")  # as pycocotools sorts
-        ranked.append(Ranked(right[order], image[order], counts[label]))
+        ranked.append(RankedBoxes(right[order], image[order], counts[label]))
     return ranked

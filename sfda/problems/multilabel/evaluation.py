@@ -13,7 +13,7 @@ from sfda.inference.forward import refuse_not_finite
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems._resampled import Resampled, Weights, mean_of_present
+from sfda.problems._resampled import ImageCounts, Resampled, mean_of_present
 from sfda.problems.multilabel.metrics import MultilabelMetric
 from sfda.refs import ModelSpec, Report
 from sfda.types import UNSURE
@@ -62,9 +62,9 @@ def resampled(
     positive, answered = flags == 1, yes & (flags != UNSURE)
     columns = [part.astype(np.float64) for part in (positive & answered, positive, answered)]
 
-    def macro_f1(weights: Weights) -> float:
-        hits, true, said = (weights @ part for part in columns)
+    def macro_f1(weights: ImageCounts) -> float:
+        hits, true, answers = (weights @ part for part in columns)
         there = true > 0
-        return mean_of_present(2 * hits[there], (true + said)[there])
+        return mean_of_present(2 * hits[there], (true + answers)[there])
 
     return Resampled("macro_f1", macro_f1)

@@ -13,7 +13,7 @@ from sfda.formats.keypoints import Person
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems._resampled import Resampled, Weights
+from sfda.problems._resampled import ImageCounts, Resampled
 from sfda.problems.pose.inference import Joints
 from sfda.problems.pose.metrics import PoseMetric
 from sfda.refs import ModelSpec, Report, Skeleton
@@ -74,7 +74,7 @@ def resampled(
     known = (~np.isnan(table)).sum(1).astype(np.float64)
     near = (table < 0.1).sum(1).astype(np.float64)  # what is not known is not near
 
-    def pck(weights: Weights) -> float:
+    def pck(weights: ImageCounts) -> float:
         total = float(weights @ known)
         return float(weights @ near) / total if total else 0.0
 

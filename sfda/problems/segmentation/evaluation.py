@@ -14,7 +14,7 @@ from sfda.formats.masks import IGNORE
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems._resampled import Resampled, Tables, Weights, mean_of_present
+from sfda.problems._resampled import ImageCounts, Resampled, Tables, mean_of_present
 from sfda.problems.segmentation.metrics import SegmentationMetric
 from sfda.refs import ModelSpec, Report
 
@@ -86,7 +86,7 @@ def resampled(
         tables.add(own[counts], mask[counts])
     summed = tables.summed()
 
-    def mean_iou(weights: Weights) -> float:
+    def mean_iou(weights: ImageCounts) -> float:
         table = summed(weights)
         right = table.diagonal()
         return mean_of_present(right, table.sum(0) + table.sum(1) - right)
