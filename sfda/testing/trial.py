@@ -23,7 +23,7 @@ from sfda.types import Batches, Clock, EpochEnd, Labelled, State, StepEnd, Targe
 LABELLED_EVERY = 2  # of a toy's rows one is labelled, where a method learns from such
 TRIAL_ROWS = 24
 MOMENT = Clock(0, 5, 3)
-Case = TypeVar("Case")  # what a contract is checked on
+Tried = TypeVar("Tried")  # what a contract is checked on
 
 
 def require(holds: bool, otherwise: str) -> None:
@@ -78,7 +78,7 @@ def require_same(one: Mapping[str, Any], other: Mapping[str, Any], what: str, at
             require(value == other[name], f"{what}: {name} differs")
 
 
-def run_checks(title: str, checks: Sequence[Callable[[Case], None]], case: Case) -> None:
+def run_checks(title: str, checks: Sequence[Callable[[Tried], None]], case: Tried) -> None:
     """Each check on the case. Raises AssertionError that begins with the title, also for whatever
     else the code that is tried raises; BadInput goes through.
     """
