@@ -10,6 +10,7 @@ facts, and its files hold the work under names that are the same in all folders:
     labels.py      a LabelSet, its Targets, and how they are read
     inference.py   infer_rows, keep_outputs, prediction_table, summarise_output ..., and what
                    validators ask: entropy_sum, agreement_counts
+    opinions.py    opinions, what a network says of a pool, kept to be compared with other models
     served.py      Served, what a deployed bundle is loaded as
     evaluation.py  evaluator_for
     card.py        make_source_card

@@ -261,6 +261,13 @@ class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
         """The class of each image of a batch, where `surest_rows` has some."""
         raise NotImplementedError(f"{self.name}: an image has no single class")
 
+    def opinions(self, output: NetOutput, rows: Sequence[int], pool: PoolSize) -> Opinions:
+        """What a network says of a batch, kept to be compared with other models of the same pool;
+        `rows` are those of the batch.
+        """
+        kept: Opinions = self._file("opinions").opinions(output, rows, pool)
+        return kept
+
     def entropy_sum(self, output: NetOutput) -> tuple[float, int]:
         """Sum of the entropies, in nats, of what a network says of a batch, and of how many."""
         total: tuple[float, int] = self._file("inference").entropy_sum(output)
