@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sfda.problems._change import Claim, ImageUnits, Unit
 from sfda.problems._labels import Array
+from sfda.problems._opinions import Opinions, PoolSize
 from sfda.problems._resampled import Resampled
 from sfda.problems._rows import ProblemFolder
 from sfda.problems._tally import Tally
