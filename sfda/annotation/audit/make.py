@@ -34,6 +34,7 @@ class AuditJob(Config):
     policy: DecisionPolicy
     expected: Expected = Expected()
     seed: int = 0
+    most: int | None = None  # questions about what changes, at most; None: by the policy
 
 
 def make_audit(
@@ -58,6 +59,7 @@ def make_audit(
     )
     problem = PROBLEMS[job.before.problem]
     plan = make_plan(change.report, job.before.problem, job.policy)
+    plan = plan.model_copy(update={"most": job.most})
     split = before.opened.split
     known = known_units(facts, split.row_ids, change)
     plan = plan_after(plan, job.before.problem, known)

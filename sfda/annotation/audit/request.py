@@ -79,7 +79,7 @@ def draw_questions(
 def audit_name(facts: AuditRequest, split: Split, asked: Sequence[AskedUnit]) -> str:
     """What an audit is called: the same whichever of its models is A."""
     models = sorted((facts.before.sha256, facts.candidate.sha256))
-    digest = hashlib.sha256(repr((facts.target.seen, models, facts.seed)).encode())
+    digest = hashlib.sha256(repr((facts.problem, facts.target.seen, models, facts.seed)).encode())
     for row, unit, _ in asked:
         digest.update(repr((split.row_ids[row], unit[0], unit[1])).encode())
     return digest.hexdigest()[:16]
