@@ -94,7 +94,7 @@ def audit(
         job = audit_job(candidate, against, manifest_ref(target), split, decision, seed)
         request = ask_audit(folder, job, device=device)
         note_waiting(folder, len(request.questions), target, "audit", str(flow_run.id))
-    now = conclude(_decided(folder, seconds_of(patience) or 0.0), promote=promote)
+    now = conclude(wait_for_verdict(folder, seconds_of(patience) or 0.0), promote=promote)
     forget(folder)
     create_markdown_artifact(_text(folder, now), key="audit")
     return AuditOutcome(
@@ -102,7 +102,7 @@ def audit(
     )
 
 
-def _decided(folder: Path, patience: float) -> AuditStanding:
+def wait_for_verdict(folder: Path, patience: float) -> AuditStanding:
     """Where the audit stands once nothing more is needed; suspends until then, part by part.
 
     The flow's body runs anew after each suspension, and gets at once what was answered before.

@@ -17,6 +17,7 @@ from flows.adapt import adapt
 from flows.ask_and_adapt import ask_and_adapt
 from flows.audit import audit
 from flows.compare import compare
+from flows.pipeline import pipeline
 from flows.promote import promote
 from flows.query_labels import query
 from flows.refresh_target import refresh_target
@@ -33,6 +34,7 @@ FORMS: tuple[tuple[Flow[..., Any], str], ...] = (
     (query, "query"),
     (ask_and_adapt, "ask"),
     (audit, "audit"),
+    (pipeline, "pipeline"),
     (promote, "promote"),
     (rollback, "rollback"),
 )

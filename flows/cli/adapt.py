@@ -172,32 +172,6 @@ def predict(
         output.show(result, f"{file}: {count} images, by {ref.uri}")
 
 
-def shadow(
-    candidate: Annotated[str, typer.Option(help="models:/NAME@candidate, a bundle")],
-    data: TargetOption,
-    out: Annotated[Path, typer.Option(help="a folder for the answers of both")],
-    champion: Annotated[
-        str | None, typer.Option(help="default: the champion of the candidate's name")
-    ] = None,
-    split: SplitOption = "adapt",
-    device: DeviceOption = "auto",
-    json: JsonOption = False,
-) -> None:
-    """Answer a batch with the champion, and with a candidate beside it: how much would change."""
-    with session(json) as output:
-        from flows.addresses import registered_name
-        from sfda.adaptation.target import as_manifest
-        from tasks.shadow import answer_in_shadow
-        from tasks.tracking.models import model_ref
-
-        present = model_ref(champion or f"models:/{registered_name(candidate)}@champion")
-        manifest = as_manifest(data, lambda: present.problem)
-        other = model_ref(candidate)
-        report = answer_in_shadow(present, other, manifest, split, out, device)
-        result = {"champion": present.uri, "candidate": other.uri, **report.model_dump()}
-        output.show(result, f"{out}: {present.uri} answers; {other.uri} {report.text()}")
-
-
 def evaluate(
     model: ModelOption,
     data: LabelledOption,
@@ -324,5 +298,5 @@ def refresh_once(out: Output, parameters: dict[str, Any]) -> None:
 
 def register(app: typer.Typer) -> None:
     """Put these commands on the command line."""
-    for command in (adapt, compare, predict, shadow, evaluate, methods, refresh, watch):
+    for command in (adapt, compare, predict, evaluate, methods, refresh, watch):
         app.command()(command)

@@ -16,6 +16,7 @@ from flows.cli.options import (
     RegisteredNameArgument,
     SeedOption,
     SplitOption,
+    TargetOption,
 )
 from flows.cli.output import Output, show_champion, verdict_text
 from flows.cli.parsing import stated_policy
@@ -165,7 +166,76 @@ def _show_audit(
     output.show(result, f"{text}\n{verdict_text(result)}".strip())
 
 
+def shadow(
+    candidate: Annotated[str, typer.Option(help="models:/NAME@candidate, a bundle")],
+    data: TargetOption,
+    out: Annotated[Path, typer.Option(help="a folder for the answers of both")],
+    champion: Annotated[
+        str | None, typer.Option(help="default: the champion of the candidate's name")
+    ] = None,
+    split: SplitOption = "adapt",
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Answer a batch with the champion, and with a candidate beside it: how much would change."""
+    with session(json) as output:
+        from flows.addresses import registered_name
+        from sfda.adaptation.target import as_manifest
+        from tasks.shadow import answer_in_shadow
+        from tasks.tracking.models import model_ref
+
+        present = model_ref(champion or f"models:/{registered_name(candidate)}@champion")
+        manifest = as_manifest(data, lambda: present.problem)
+        other = model_ref(candidate)
+        report = answer_in_shadow(present, other, manifest, split, out, device)
+        result = {"champion": present.uri, "candidate": other.uri, **report.model_dump()}
+        output.show(result, f"{out}: {present.uri} answers; {other.uri} {report.text()}")
+
+
+def monitor(
+    name: RegisteredNameArgument,
+    target: Annotated[
+        str | None, typer.Option(help="a manifest, or a folder of images: write this week's")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="a new folder for them; default: below the home")
+    ] = None,
+    split: SplitOption = "adapt",
+    decision: DecisionOption = None,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Watch a champion by a few questions a week; without --target, decide by the answers."""
+    with session(json, flow=True, data=[target] if target else []) as output:
+        from sfda.adaptation.target import as_manifest
+        from sfda.loading.opened import manifest_ref
+        from sfda.policy import DecisionPolicy
+        from tasks.monitor import ask_week, conclude_weeks
+
+        text, more = "", {}
+        if target is not None:
+            uri = f"models:/{name}@champion"
+            manifest = manifest_ref(as_manifest(target, lambda: problem_of_model(uri)))
+            policy = DecisionPolicy.from_settings(stated_policy(decision) or {})
+            folder, request = ask_week(name, manifest, split, policy, out, device)
+            text = f"{folder}: {len(request.questions)} questions of this week\n"
+            more = {"audit": str(folder), "next": [f"sfda audit {folder} ANSWERS",
+                                                   f"sfda monitor {name}"]}  # fmt: skip
+        now = conclude_weeks(name)
+        result = {
+            "name": name,
+            "champion": now.monitor.champion,
+            "before": now.monitor.before,
+            **now.state.model_dump(),
+            "rolled_back_to": now.rolled_back_to,
+            "verdict": now.sentence,
+            "next": [],
+            **more,
+        }
+        output.show(result, text + verdict_text(result))
+
+
 def register(app: typer.Typer) -> None:
     """Put these commands on the command line."""
-    for command in (promote, rollback, audit):
+    for command in (promote, rollback, audit, shadow, monitor):
         app.command()(command)

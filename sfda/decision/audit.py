@@ -47,6 +47,7 @@ class AuditPlan(Config):
     budget: PositiveInt = 40  # K: answers that decide
     metric: str | None = None  # that the gain is of; None: only its sign is asked
     detection: bool = False  # x are pairs, and the evidence is demanded at both ends
+    most: PositiveInt | None = None  # answers at most; None: twice the budget
     known: NonNegativeInt = 0
     known_sums: tuple[float, ...] = (0.0, 0.0)
 
@@ -63,7 +64,7 @@ class AuditPlan(Config):
     @property
     def questions(self) -> int:
         """Answers at most."""
-        return min(2 * self.budget, self.pool)
+        return min(self.most or 2 * self.budget, self.pool)
 
     @property
     def hopeless(self) -> bool:

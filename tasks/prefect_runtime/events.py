@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from prefect.events import emit_event
+from prefect.settings import get_current_settings
 
 from sfda.manifests.growing import Change
 from sfda.refs import ManifestRef, Version
@@ -46,7 +47,12 @@ def announce_version(
 
 
 def announce_promotion(version: Version, before: str | None) -> None:
-    """A version is champion now; `before` is the number of the one that was."""
+    """A version is champion now; `before` is the number of the one that was.
+
+    Where no server runs nobody could hear it, and none is started for it.
+    """
+    if not get_current_settings().api.url:
+        return
     emit_event(
         event=PROMOTED,
         resource={

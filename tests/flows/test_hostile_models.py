@@ -153,7 +153,7 @@ def test_what_takes_an_address_of_a_model_is_tried():
 
 def test_what_is_served_is_a_command_too():
     """`sfda serve` runs these flows: all but the one that asks and adapts are commands above."""
-    assert {name for _, name in FORMS} - set(COMMANDS) == {"ask"}
+    assert {name for _, name in FORMS} - set(COMMANDS) == {"ask", "pipeline"}  # they adapt
 
 
 LIKE = classification.make_spec("sfda:tiny", ("a", "b"))
