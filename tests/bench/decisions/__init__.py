@@ -1,0 +1,1 @@
+"""The runs of `bench decide`: targets, adaptations, and what is decided of each."""
