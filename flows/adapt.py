@@ -13,7 +13,7 @@ from prefect.states import Completed
 from flows.addresses import registered_name, short_address
 from flows.form import SETTINGS_GROUP, USUAL, takes_flat
 from sfda.adaptation import target as adaptation_target
-from sfda.adaptation.plan import AdaptPlan, make_plan
+from sfda.adaptation.plan import AdaptPlan, kind_of, make_plan
 from sfda.building_blocks.device import resolve
 from sfda.config import Config
 from sfda.decision.change import ChangeReport
@@ -111,7 +111,7 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> State[
         log_report(sides, run_id, job.title)
         tags = _version_tags(job, sides, adapted)
         version = register_model(network, job.name, run_id, tags, "candidate", source=start)
-        contest = job.contest(network, start)
+        contest = job.contest(chosen, start, adapted)
         version, decision = settle_by_steps(version, contest, tags, adaptation, run_id, device)
         held = decision.verdict.kind == "hold"
         asked = prepare_audit(decision, contest, version, plan.seed, device) if held else None
@@ -140,14 +140,18 @@ class AdaptJob:
     policy: DecisionPolicy
     stated: tuple[str, str]  # source and target, as they were stated
 
-    def contest(self, candidate: ModelRef, source: ModelRef) -> Contest:
+    def contest(self, chosen: Candidate, source: ModelRef, adaptation: Adaptation) -> Contest:
         """The candidate, and what it is judged on."""
+        candidate = candidate_model(chosen, source)
+        kept = [one for one in adaptation.candidates if one.weights and one.epoch != chosen.epoch]
         return Contest(
             candidate=candidate,
             source=source,
             pool=pool_for(self.manifest, self.plan.split, self.test),
             policy=self.policy,
             expected=self.plan.expected,
+            others=tuple(candidate_model(one, source) for one in kept),
+            minimised=tuple(sorted(kind_of(self.plan.method).minimises)),
         )
 
     @property

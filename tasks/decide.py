@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from prefect import task
@@ -10,21 +11,24 @@ from prefect.artifacts import create_markdown_artifact
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
 from sfda.decision.change import Side
-from sfda.decision.gate import Evidence, Verdict, decide
+from sfda.decision.evidence import SOURCE, preferences
+from sfda.decision.gate import Evidence, Preference, Verdict, decide
 from sfda.decision.judge import judge
 from sfda.decision.paired import PairedInterval, paired_interval
 from sfda.decision.pool import pool_of
+from sfda.decision.ranking import Contender, look_at_all
 from sfda.decision.vetoes import Expected
 from sfda.loading.opened import open_labelled, open_part
 from sfda.policy import DecisionPolicy
 from sfda.refs import LabelledSplit, ManifestRef, ModelRef, SplitRef, Version
 from sfda.report.report_text import change_text
+from sfda.weights.bundle import read_spec
 from tasks import tracking
 from tasks.champion import make_champion, number_of, promotions_of
 from tasks.prefect_runtime.cache import SameWork
 from tasks.prefect_runtime.notify import notify
 from tasks.prefect_runtime.retry import SERVERS
-from tasks.tracking.models import model_ref, open_model
+from tasks.tracking.models import locate, model_ref, open_model
 
 
 class Pool(Config):
@@ -56,6 +60,8 @@ class Contest(Config):
     pool: Pool
     policy: DecisionPolicy
     expected: Expected
+    others: tuple[ModelRef, ...] = ()  # epochs of the same run, that scores may be taken over
+    minimised: tuple[str, ...] = ()  # scores that the method itself minimises: they have no vote
 
 
 class Decision(Config):
@@ -106,6 +112,8 @@ def gather_evidence(
     evidence = judge(before, after, chosen, limits=contest.policy.vetoes, expected=contest.expected)
     more: dict[str, Any] = {"pool": pool.says}
     if pool.labelled is None:
+        if contest.policy.unattended and not evidence.vetoes:
+            more["preferences"] = _preferences(champion, contest, device)
         return evidence.model_copy(update=more)
     more["labelled"] = _gain(champion, contest, device)
     if champion.sha256 != contest.source.sha256:
@@ -117,6 +125,33 @@ def _judged(model: ModelRef, pool: Pool, device: DeviceName) -> Side:
     """A model on the device, and the pool without labels as it wants it."""
     network, spec = open_model(model)
     return Side(to_device(network, choose(device)), spec, open_part(pool.target, spec))
+
+
+def _preferences(
+    champion: ModelRef, contest: Contest, device: DeviceName
+) -> tuple[Preference, ...]:
+    """What scores without labels say of the candidate against the champion. The source and the
+    other epochs of the run take part in the consensus; one network is held at a time.
+    """
+    named = {SOURCE: contest.source, "candidate": contest.candidate}
+    named |= {f"epoch {number}": model for number, model in enumerate(contest.others)}
+    before = SOURCE
+    if champion.sha256 != contest.source.sha256:
+        before = "champion"
+        named[before] = champion
+
+    def contenders() -> Iterator[tuple[str, Contender]]:
+        for name, model in named.items():
+            side = _judged(model, contest.pool, device)
+            yield name, Contender(side.network, side.spec, side.opened)
+
+    looked = look_at_all(contenders(), choose(device))
+    if not {before, "candidate"} <= looked.looks.keys():
+        return ()
+    groups = open_part(contest.pool.target, read_spec(locate(champion.uri))).split.groups
+    return preferences(
+        looked.looks, before, "candidate", minimised=contest.minimised, groups=groups
+    )
 
 
 def _gain(before: ModelRef, contest: Contest, device: DeviceName) -> PairedInterval:

@@ -57,7 +57,7 @@ def answered(folder: Path) -> Path:
 
 
 def test_a_run_that_cannot_wait_ends_with_what_to_type(world: World, home: Any, prefect_api: None):
-    result: Any = pipeline(world.bundle, str(unlabelled(world, home.path)), adaptation=FAST)
+    result: Any = pipeline(str(world.bundle), str(unlabelled(world, home.path)), adaptation=FAST)
     assert (result.kind, result.promoted) == ("hold", False)
     assert result.next == result.adapted.next
     assert result.next[0].startswith("open ")
@@ -77,7 +77,7 @@ def test_a_run_that_waits_promotes_what_the_answers_show_better(
     monkeypatch.setattr(pipelines, "deployment", SimpleNamespace(id="deployed"))
     monkeypatch.setattr(pipelines, "wait_for_verdict", waits)
     with tracking.run("job", key="first", tags={}, params={}) as run_id:
-        register_source(model_ref(world.bundle), "toy", run_id, {})
+        register_source(model_ref(str(world.bundle)), "toy", run_id, {})
     target = str(unlabelled(world, home.path))
     result: Any = pipeline("models:/toy@source", target, adaptation=FAST)
     assert (result.adapted.kind, result.kind, result.promoted) == ("hold", "promote", True)

@@ -1,0 +1,97 @@
+"""What is gathered of a candidate before a verdict, from models and a pool as they lie on disk."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import small
+import torch
+
+from sfda.decision.vetoes import Expected
+from sfda.loading.opened import evaluation_split, manifest_ref
+from sfda.policy import DecisionPolicy, VetoLimits
+from sfda.refs import ModelRef
+from sfda.weights.bundle import write_bundle
+from tasks.decide import Contest, gather_evidence, pool_for
+
+LENIENT = VetoLimits(effective_classes=0.0, one_class=1.0, surest_agreement=0.0)
+
+
+def disturbed(folder: Path, noise: float, seed: int) -> ModelRef:
+    network = copy.deepcopy(small.source())
+    torch.manual_seed(seed)
+    for weight in network.parameters():
+        weight.data += noise * torch.randn_like(weight)
+    digest = write_bundle(folder, network, small.SPEC)
+    spec = small.SPEC
+    return ModelRef(
+        uri=str(folder), sha256=digest, problem=spec.problem, arch=spec.arch, classes=spec.classes
+    )
+
+
+@pytest.fixture
+def contest(home: Path, tmp_path: Path) -> Contest:
+    """The source disturbed a little, against the source, on a target without labels."""
+    arrays = small.arrays({"adapt": 60, "test": 30}, seed=2)
+    path = small.write(tmp_path, "site", arrays, {"adapt": 60})
+    return Contest(
+        candidate=disturbed(tmp_path / "candidate", 0.5, 1),
+        source=small.bundle(tmp_path / "source"),
+        pool=pool_for(manifest_ref(path), "adapt", None),
+        policy=DecisionPolicy(vetoes=LENIENT),
+        expected=Expected(effective=3.0),
+    )
+
+
+def test_without_labels_only_the_change_is_known_unless_nobody_attends(contest, tmp_path):
+    evidence = gather_evidence.fn(contest.source, contest)
+    assert evidence.labelled is None
+    assert evidence.preferences == ()
+    assert evidence.change.answers == 30  # half of 60 are held out
+    assert 0 < evidence.change.changed < 30
+    alone = contest.model_copy(
+        update={"policy": contest.policy.model_copy(update={"unattended": True})}
+    )
+    families = [one.family for one in gather_evidence.fn(contest.source, alone).preferences]
+    assert families == ["dispersity", "perturbation"]  # two models are no ensemble
+    other = disturbed(tmp_path / "other", 0.8, 2)
+    more = alone.model_copy(update={"others": (other,), "minimised": ("nuclear_norm",)})
+    families = [one.family for one in gather_evidence.fn(contest.source, more).preferences]
+    assert families == ["ensemble", "perturbation"]  # what the method minimises has no vote
+
+
+def test_a_veto_is_met_on_the_pool_too(contest):
+    strict = contest.model_copy(
+        update={"policy": DecisionPolicy(vetoes=LENIENT.model_copy(update={"one_class": 0.01}))}
+    )
+    moved = strict.policy.vetoes.model_copy(update={"one_class_before": 1.0})
+    strict = strict.model_copy(
+        update={"policy": strict.policy.model_copy(update={"vetoes": moved})}
+    )
+    evidence = gather_evidence.fn(contest.source, strict)
+    assert any("of the answers are" in text for text in evidence.vetoes)
+
+
+def test_labels_give_an_interval_and_one_against_the_source_of_another_champion(home, tmp_path):
+    arrays = small.arrays({"adapt": 60, "test": 30}, seed=2)
+    path = small.write(tmp_path, "site", arrays, {"adapt": 60, "test": 30})
+    ref = manifest_ref(path)
+    test = evaluation_split(ref, None)
+    source, champion = small.bundle(tmp_path / "source"), disturbed(tmp_path / "bad", 1.0, 3)
+    contest = Contest(
+        candidate=disturbed(tmp_path / "candidate", 0.01, 1),
+        source=source,
+        pool=pool_for(ref, "adapt", test),
+        policy=DecisionPolicy(vetoes=LENIENT),
+        expected=Expected(effective=3.0),
+    )
+    alone = gather_evidence.fn(source, contest)
+    assert alone.labelled is not None
+    assert (alone.labelled.count, alone.labelled_source) == (30, None)
+    both = gather_evidence.fn(champion, contest)
+    assert both.labelled is not None
+    assert both.labelled.low > 0  # the champion is a bad one
+    assert both.labelled_source is not None
+    assert both.labelled_source.after == both.labelled.after == alone.labelled.after
