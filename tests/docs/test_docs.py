@@ -205,7 +205,7 @@ def test_modules_that_are_named_exist(page: Path) -> None:
         for text in code
         for m in re.findall(r"(?<![\w/.@-])((?:sfda|tasks|flows)(?:\.[a-z_]\w*)+)(?![\w/(-])", text)
     }
-    events = {name for name in named if f"{name}.".startswith("sfda.manifest.")}
+    events = {n for n in named if f"{n}.".startswith(("sfda.manifest.", "sfda.model."))}
     assert not {name for name in named - events if not exists(name)}
 
 
