@@ -21,6 +21,8 @@ class Unit(NamedTuple):
     (x, y, width, height) a box. `subject` is the class or joint that is asked about, "" where the
     answer itself is a class. `first` and `second` are what A and B answer: a class, YES or NO, or
     "x,y" of a joint. `reach` is, of a joint, the distance in pixels that PCK calls near (tau).
+    `beside` are, of a box, the surer ones of the same model and class that lie on it: a person sees
+    by them whether the object has a box already.
     """
 
     place: tuple[float, ...]
@@ -28,6 +30,7 @@ class Unit(NamedTuple):
     first: str
     second: str
     reach: float = 0.0
+    beside: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from sfda.annotation.audit.questions import Frame
 from sfda.formats.keypoints import CropReader
 from sfda.images.intensity_window import Window
 from sfda.manifests.rows import Split
-from sfda.problems._change import Question
+from sfda.problems._change import Question, Unit
 
 SIDE = 512  # pixels of a picture's longer side
 WIDE_SIDE = 384  # of the view of all of the image
@@ -22,7 +23,9 @@ MARGIN = 1.0  # shown around a box, in its longer sides
 QUALITIES = (88, 80, 70, 60, 45, 30)
 PICTURE_LIMIT, WIDE_LIMIT = 64_000, 26_000  # bytes of a JPEG: 50 questions stay below 10 MB
 DARK, BRIGHT, BEFORE_ALL = (0, 0, 0), (255, 255, 255), (255, 225, 0)
+DASH = 16  # pixels from one dash to the next
 Spot = tuple[float, ...]
+Edges = tuple[float, float, float, float]
 Array = np.ndarray[Any, Any]
 
 
@@ -36,10 +39,10 @@ class QuestionPicture(NamedTuple):
 
 
 def draw_question(
-    split: Split, row: int, spot: Spot, question: Question, window: Window
+    split: Split, row: int, unit: Unit, question: Question, window: Window
 ) -> QuestionPicture:
     """The picture of one question. Raises BadInput where the image cannot be read."""
-    image = np.asarray(split.image(row, window))
+    image, spot = np.asarray(split.image(row, window)), unit[0]
     corner, person = (0, 0), False
     if question == "place":  # a mark would say where a model sees the joint
         if isinstance(split.reader, CropReader):
@@ -51,6 +54,8 @@ def draw_question(
     shown = _shown_size(width, height, SIDE)
     picture = _enlarged(image[top : top + height, left : left + width], shown)
     frame = Frame(left + corner[0], top + corner[1], width, height, *shown)
+    for box in unit.beside:
+        _dash(picture, _edges(frame, box))
     _draw(picture, frame, spot)
     is_part = width * height < 0.6 * image.shape[0] * image.shape[1]
     return QuestionPicture(picture, frame, _wide(image, part, spot) if is_part else None, person)
@@ -119,15 +124,37 @@ def _draw(picture: Image.Image, frame: Frame, spot: Spot) -> None:
                 end = (x + across * (gap + reach), y + down * (gap + reach))
                 pen.line([start, end], fill=tone, width=pen_width)
     elif len(spot) == 4:
-        x, y, width, height = spot
-        x1, y1 = frame.in_picture(x - 0.5, y - 0.5)
-        x2, y2 = frame.in_picture(x + width - 0.5, y + height - 0.5)
-        _outline(picture, (x1, y1, x2, y2), BRIGHT)
+        _outline(picture, _edges(frame, spot), BRIGHT)
 
 
-def _outline(
-    picture: Image.Image, box: tuple[float, float, float, float], colour: tuple[int, int, int]
-) -> None:
+def _edges(frame: Frame, box: Spot) -> Edges:
+    """Left, top, right and bottom of a box (x, y, width, height) in a picture."""
+    x, y, width, height = box
+    return (
+        *frame.in_picture(x - 0.5, y - 0.5),
+        *frame.in_picture(x + width - 0.5, y + height - 0.5),
+    )
+
+
+def _dash(picture: Image.Image, edges: Edges) -> None:
+    """A dashed box, of another colour than the one that is asked about."""
+    pen = ImageDraw.Draw(picture)
+    left, top, right, bottom = edges
+    for (x1, y1), (x2, y2) in (
+        ((left, top), (right, top)),
+        ((right, top), (right, bottom)),
+        ((right, bottom), (left, bottom)),
+        ((left, bottom), (left, top)),
+    ):
+        steps = max(1, round(math.hypot(x2 - x1, y2 - y1) / DASH))
+        for width, tone in ((5, DARK), (3, BEFORE_ALL)):
+            for n in range(steps):
+                a, b = n / steps, (n + 0.55) / steps
+                start = (x1 + a * (x2 - x1), y1 + a * (y2 - y1))
+                pen.line([start, (x1 + b * (x2 - x1), y1 + b * (y2 - y1))], tone, width)
+
+
+def _outline(picture: Image.Image, box: Edges, colour: tuple[int, int, int]) -> None:
     """A box whose inner edge is where the box ends, readable on dark and on bright; all of it lies
     inside of the picture.
     """
@@ -147,7 +174,5 @@ def _wide(image: Array, part: tuple[int, int, int, int], spot: Spot) -> Image.Im
     picture = _enlarged(image, size)
     whole = Frame(0, 0, width, height, *size)
     x, y, across, down = spot if len(spot) == 4 else tuple(map(float, part))
-    x1, y1 = whole.in_picture(x - 0.5, y - 0.5)
-    x2, y2 = whole.in_picture(x + across - 0.5, y + down - 0.5)
-    _outline(picture, (x1, y1, x2, y2), BEFORE_ALL)
+    _outline(picture, _edges(whole, (x, y, across, down)), BEFORE_ALL)
     return picture

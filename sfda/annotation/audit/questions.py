@@ -69,7 +69,7 @@ class Frame(NamedTuple):
 class AuditQuestion(Config):
     """One question, in the order in which it is asked.
 
-    `spot`, `subject`, `first`, `second` and `reach` are the unit's: what A answers is `first`.
+    `spot`, `subject`, `first`, `second` and `beside` are the unit's: what A answers is `first`.
     `choices` are the classes that a person is shown before all others.
     """
 
@@ -82,6 +82,7 @@ class AuditQuestion(Config):
     first: str
     second: str
     reach: float = 0.0
+    beside: tuple[tuple[float, ...], ...] = ()
     choices: tuple[str, ...] = ()
     frame: Frame
     person: bool = False  # the picture shows the one person that the row is about, in its middle
@@ -188,7 +189,7 @@ def question_text(request: AuditRequest, question: AuditQuestion) -> str:
             return f"Is there {_with_article(subject)} in this image?"
         return (
             f"Is this {_with_article(subject)}, well framed, and not a second box on an object "
-            "that has one?"
+            f"that has one{' (dashed)' * bool(question.beside)}?"
         )
     return f"Which class {'is at the cross' if question.spot else 'is this image'}?"
 

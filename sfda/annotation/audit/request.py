@@ -130,10 +130,10 @@ def _drawn(
     pairs = [(unit.first, unit.second) for _, unit, changed in asked if changed]
     times: Counter[object] = Counter()  # two boxes may lie on each other
     for one in asked:
-        row, (spot, subject, first, second, reach) = one.row, one.unit
+        row, (spot, subject, first, second, reach, beside) = one.row, one.unit
         name = question_id(facts.id, split.row_ids[row], one.unit, times[row, spot, subject])
         times[row, spot, subject] += 1
-        drawn = draw_question(split, row, spot, facts.question, window)
+        drawn = draw_question(split, row, one.unit, facts.question, window)
         key, choices = split.names[row], tuple[str, ...]()
         if facts.question == "class":
             choices = first_choices(facts.seed, name, one.unit, facts.classes, pairs)
@@ -148,6 +148,7 @@ def _drawn(
                 first=first,
                 second=second,
                 reach=reach,
+                beside=beside,
                 choices=choices,
                 frame=drawn.frame,
                 person=drawn.person,

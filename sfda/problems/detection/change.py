@@ -16,6 +16,7 @@ from sfda.refs import ModelSpec
 
 DEPLOYED_SCORE = 0.5  # boxes scored lower are neither drawn nor count as answers
 PARTNER_IOU = 0.5
+ON_IT_IOU = 0.1  # boxes that overlap less are on another object
 CLAIM = Claim(
     "yes or no", "boxes", None, f"a higher F1 of the boxes scored {DEPLOYED_SCORE:g} and above"
 )
@@ -94,9 +95,25 @@ def image_units(one: BoxesOf, other: BoxesOf, spec: ModelSpec, reach: float) -> 
     def unit(number: int) -> Unit:
         label, (x1, y1, x2, y2), model = lone[number]
         first, second = (NO, YES) if model else (YES, NO)
-        return Unit((x1, y1, x2 - x1, y2 - y1), spec.classes[label], first, second)
+        beside = _beside(lone[number], (one, other)[model])
+        spot = (x1, y1, x2 - x1, y2 - y1)
+        return Unit(spot, spec.classes[label], first, second, beside=beside)
 
     return ImageUnits(len(labels), len(lone), by_class, unit)
+
+
+def _beside(box: LoneBox, boxes: BoxesOf) -> tuple[tuple[float, ...], ...]:
+    """The boxes (x, y, width, height) of its class and model that lie on a box and are surer."""
+    sure = sure_of(boxes)
+    same = sure.where(sure.labels == box.label)
+    corners = np.array([box.corners])
+    scores = np.zeros(len(same.labels)) if same.scores is None else same.scores
+    own = int((same.boxes == corners).all(1).argmax())
+    near = (overlaps(corners, same.boxes)[0] > ON_IT_IOU) & (scores > scores[own])
+    return tuple(
+        (x1, y1, x2 - x1, y2 - y1)
+        for x1, y1, x2, y2 in sorted(map(tuple, same.boxes[near].tolist()))
+    )
 
 
 def x_of(unit: Unit, answer: str) -> tuple[float, ...] | None:

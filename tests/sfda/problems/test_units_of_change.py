@@ -190,7 +190,9 @@ def test_a_box_without_partner_is_a_unit():
 
 def test_a_box_has_one_partner_at_most():
     one, other = boxes((0, A_BOX, 0.9)), boxes((0, A_BOX, 0.9), (0, SHIFTED, 0.8))
-    assert all_of(units("detection", one, other)) == [Unit((0.0, 0.0, 10.0, 8.0), "a", NO, YES)]
+    (unit,) = all_of(units("detection", one, other))
+    beside = ((0.0, 0.0, 10.0, 10.0),)
+    assert unit == Unit((0.0, 0.0, 10.0, 8.0), "a", NO, YES, beside=beside)
     nothing = units("detection", boxes(), boxes())
     assert (nothing.answers, nothing.changed, nothing.by_class) == (0, 0, {})
 
