@@ -81,6 +81,8 @@ def audit(
                 raise BadInput("name the folder of an audit, or models to audit, not both")
             _take(output, folder, answers or [], person, write_manifest, promote)
             return
+        if promote or person or write_manifest:
+            raise BadInput("--promote, --person and --write-manifest go with an audit's folder")
         if candidate is None or target is None or out is None:
             raise BadInput(
                 "an audit needs --candidate, --target and --out; with answers: sfda audit DIR "

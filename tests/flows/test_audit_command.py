@@ -122,6 +122,7 @@ def test_faults_end_with_one_message(world: World, folder: Path, tmp_path: Path)
             "cannot be read": (tmp_path / "a", tmp_path / "none.json"),
             "an audit needs --candidate": ("--candidate", folder / "good"),
             "not both": (tmp_path / "a", "--candidate", folder / "good"),
+            "go with an audit's folder": ("--candidate", folder / "good", "--promote"),
             "write a name": (tmp_path / "a", wrong, "--person", "../x"),
         }
         for message, own in words.items():

@@ -20,7 +20,7 @@ from sfda.problems._change import CANNOT_TELL, NONE_OF_THESE
 from sfda.state_folder import disk_errors, one_at_a_time
 
 ANSWERS_FILE = "answers.json"
-PERSON = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
+PERSON_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 TAKEN_BYTES = 64 << 20
 Answers = dict[str, str]
 """Checked answers by question: a class, yes or no, or "x,y" in pixels of the image."""
@@ -190,7 +190,7 @@ def _in_order(request: AuditRequest, answers: Answers) -> Answers:
 def _file(folder: Path, person: str) -> Path:
     if not person:
         return folder / ANSWERS_FILE
-    if not PERSON.fullmatch(person):
+    if not PERSON_NAME.fullmatch(person):
         raise BadInput(f"--person {cut_off(person)}: write a name of letters, digits and _ . -")
     return folder / f"answers.{person}.json"
 

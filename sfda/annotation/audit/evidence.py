@@ -23,7 +23,7 @@ from sfda.problems._change import CANNOT_TELL, Unit
 from sfda.problems.registry import PROBLEMS
 
 
-class Agreement(NamedTuple):
+class SecondOpinion(NamedTuple):
     """How a second person's answers agree with the first one's; `kappa` is None where it has no
     value.
     """
@@ -45,7 +45,7 @@ class AuditResult(Config):
     state: AuditState
     verdict: Verdict
     level: Level | None = None
-    agreement: tuple[Agreement, ...] = ()
+    agreement: tuple[SecondOpinion, ...] = ()
 
     def text(self, request: AuditRequest) -> str:
         """Some lines for a person, without the verdict."""
@@ -124,7 +124,7 @@ def _is_right(problem: str, unit: Unit, answer: str) -> bool:
     return x_of_unit(problem, unit._replace(second=""), answer) == -1
 
 
-def _agreement(request: AuditRequest, person: str, first: Answers, other: Answers) -> Agreement:
+def _agreement(request: AuditRequest, person: str, first: Answers, other: Answers) -> SecondOpinion:
     """Of classes, yes and no as they are; of places, of which model is nearer to them."""
     shared = [one for one in request.questions if one.id in first and one.id in other]
     pairs = [(first[one.id], other[one.id]) for one in shared]
@@ -133,7 +133,7 @@ def _agreement(request: AuditRequest, person: str, first: Answers, other: Answer
             (_word(request, one.unit, first[one.id]), _word(request, one.unit, other[one.id]))
             for one in shared
         ]
-    return Agreement(person, len(pairs), cohens_kappa(pairs))
+    return SecondOpinion(person, len(pairs), cohens_kappa(pairs))
 
 
 def _word(request: AuditRequest, unit: Unit, answer: str) -> str:

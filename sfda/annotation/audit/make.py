@@ -58,7 +58,7 @@ def make_audit(
         opened_b=candidate.opened,
     )
     problem = PROBLEMS[job.before.problem]
-    plan = make_plan(change.report, job.before.problem, job.policy)
+    plan = plan_of_change(change.report, job.before.problem, job.policy)
     plan = plan.model_copy(update={"most": job.most})
     split = before.opened.split
     known = known_units(facts, split.row_ids, change)
@@ -87,7 +87,7 @@ def make_audit(
     return write_audit(folder, request, asked, split, before.spec.input.window)
 
 
-def make_plan(change: ChangeReport, problem: str, policy: DecisionPolicy) -> AuditPlan:
+def plan_of_change(change: ChangeReport, problem: str, policy: DecisionPolicy) -> AuditPlan:
     """The plan of an audit of all that changes, fixed before anything is answered."""
     nothing = PROBLEMS[problem].x_of(Unit((), "", "", ""), CANNOT_TELL) or (0.0,)
     return AuditPlan(
