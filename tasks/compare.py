@@ -9,7 +9,7 @@ from prefect import task
 from sfda.adaptation.run_folder import drop_weights, epoch_folder
 from sfda.building_blocks.device import DeviceName
 from sfda.problems.report_metrics import main_metric
-from sfda.refs import Adaptation, LabelledSplit, ManifestRef, ModelRef
+from sfda.refs import SOURCE_EPOCH, Adaptation, LabelledSplit, ManifestRef, ModelRef, SplitRef
 from sfda.report.comparison import (
     ORACLE_THRESHOLDS,
     SOURCE_THRESHOLD,
@@ -17,6 +17,7 @@ from sfda.report.comparison import (
     SourceOnly,
     at_thresholds,
 )
+from tasks.change import change_between
 from tasks.evaluate import evaluate_model, evaluate_thresholds
 from tasks.prefect_runtime.cache import SameWork
 from tasks.prefect_runtime.retry import SERVERS
@@ -52,8 +53,15 @@ def evaluate_epochs(
             raise WeightsGone(str(weights))
         ref = source.model_copy(update={"uri": str(weights), "sha256": candidate.sha256})
         every.append(evaluate_model(ref, manifest, split.name, device).metrics)
+    change = 0.0
+    if chosen != SOURCE_EPOCH:
+        best = adaptation.candidates[chosen]
+        weights = epoch_folder(folder, best.epoch)
+        ref = source.model_copy(update={"uri": str(weights), "sha256": best.sha256})
+        target = SplitRef(manifest=manifest, split=split.name, seen=split.seen)
+        change = change_between(source, ref, target, device).share
     drop_weights(folder, adaptation.candidates, but=chosen)
-    return EpochMetrics(metrics=tuple(every), chosen=chosen)
+    return EpochMetrics(metrics=tuple(every), chosen=chosen, change=change)
 
 
 @task(

@@ -25,6 +25,7 @@ from sfda.report.report_text import change_text
 from sfda.weights.bundle import read_spec
 from tasks import tracking
 from tasks.champion import make_champion, number_of, promotions_of
+from tasks.change import open_side
 from tasks.prefect_runtime.cache import SameWork
 from tasks.prefect_runtime.notify import notify
 from tasks.prefect_runtime.retry import SERVERS
@@ -108,7 +109,9 @@ def gather_evidence(
     measured, and that over the source as well.
     """
     chosen, pool = choose(device), contest.pool
-    before, after = (_judged(model, pool, device) for model in (champion, contest.candidate))
+    before, after = (
+        open_side(model, pool.target, device) for model in (champion, contest.candidate)
+    )
     evidence = judge(before, after, chosen, limits=contest.policy.vetoes, expected=contest.expected)
     more: dict[str, Any] = {"pool": pool.says}
     if pool.labelled is None:
@@ -119,12 +122,6 @@ def gather_evidence(
     if champion.sha256 != contest.source.sha256:
         more["labelled_source"] = _gain(contest.source, contest, device)
     return evidence.model_copy(update=more)
-
-
-def _judged(model: ModelRef, pool: Pool, device: DeviceName) -> Side:
-    """A model on the device, and the pool without labels as it wants it."""
-    network, spec = open_model(model)
-    return Side(to_device(network, choose(device)), spec, open_part(pool.target, spec))
 
 
 def _preferences(
@@ -142,7 +139,7 @@ def _preferences(
 
     def contenders() -> Iterator[tuple[str, Contender]]:
         for name, model in named.items():
-            side = _judged(model, contest.pool, device)
+            side = open_side(model, contest.pool.target, device)
             yield name, Contender(side.network, side.spec, side.opened)
 
     looked = look_at_all(contenders(), choose(device))

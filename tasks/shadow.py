@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sfda.building_blocks.device import DeviceName, choose, to_device
-from sfda.decision.change import ChangeReport, scan_change
+from sfda.building_blocks.device import DeviceName
+from sfda.decision.change import ChangeReport
 from sfda.errors import BadInput
 from sfda.inference.prediction_files import write_predictions
-from sfda.loading.opened import manifest_ref, open_unlabelled
+from sfda.loading.opened import manifest_ref, split_ref
 from sfda.manifests.write import put
 from sfda.refs import ModelRef
 from sfda.state_folder import disk_errors
+from tasks.change import change_between
 from tasks.tracking.models import open_model
 
 CANDIDATE = "candidate"  # folder of its answers
@@ -30,22 +31,9 @@ def answer_in_shadow(
     """
     if champion.sha256 == candidate.sha256:
         raise BadInput(f"{champion.uri} and {candidate.uri} are the same model: nothing to compare")
-    before, spec = open_model(champion)
-    after, other = open_model(candidate)
-    chosen, manifest = choose(device), manifest_ref(target)
-    opened = open_unlabelled(manifest, split, spec)
-    opened_other = open_unlabelled(manifest, split, other)
-    report = scan_change(
-        to_device(before, chosen),
-        to_device(after, chosen),
-        opened,
-        spec,
-        other,
-        chosen,
-        opened_b=opened_other,
-    ).report
-    write_predictions(after, other, target, split, out / CANDIDATE, device)
-    write_predictions(before, spec, target, split, out, device)
+    report = change_between(champion, candidate, split_ref(manifest_ref(target), split), device)
+    write_predictions(*open_model(candidate), target, split, out / CANDIDATE, device)
+    write_predictions(*open_model(champion), target, split, out, device)
     with disk_errors(str(out)):
         put({out / "change.json": report.model_dump_json(indent=1).encode()})
     return report

@@ -293,7 +293,10 @@ def refresh_once(out: Output, parameters: dict[str, Any]) -> None:
     look: Any = refresh_target(**parameters)
     result = look.model_dump(exclude={"adapted"})
     result["adapted"] = adapt_result(look.adapted, 0.0) if look.adapted else None
-    out.show(result, f"{look.outcome}: {look.says}")
+    next_commands = look.adapted.next if look.adapted else ()
+    out.show(
+        result, "\n".join([f"{look.outcome}: {look.says}", *(f"  {c}" for c in next_commands)])
+    )
 
 
 def register(app: typer.Typer) -> None:

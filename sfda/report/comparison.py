@@ -22,6 +22,7 @@ class EpochMetrics(Config):
 
     metrics: tuple[Metrics, ...]
     chosen: int
+    change: float = 0.0  # share of the answers that what was chosen changes
 
     def selected(self, source: Metrics) -> Metrics:
         """Metrics of what was chosen."""
@@ -55,6 +56,7 @@ class ComparisonRow(Config):
     selected_epochs: tuple[int, ...]
     selected_by: str
     seconds: tuple[float, ...]
+    changed: tuple[float, ...]  # share of the answers that differ from the source's
 
     def summary(self, bound: float | None = None) -> dict[str, Any]:
         """Means over the seeds, spread as standard deviation, regret and harm rate.
@@ -80,6 +82,7 @@ class ComparisonRow(Config):
             "last_values": list(self.last),
             "oracle_values": list(self.oracle),
             "seconds": mean(self.seconds),
+            "changed": mean(self.changed),
         }
 
 
@@ -112,6 +115,7 @@ def method_rows(
             selected_epochs=tuple(e.chosen for _, _, e in runs),
             selected_by=by,
             seconds=tuple(a.seconds for _, a, _ in runs),
+            changed=tuple(e.change for _, _, e in runs),
         )
         for metric in metrics_of(source)
     ]
@@ -137,6 +141,7 @@ def source_rows(source: SourceOnly) -> list[ComparisonRow]:
             selected_epochs=(0,),
             selected_by="labels" if "oracle" in name else "nothing",
             seconds=(0.0,),
+            changed=(0.0,),
         )
         for name, metrics in versions
         for metric in metrics_of(metrics)
@@ -153,8 +158,8 @@ def metric_table(rows: list[dict[str, Any]], metric: str) -> str:
     """The rows of one metric as markdown, in percent."""
     lines = [
         f"| method | chosen by | {metric.replace('_', ' ')} % | last epoch | oracle "
-        "| source only | supervised bound | regret | harm rate | seeds |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| source only | supervised bound | regret | harm rate | answers changed | seeds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in (r for r in rows if r["metric"] == metric):
         cells = (
@@ -167,6 +172,7 @@ def metric_table(rows: list[dict[str, Any]], metric: str) -> str:
             "" if row["bound"] is None else f"{100 * row['bound']:.2f}",
             f"{100 * row['regret']:.2f}",
             f"{row['harm_rate']:.2f}",
+            f"{100 * row['changed']:.1f} %",
             str(len(row["seeds"])),
         )
         lines.append(f"| {' | '.join(cells)} |")
