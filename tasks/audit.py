@@ -20,9 +20,9 @@ from sfda.annotation.audit.reuse import earlier_facts
 from sfda.annotation.make_request import refuse_full
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.decision.change import Side
-from sfda.decision.pool import pool_of
 from sfda.errors import BadInput
 from sfda.loading.opened import open_part, open_ref, shift_of
+from sfda.loading.pool import pool_of
 from sfda.policy import DecisionPolicy
 from sfda.refs import ManifestRef, ModelRef, Version
 from tasks import tracking

@@ -15,10 +15,10 @@ from sfda.decision.evidence import SOURCE, preferences
 from sfda.decision.gate import Evidence, Preference, Verdict, decide
 from sfda.decision.judge import judge
 from sfda.decision.paired import PairedInterval, paired_interval
-from sfda.decision.pool import pool_of
 from sfda.decision.ranking import Contender, look_at_all
 from sfda.decision.vetoes import Expected
 from sfda.loading.opened import open_labelled, open_part
+from sfda.loading.pool import pool_of
 from sfda.policy import DecisionPolicy
 from sfda.refs import LabelledSplit, ManifestRef, ModelRef, SplitRef, Version
 from sfda.report.report_text import change_text

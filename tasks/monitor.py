@@ -12,9 +12,9 @@ from sfda.annotation.audit.questions import AuditRequest
 from sfda.building_blocks.device import DeviceName
 from sfda.decision.audit import AuditState
 from sfda.decision.monitor import Monitor, MonitorState, Week, monitor_state
-from sfda.decision.pool import pool_of
 from sfda.errors import BadInput
 from sfda.loading.opened import shift_of
+from sfda.loading.pool import pool_of
 from sfda.manifests.digests import key_of
 from sfda.manifests.write import put
 from sfda.policy import DecisionPolicy

@@ -10,9 +10,9 @@ from sfda.annotation.choose_rows import choose_rows, refuse_annotated
 from sfda.annotation.make_request import guesses_for, make_request, refuse_full, write_request
 from sfda.annotation.query_plan import QueryPlan
 from sfda.building_blocks.device import DeviceName, choose, to_device
-from sfda.decision.pool import learning_part
 from sfda.formats.request import Request
 from sfda.loading.opened import open_part
+from sfda.loading.pool import learning_part
 from sfda.refs import ManifestRef, ModelRef
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import open_model

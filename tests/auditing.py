@@ -15,8 +15,8 @@ from sfda.decision.change import ChangeReport, PoolUnit
 from sfda.formats.keypoints import CropReader
 from sfda.manifests.digests import row_id
 from sfda.manifests.rows import Split
+from sfda.measures.change import NO, YES, Unit
 from sfda.policy import DecisionPolicy
-from sfda.problems._change import NO, YES, Unit
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ManifestRef, SplitRef
 

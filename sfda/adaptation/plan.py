@@ -11,10 +11,10 @@ import torch
 
 from sfda import plugins
 from sfda.config import Config, merged
-from sfda.decision.pool import learning_part
 from sfda.decision.vetoes import Expected, effective
 from sfda.errors import BadInput, listed
 from sfda.loading.opened import open_ref
+from sfda.loading.pool import learning_part
 from sfda.manifests.class_matching import ClassShift, class_shift
 from sfda.manifests.rows import read_split
 from sfda.manifests.schema import Manifest
@@ -114,7 +114,7 @@ def make_plan(
     """All choices made and checked, before anything is loaded. Raises BadInput.
 
     `bundle` is the source's folder: a segmenter's card tells its class ratios. Which images are
-    held out (`sfda.decision.pool`) is remembered from now on.
+    held out (`sfda.loading.pool`) is remembered from now on.
     """
     problem, split = PROBLEMS[source.problem], adaptation.split
     method = adaptation.method or problem.default_method

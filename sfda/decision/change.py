@@ -22,8 +22,8 @@ from sfda.config import Config
 from sfda.errors import BadInput, listed
 from sfda.inference.over_split import infer_split
 from sfda.loading.opened import Opened, decode_key
+from sfda.measures.change import ImageUnits, Unit
 from sfda.problems._base import AnyProblem
-from sfda.problems._change import ImageUnits, Unit
 from sfda.problems._outputs import SplitInference
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec

@@ -4,13 +4,13 @@ before, A (docs/methods/decide.md, section 4).
 The families are kept apart since scores of one fail together. Dispersity: the nuclear norm of all
 class distributions; of classification and segmentation. Perturbation: `agreement` between a weak
 and a strong view, as the validator of that name has it; of every problem. Ensemble: agreement with
-the consensus of all candidates, which each problem defines (`sfda.problems._opinions`). All of them
+the consensus of all candidates, which each problem defines (`sfda.measures.opinions`). All of them
 reward confident or constant answers, so they have a say only after the vetoes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +24,10 @@ from sfda.decision.gate import Preference, Referee
 from sfda.inference.forward import refuse_not_finite
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan_views
-from sfda.problems._opinions import Counts, Opinions, PoolSize, mean_share
+from sfda.measures.opinions import Counts, Opinions, PoolSize, mean_share
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec
+from sfda.types import SeenViews
 
 SOURCE = "source"  # how looks name the source model
 LEAST_MEMBERS = 3  # of an ensemble that has something to say
@@ -61,11 +62,16 @@ def look_at(network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.d
     Memory is that of a batch, and of what is kept: a few numbers an image and class. Raises
     NotFinite.
     """
-    problem, pool = PROBLEMS[spec.problem], PoolSize(len(opened.images), len(spec.classes))
     views = scan_views(opened.images, spec.input, spec.views, seed=0, device=device)
+    pool = PoolSize(len(opened.images), len(spec.classes))
+    return look_of(views(network), PROBLEMS[spec.problem], pool)
+
+
+def look_of(batches: Iterable[SeenViews], problem: AnyProblem, pool: PoolSize) -> Look:
+    """What is kept of a scan with views. Raises NotFinite."""
     kept: list[Opinions] = []
     cells = _Cells()
-    for batch in views(network):
+    for batch in batches:
         refuse_not_finite(batch.output.logits)
         rows = batch.rows.tolist()
         kept.append(problem.opinions(batch.output, rows, pool))

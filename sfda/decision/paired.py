@@ -15,7 +15,7 @@ from sfda.decision.change import Side
 from sfda.errors import BadInput
 from sfda.inference.over_split import infer_split
 from sfda.manifests.rows import Split
-from sfda.problems._resampled import Resampled
+from sfda.measures.resampled import Resampled
 from sfda.problems.registry import PROBLEMS
 
 NOTHING_KNOWN = (-1.0, 1.0)  # of the gain in a metric from 0 to 1

@@ -9,8 +9,8 @@ from pydantic import Field, FiniteFloat
 from torch import Tensor
 
 from sfda.config import Config
+from sfda.measures.tally import Tally
 from sfda.policy import VetoLimits
-from sfda.problems._tally import Tally
 from sfda.refs import Profile
 
 SUREST = 0.2  # of the images, those that the model before is surest of

@@ -16,10 +16,10 @@ from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.adaptation.run_folder import Epoch, best_epoch, read_history
 from sfda.adaptation.worker import Order, adapt_network
 from sfda.building_blocks.device import choose, resolve, to_device
-from sfda.decision.pool import HeldOut, pool_of
 from sfda.inference.over_split import infer_split, read_parts, write_part
 from sfda.inference.pseudo_labels import keep_pseudo_labels
 from sfda.loading.opened import Opened, manifest_ref, open_part
+from sfda.loading.pool import HeldOut, pool_of
 from sfda.notebook.images import ImagesLike, load_for, manifest_of
 from sfda.notebook.judging import share_changed
 from sfda.notebook.models import LoadedModel, ModelLike

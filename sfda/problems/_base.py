@@ -9,13 +9,13 @@ facts, and its files hold the work under names that are the same in all folders:
     teaching.py    teach, learn: what mean teacher needs
     labels.py      a LabelSet, its Targets, and how they are read
     inference.py   infer_rows, keep_outputs, prediction_table, summarise_output ..., and what
-                   validators ask: entropy_sum, agreement_counts
-    opinions.py    opinions, what a network says of a pool, kept to be compared with other models
+                   validators and vetoes ask: entropy_sum, agreement_counts, tally
     served.py      Served, what a deployed bundle is loaded as
-    evaluation.py  evaluator_for
+    evaluation.py  evaluator_for, resampled
     card.py        make_source_card
     panel.py       draw_changed, pictures of what an adaptation changed most
-    change.py      CLAIM, answers, image_units, x_of: where two models differ, and who is right
+    change.py      CLAIM, answers, image_units, x_of: where two models differ, and who is right;
+                   opinions, what a model says of a pool, kept to be compared with others
     labelling.py   LABELLING, how people are asked and their answers read
 
 Each is imported when it is asked for: a deployed model brings along what serves it, no more. All

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfda.problems._change import Claim, ImageUnits, Unit
+from sfda.measures.change import Claim, ImageUnits, Unit
+from sfda.measures.opinions import Opinions, PoolSize
+from sfda.measures.resampled import Resampled
+from sfda.measures.tally import Tally
 from sfda.problems._labels import Array
-from sfda.problems._opinions import Opinions, PoolSize
-from sfda.problems._resampled import Resampled
 from sfda.problems._rows import ProblemFolder
-from sfda.problems._tally import Tally
 from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Profile, Report, Views
 from sfda.types import Scan
 
@@ -249,7 +249,7 @@ class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
 
     def tally(self, output: NetOutput) -> Tally:
         """What the answers of a batch add up to."""
-        sums: Tally = self._file("tally").tally(output)
+        sums: Tally = self._file("inference").tally(output)
         return sums
 
     def surest_rows(self, ref: PredictionsRef, share: float) -> dict[int, int]:
@@ -266,7 +266,7 @@ class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
         """What a network says of a batch, kept to be compared with other models of the same pool;
         `rows` are those of the batch.
         """
-        kept: Opinions = self._file("opinions").opinions(output, rows, pool)
+        kept: Opinions = self._file("change").opinions(output, rows, pool)
         return kept
 
     def entropy_sum(self, output: NetOutput) -> tuple[float, int]:

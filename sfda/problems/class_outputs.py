@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sfda.building_blocks.losses import ClassLogits, soft_cross_entropy, sure_cross_entropy
 from sfda.building_blocks.norm import batch_statistics
 from sfda.building_blocks.pseudo_labels import averaged, cut_and_mix, sure
-from sfda.problems._tally import Tally
+from sfda.measures.tally import Tally
 from sfda.problems._teaching import Taught, TeacherSettings
 from sfda.types import UNSURE, Images, Losses, TargetBatch
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sfda.problems._change import NONE_OF_THESE
+from sfda.measures.change import NONE_OF_THESE
 from tests.bench.decisions.ranked import summary
 from tests.bench.decisions.runs import Run, all_runs, some_runs
 from tests.bench.decisions.table import table

@@ -18,7 +18,7 @@ from sfda.annotation.audit.answers import take_answers, taken_answers
 from sfda.annotation.audit.page import PAGE_FILE
 from sfda.annotation.audit.questions import AuditRequest
 from sfda.decision.change import PoolUnit
-from sfda.problems._change import CANNOT_TELL, NONE_OF_THESE
+from sfda.measures.change import CANNOT_TELL, NONE_OF_THESE
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [

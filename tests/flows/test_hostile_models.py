@@ -79,7 +79,8 @@ def hostile(world, tmp_path_factory):
 def words_for(command: str, model: object, hostile: Any, folder: Path) -> list[object]:
     """A call of the command on a model, with a value for each parameter that it demands."""
     values: dict[str, object] = {
-        "arch": "sfda:tinyrcnn", "candidate": model, "budget": "2", "budgets": "1,2", "by": "random",
+        "arch": "sfda:tinyrcnn", "candidate": model, "budget": "2", "budgets": "1,2",
+        "by": "random",
         "data": hostile.target, "methods": "source", "model": model, "name": "mine",
         "out": folder / "out.yaml", "path": hostile.target.parent / "target",
         "poses": hostile.target, "queries": "random", "source": model, "target": hostile.target,

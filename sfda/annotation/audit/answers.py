@@ -16,7 +16,7 @@ from sfda.config import Config
 from sfda.documents import Unreadable, cut_off, parse_json, read_bounded
 from sfda.errors import BadInput, listed
 from sfda.manifests.digests import hash_file
-from sfda.problems._change import CANNOT_TELL, NONE_OF_THESE
+from sfda.measures.change import CANNOT_TELL, NONE_OF_THESE
 from sfda.state_folder import disk_errors, one_at_a_time
 
 ANSWERS_FILE = "answers.json"

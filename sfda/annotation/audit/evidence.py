@@ -19,7 +19,7 @@ from sfda.decision.audit import (
 from sfda.decision.audit_text import state_text
 from sfda.decision.gate import Audited, Evidence, Verdict, decide
 from sfda.errors import BadInput
-from sfda.problems._change import CANNOT_TELL, Unit
+from sfda.measures.change import CANNOT_TELL, Unit
 from sfda.problems.registry import PROBLEMS
 
 

@@ -15,8 +15,8 @@ from sfda.decision.change import ChangeReport, Side, scan_change
 from sfda.decision.judge import figures_over
 from sfda.decision.vetoes import Expected, vetoes
 from sfda.loading.opened import open_ref
+from sfda.measures.change import CANNOT_TELL, Unit
 from sfda.policy import DecisionPolicy
-from sfda.problems._change import CANNOT_TELL, Unit
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelRef, SplitRef
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sfda.annotation.audit.questions import AuditQuestion, AuditRequest, question_text
-from sfda.problems._change import CANNOT_TELL, NO, NONE_OF_THESE, YES
+from sfda.measures.change import CANNOT_TELL, NO, NONE_OF_THESE, YES
 
 PAGE_FILE = "audit.html"
 ANSWERS_FORMAT = "sfda-audit-answers"  # what the file of answers calls itself

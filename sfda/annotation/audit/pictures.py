@@ -13,7 +13,7 @@ from sfda.annotation.audit.questions import Frame
 from sfda.formats.keypoints import CropReader
 from sfda.images.intensity_window import Window
 from sfda.manifests.rows import Split
-from sfda.problems._change import Question, Unit
+from sfda.measures.change import Question, Unit
 
 SIDE = 512  # pixels of a picture's longer side
 WIDE_SIDE = 384  # of the view of all of the image

@@ -19,8 +19,8 @@ from sfda.decision.audit import AuditPlan
 from sfda.decision.change import ChangeReport
 from sfda.documents import Unreadable, parse_json, read_bounded
 from sfda.errors import BadInput
+from sfda.measures.change import CANNOT_TELL, NO, NONE_OF_THESE, YES, Question, Unit
 from sfda.policy import DecisionPolicy
-from sfda.problems._change import CANNOT_TELL, NO, NONE_OF_THESE, YES, Question, Unit
 from sfda.refs import ProblemName, SplitRef
 
 AUDIT_FILE = "audit.json"

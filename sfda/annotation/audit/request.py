@@ -35,8 +35,8 @@ from sfda.decision.change import PoolChange, PoolUnit
 from sfda.errors import BadInput
 from sfda.images.intensity_window import Window
 from sfda.manifests.rows import Split
+from sfda.measures.change import Unit
 from sfda.policy import DecisionPolicy
-from sfda.problems._change import Unit
 from sfda.state_folder import disk_errors, named_by_a_person
 
 MOST_QUESTIONS = 2000  # of one page

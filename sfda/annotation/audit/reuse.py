@@ -13,7 +13,7 @@ from sfda.annotation.audit.questions import AuditRequest, KnownAnswer, read_audi
 from sfda.decision.audit import AuditPlan, remaining
 from sfda.decision.change import PoolChange
 from sfda.errors import BadInput
-from sfda.problems._change import ImageUnits, Unit
+from sfda.measures.change import ImageUnits, Unit
 from sfda.refs import SplitRef
 
 FEW_UNITS = 2000  # of an image, that are compared one by one

@@ -59,13 +59,13 @@ class Classification(Problem["Classifier", "Tensor", "ClassOutput", "Seen"]):
 
     def surest_rows(self, ref: PredictionsRef, share: float) -> dict[int, int]:
         """By the kept probability of the likeliest class."""
-        from sfda.problems.classification.tally import surest_rows
+        from sfda.problems.classification.inference import surest_rows
 
         return surest_rows(ref, share)
 
     def answered_classes(self, output: ClassOutput) -> list[int]:
         """The likeliest class."""
-        from sfda.problems.classification.tally import answered
+        from sfda.problems.classification.inference import answered
 
         return answered(output)
 

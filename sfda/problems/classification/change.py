@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sfda.building_blocks.rejection import UNKNOWN_NAME, predicted_labels
 from sfda.inference.forward import refuse_not_finite
-from sfda.problems._change import NONE_OF_THESE, Claim, ImageUnits, Unit, class_gain
+from sfda.measures.change import NONE_OF_THESE, Claim, ImageUnits, Unit, class_gain
+from sfda.measures.opinions import ClassOpinions, PoolSize
+from sfda.problems.classification.network import ClassOutput
 from sfda.refs import ModelSpec
 from sfda.types import UNKNOWN, Seen
 
@@ -41,3 +43,8 @@ def x_of(unit: Unit, answer: str) -> tuple[float, ...] | None:
     is what a model that rejects calls "unknown".
     """
     return class_gain(unit, UNKNOWN_NAME if answer == NONE_OF_THESE else answer)
+
+
+def opinions(output: ClassOutput, rows: Sequence[int], pool: PoolSize) -> ClassOpinions:
+    """The class distribution of each image."""
+    return ClassOpinions.of_rows(output.logits[:, None])

@@ -15,9 +15,9 @@ from sfda.inference.forward import refuse_not_finite
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.loading.scan import labelled_scan
+from sfda.measures.resampled import ImageCounts, Resampled, mean_of_present
 from sfda.problems._labels import Array
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems._resampled import ImageCounts, Resampled, mean_of_present
 from sfda.problems.classification.metrics import ClassificationMetric
 from sfda.refs import ModelSpec, Report
 from sfda.types import UNKNOWN

@@ -19,7 +19,8 @@ from sfda.inference.predictions import HISTOGRAM_BINS, ShardWriter
 from sfda.inference.summaries import Summary, summarise
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan
-from sfda.problems.class_outputs import class_agreement, class_entropy
+from sfda.measures.tally import Tally
+from sfda.problems.class_outputs import class_agreement, class_entropy, tally_classes
 from sfda.problems.classification.network import ClassOutput
 from sfda.refs import ModelSpec, PredictionsRef, Profile
 from sfda.types import Scan, Seen
@@ -179,3 +180,27 @@ class _Shard(NamedTuple):
     start: int
     features: np.ndarray
     logits: np.ndarray
+
+
+def tally(output: ClassOutput) -> Tally:
+    """By image."""
+    return tally_classes(output)
+
+
+def surest_rows(ref: PredictionsRef, share: float) -> dict[int, int]:
+    """Row -> class of the `share` of the images that the source model is surest of."""
+    labels, sure = (_column(ref, name) for name in ("labels", "confidences"))
+    count = round(len(sure) * share)
+    rows = np.argsort(-sure, kind="stable")[:count]
+    return dict(zip(rows.tolist(), labels[rows].tolist(), strict=True))
+
+
+def answered(output: ClassOutput) -> list[int]:
+    """The class of each image of a batch."""
+    answers: list[int] = output.logits.argmax(1).tolist()
+    return answers
+
+
+def _column(ref: PredictionsRef, name: str) -> np.ndarray[Any, Any]:
+    files = sorted(Path(ref.folder).glob(f"{name}-*.npy"))
+    return np.concatenate([np.load(file, allow_pickle=False) for file in files])

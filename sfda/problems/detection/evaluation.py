@@ -6,17 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.manifests.class_matching import shared_classes
+from sfda.measures.resampled import RankedBoxes, Resampled, mean_average_precision
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems._resampled import Resampled, mean_average_precision
+from sfda.problems.coco_eval import coco_matches
 from sfda.problems.detection.inference import box_arrays
-from sfda.problems.detection.metrics import BoxesOf, DetectionMetric
-from sfda.problems.detection.ranked import ranked_by_class
+from sfda.problems.detection.metrics import BoxesOf, DetectionMetric, coco_predictions, coco_truth
 from sfda.refs import ModelSpec, Report
 
 
@@ -84,3 +85,25 @@ def resampled(
         metric.update(box_arrays(boxes), BoxesOf(known.boxes, known.labels, None, known.crowd))
     ranked = ranked_by_class(metric.predictions, metric.truth, metric.counted)
     return Resampled("coco_ap50", partial(mean_average_precision, ranked), AP_RESAMPLES)
+
+
+def ranked_by_class(
+    predictions: Sequence[BoxesOf], truth: Sequence[BoxesOf], classes: Sequence[int]
+) -> list[RankedBoxes]:
+    """Predictions of each class, the surest first; those that lie in what is to be ignored are
+    left out.
+    """
+    rows = coco_predictions(predictions)
+    counts = {c: np.zeros(len(truth), np.int64) for c in classes}
+    for number, drawn in enumerate(truth):
+        crowd = np.zeros(len(drawn.labels), bool) if drawn.crowd is None else drawn.crowd > 0
+        for label in drawn.labels[~crowd].tolist():
+            counts[label][number] += 1
+    if not rows:
+        none = np.zeros(0, np.int64)
+        return [RankedBoxes(none > 0, none, counts[c]) for c in classes]
+    ranked = []
+    for label, (scores, right, image) in coco_matches(coco_truth(truth, classes), rows, classes):
+        order = np.argsort(-scores, kind="mergesort")  # as pycocotools sorts
+        ranked.append(RankedBoxes(right[order], image[order], counts[label]))
+    return ranked

@@ -21,6 +21,7 @@ from sfda.inference.predictions import HISTOGRAM_BINS
 from sfda.inference.summaries import Summary
 from sfda.loading.labels import ImageSizes
 from sfda.loading.opened import Opened
+from sfda.measures.tally import Tally
 from sfda.networks.detector import Detector, DetOutput
 from sfda.problems.detection.labels import boxes_from_frame
 from sfda.problems.detection.metrics import BoxesOf, matched
@@ -249,3 +250,14 @@ def _counts(weak: Boxes, strong: Boxes, classes: int) -> tuple[Tensor, Tensor]:
     for one, other in pairs:
         same[int(weak.labels[one])] += min(float(weak.scores[one]), float(strong.scores[other]))
     return seen, same
+
+
+def tally(output: DetOutput) -> Tally:
+    """By box, whatever its score, as the profile of the source model counts them."""
+    labels = torch.cat([boxes.labels for boxes in output.boxes])
+    scores = torch.cat([boxes.scores for boxes in output.boxes]).double()
+    classes = output.logits.shape[-1] - 1 if output.logits.ndim else 0
+    most = max(classes, int(labels.max()) + 1 if len(labels) else 0)
+    mass = scores.new_zeros(most).index_add_(0, labels, scores)
+    count = float(len(labels))
+    return Tally(len(output.boxes), mass, labels.bincount(minlength=most).double(), count, count)

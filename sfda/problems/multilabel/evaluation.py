@@ -12,8 +12,8 @@ from torch import nn
 from sfda.inference.forward import refuse_not_finite
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
+from sfda.measures.resampled import ImageCounts, Resampled, mean_of_present
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems._resampled import ImageCounts, Resampled, mean_of_present
 from sfda.problems.multilabel.metrics import MultilabelMetric
 from sfda.refs import ModelSpec, Report
 from sfda.types import UNSURE

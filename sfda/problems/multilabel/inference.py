@@ -17,6 +17,7 @@ from sfda.inference.predictions import ShardWriter
 from sfda.inference.summaries import Summary
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan
+from sfda.measures.tally import Tally
 from sfda.problems.classification import inference as classification
 from sfda.problems.multilabel.cells import cell_of
 from sfda.problems.multilabel.network import MultilabelOutput
@@ -110,3 +111,10 @@ def agreement_counts(
     """By class: half the number of yes of both views, and of how many images both say yes."""
     one, other = (view.logits >= 0 for view in (weak, strong))
     yield (one.sum(0) + other.sum(0)).double() / 2, (one & other).sum(0).double()
+
+
+def tally(output: MultilabelOutput) -> Tally:
+    """By image: how probable each class is, and how often it is answered (0.5 and above)."""
+    probs = output.logits.double().sigmoid()
+    answers = (probs >= 0.5).double()
+    return Tally(len(probs), probs.sum(0), answers.sum(0), float(answers.sum()))

@@ -12,8 +12,8 @@ from torch import nn
 from sfda.formats.keypoints import Person
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
+from sfda.measures.resampled import ImageCounts, Resampled
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems._resampled import ImageCounts, Resampled
 from sfda.problems.pose.inference import Joints
 from sfda.problems.pose.metrics import PoseMetric
 from sfda.refs import ModelSpec, Report, Skeleton

@@ -23,6 +23,7 @@ from sfda.inference.forward import infer, refuse_not_finite
 from sfda.inference.predictions import HISTOGRAM_BINS
 from sfda.inference.summaries import Summary
 from sfda.loading.opened import Opened
+from sfda.measures.tally import Tally
 from sfda.problems.pose.labels import crops_of
 from sfda.problems.pose.network import PoseNet, PoseOutput
 from sfda.refs import InputSpec, ModelSpec, Profile
@@ -219,3 +220,9 @@ def agreement_counts(
     one, other = (peaks(view.heatmaps)[0].double() for view in (weak, strong))
     same = ((one - other).norm(dim=-1) <= near).sum(0)
     yield torch.full_like(same, len(maps)), same
+
+
+def tally(output: PoseOutput) -> Tally:
+    """By person."""
+    none = output.heatmaps.new_zeros(0).double()
+    return Tally(len(output.heatmaps), none, none, 0.0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int
 
 from sfda.formats.masks import Mask
-from sfda.problems._change import Claim, ImageUnits, Unit, class_gain
+from sfda.measures.change import Claim, ImageUnits, Unit, class_gain
+from sfda.measures.opinions import ClassOpinions, PoolSize
 from sfda.problems.segmentation.inference import MaskOfRow
+from sfda.problems.segmentation.network import SegOutput
 from sfda.refs import ModelSpec
 
 CLAIM = Claim("class", "pixels", "pixel accuracy", "more of these pixels are classified rightly")
@@ -75,3 +78,24 @@ def class_counts(
         part = mask[rows].ravel() if chosen is None else mask[rows][chosen[rows]]
         counts += np.bincount(part, minlength=256)
     return counts
+
+
+PIXELS = 256  # of an image that are kept, at most ...
+VALUES = 2**22  # ... and probabilities of the whole pool
+
+
+def opinions(output: SegOutput, rows: Sequence[int], pool: PoolSize) -> ClassOpinions:
+    """Class distributions of some pixels of each image, which depend on its row alone, so that all
+    models are asked about the same ones.
+    """
+    _, classes, height, width = output.logits.shape
+    count = max(1, min(PIXELS, VALUES // (pool.images * classes)))
+    kept = []
+    for row, logits in zip(rows, output.logits, strict=True):
+        places = np.random.Generator(np.random.Philox(key=row)).random((2, count))
+        down, across = (
+            torch.from_numpy((share * length).astype(np.int64)).to(logits.device)
+            for share, length in zip(places, (height, width), strict=True)
+        )
+        kept.append(logits[:, down, across].T)
+    return ClassOpinions.of_rows(torch.stack(kept))

@@ -13,8 +13,8 @@ from torch import nn
 from sfda.formats.masks import IGNORE
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
+from sfda.measures.resampled import ImageCounts, Resampled, Tables, mean_of_present
 from sfda.problems._outputs import Evaluator, SplitInference
-from sfda.problems._resampled import ImageCounts, Resampled, Tables, mean_of_present
 from sfda.problems.segmentation.metrics import SegmentationMetric
 from sfda.refs import ModelSpec, Report
 

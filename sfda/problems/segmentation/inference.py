@@ -13,12 +13,14 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import nn
 
+from sfda.building_blocks.losses import ClassLogits
 from sfda.inference.forward import images_at_once
 from sfda.inference.predictions import HISTOGRAM_BINS
 from sfda.inference.summaries import Summary, summarise
 from sfda.loading.labels import ImageSizes
 from sfda.loading.opened import Opened
-from sfda.problems.class_outputs import class_agreement, class_entropy
+from sfda.measures.tally import Tally
+from sfda.problems.class_outputs import class_agreement, class_entropy, tally_classes
 from sfda.problems.segmentation.network import SegOutput
 from sfda.problems.segmentation.segment import segment_all
 from sfda.refs import ModelSpec, Profile
@@ -144,3 +146,8 @@ class PixelProfile:
             "mean_confidence": float((level * self.levels).sum() / pixels),
             "unit": "pixels",
         }
+
+
+def tally(output: ClassLogits) -> Tally:
+    """By pixel; of large maps a regular grid counts."""
+    return tally_classes(output)

@@ -21,11 +21,11 @@ from sfda.adaptation.run_folder import History, read_history
 from sfda.adaptation.worker import Order, adapt_network
 from sfda.building_blocks.rejection import predicted_labels
 from sfda.decision.evidence import SOURCE
-from sfda.decision.pool import HeldOut, pool_of
 from sfda.errors import BadInput
 from sfda.inference.over_split import infer_split
 from sfda.inference.pseudo_labels import keep_pseudo_labels
 from sfda.loading.opened import Opened, manifest_ref, open_part
+from sfda.loading.pool import HeldOut, pool_of
 from sfda.refs import MetricPoint, ModelRef, ModelSpec
 from sfda.settings import AdaptSettings
 from sfda.state_folder import temporary_state

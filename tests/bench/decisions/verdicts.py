@@ -26,13 +26,13 @@ from sfda.decision.evidence import SOURCE, Look, look_at, preferences
 from sfda.decision.gate import Audited, Evidence, decide
 from sfda.decision.judge import judge
 from sfda.decision.paired import paired_interval
-from sfda.decision.pool import pool_of
 from sfda.decision.vetoes import Expected
 from sfda.errors import NotFinite
 from sfda.loading.opened import Opened, manifest_ref, open_labelled, open_part
+from sfda.loading.pool import pool_of
 from sfda.loading.scan import scan_views
+from sfda.measures.change import NONE_OF_THESE, Unit
 from sfda.policy import DecisionPolicy
-from sfda.problems._change import NONE_OF_THESE, Unit
 from sfda.problems.registry import PROBLEMS
 from sfda.state_folder import temporary_state
 from tests.bench.decisions.images import NONE

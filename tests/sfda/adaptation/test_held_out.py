@@ -17,11 +17,11 @@ import yaml
 from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.adaptation.sandboxed import adapt_in_sandbox
 from sfda.adaptation.worker import Order, work
-from sfda.decision.pool import pool_of
 from sfda.inference.over_split import infer_split
 from sfda.inference.pseudo_labels import keep_pseudo_labels
 from sfda.loading.opened import manifest_ref, open_part, open_unlabelled, stamps_of
 from sfda.loading.parts import read_rows
+from sfda.loading.pool import pool_of
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
 from sfda.problems.registry import read_bundle

@@ -18,7 +18,7 @@ from sfda.annotation.audit.evidence import audit_result
 from sfda.annotation.audit.page import ANSWERS_FORMAT
 from sfda.annotation.audit.questions import AuditRequest
 from sfda.errors import BadInput
-from sfda.problems._change import CANNOT_TELL, NONE_OF_THESE
+from sfda.measures.change import CANNOT_TELL, NONE_OF_THESE
 
 Answers = dict[str, str]
 

@@ -23,7 +23,7 @@ from sfda.annotation.audit.questions import (
 )
 from sfda.decision.change import PoolUnit
 from sfda.errors import BadInput
-from sfda.problems._change import Unit
+from sfda.measures.change import Unit
 
 PROBLEMS = ("classification", "segmentation", "detection", "pose", "multilabel")
 SEEN_BY_PEOPLE = (

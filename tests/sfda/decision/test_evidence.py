@@ -31,8 +31,8 @@ from sfda.errors import NotFinite
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan_views
 from sfda.manifests.rows import Split
-from sfda.problems._opinions import ClassOpinions
-from sfda.problems.pose.opinions import JointOpinions
+from sfda.measures.opinions import ClassOpinions
+from sfda.problems.pose.change import JointOpinions
 from sfda.problems.registry import PROBLEMS
 from sfda.validators.nuclear_norm import NuclearNorm
 

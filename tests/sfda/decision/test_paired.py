@@ -21,10 +21,10 @@ from sfda.decision.evaluation import make_evaluator
 from sfda.decision.paired import gain_limits, paired_interval, resampled_gains
 from sfda.loading.opened import Opened, open_split
 from sfda.manifests.opening import open_manifest
-from sfda.problems._resampled import Resampled, Tables, mean_average_precision, mean_of_present
+from sfda.measures.resampled import Resampled, Tables, mean_average_precision, mean_of_present
 from sfda.problems.classification.network import ClassOutput
+from sfda.problems.detection.evaluation import ranked_by_class
 from sfda.problems.detection.metrics import BoxesOf, DetectionMetric
-from sfda.problems.detection.ranked import ranked_by_class
 from sfda.problems.multilabel.network import MultilabelOutput
 from sfda.problems.pose.inference import Joints
 from sfda.problems.registry import PROBLEMS

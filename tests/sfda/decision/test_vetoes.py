@@ -15,8 +15,8 @@ from sfda.decision.vetoes import (
     figures_of,
     vetoes,
 )
+from sfda.measures.tally import Tally
 from sfda.policy import VetoLimits
-from sfda.problems._tally import Tally
 
 LIMITS = VetoLimits()
 CALM = Figures(images=100)

@@ -18,10 +18,10 @@ from torch.utils.data import Dataset, IterableDataset
 
 import sfda
 from sfda.authoring.from_folder import build_manifest
-from sfda.decision.pool import pool_of
 from sfda.errors import BadInput
 from sfda.loading.opened import manifest_ref
 from sfda.loading.parts import read_rows
+from sfda.loading.pool import pool_of
 from sfda.state_folder import temporary_state
 from sfda.weights.bundle import bundle_digest
 

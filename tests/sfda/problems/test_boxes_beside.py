@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sfda.problems._change import Unit
+from sfda.measures.change import Unit
 from sfda.problems.detection.change import image_units
 from sfda.problems.detection.metrics import BoxesOf
 from sfda.problems.detection.network import make_spec

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from sfda.problems._opinions import ClassOpinions, PoolSize, mean_share
+from sfda.measures.opinions import ClassOpinions, PoolSize, mean_share
+from sfda.problems.detection.change import BoxOpinions, consensus_of
 from sfda.problems.detection.metrics import BoxesOf
-from sfda.problems.detection.opinions import BoxOpinions, consensus_of
+from sfda.problems.multilabel.change import opinions as yes_opinions
 from sfda.problems.multilabel.network import MultilabelOutput
-from sfda.problems.multilabel.opinions import opinions as yes_opinions
-from sfda.problems.pose.opinions import JointOpinions
+from sfda.problems.pose.change import JointOpinions
+from sfda.problems.segmentation.change import opinions as pixel_opinions
 from sfda.problems.segmentation.network import SegOutput
-from sfda.problems.segmentation.opinions import opinions as pixel_opinions
 
 
 def classes(*rows: list[float]) -> ClassOpinions:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sfda.problems.segmentation.surfaces import assd, hd95, surface, surface_distances
+from sfda.problems.segmentation.metrics import assd, hd95, surface, surface_distances
 
 
 def square(top, left, side=3, size=9):

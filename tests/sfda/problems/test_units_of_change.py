@@ -13,7 +13,7 @@ from sfda.building_blocks.boxes import Boxes
 from sfda.errors import NotFinite
 from sfda.formats.keypoints import CropReader
 from sfda.manifests.rows import Split
-from sfda.problems._change import CANNOT_TELL, NO, NONE_OF_THESE, YES, ImageUnits, Unit
+from sfda.measures.change import CANNOT_TELL, NO, NONE_OF_THESE, YES, ImageUnits, Unit
 from sfda.problems.classification.network import ClassOutput
 from sfda.problems.detection.change import boxes_changed
 from sfda.problems.detection.metrics import BoxesOf

@@ -16,7 +16,10 @@ import yaml
 from PIL import Image
 
 from sfda.authoring.from_folder import build_manifest
-from sfda.decision.pool import (
+from sfda.errors import BadInput
+from sfda.loading.opened import manifest_ref, open_ref
+from sfda.loading.parts import read_rows
+from sfda.loading.pool import (
     NO_SIDES,
     HeldOut,
     Sides,
@@ -25,9 +28,6 @@ from sfda.decision.pool import (
     pool_of,
     pool_size,
 )
-from sfda.errors import BadInput
-from sfda.loading.opened import manifest_ref, open_ref
-from sfda.loading.parts import read_rows
 from sfda.manifests.rows import read_split
 from sfda.refs import SplitRef
 from sfda.state_folder import temporary_state

@@ -1,0 +1,1 @@
+"""What models' predictions are measured by, whatever the problem."""
