@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from sfda.inference.forward import evaluating, infer
 from sfda.problems.classification.network import Classifier
 from sfda.types import SeenViews
 from sfda.validators._base import Validator, ValidatorConfig
@@ -34,7 +35,8 @@ class Aetta(Validator):
     authors' code averages e over successive batches; here all images are one.
 
     It assumes a linear head, and a target in which all classes are about as frequent: a true shift
-    of labels counts as an error. Of classifiers whose head takes vectors.
+    of labels counts as an error. Of classifiers; where the head takes maps whole channels are
+    dropped, and the network looks at every image once more.
     """
 
     Config = AettaConfig
@@ -45,44 +47,50 @@ class Aetta(Validator):
 
     def __init__(self, config: AettaConfig | None = None) -> None:
         super().__init__(config)
-        self.head: nn.Module | None = None
+        self.network: Classifier | None = None
+        self.takes_vectors = True
         self.same, self.count = 0.0, 0
         self.sum: Tensor | None = None
 
-    @classmethod
-    @torch.no_grad()
-    def serves(cls, network: nn.Module) -> bool:
-        """Those whose head takes vectors of features, and not maps."""
-        assert isinstance(network, Classifier)
-        weight = next(network.head.parameters(), None)
-        if weight is None:
-            return False
-        try:
-            logits = network.head(weight.new_zeros(1, network.feature_dim))
-        except RuntimeError:
-            return False
-        return tuple(logits.shape) == (1, network.num_classes)
-
     def take_network(self, network: nn.Module) -> None:
-        """Its head, which says what it makes of features under dropout."""
+        """Its head says what it makes of features under dropout."""
         assert isinstance(network, Classifier)
-        self.head = network.head
+        self.network = network
+        self.takes_vectors = takes_vectors(network)
 
     @torch.no_grad()
     def update(self, seen: SeenViews) -> None:
         """Take in one batch; a row's dropouts are the same in whatever batch it comes."""
-        if self.head is None:
+        if self.network is None:
             raise ValueError("aetta needs the network")
-        features, logits = seen.output.features.float(), seen.output.logits
-        rate = self.config.rate or usual_rate(logits.shape[1])
+        answers, classes = seen.output.logits.argmax(1), seen.output.logits.shape[1]
+        features = self._before_head(self.network, seen)
+        rate = self.config.rate or usual_rate(classes)
         keep = dropouts(seen.rows, features.shape[1], self.config.passes, rate).to(features)
-        dropped = (features[:, None] * keep / (1 - rate)).flatten(0, 1)
-        probs = self.head(dropped).double().softmax(1)
-        probs = probs.view(len(features), self.config.passes, -1)
-        self.same += float((probs.argmax(2) == logits.argmax(1)[:, None]).double().mean(1).sum())
-        total = probs.mean(1).sum(0)
-        self.sum = total if self.sum is None else self.sum + total
+        keep = keep.view(*keep.shape, *[1] * (features.ndim - 2))
+        mean = torch.zeros(len(features), classes, dtype=torch.double, device=features.device)
+        with evaluating(self.network):
+            for one in keep.unbind(1):
+                probs = self.network.head(features * one / (1 - rate)).double().softmax(1)
+                self.same += float((probs.argmax(1) == answers).sum()) / self.config.passes
+                mean += probs / self.config.passes
+        self.sum = mean.sum(0) if self.sum is None else self.sum + mean.sum(0)
         self.count += len(features)
+
+    def _before_head(self, network: Classifier, seen: SeenViews) -> Tensor:
+        """What goes into the head."""
+        if self.takes_vectors:
+            features: Tensor = seen.output.features
+            return features.float()
+        if seen.images is None:
+            raise ValueError("aetta needs the images, as the head takes maps")
+        inputs: list[Tensor] = []
+        hook = network.head.register_forward_pre_hook(lambda _, z: inputs.append(z[0]))
+        try:
+            infer(network, seen.images, seen.images.device)
+        finally:
+            hook.remove()
+        return inputs[0].float()
 
     def compute(self) -> float:
         """The estimate of the accuracy."""
@@ -95,6 +103,18 @@ class Aetta(Validator):
             return 1 - largest
         error = (1 - self.same / self.count) / entropy**self.config.power
         return float(1 - min(largest, max(0.0, error)))
+
+
+@torch.no_grad()
+def takes_vectors(network: Classifier) -> bool:
+    """Whether the head takes vectors of features, and not maps."""
+    weight = next(network.head.parameters())
+    try:
+        with evaluating(network):
+            logits = network.head(weight.new_zeros(1, network.feature_dim))
+    except RuntimeError:
+        return False
+    return tuple(logits.shape) == (1, network.num_classes)
 
 
 def usual_rate(classes: int) -> float:

@@ -13,7 +13,7 @@ from sfda.errors import BadInput
 from sfda.problems.classification.network import Classifier, ClassOutput
 from sfda.problems.segmentation.network import SegOutput
 from sfda.types import SeenViews
-from sfda.validators.aetta import Aetta, AettaConfig, usual_rate
+from sfda.validators.aetta import Aetta, AettaConfig, takes_vectors, usual_rate
 from sfda.validators.atc import Atc
 from sfda.validators.consistency import Consistency
 from sfda.validators.doc import Doc
@@ -102,16 +102,27 @@ def test_a_collapse_has_the_accuracy_of_chance() -> None:
     assert aetta.compute() == 0.5
 
 
-def test_a_head_of_maps_is_left_out() -> None:
-    mapped = Classifier(
-        nn.Identity(),
-        nn.Identity(),
-        nn.Sequential(nn.Conv2d(2, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        feature_dim=2,
-        num_classes=2,
-    )
-    assert Aetta.serves(classifier())
-    assert not Aetta.serves(mapped)
+def test_of_maps_whole_channels_are_dropped() -> None:
+    linear = classifier()
+    conv = nn.Conv2d(2, 2, 1, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(linear.head.weight[:, :, None, None])  # type: ignore[index,union-attr]
+    head = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    mapped = Classifier(nn.Identity(), nn.Identity(), head, feature_dim=2, num_classes=2)
+    assert takes_vectors(linear)
+    assert not takes_vectors(mapped)
+    features = torch.eye(2).repeat(20, 1)
+    images = features[:, :, None, None] * torch.tensor([[0.5, 1.5], [1.0, 1.0]])
+    aetta = Aetta()
+    aetta.take_network(mapped)
+    with torch.no_grad():
+        aetta.update(SeenViews(torch.arange(40), mapped(images), images=images))
+    assert aetta.compute() == pytest.approx(aetta_of(features), abs=1e-6)
+    with pytest.raises(ValueError, match="images"):
+        aetta.update(seen_of(features))
+
+
+def test_no_pass_is_no_score() -> None:
     with pytest.raises(BadInput, match="passes"):
         AettaConfig.from_settings({"passes": 0})
 
