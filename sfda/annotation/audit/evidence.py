@@ -63,7 +63,7 @@ def x_of_unit(problem: str, unit: Unit, answer: str) -> X:
     """x of an answer to a unit. Raises BadInput where it is none."""
     x = PROBLEMS[problem].x_of(unit, answer)
     if x is None:
-        raise BadInput(f"'{answer}' is no answer to a question about {unit[1] or 'a class'}")
+        raise BadInput(f"'{answer}' is no answer to a question about {unit.subject or 'a class'}")
     return x[0] if len(x) == 1 else (x[0], x[1])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,8 +14,9 @@ from sfda.formats.keypoints import CropReader
 from sfda.images.intensity_window import Window
 from sfda.manifests.rows import Split
 from sfda.measures.change import Question, Unit
+from sfda.problems._labels import Array
 
-SIDE = 512  # pixels of a picture's longer side
+PICTURE_SIDE = 512  # pixels of a picture's longer side
 WIDE_SIDE = 384  # of the view of all of the image
 LEAST_PART = 128  # pixels of the image that a part shows at least
 SHARP = 96  # parts up to this many pixels are enlarged pixel by pixel
@@ -25,8 +26,7 @@ PICTURE_LIMIT, WIDE_LIMIT = 64_000, 26_000  # bytes of a JPEG: 50 questions stay
 DARK, BRIGHT, BEFORE_ALL = (0, 0, 0), (255, 255, 255), (255, 225, 0)
 DASH = 16  # pixels from one dash to the next
 Spot = tuple[float, ...]
-Edges = tuple[float, float, float, float]
-Array = np.ndarray[Any, Any]
+Corners = tuple[float, float, float, float]
 
 
 class QuestionPicture(NamedTuple):
@@ -42,7 +42,7 @@ def draw_question(
     split: Split, row: int, unit: Unit, question: Question, window: Window
 ) -> QuestionPicture:
     """The picture of one question. Raises BadInput where the image cannot be read."""
-    image, spot = np.asarray(split.image(row, window)), unit[0]
+    image, spot = np.asarray(split.image(row, window)), unit.spot
     corner, person = (0, 0), False
     if question == "place":  # a mark would say where a model sees the joint
         if isinstance(split.reader, CropReader):
@@ -51,7 +51,7 @@ def draw_question(
         spot = ()
     part = _part(image.shape[:2], spot)
     left, top, width, height = part
-    shown = _shown_size(width, height, SIDE)
+    shown = _shown_size(width, height, PICTURE_SIDE)
     picture = _enlarged(image[top : top + height, left : left + width], shown)
     frame = Frame(left + corner[0], top + corner[1], width, height, *shown)
     for box in unit.beside:
@@ -127,7 +127,7 @@ def _draw(picture: Image.Image, frame: Frame, spot: Spot) -> None:
         _outline(picture, _edges(frame, spot), BRIGHT)
 
 
-def _edges(frame: Frame, box: Spot) -> Edges:
+def _edges(frame: Frame, box: Spot) -> Corners:
     """Left, top, right and bottom of a box (x, y, width, height) in a picture."""
     x, y, width, height = box
     return (
@@ -136,7 +136,7 @@ def _edges(frame: Frame, box: Spot) -> Edges:
     )
 
 
-def _dash(picture: Image.Image, edges: Edges) -> None:
+def _dash(picture: Image.Image, edges: Corners) -> None:
     """A dashed box, of another colour than the one that is asked about."""
     pen = ImageDraw.Draw(picture)
     left, top, right, bottom = edges
@@ -154,7 +154,7 @@ def _dash(picture: Image.Image, edges: Edges) -> None:
                 pen.line([start, (x1 + b * (x2 - x1), y1 + b * (y2 - y1))], tone, width)
 
 
-def _outline(picture: Image.Image, box: Edges, colour: tuple[int, int, int]) -> None:
+def _outline(picture: Image.Image, box: Corners, colour: tuple[int, int, int]) -> None:
     """A box whose inner edge is where the box ends, readable on dark and on bright; all of it lies
     inside of the picture.
     """

@@ -205,7 +205,7 @@ def _with_article(noun: str) -> str:
 
 def question_id(audit: str, row: str, unit: Unit, number: int) -> str:
     """A name for a question that is the same whichever model is A, and foreign to other audits."""
-    spot, subject = unit[0], unit[1]
+    spot, subject = unit.spot, unit.subject
     return _digest(audit, row, *map(repr, spot), subject, str(number))[:16]
 
 

@@ -81,7 +81,7 @@ def audit_name(facts: AuditRequest, split: Split, asked: Sequence[AskedUnit]) ->
     models = sorted((facts.before.sha256, facts.candidate.sha256))
     digest = hashlib.sha256(repr((facts.problem, facts.target.seen, models, facts.seed)).encode())
     for row, unit, _ in asked:
-        digest.update(repr((split.row_ids[row], unit[0], unit[1])).encode())
+        digest.update(repr((split.row_ids[row], unit.spot, unit.subject)).encode())
     return digest.hexdigest()[:16]
 
 

@@ -64,7 +64,7 @@ def known_units(facts: Facts, row_ids: tuple[str, ...], change: PoolChange) -> l
             by_row.setdefault(row, {})[fact] = answer
     starts = [0, *itertools.accumulate(counts)]
     return [
-        KnownUnit(starts[row] + nth, row, unit, by_row[row][row_ids[row], unit[0], unit[1]])
+        KnownUnit(starts[row] + nth, row, unit, by_row[row][row_ids[row], unit.spot, unit.subject])
         for row, image in (change.look(sorted(by_row)) if by_row else ())
         for nth, unit in _those_known(image, {fact[1:] for fact in by_row[row]})
     ]
@@ -78,7 +78,7 @@ def _those_known(
     """
     if image.changed <= FEW_UNITS:
         units = map(image.unit, range(image.changed))
-        yield from ((n, unit) for n, unit in enumerate(units) if (unit[0], unit[1]) in known)
+        yield from ((n, unit) for n, unit in enumerate(units) if (unit.spot, unit.subject) in known)
         return
     for spot, subject in sorted(known):
         nth = _position(image, spot)
@@ -88,7 +88,7 @@ def _those_known(
 
 def _position(image: ImageUnits, spot: tuple[float, ...]) -> int:
     """The first changed unit at a pixel, or after it row by row."""
-    return _bisect(image.changed, lambda nth: image.unit(nth)[0][::-1] >= spot[::-1])
+    return _bisect(image.changed, lambda nth: image.unit(nth).spot[::-1] >= spot[::-1])
 
 
 def _bisect(size: int, holds: Callable[[int], bool]) -> int:
@@ -105,11 +105,11 @@ def as_known(known: Iterable[KnownUnit], row_ids: tuple[str, ...]) -> tuple[Know
     return tuple(
         KnownAnswer(
             row=row_ids[one.row],
-            spot=one.unit[0],
-            subject=one.unit[1],
-            first=one.unit[2],
-            second=one.unit[3],
-            reach=one.unit[4],
+            spot=one.unit.spot,
+            subject=one.unit.subject,
+            first=one.unit.first,
+            second=one.unit.second,
+            reach=one.unit.reach,
             answer=one.answer,
         )
         for one in known

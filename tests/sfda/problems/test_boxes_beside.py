@@ -32,7 +32,7 @@ def test_surer_boxes_of_the_class_on_it_are_beside_it() -> None:
     single = boxes((0, 0, 20, 20, 0, 0.8))
     expected = {(4.0, 0.0, 20.0, 20.0): ((0.0, 0.0, 20.0, 20.0),), (60.0, 60.0, 20.0, 20.0): ()}
     for pair in ((doubled, single), (single, doubled)):
-        beside = {unit[0]: unit.beside for unit in units(*pair) if unit.subject == "red"}
+        beside = {unit.spot: unit.beside for unit in units(*pair) if unit.subject == "red"}
         assert beside == expected
 
 
