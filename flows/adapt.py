@@ -143,14 +143,16 @@ class AdaptJob:
     def contest(self, chosen: Candidate, source: ModelRef, adaptation: Adaptation) -> Contest:
         """The candidate, and what it is judged on."""
         candidate = candidate_model(chosen, source)
-        kept = [one for one in adaptation.candidates if one.weights and one.epoch != chosen.epoch]
+        other_epochs = [
+            one for one in adaptation.candidates if one.weights and one.epoch != chosen.epoch
+        ]
         return Contest(
             candidate=candidate,
             source=source,
             pool=pool_for(self.manifest, self.plan.split, self.test),
             policy=self.policy,
             expected=self.plan.expected,
-            others=tuple(candidate_model(one, source) for one in kept),
+            others=tuple(candidate_model(one, source) for one in other_epochs),
             minimised=tuple(sorted(kind_of(self.plan.method).minimises)),
         )
 

@@ -78,9 +78,12 @@ def pipeline(
     adapted = AdaptResult.model_validate_json(done.read_bytes())
     if adapted.audit is None or not deployment.id:
         return PipelineResult(
-            adapted=adapted, kind=adapted.kind, verdict=adapted.verdict,
-            promoted=adapted.promoted, next=adapted.next,
-        )  # fmt: skip
+            adapted=adapted,
+            kind=adapted.kind,
+            verdict=adapted.verdict,
+            promoted=adapted.promoted,
+            next=adapted.next,
+        )
     folder = Path(adapted.audit)
     if standing(folder).kind == "hold":
         count = len(standing(folder).request.questions)
@@ -89,9 +92,12 @@ def pipeline(
     now = settled(decided, promote=adaptation.promote)
     forget(folder)
     return PipelineResult(
-        adapted=adapted, kind=now.kind, verdict=now.sentence, promoted=now.promoted,
+        adapted=adapted,
+        kind=now.kind,
+        verdict=now.sentence,
+        promoted=now.promoted,
         next=now.next_commands,
-    )  # fmt: skip
+    )
 
 
 def _imported(source: str, weights: str | None, arch: str | None, classes: list[str] | None) -> str:

@@ -73,7 +73,7 @@ def refresh_target(
     announce: bool = False,
     adaptation: AdaptSettings = USUAL,
 ) -> State[Any]:
-    """Look at `target` and adapt if it is worth it.
+    """Refresh at `target` and adapt if it is worth it.
 
     A changed target gets its next version below home, with a digest for each file and all answers
     that `sfda answer` took about its images; new answers are reason enough to adapt. The final
@@ -95,7 +95,7 @@ def refresh_target(
             return _end(RefreshResult(**refresh.BUSY._asdict(), target=target))
         policy = policy or USUAL_POLICY
         check = check_target(folder, target, policy, adaptation.split, labels)
-        look = Look(target, folder.name, source, policy, adaptation, check)
+        look = Refresh(target, folder.name, source, policy, adaptation, check)
         if decision := refresh.at_first_sight(check, policy):
             return _end(look.result(decision, check.record))
         model = model_ref(source)
@@ -118,7 +118,7 @@ def refresh_target(
 
 
 @dataclass(frozen=True)
-class Look:
+class Refresh:
     """One look at a target: what it is of, what it is for, and what it came to."""
 
     target: str
@@ -140,7 +140,7 @@ class Look:
 
     def result(
         self,
-        decision: refresh.Decision,
+        decision: refresh.RefreshDecision,
         record: TargetRecord,
         drift: Drift | None = None,
         adapted: AdaptResult | None = None,
@@ -158,7 +158,7 @@ class Look:
         )
 
 
-def _newest(look: Look, model: ModelRef, labels: str | None) -> TargetRecord:
+def _newest(look: Refresh, model: ModelRef, labels: str | None) -> TargetRecord:
     """What is remembered of the target, after its next version was made where there is one."""
     check = look.check
     if not refresh.has_new_version(check):
@@ -174,7 +174,7 @@ def _manifest_of(record: TargetRecord) -> ManifestRef:
     return record.manifest
 
 
-def _announce(look: Look, record: TargetRecord, *, here: bool) -> None:
+def _announce(look: Refresh, record: TargetRecord, *, here: bool) -> None:
     """Send the event that a version has come."""
     announce_version(
         look.called,
@@ -187,14 +187,14 @@ def _announce(look: Look, record: TargetRecord, *, here: bool) -> None:
     )
 
 
-def _adapt(look: Look, record: TargetRecord, present: ModelRef) -> AdaptResult:
+def _adapt(look: Refresh, record: TargetRecord, present: ModelRef) -> AdaptResult:
     """Adapt to the newest version, from the source or from the champion."""
     start = present.uri if look.policy.start_from == "champion" else look.source
     asked = look.adaptation.model_copy(update={"name": look.name})
     return run_adapt(start, _manifest_of(record).path, asked)
 
 
-def _drift(look: Look, record: TargetRecord, present: ModelRef) -> Drift | None:
+def _drift(look: Refresh, record: TargetRecord, present: ModelRef) -> Drift | None:
     """How the images that came since the last adaptation look to the champion."""
     if look.policy.drift is None or record.profile is None or record.model != present.sha256:
         return None
@@ -217,7 +217,7 @@ def _remember_adapted(check: TargetCheck, record: TargetRecord) -> TargetRecord:
     )
 
 
-def _remember_profile(look: Look, record: TargetRecord, source: ModelRef) -> None:
+def _remember_profile(look: Refresh, record: TargetRecord, source: ModelRef) -> None:
     """Keep how this version looks to the model that is champion now."""
     split, device = look.adaptation.split, resolve(look.adaptation.device)
     model, ref = look.champion() or source, _manifest_of(record)

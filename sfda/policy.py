@@ -63,9 +63,6 @@ class DecisionPolicy(Config):
         return 2 * self.budget
 
 
-USUAL_POLICY = DecisionPolicy()
-
-
 def read_policy(path: Path) -> DecisionPolicy:
     """A policy of a YAML file. Raises BadInput that names the file and every wrong entry."""
     document: Any = read_yaml(path, "name a YAML file of policy, as alpha: 0.05")

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
 from sfda.decision.change import Side
-from sfda.decision.evidence import SOURCE, preferences
+from sfda.decision.evidence import SOURCE_NAME, preferences
 from sfda.decision.gate import Evidence, Preference, Verdict, decide
 from sfda.decision.judge import judge
 from sfda.decision.paired import PairedInterval, paired_interval
@@ -32,7 +32,7 @@ from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import locate, model_ref, open_model
 
 
-class Pool(Config):
+class DecisionPool(Config):
     """What a decision is made on: images without labels, and the labels of them where there are
     some. `says` tells what the images are, where they are not held out.
     """
@@ -42,15 +42,15 @@ class Pool(Config):
     says: str = ""
 
 
-def pool_for(manifest: ManifestRef, split: str, test: LabelledSplit | None) -> Pool:
+def pool_for(manifest: ManifestRef, split: str, test: LabelledSplit | None) -> DecisionPool:
     """What to judge a candidate on that is adapted to `split`: all of a labelled split for tests,
     else what is held out.
     """
     if test is not None:
         target = SplitRef(manifest=manifest, split=test.name, seen=test.seen)
-        return Pool(target=target, labelled=test)
+        return DecisionPool(target=target, labelled=test)
     held_out = pool_of(manifest, split)
-    return Pool(target=held_out.part, says=held_out.says)
+    return DecisionPool(target=held_out.part, says=held_out.says)
 
 
 class Contest(Config):
@@ -58,7 +58,7 @@ class Contest(Config):
 
     candidate: ModelRef
     source: ModelRef
-    pool: Pool
+    pool: DecisionPool
     policy: DecisionPolicy
     expected: Expected
     others: tuple[ModelRef, ...] = ()  # epochs of the same run, that scores may be taken over
@@ -130,9 +130,9 @@ def _preferences(
     """What scores without labels say of the candidate against the champion. The source and the
     other epochs of the run take part in the consensus; one network is held at a time.
     """
-    named = {SOURCE: contest.source, "candidate": contest.candidate}
+    named = {SOURCE_NAME: contest.source, "candidate": contest.candidate}
     named |= {f"epoch {number}": model for number, model in enumerate(contest.others)}
-    before = SOURCE
+    before = SOURCE_NAME
     if champion.sha256 != contest.source.sha256:
         before = "champion"
         named[before] = champion

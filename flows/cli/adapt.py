@@ -189,15 +189,6 @@ def evaluate(
         out.show({"metrics": report.metrics, **report.model_dump()}, evaluate_text(report))
 
 
-def methods(json: JsonOption = False) -> None:
-    """What there is: problems, setting, paper."""
-    with session(json, state=False) as out:
-        from flows.cli.methods_table import describe_methods, methods_text
-
-        rows = describe_methods()
-        out.show({"methods": rows}, methods_text(rows))
-
-
 def refresh(
     target: GrowingTargetArgument,
     source: SourceOption,
@@ -301,5 +292,5 @@ def refresh_once(out: Output, parameters: dict[str, Any]) -> None:
 
 def register(app: typer.Typer) -> None:
     """Put these commands on the command line."""
-    for command in (adapt, compare, predict, evaluate, methods, refresh, watch):
+    for command in (adapt, compare, predict, evaluate, refresh, watch):
         app.command()(command)

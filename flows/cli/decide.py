@@ -221,8 +221,8 @@ def monitor(
             policy = DecisionPolicy.from_settings(stated_policy(decision) or {})
             folder, request = ask_week(name, manifest, split, policy, out, device)
             text = f"{folder}: {len(request.questions)} questions of this week\n"
-            more = {"audit": str(folder), "next": [f"sfda audit {folder} ANSWERS",
-                                                   f"sfda monitor {name}"]}  # fmt: skip
+            commands = [f"sfda audit {folder} ANSWERS", f"sfda monitor {name}"]
+            more = {"audit": str(folder), "next": commands}
         now = conclude_weeks(name)
         result = {
             "name": name,

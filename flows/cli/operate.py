@@ -79,7 +79,16 @@ def demo(
         )
 
 
+def methods(json: JsonOption = False) -> None:
+    """What there is: problems, setting, paper."""
+    with session(json, state=False) as out:
+        from flows.cli.methods_table import describe_methods, methods_text
+
+        rows = describe_methods()
+        out.show({"methods": rows}, methods_text(rows))
+
+
 def register(app: typer.Typer) -> None:
     """Put these commands on the command line."""
-    for command in (status, serve, ui, demo):
+    for command in (methods, status, serve, ui, demo):
         app.command()(command)

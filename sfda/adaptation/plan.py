@@ -67,8 +67,8 @@ def validators_for(select_by: str, problem: str, asked: Collection[str] = ()) ->
     if select_by != "last":
         _refuse_choice(select_by, problem, kinds)
     usual = {name for name, kind in kinds.items() if kind.chooses and not kind.costs_more()}
-    wanted = usual | {select_by, *asked}
-    return [name for name, kind in kinds.items() if problem in kind.problems and name in wanted]
+    names = usual | {select_by, *asked}
+    return [name for name, kind in kinds.items() if problem in kind.problems and name in names]
 
 
 def _refuse_choice(name: str, problem: str, kinds: Mapping[str, type[Validator]]) -> None:

@@ -30,7 +30,7 @@ from sfda.refs import ModelSpec
 
 GROUPS_LISTED = 50  # in a report: those that changed most
 CLASSES_LISTED = 1000
-Counts = dict[str, tuple[int, int]]  # answers, and how many of them changed
+ChangeCounts = dict[str, tuple[int, int]]  # answers, and how many of them changed
 
 
 class ChangeReport(Config):
@@ -43,8 +43,8 @@ class ChangeReport(Config):
     images_changed: int  # with any change
     units: str  # what the answers are: images, pixels, boxes, joints
     metric: str | None  # that cannot move by more than `share`; None: there is no such bound
-    by_class: Counts  # of each class that A answers, the most changed ones
-    by_group: Counts = {}  # of volumes or videos, the most changed ones
+    by_class: ChangeCounts  # of each class that A answers, the most changed ones
+    by_group: ChangeCounts = {}  # of volumes or videos, the most changed ones
 
     def text(self) -> str:
         """One line, which never promises a bound that does not hold."""
@@ -275,7 +275,7 @@ def _report(
     )
 
 
-def _most_changed(counts: Mapping[str, Sequence[int]], most: int) -> Counts:
+def _most_changed(counts: Mapping[str, Sequence[int]], most: int) -> ChangeCounts:
     """Those of the largest share, the largest first."""
     order = sorted(counts.items(), key=lambda item: (-item[1][1] / max(1, item[1][0]), item[0]))
     return {name: (int(pair[0]), int(pair[1])) for name, pair in order[:most]}

@@ -25,15 +25,16 @@ from sfda.inference.forward import refuse_not_finite
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan_views
 from sfda.measures.opinions import Counts, Opinions, PoolSize, mean_share
+from sfda.problems._base import AnyProblem
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec
 from sfda.types import SeenViews
 
-SOURCE = "source"  # how looks name the source model
+SOURCE_NAME = "source"  # how looks name the source model
 LEAST_MEMBERS = 3  # of an ensemble that has something to say
 SHARPNESS = 5.0  # of the members' weights by their information
 RESAMPLES, QUANTILE = 200, 0.05
-AT_ONCE = 2**21  # weights of resamples that are drawn at once
+WEIGHTS_AT_ONCE = 2**21  # weights of resamples that are drawn at once
 REFEREE_ALPHA = 0.05
 
 
@@ -56,7 +57,7 @@ class Score(NamedTuple):
         return float(self.of(np.asarray(self.parts.sum(0)).reshape(1, -1))[0])
 
 
-def look_at(network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device) -> Look:
+def look_at_pool(network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device) -> Look:
     """What a network on `device` makes of a pool: each image, and a weak and a strong view of it.
 
     Memory is that of a batch, and of what is kept: a few numbers an image and class. Raises
@@ -69,18 +70,18 @@ def look_at(network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.d
 
 def look_of(batches: Iterable[SeenViews], problem: AnyProblem, pool: PoolSize) -> Look:
     """What is kept of a scan with views. Raises NotFinite."""
-    kept: list[Opinions] = []
+    opinions: list[Opinions] = []
     cells = _Cells()
     for batch in batches:
         refuse_not_finite(batch.output.logits)
         rows = batch.rows.tolist()
-        kept.append(problem.opinions(batch.output, rows, pool))
+        opinions.append(problem.opinions(batch.output, rows, pool))
         for number, row in enumerate(rows):
             weak, strong = (_image_of(view, number) for view in (batch.weak, batch.strong))
             for seen, same in problem.agreement_counts(weak, strong, pool.classes):
                 cells.add(row, 0, seen)
                 cells.add(row, pool.classes, same)
-    return Look(type(kept[0]).joined(kept), cells.table(pool.images, 2 * pool.classes))
+    return Look(type(opinions[0]).joined(opinions), cells.table(pool.images, 2 * pool.classes))
 
 
 class _Cells:
@@ -116,7 +117,7 @@ def distinct(looks: Mapping[str, Look]) -> list[str]:
     the same, the first.
     """
     names: list[str] = []
-    for name in sorted(looks, key=lambda name: name != SOURCE):
+    for name in sorted(looks, key=lambda name: name != SOURCE_NAME):
         own = looks[name].opinions
         if not any(own.same_as(looks[other].opinions) for other in names):
             names.append(name)
@@ -139,7 +140,7 @@ def ensemble_scores(looks: Mapping[str, Look]) -> dict[str, Score]:
     weighted members); empty unless the source and two other distinct models are among them.
     """
     names = distinct(looks)
-    if SOURCE not in names or len(names) < LEAST_MEMBERS:
+    if SOURCE_NAME not in names or len(names) < LEAST_MEMBERS:
         return {}
     members = [looks[name].opinions for name in names]
     consensus = members[0].common(members[1:], member_weights(members))
@@ -184,10 +185,10 @@ def preferences(
     """What each family says of the model `after` against `before`, as gain with a lower limit.
 
     `looks` are those of all candidates of the run that met no veto, by name, on one pool: the
-    source under SOURCE, the champion too where that is another one. `minimised` are scores that the
-    candidate's method itself minimises, which have no vote. The limit is the 5 % quantile over 200
-    resamples of the images, or of `groups` (volumes, videos, by image). A family that has nothing
-    to say is missing. Raises KeyError for a name that is not there.
+    source under SOURCE_NAME, the champion too where that is another one. `minimised` are scores
+    that the candidate's method itself minimises, which have no vote. The limit is the 5 % quantile
+    over 200 resamples of the images, or of `groups` (volumes, videos, by image). A family that has
+    nothing to say is missing. Raises KeyError for a name that is not there.
     """
     one, other = looks[before], looks[after]
     ensemble = ensemble_scores(looks)
@@ -196,14 +197,14 @@ def preferences(
         "nuclear_norm": ("dispersity", nuclear_score(one), nuclear_score(other)),
         "agreement": ("perturbation", agreement_score(one), agreement_score(other)),
     }
-    found = []
+    preferred = []
     for name, (family, first, second) in pairs.items():
         if name in minimised or first is None or second is None:
             continue
         gain = second.value - first.value
         low = lower_limit(first, second, groups, seed)
-        found.append(Preference(family=family, score=name, gain=gain, low=low))
-    return tuple(found)
+        preferred.append(Preference(family=family, score=name, gain=gain, low=low))
+    return tuple(preferred)
 
 
 def lower_limit(
@@ -221,15 +222,15 @@ def resamples(
     size: int, groups: Sequence[str] | None, seed: int
 ) -> Iterator[Int[np.ndarray, "R N"]]:
     """How often each image counts, some resamples at once; whole groups are drawn."""
-    place: Int[np.ndarray, " N"] = np.arange(size)
+    group_of: Int[np.ndarray, " N"] = np.arange(size)
     if groups is not None:
-        place = np.unique(np.array(groups), return_inverse=True)[1]
-    units, random = int(place.max()) + 1, np.random.default_rng(seed)
-    step = max(1, AT_ONCE // size)
+        group_of = np.unique(np.array(groups), return_inverse=True)[1]
+    units, random = int(group_of.max()) + 1, np.random.default_rng(seed)
+    step = max(1, WEIGHTS_AT_ONCE // size)
     for first in range(0, RESAMPLES, step):
         count = min(step, RESAMPLES - first)
         drawn = random.multinomial(units, np.full(units, 1 / units), size=count)
-        yield drawn[:, place]
+        yield drawn[:, group_of]
 
 
 def ask_referee(name: str, guide: Opinions, before: Opinions, after: Opinions) -> Referee:

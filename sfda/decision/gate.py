@@ -157,8 +157,8 @@ def _without_answers(evidence: Evidence, policy: DecisionPolicy, change: str) ->
     for_it = [one for one in evidence.preferences if one.prefers]
     families = {one.family for one in for_it}
     if len(families) < FAMILIES_NEEDED:
-        said = ", ".join(one.text() for one in evidence.preferences) or "no score serves here"
-        reason = f"{change}; {len(families)} of 3 families of scores prefer it ({said})"
+        opinions = ", ".join(one.text() for one in evidence.preferences) or "no score serves here"
+        reason = f"{change}; {len(families)} of 3 families of scores prefer it ({opinions})"
         return Verdict(kind="hold", level=1, reason=reason)
     scores = ", ".join(one.text() for one in for_it)
     reason = f"unattended: {change}; nothing speaks against it ({scores})"

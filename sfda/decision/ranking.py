@@ -19,19 +19,19 @@ from torch import nn
 
 from sfda.config import Config
 from sfda.decision.evidence import (
-    SOURCE,
+    SOURCE_NAME,
     Look,
     Score,
     agreement_score,
     ensemble_scores,
-    look_at,
+    look_at_pool,
     nuclear_score,
 )
 from sfda.errors import NotFinite
 from sfda.loading.opened import Opened
 from sfda.refs import ModelSpec, Scores
 
-DIGITS = 9  # of scores that are not the order of a sum
+RANK_DIGITS = 9  # of scores that are not the order of a sum
 
 
 class Ranked(Config):
@@ -56,7 +56,7 @@ class Ranking(Config):
     @property
     def keeps_source(self) -> bool:
         """Whether nothing is better than the source."""
-        return self.best == SOURCE
+        return self.best == SOURCE_NAME
 
     @property
     def text(self) -> str:
@@ -73,23 +73,25 @@ def rank(
     vetoes: Mapping[str, Collection[str]] | None = None,
     minimised: Collection[str] = (),
 ) -> Ranking:
-    """The order of what looked at one pool, by name, the source under SOURCE.
+    """The order of what looked at one pool, by name, the source under SOURCE_NAME.
 
     `vetoes` are those that a candidate met; the source, which is what remains, takes part whatever
     it is like. `minimised` are scores that some candidate's method minimises: they have no vote. Of
     equals the source comes first, then the order of `looks`. Raises ValueError without the source.
     """
-    if SOURCE not in looks:
+    if SOURCE_NAME not in looks:
         raise ValueError("the source takes part in every ranking")
     against = {name: tuple(texts) for name, texts in (vetoes or {}).items() if texts}
-    clean = {name: look for name, look in looks.items() if name == SOURCE or name not in against}
+    clean = {
+        name: look for name, look in looks.items() if name == SOURCE_NAME or name not in against
+    }
     table = {
         score: {name: own.value for name, own in scores.items()}
         for score, scores in _scores_of(clean).items()
         if score not in minimised
     }
     ranks = mean_ranks(table, list(clean))
-    order = sorted(clean, key=lambda name: (ranks[name], name != SOURCE))
+    order = sorted(clean, key=lambda name: (ranks[name], name != SOURCE_NAME))
     ranked = [
         Ranked(
             name=name,
@@ -123,7 +125,7 @@ def mean_ranks(table: Mapping[str, Scores], names: list[str]) -> dict[str, float
     if not table:
         return dict.fromkeys(names, 1.0)
     ranks = [
-        rankdata([-round(values[name], DIGITS) for name in names]) for values in table.values()
+        rankdata([-round(values[name], RANK_DIGITS) for name in names]) for values in table.values()
     ]
     return dict(zip(names, np.mean(ranks, axis=0).tolist(), strict=True))
 
@@ -151,11 +153,11 @@ def look_at_all(contenders: Iterable[tuple[str, Contender]], device: torch.devic
     looks: dict[str, Look] = {}
     vetoes: dict[str, tuple[str, ...]] = {}
     for name, (network, spec, opened, against) in contenders:
-        if against and name != SOURCE:
+        if against and name != SOURCE_NAME:
             vetoes[name] = against
             continue
         try:
-            looks[name] = look_at(network, spec, opened, device)
+            looks[name] = look_at_pool(network, spec, opened, device)
         except NotFinite as error:
             vetoes[name] = (f"its outputs are not finite ({error})",)
     return Looked(looks, vetoes)

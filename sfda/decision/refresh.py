@@ -10,14 +10,14 @@ from sfda.decision.drift import Drift
 Outcome = Literal["unchanged", "waiting", "announced", "adapted", "busy"]
 
 
-class Decision(NamedTuple):
+class RefreshDecision(NamedTuple):
     """What a look at a target leads to, and why."""
 
     outcome: Outcome
     says: str
 
 
-BUSY = Decision("busy", "another look at this target is not finished")
+BUSY = RefreshDecision("busy", "another look at this target is not finished")
 
 
 def has_new_version(check: TargetCheck) -> bool:
@@ -33,10 +33,10 @@ def is_due(check: TargetCheck, policy: RefreshPolicy, record: TargetRecord) -> b
     return policy.wants(check.since_adapted, len(record.adapted_marks))
 
 
-def at_first_sight(check: TargetCheck, policy: RefreshPolicy) -> Decision | None:
+def at_first_sight(check: TargetCheck, policy: RefreshPolicy) -> RefreshDecision | None:
     """The decision where no model need be asked; None where one must be."""
     if not check.record.marks:
-        return Decision("waiting", _with_unsettled("the target holds no images", check))
+        return RefreshDecision("waiting", _with_unsettled("the target holds no images", check))
     if has_new_version(check) or is_due(check, policy, check.record):
         return None
     return _not_yet(check, policy, check.record, None)
@@ -49,22 +49,22 @@ def is_drifted(drift: Drift | None, policy: RefreshPolicy) -> bool:
 
 def at_second_sight(
     check: TargetCheck, policy: RefreshPolicy, record: TargetRecord, drift: Drift | None
-) -> Decision | None:
+) -> RefreshDecision | None:
     """The decision where nothing is to follow; None where an adaptation is."""
     if is_drifted(drift, policy) or is_due(check, policy, record):
         return None
     return _not_yet(check, policy, record, drift)
 
 
-def announced(record: TargetRecord, check: TargetCheck) -> Decision:
+def announced(record: TargetRecord, check: TargetCheck) -> RefreshDecision:
     """The decision where others adapt."""
     text = f"version {record.version} announced ({check.since_adapted.text()})"
-    return Decision("announced", text)
+    return RefreshDecision("announced", text)
 
 
 def adapted_to(
     check: TargetCheck, policy: RefreshPolicy, drift: Drift | None, uri: str, verdict: str
-) -> Decision:
+) -> RefreshDecision:
     """The decision where it was adapted here: why, and what came of it."""
     why = "enough has changed"
     if drift is not None and is_drifted(drift, policy):
@@ -74,21 +74,21 @@ def adapted_to(
     if not check.record.adapted:
         why = "the first look"
     what = f" ({check.since_adapted.text()})" if check.since_adapted.count else ""
-    return Decision("adapted", f"{why}{what}: {uri}, {verdict}")
+    return RefreshDecision("adapted", f"{why}{what}: {uri}, {verdict}")
 
 
 def _not_yet(
     check: TargetCheck, policy: RefreshPolicy, record: TargetRecord, drift: Drift | None
-) -> Decision:
+) -> RefreshDecision:
     """Nothing has changed, or too little: why no adaptation starts."""
     change = check.since_adapted
     if change.count == 0:
-        return Decision("unchanged", _with_unsettled("nothing has changed", check))
+        return RefreshDecision("unchanged", _with_unsettled("nothing has changed", check))
     size = len(record.adapted_marks)
     text = f"{change.text()} of {size}; {policy.least(size)} changes start an adaptation"
     if drift is not None:
         text += f"; new images look alike ({_index(drift)})"
-    return Decision("waiting", _with_unsettled(text, check))
+    return RefreshDecision("waiting", _with_unsettled(text, check))
 
 
 def _index(drift: Drift) -> str:

@@ -149,18 +149,19 @@ def vetoes(
         _boxes(after, before, limits),
     ]
     if after.unknown_share is not None and after.unknown_share > limits.unknown:
-        texts.append(f"{after.unknown_share:.0%} of the answers are 'unknown', above "
-                     f"{limits.unknown:.0%}")  # fmt: skip
+        texts.append(
+            f"{after.unknown_share:.0%} of the answers are 'unknown', above {limits.unknown:.0%}"
+        )
     sure = after.surest_agreement
     if sure is not None and sure < limits.surest_agreement:
         texts.append(
             f"it agrees with the model before on {sure:.0%} of the fifth that this is surest of, "
             f"below {limits.surest_agreement:.0%}"
         )
-    kept = after.pseudo_labels
-    if kept is not None and kept < limits.pseudo_labels:
+    left = after.pseudo_labels
+    if left is not None and left < limits.pseudo_labels:
         texts.append(
-            f"pseudo-labels fell to {kept:.1%} of the first epoch's, below "
+            f"pseudo-labels fell to {left:.1%} of the first epoch's, below "
             f"{limits.pseudo_labels:.0%}"
         )
     return tuple(text for text in texts if text)

@@ -33,7 +33,7 @@ from sfda.manifests.write import put
 from sfda.refs import ManifestRef, SplitRef
 from sfda.state_folder import disk_errors, home, lasting_folder, one_at_a_time
 
-FEWEST = 40  # rows below which none are held out
+FEWEST_ROWS = 40  # rows below which none are held out
 USUAL_TEST = "test"
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -44,26 +44,26 @@ def pool_size(rows: int) -> int:
     >>> [pool_size(rows) for rows in (39, 40, 100, 400, 1000, 5000)]
     [0, 20, 50, 200, 200, 1000]
     """
-    return 0 if rows < FEWEST else min(max(rows // 5, 200), rows // 2)
+    return 0 if rows < FEWEST_ROWS else min(max(rows // 5, 200), rows // 2)
 
 
-class Sides(NamedTuple):
+class PoolSides(NamedTuple):
     """Images, by their numbers, that were given their side before."""
 
     held_out: Numbers
     learnt: Numbers
 
-    def with_rows(self, numbers: Numbers, held_out: Flags) -> Sides:
+    def with_rows(self, numbers: Numbers, held_out: Flags) -> PoolSides:
         """The same with rows of these numbers on the side that they are now."""
         learnt = np.union1d(self.learnt, numbers[~held_out])
-        return Sides(np.setdiff1d(np.union1d(self.held_out, numbers[held_out]), learnt), learnt)
+        return PoolSides(np.setdiff1d(np.union1d(self.held_out, numbers[held_out]), learnt), learnt)
 
 
-NO_SIDES = Sides(np.empty(0, np.uint64), np.empty(0, np.uint64))
+NO_SIDES = PoolSides(np.empty(0, np.uint64), np.empty(0, np.uint64))
 
 
 def hold_out(
-    numbers: Numbers, groups: tuple[str, ...] | None, annotated: Indices, before: Sides
+    numbers: Numbers, groups: tuple[str, ...] | None, annotated: Indices, before: PoolSides
 ) -> Flags:
     """[N]: which rows are held out, by the numbers of their images, their groups, the rows that
     people have annotated, and the sides that images were on before.
@@ -150,7 +150,7 @@ def pool_of(target: ManifestRef, split: str, test: str | None = None) -> HeldOut
         return _test_rows(target, split, name)
     part, held_out = _divided(target, split, test)
     pool, size = np.flatnonzero(held_out), len(held_out)
-    if size < FEWEST or not len(pool):
+    if size < FEWEST_ROWS or not len(pool):
         whole = part.model_copy(update={"rows": None})
         return HeldOut(part=whole, kind="all", count=size, seen=size - len(pool))
     own = part.model_copy(update={"rows": keep_rows(pool)})
@@ -224,10 +224,10 @@ def _lasting(memory: Path) -> Path:
     return file if own else memory
 
 
-def _read(memory: Path) -> Sides:
+def _read(memory: Path) -> PoolSides:
     try:
         with np.load(memory, allow_pickle=False) as arrays:
-            sides = Sides(*(arrays[name].astype(np.uint64) for name in Sides._fields))
+            sides = PoolSides(*(arrays[name].astype(np.uint64) for name in PoolSides._fields))
     except FileNotFoundError:
         return NO_SIDES
     except (*BROKEN, KeyError) as error:

@@ -17,7 +17,7 @@ NEITHER = (NONE_OF_THESE, CANNOT_TELL)  # answers that speak for no model
 class Unit(NamedTuple):
     """One place of one image that a person can be asked about.
 
-    `place` is in pixels of the image as it came: () all of it, (x, y) a point, or
+    `spot` is in pixels of the image as it came: () all of it, (x, y) a point, or
     (x, y, width, height) a box. `subject` is the class or joint that is asked about, "" where the
     answer itself is a class. `first` and `second` are what A and B answer: a class, YES or NO, or
     "x,y" of a joint. `reach` is, of a joint, the distance in pixels that PCK calls near (tau).
@@ -25,7 +25,7 @@ class Unit(NamedTuple):
     by them whether the object has a box already.
     """
 
-    place: tuple[float, ...]
+    spot: tuple[float, ...]
     subject: str
     first: str
     second: str

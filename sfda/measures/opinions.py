@@ -19,7 +19,7 @@ from torch import Tensor
 
 CHUNK = 4096  # rows at once, so that memory does not grow with the pool
 Halves = Float[np.ndarray, "N S C"]  # float16: of many models several are in memory
-Weights = Sequence[float]
+MemberWeights = Sequence[float]
 
 
 class PoolSize(NamedTuple):
@@ -75,7 +75,7 @@ class Opinions(ABC):
         """Those of successive batches as one."""
 
     @abstractmethod
-    def common(self, others: Sequence[Self], weights: Weights) -> Any:
+    def common(self, others: Sequence[Self], weights: MemberWeights) -> Any:
         """The consensus of this model and some others, which weigh `weights`, its own the first."""
 
     @abstractmethod
@@ -133,7 +133,7 @@ class ClassOpinions(Opinions):
             part = self.probs[first : first + step].astype(np.float64)
             yield part.reshape(-1, self.probs.shape[2])
 
-    def common(self, others: Sequence[Self], weights: Weights) -> Int[np.ndarray, "N S"]:
+    def common(self, others: Sequence[Self], weights: MemberWeights) -> Int[np.ndarray, "N S"]:
         """The likeliest class of the weighted mean."""
         total = weights[0] * self.probs.astype(np.float32)
         for other, weight in zip(others, weights[1:], strict=True):

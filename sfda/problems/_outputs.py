@@ -266,8 +266,8 @@ class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
         """What a network says of a batch, kept to be compared with other models of the same pool;
         `rows` are those of the batch.
         """
-        kept: Opinions = self._file("change").opinions(output, rows, pool)
-        return kept
+        opinions: Opinions = self._file("change").opinions(output, rows, pool)
+        return opinions
 
     def entropy_sum(self, output: NetOutput) -> tuple[float, int]:
         """Sum of the entropies, in nats, of what a network says of a batch, and of how many."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sfda.decision.change import ChangeReport, Counts
+from sfda.decision.change import ChangeCounts, ChangeReport
 from sfda.problems.report_metrics import score_of
 from sfda.refs import SideBySide
 
@@ -65,22 +65,22 @@ def report_tag(sides: SideBySide) -> str:
     )
 
 
-SHOWN = 20  # classes or groups of a table
+ROWS_SHOWN = 20  # classes or groups of a table
 
 
 def change_text(change: ChangeReport) -> str:
     """How many answers change, overall, by class and by group, as markdown."""
     parts = [change.text() + "."]
-    for title, counts in (("class, by the model before", change.by_class),
-                          ("group", change.by_group)):  # fmt: skip
+    tables = {"class, by the model before": change.by_class, "group": change.by_group}
+    for title, counts in tables.items():
         if rows := _change_rows(counts):
-            parts.append("\n".join([f"| {title} | {change.units} | changed |", "|---|---:|---:|",
-                                     *rows]))  # fmt: skip
+            head = f"| {title} | {change.units} | changed |"
+            parts.append("\n".join([head, "|---|---:|---:|", *rows]))
     return "\n\n".join(parts)
 
 
-def _change_rows(counts: Counts) -> list[str]:
-    shown = [(name, pair) for name, pair in counts.items() if pair[0]][:SHOWN]
+def _change_rows(counts: ChangeCounts) -> list[str]:
+    shown = [(name, pair) for name, pair in counts.items() if pair[0]][:ROWS_SHOWN]
     rows = [f"| {name} | {every} | {changed / every:.1%} |" for name, (every, changed) in shown]
     if more := len(counts) - len(shown):
         rows.append(f"| and {more} more | | |")

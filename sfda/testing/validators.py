@@ -142,7 +142,7 @@ class Scoring:
             sure, answers = self.toy.source()(images).logits.softmax(1).max(1)
         assert isinstance(labels, Tensor)
         hits = (answers == labels).flatten().float()
-        place = (sure.flatten() * CARD_BINS).long().clamp(max=CARD_BINS - 1)
+        bin_of = (sure.flatten() * CARD_BINS).long().clamp(max=CARD_BINS - 1)
         sums = torch.stack([torch.ones_like(hits), sure.flatten(), hits])
         facts = CardFacts(
             classes=tuple(self.profile["classes"]),
@@ -155,7 +155,7 @@ class Scoring:
             temperature=1.0,
         )
         tensors = {
-            "calibration": torch.zeros(3, CARD_BINS).index_add_(1, place, sums),
+            "calibration": torch.zeros(3, CARD_BINS).index_add_(1, bin_of, sums),
             "confidence_histogram": sure.histc(20, 0, 1),
         }
         return Card(facts, tensors)

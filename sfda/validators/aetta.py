@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -54,9 +54,8 @@ class Aetta(Validator):
 
     def take_network(self, network: nn.Module) -> None:
         """Its head says what it makes of features under dropout."""
-        assert isinstance(network, Classifier)
-        self.network = network
-        self.takes_vectors = takes_vectors(network)
+        self.network = cast("Classifier", network)
+        self.takes_vectors = takes_vectors(self.network)
 
     @torch.no_grad()
     def update(self, seen: SeenViews) -> None:

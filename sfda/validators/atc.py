@@ -65,11 +65,11 @@ def quantile_of(histogram: Float[Tensor, " K"], share: float) -> float:
     0.833
     """
     ends = histogram.cumsum(0)
-    wanted = min(max(share, 0.0), 1.0) * float(ends[-1])
-    place = min(int(torch.searchsorted(ends, wanted, right=True)), len(ends) - 1)
-    inside = float(histogram[place])
-    part = (wanted - float(ends[place]) + inside) / inside if inside else 0.0
-    return (place + part) / len(ends)
+    below = min(max(share, 0.0), 1.0) * float(ends[-1])
+    bin_of = min(int(torch.searchsorted(ends, below, right=True)), len(ends) - 1)
+    inside = float(histogram[bin_of])
+    part = (below - float(ends[bin_of]) + inside) / inside if inside else 0.0
+    return (bin_of + part) / len(ends)
 
 
 EXPORT = Atc

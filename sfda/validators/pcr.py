@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -63,8 +63,7 @@ class Pcr(Validator):
 
     def take_network(self, network: nn.Module) -> None:
         """Its regions are its candidates."""
-        assert isinstance(network, Detector)
-        self.network = network
+        self.network = cast("Detector", network)
 
     @torch.no_grad()
     def update(self, seen: SeenViews) -> None:
@@ -94,13 +93,13 @@ class Pcr(Validator):
         sure = lost & (scores[owner.clamp(min=0)] > c.confidence)
         self.reliable += float(weight[sure].sum() / weight[lost].sum())
         unsure = (c.slope_consistency * (scores - c.confidence)).sigmoid()
-        kept = (~lost).nonzero().flatten().tolist()
+        remaining = (~lost).nonzero().flatten().tolist()
         agreed = sum(
             float(unsure[box]) * likeness(candidates.boxes[box], candidates.boxes[owner == box])
-            for box in kept
+            for box in remaining
             if bool((owner == box).any())
         )
-        self.consistent += agreed / len(kept)
+        self.consistent += agreed / len(remaining)
 
 
 class Candidates(NamedTuple):

@@ -44,8 +44,8 @@ def notify(name: str | None, subject: str, body: str) -> bool:
     if name is None:
         return False
     try:
-        said: Any = _block(name)  # Prefect awaits it by itself
-        said.notify(body, subject=subject)
+        block: Any = _block(name)  # Prefect awaits it by itself
+        block.notify(body, subject=subject)
     except Exception as error:  # of any service behind it
         log.warning("nobody was told by %s: %s: %s", name, type(error).__name__, error)
         return False

@@ -29,6 +29,7 @@ def row(kind: str, gain: float, verdict: str) -> dict[str, Any]:
         "erring": [audit],
         "unattended": {"kind": verdict, "level": 1},
         "labels": {"kind": verdict, "level": 3},
+        "labels as deployed": {"kind": verdict, "level": 3},
     }
     return {
         "run": {"kind": kind, "method": "shot", "seed": 0},

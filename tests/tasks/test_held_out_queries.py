@@ -11,10 +11,10 @@ from asking import filled, request_for
 from sfda import plugins
 from sfda.annotation.query_plan import make_query_plan
 from sfda.annotation.take import take_annotations
-from sfda.decision.pool import learning_part, pool_of
 from sfda.errors import BadInput
 from sfda.loading.opened import manifest_ref, open_ref
 from sfda.loading.parts import read_rows
+from sfda.loading.pool import learning_part, pool_of
 from sfda.manifests.rows import read_split
 from sfda.refs import ManifestRef, SplitRef
 from tasks.query_labels import query_labels

@@ -49,7 +49,7 @@ def models(tmp_path: Path) -> tuple[ModelRef, ModelRef]:
 def contest(models: tuple[ModelRef, ModelRef], **policy: Any) -> decide.Contest:
     target = SplitRef(manifest=ManifestRef(path="m.yaml", sha256="0" * 64), split="s", seen="0")
     return decide.Contest(
-        candidate=models[1], source=models[0], pool=decide.Pool(target=target),
+        candidate=models[1], source=models[0], pool=decide.DecisionPool(target=target),
         policy=DecisionPolicy(unattended=True, **policy), expected=Expected(),
     )  # fmt: skip
 

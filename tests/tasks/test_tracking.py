@@ -304,7 +304,7 @@ def contest(**policy: Any) -> decide.Contest:
                      classes=("a", "b"))  # fmt: skip
     target = SplitRef(manifest=ManifestRef(path="m.yaml", sha256="0" * 64), split="s", seen="0")
     return decide.Contest(
-        candidate=model, source=model, pool=decide.Pool(target=target),
+        candidate=model, source=model, pool=decide.DecisionPool(target=target),
         policy=DecisionPolicy(**policy), expected=Expected(),
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from sfda.documents import Unreadable, cut_off, parse_json, read_bounded
 from sfda.errors import BadInput, listed
 from sfda.manifests.digests import hash_file
 from sfda.measures.change import CANNOT_TELL, NONE_OF_THESE
-from sfda.state_folder import disk_errors, one_at_a_time
+from sfda.state_folder import disk_errors, named_by_a_person, one_at_a_time
 
 ANSWERS_FILE = "answers.json"
 PERSON_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
@@ -32,6 +32,7 @@ class TakenPart(Config):
     name: str
     sha256: str
     answers: int  # that were new in it
+    by: str = ""  # who that was, as they wrote on the page
 
 
 class TakenAnswers(Config):
@@ -79,7 +80,7 @@ def take_answers(folder: Path, request: AuditRequest, path: Path, person: str = 
     """
     part, file = read_answers(path, request), _file(folder, person)
     digest = hash_file(path)
-    with disk_errors(str(file)), one_at_a_time(file):
+    with disk_errors(str(file)), named_by_a_person(file), one_at_a_time(folder / ".answers"):
         taken = taken_answers(folder, request, person)
         if digest in {one.sha256 for one in taken.parts}:
             return PartTaken(path.name, 0, True, len(taken.answers))
@@ -89,7 +90,7 @@ def take_answers(folder: Path, request: AuditRequest, path: Path, person: str = 
         if faults:
             raise BadInput(f"{path}: " + "; ".join(faults) + "; nothing was taken")
         fresh = {unit: text for unit, text in answers.items() if unit not in taken.answers}
-        entry = TakenPart(name=path.name, sha256=digest, answers=len(fresh))
+        entry = TakenPart(name=path.name, sha256=digest, answers=len(fresh), by=part.by)
         merged = TakenAnswers(
             audit=request.id,
             answers=_in_order(request, taken.answers | fresh),

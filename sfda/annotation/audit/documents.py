@@ -106,13 +106,13 @@ def _csv(request: AuditRequest) -> bytes:
 
 
 def _readme(request: AuditRequest) -> str:
-    what = "fill in `answer`: " + (
-        "a class as it is spelt in classes of the tools' files, `none of these` or `cannot tell`"
-        if request.question == "class"
-        else "`yes`, `no` or `cannot tell`"
-    )
+    how = "write `yes`, `no` or `cannot tell` as `answer`"
+    classes = ""
+    if request.question == "class":
+        how = "write a class, `none of these` or `cannot tell` as `answer`"
+        classes = "\nClasses: " + ", ".join(request.classes) + "\n"
     if request.question == "place":
-        what = "fill in x and y, in pixels of the picture, or write `cannot tell` as `answer`"
+        how = "write x and y, in pixels of the picture, or `cannot tell` as `answer`"
     return f"""Audit {request.id}: {len(request.questions)} questions about {request.manifest}
 
 Two models answer differently here; a person says what is right, without knowing which is which.
@@ -120,13 +120,13 @@ Answer in the order of the questions. You may stop at any time and hand in what 
 
 audit.html         open it in a browser: one question at a time, by keyboard or touch. It needs no
                    network, keeps answers in the browser and saves them as a file.
-request.csv        the same questions with pictures/: {what}.
+request.csv        the same questions with pictures/: {how}.
 label_studio.json  tasks for Label Studio, label_studio.xml its labelling interface; the folder is
                    LOCAL_FILES_DOCUMENT_ROOT.
 cvat_coco.json     the same for CVAT: tag each picture (joints: a point), or draw a box around all.
 audit.json         what the models answer. Do not send it to the person who answers: audit.html,
                    or request.csv with pictures/, is all that is needed.
-
+{classes}
 Answers come back with: sfda audit THIS_FOLDER ANSWERS
 """
 

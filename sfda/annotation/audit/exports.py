@@ -11,7 +11,7 @@ from sfda.annotation.audit.documents import POINT
 from sfda.annotation.audit.page import ANSWERS_FORMAT
 from sfda.annotation.audit.questions import AuditRequest
 from sfda.annotation.exports import read_export
-from sfda.documents import Unreadable, parse_json, read_bounded
+from sfda.documents import Unreadable, cut_off, parse_json, read_bounded
 from sfda.errors import BadInput
 from sfda.formats.annotations import PictureAnnotations
 from sfda.formats.readers import BROKEN
@@ -36,10 +36,13 @@ class UncheckedAnswer(NamedTuple):
 
 
 class AnswersPart(NamedTuple):
-    """One file of answers: of which audit it says that it is, if it says so, and what is in it."""
+    """One file of answers: of which audit it says that it is, if it says so, what is in it, and
+    who wrote it, if they said so.
+    """
 
     audit: str | None
     answers: list[UncheckedAnswer]
+    by: str = ""
 
 
 def read_answers(path: Path, request: AuditRequest) -> AnswersPart:
@@ -82,6 +85,7 @@ def _from_page(document: dict[str, Any], path: Path) -> AnswersPart:
             else UncheckedAnswer(f"question {unit}", unit, fault="its answer is no text")
             for unit, answer in answers.items()
         ],
+        cut_off(str(document.get("person", ""))),
     )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from sfda.building_blocks.boxes import Boxes
 from sfda.measures.change import NEITHER, NO, YES, Claim, ImageUnits, Unit
-from sfda.measures.opinions import Backing, Counts, Opinions, PoolSize, Weights
+from sfda.measures.opinions import Backing, Counts, MemberWeights, Opinions, PoolSize
 from sfda.networks.detector import DetOutput
 from sfda.problems._labels import Array
 from sfda.problems.detection.inference import box_arrays
@@ -151,7 +151,7 @@ class BoxOpinions(Opinions):
         every = tuple(boxes for part in parts for boxes in part.boxes)
         return cls(every, parts[0].classes)
 
-    def common(self, others: Sequence[Self], weights: Weights) -> tuple[BoxesOf, ...]:
+    def common(self, others: Sequence[Self], weights: MemberWeights) -> tuple[BoxesOf, ...]:
         """Image by image; all members weigh the same."""
         members = (self, *others)
         return tuple(consensus_of(one) for one in zip(*(m.boxes for m in members), strict=True))
@@ -179,9 +179,9 @@ class BoxOpinions(Opinions):
             ):
                 lone = np.array([n not in taken for n in range(len(side.labels))], bool)
                 count = int(lone.sum())
-                found = len(pairs_of(side.where(lone), judge)) if count else 0
-                own[row] += found
-                theirs[row] += count - found
+                matches = len(pairs_of(side.where(lone), judge)) if count else 0
+                own[row] += matches
+                theirs[row] += count - matches
         return Backing(first, second)
 
     def same_as(self, other: Self) -> bool:
@@ -221,10 +221,10 @@ def consensus_of(members: Sequence[BoxesOf]) -> BoxesOf:
         free = [box for box in free if box not in group]
         if 2 * len(group) > len(members):
             scores = np.array([-box.less for box in group])
-            place = np.average([box.corners for box in group], axis=0, weights=scores + 1e-9)
-            agreed.append((place, group[0].label, float(scores.mean())))
+            corners = np.average([box.corners for box in group], axis=0, weights=scores + 1e-9)
+            agreed.append((corners, group[0].label, float(scores.mean())))
     return BoxesOf(
-        np.array([place for place, _, _ in agreed]).reshape(-1, 4),
+        np.array([corners for corners, _, _ in agreed]).reshape(-1, 4),
         np.array([label for _, label, _ in agreed], np.int64),
         np.array([score for _, _, score in agreed]),
     )

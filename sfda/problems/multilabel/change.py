@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from sfda.inference.forward import refuse_not_finite
 from sfda.measures.change import NEITHER, NO, YES, Claim, ImageUnits, Unit
-from sfda.measures.opinions import Backing, Counts, Opinions, PoolSize, Weights, entropy_of
+from sfda.measures.opinions import Backing, Counts, MemberWeights, Opinions, PoolSize, entropy_of
 from sfda.problems._labels import Array
 from sfda.problems.multilabel.network import MultilabelOutput
 from sfda.refs import ModelSpec
@@ -91,7 +91,7 @@ class YesOpinions(Opinions):
         """What it answers."""
         return np.asarray(self.probs >= 0.5)
 
-    def common(self, others: Sequence[Self], weights: Weights) -> Yes:
+    def common(self, others: Sequence[Self], weights: MemberWeights) -> Yes:
         """Yes where the weighted mean is."""
         total = np.zeros(self.probs.shape, np.float32)
         for member, weight in zip((self, *others), weights, strict=True):

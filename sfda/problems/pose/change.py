@@ -17,7 +17,7 @@ from jaxtyping import Float
 from sfda.building_blocks.heatmaps import peaks
 from sfda.manifests.rows import Split
 from sfda.measures.change import NEITHER, Claim, ImageUnits, Unit
-from sfda.measures.opinions import Backing, Counts, Opinions, PoolSize, Weights
+from sfda.measures.opinions import Backing, Counts, MemberWeights, Opinions, PoolSize
 from sfda.problems._labels import Array
 from sfda.problems.pose.inference import PEAKS_NEAR, Joints
 from sfda.problems.pose.labels import crops_of
@@ -97,7 +97,7 @@ class JointOpinions(Opinions):
         """Along the persons."""
         return cls(np.concatenate([part.joints for part in parts]))
 
-    def common(self, others: Sequence[Self], weights: Weights) -> Points:
+    def common(self, others: Sequence[Self], weights: MemberWeights) -> Points:
         """The medians; all members weigh the same."""
         return np.asarray(np.median([member.joints for member in (self, *others)], axis=0))
 

@@ -81,7 +81,7 @@ def class_counts(
 
 
 PIXELS = 256  # of an image that are kept, at most ...
-VALUES = 2**22  # ... and probabilities of the whole pool
+MOST_VALUES = 2**22  # ... and probabilities of the whole pool
 
 
 def opinions(output: SegOutput, rows: Sequence[int], pool: PoolSize) -> ClassOpinions:
@@ -89,13 +89,13 @@ def opinions(output: SegOutput, rows: Sequence[int], pool: PoolSize) -> ClassOpi
     models are asked about the same ones.
     """
     _, classes, height, width = output.logits.shape
-    count = max(1, min(PIXELS, VALUES // (pool.images * classes)))
-    kept = []
+    count = max(1, min(PIXELS, MOST_VALUES // (pool.images * classes)))
+    sampled = []
     for row, logits in zip(rows, output.logits, strict=True):
         places = np.random.Generator(np.random.Philox(key=row)).random((2, count))
         down, across = (
             torch.from_numpy((share * length).astype(np.int64)).to(logits.device)
             for share, length in zip(places, (height, width), strict=True)
         )
-        kept.append(logits[:, down, across].T)
-    return ClassOpinions.of_rows(torch.stack(kept))
+        sampled.append(logits[:, down, across].T)
+    return ClassOpinions.of_rows(torch.stack(sampled))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sfda.adaptation.plan import kind_of
-from sfda.decision.evidence import SOURCE, Look
+from sfda.decision.evidence import SOURCE_NAME, Look
 from sfda.decision.ranking import rank
 from tests.bench.decisions.runs import Run, run_folder
 
@@ -69,12 +69,14 @@ def choices_of_targets(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[
 
 def gains_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Of a run's candidates over the source, on all rows that adaptation has not seen."""
-    return {name: after[1] - row["accuracy"][SOURCE][1] for name, after in row["accuracy"].items()}
+    return {
+        name: after[1] - row["accuracy"][SOURCE_NAME][1] for name, after in row["accuracy"].items()
+    }
 
 
 def full_name(row: Mapping[str, Any], name: str) -> str:
     """Of a run's candidate among those of its target."""
-    return SOURCE if name == SOURCE else f"{row['run']['method']} {name}"
+    return SOURCE_NAME if name == SOURCE_NAME else f"{row['run']['method']} {name}"
 
 
 def _clean_looks(row: Mapping[str, Any], folder: Path) -> tuple[dict[str, Look], list[str]]:
@@ -82,7 +84,7 @@ def _clean_looks(row: Mapping[str, Any], folder: Path) -> tuple[dict[str, Look],
     with file.open("rb") as content:
         looks, vetoes = pickle.load(content)
     met = {name for name, texts in row["run_vetoes"].items() if texts}
-    clean = [name for name in looks if name == SOURCE or not (name in met or vetoes[name])]
+    clean = [name for name in looks if name == SOURCE_NAME or not (name in met or vetoes[name])]
     return looks, clean
 
 
@@ -126,7 +128,7 @@ def summary(rows: Sequence[tuple[str, Choice, Mapping[str, float]]]) -> list[dic
                 "regret": float(np.mean(regret)),
                 "worst": float(np.max(regret)),
                 "harmful": harmful,
-                "source": sum(name == SOURCE for _, name, _ in own),
+                "source": sum(name == SOURCE_NAME for _, name, _ in own),
                 "gain": float(np.mean([100 * gains[name] for _, name, gains in own])),
             }
         )

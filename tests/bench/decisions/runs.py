@@ -20,7 +20,7 @@ from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.adaptation.run_folder import History, read_history
 from sfda.adaptation.worker import Order, adapt_network
 from sfda.building_blocks.rejection import predicted_labels
-from sfda.decision.evidence import SOURCE
+from sfda.decision.evidence import SOURCE_NAME
 from sfda.errors import BadInput
 from sfda.inference.over_split import infer_split
 from sfda.inference.pseudo_labels import keep_pseudo_labels
@@ -67,11 +67,10 @@ def all_runs() -> list[Run]:
 
 
 def some_runs(count: int) -> list[Run]:
-    """So many of all, spread over targets and methods."""
+    """So many of all, drawn once and for ever."""
     runs = all_runs()
-    if count >= len(runs):
-        return runs
-    return [runs[n] for n in np.linspace(0, len(runs) - 1, count).round().astype(int).tolist()]
+    drawn = np.random.default_rng(0).permutation(len(runs))[:count]
+    return [runs[n] for n in sorted(drawn.tolist())]
 
 
 def settings_of(run: Run) -> AdaptSettings:
@@ -205,7 +204,7 @@ def _kept(
     with np.load(target / "truth_rows.npz") as arrays:
         truth = Labelled(arrays["x"], arrays["y"])
     kept: dict[str, Any] = {"pool_rows": _rows_of(opened)}
-    models = [(SOURCE, network, spec)]
+    models = [(SOURCE_NAME, network, spec)]
     models += [(str(one.epoch), *read_network(Path(str(one.weights)))) for one in history]
     for name, model, own in models:
         logits = np.concatenate(

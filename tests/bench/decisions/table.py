@@ -97,8 +97,7 @@ def _audited(some: Sequence[Row], key: str, name: str) -> list[str]:
             or (audit["kind"] == "reject" and one[gain] >= 0)
         ]
         lines.append(
-            f"- {name}: wrong direction on {where}: {_share(wrong, by_answers)}"
-            + (": " + "; ".join(f"{n} x {w}" for w, n in Counter(wrong).items()) if wrong else "")
+            f"- {name}: wrong direction on {where}: {_share(wrong, by_answers)}" + _listed(wrong)
         )
     good = [a for one, a in every if one["gain"] > MUCH and one["change"] <= MOST_CHANGE]
     bad = [a for one, a in every if one["gain"] < -MUCH]
@@ -135,19 +134,24 @@ def _unattended(some: Sequence[Row]) -> list[str]:
 
 
 def _labelled(some: Sequence[Row]) -> list[str]:
-    wrong = [
-        f"{_name(one)} ({one['labels']['kind']} at {100 * one['gain']:+.1f})"
-        for one in some
-        if one["labels"]["level"] == 3
-        and (
-            (one["labels"]["kind"] == "promote" and one["gain"] <= 0)
-            or (one["labels"]["kind"] == "reject" and one["gain"] >= 0)
-        )
-    ]
-    return [
-        "- with labels: " + _kinds(one["labels"]["kind"] for one in some)
-        + f"; wrong direction {_share(wrong, some)}" + (": " + "; ".join(wrong) if wrong else "")
-    ]  # fmt: skip
+    lines = []
+    for key in ("labels", "labels as deployed"):
+        wrong = [
+            f"{_name(one)} ({one[key]['kind']} at {100 * one['gain']:+.1f})"
+            for one in some
+            if one[key]["level"] == 3
+            and (
+                (one[key]["kind"] == "promote" and one["gain"] <= 0)
+                or (one[key]["kind"] == "reject" and one["gain"] >= 0)
+            )
+        ]
+        kinds = _kinds(one[key]["kind"] for one in some)
+        lines.append(f"- {key}: {kinds}; wrong direction {_share(wrong, some)}" + _listed(wrong))
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ": " + "; ".join(f"{n} x {one}" for one, n in Counter(names).items()) if names else ""
 
 
 def _name(one: Row) -> str:

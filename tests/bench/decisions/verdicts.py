@@ -22,9 +22,9 @@ from sfda.adaptation.scoring import make_validators, score_unlabelled
 from sfda.building_blocks.rejection import UNKNOWN_NAME, predicted_labels
 from sfda.decision.audit import AuditPlan, audit_state
 from sfda.decision.change import ChangeReport, Side, drawn_numbers
-from sfda.decision.evidence import SOURCE, Look, look_at, preferences
+from sfda.decision.evidence import SOURCE_NAME, Look, look_at_pool, preferences
 from sfda.decision.gate import Audited, Evidence, decide
-from sfda.decision.judge import judge
+from sfda.decision.judge import figures_over, judge
 from sfda.decision.paired import paired_interval
 from sfda.decision.vetoes import Expected
 from sfda.errors import NotFinite
@@ -88,14 +88,14 @@ class Case:
 
     def side(self, name: str, *, labelled: bool = False) -> Side:
         """A model of the run on the pool."""
-        folder = self.row["source"] if name == SOURCE else self.epochs[int(name)]["weights"]
+        folder = self.row["source"] if name == SOURCE_NAME else self.epochs[int(name)]["weights"]
         network, spec = read_network(Path(folder))
         return Side(network, spec, self.labelled if labelled else self.pool)
 
     @property
     def names(self) -> list[str]:
         """The source and all epochs."""
-        return [SOURCE, *(str(one["epoch"]) for one in self.epochs)]
+        return [SOURCE_NAME, *(str(one["epoch"]) for one in self.epochs)]
 
     def answers(self, name: str) -> Kept:
         """What a model answers."""
@@ -113,7 +113,7 @@ class Case:
 
     def chosen(self) -> str:
         """The epoch that `sfda adapt` would register, the source where there is none."""
-        best, highest = SOURCE, -np.inf
+        best, highest = SOURCE_NAME, -np.inf
         for one in self.epochs:
             if one["vetoes"]:
                 break  # the run ends here
@@ -145,6 +145,7 @@ def judge_run(row: dict[str, Any], folder: Path) -> dict[str, Any]:
             "accuracy": {name: case.accuracy(name) for name in case.names},
             "scores": scores,
             "vetoes": vetoes,
+            "figures": {name: figures_over(case.side(name), CPU).model_dump() for name in looks},
             "run_vetoes": {str(one["epoch"]): one["vetoes"] for one in case.epochs},
             "chosen": candidates[chosen],
             "last": candidates[last],
@@ -159,7 +160,7 @@ def _looks(case: Case) -> tuple[dict[str, Look], dict[str, dict[str, float]]]:
     for name in case.names:
         network, spec, opened = case.side(name)
         try:
-            looks[name] = look_at(network, spec, opened, CPU)
+            looks[name] = look_at_pool(network, spec, opened, CPU)
         except NotFinite:
             continue
         profile: Any = {"classes": dict.fromkeys(spec.classes, 0)}
@@ -172,30 +173,30 @@ def _looks(case: Case) -> tuple[dict[str, Look], dict[str, dict[str, float]]]:
 def _evidence(case: Case, name: str) -> Evidence:
     """Change and vetoes against the source."""
     expected = Expected(effective=case.row["expected"])
-    sides = case.side(SOURCE), case.side(name)
+    sides = case.side(SOURCE_NAME), case.side(name)
     return judge(*sides, CPU, limits=POLICY.vetoes, expected=expected)
 
 
 def _clean(case: Case, vetoes: Mapping[str, Any]) -> list[str]:
     """The source, and the epochs that met no veto in the run or on the pool."""
     met = {str(one["epoch"]) for one in case.epochs if one["vetoes"]}
-    return [name for name in vetoes if name == SOURCE or not (name in met or vetoes[name])]
+    return [name for name in vetoes if name == SOURCE_NAME or not (name in met or vetoes[name])]
 
 
 def _candidate(
     case: Case, name: str, looks: Mapping[str, Look], vetoes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A candidate and its verdicts; the source is none."""
-    if name == SOURCE:
-        return {"epoch": SOURCE}
+    if name == SOURCE_NAME:
+        return {"epoch": SOURCE_NAME}
     if name not in looks:
         return {"epoch": name, "not finite": True}
     evidence = _evidence(case, name)
-    first, second = case.answers(SOURCE), case.answers(name)
+    first, second = case.answers(SOURCE_NAME), case.answers(name)
     assert int((first.pool != second.pool).sum()) == evidence.change.changed
     pool, whole = (
         after - before
-        for before, after in zip(case.accuracy(SOURCE), case.accuracy(name), strict=True)
+        for before, after in zip(case.accuracy(SOURCE_NAME), case.accuracy(name), strict=True)
     )
     clean = _clean(case, vetoes)
     return {
@@ -207,6 +208,7 @@ def _candidate(
         "gain": whole,
         "unattended": _unattended(case, evidence, name, {n: looks[n] for n in {*clean, name}}),
         "labels": _by_labels(case, evidence, name),
+        "labels as deployed": _by_labels(case, evidence, name, deployed=True),
         "audits": [_audited(case, evidence, name, seed, 0.0) for seed in range(AUDITS)],
         "erring": [_audited(case, evidence, name, seed, ERRING) for seed in range(AUDITS)],
     }
@@ -216,7 +218,7 @@ def _unattended(
     case: Case, evidence: Evidence, name: str, looks: Mapping[str, Look]
 ) -> dict[str, Any]:
     """The verdict of scores alone."""
-    says = preferences(looks, SOURCE, name, minimised=kind_of(case.run.method).minimises)
+    says = preferences(looks, SOURCE_NAME, name, minimised=kind_of(case.run.method).minimises)
     verdict = decide(evidence.model_copy(update={"preferences": says}), UNATTENDED)
     return {
         "kind": verdict.kind,
@@ -226,13 +228,17 @@ def _unattended(
     }
 
 
-def _by_labels(case: Case, evidence: Evidence, name: str) -> dict[str, Any]:
-    """The verdict of the labels of the pool. The source gets the candidate's threshold, as in
-    `tasks.decide`.
+def _by_labels(
+    case: Case, evidence: Evidence, name: str, *, deployed: bool = False
+) -> dict[str, Any]:
+    """The verdict of the labels of the pool. The source gets the candidate's threshold of
+    rejection, as in `tasks.decide`, or has its own, as it is `deployed`.
     """
-    before, after = (case.side(one, labelled=True) for one in (SOURCE, name))
-    spec = before.spec.model_copy(update={"reject": after.spec.reject})
-    interval = paired_interval(before._replace(spec=spec), after, CPU, alpha=POLICY.alpha)
+    before, after = (case.side(one, labelled=True) for one in (SOURCE_NAME, name))
+    if not deployed:
+        spec = before.spec.model_copy(update={"reject": after.spec.reject})
+        before = before._replace(spec=spec)
+    interval = paired_interval(before, after, CPU, alpha=POLICY.alpha)
     verdict = decide(evidence.model_copy(update={"labelled": interval}), POLICY)
     return {"kind": verdict.kind, "level": verdict.level, "reason": verdict.reason}
 
@@ -242,7 +248,7 @@ def _audited(case: Case, evidence: Evidence, name: str, seed: int, erring: float
     what the other model says.
     """
     plan = plan_of(evidence.change)
-    first, second = case.answers(SOURCE).pool, case.answers(name).pool
+    first, second = case.answers(SOURCE_NAME).pool, case.answers(name).pool
     differs = np.flatnonzero(first != second)
     numbers = drawn_numbers(evidence.change.changed, plan.questions, (seed, 0))
     rng = np.random.default_rng([seed, 7])

@@ -13,6 +13,7 @@ from asking import zipped
 from auditing import audit_of
 
 from sfda.annotation.audit.answers import other_persons, take_answers, taken_answers
+from sfda.annotation.audit.as_labels import write_labels
 from sfda.annotation.audit.documents import POINT
 from sfda.annotation.audit.evidence import audit_result
 from sfda.annotation.audit.page import ANSWERS_FORMAT
@@ -27,6 +28,7 @@ def page(folder: Path, request: AuditRequest, answers: Answers, name: str = "pag
     """What the page saves."""
     path = folder / name
     document = {"format": ANSWERS_FORMAT, "version": 1, "audit": request.id, "answers": answers}
+    document["person"] = "Ada"
     path.write_text(json.dumps(document))
     return path
 
@@ -141,6 +143,9 @@ def test_answers_come_back_from_every_tool(tmp_path: Path, problem: str, export:
     taken = take_answers(folder, request, export(folder, request, expected))
     assert (taken.fresh, taken.total) == (4, 4)
     assert taken_answers(folder, request).answers == expected
+    if problem != "classification":
+        with pytest.raises(BadInput, match="are no labels of whole images"):
+            write_labels(request, expected)
 
 
 def test_json_min_comes_back(tmp_path: Path) -> None:
@@ -274,7 +279,10 @@ def test_parts_add_up_and_one_again_changes_nothing(tmp_path: Path) -> None:
     assert (again.again, again.fresh, again.total) == (True, 0, 3)
     assert (folder / "answers.json").read_bytes() == written
     taken = taken_answers(folder, request)
-    assert [part.name for part in taken.parts] == ["late.json", "early.json"]
+    assert [(part.name, part.by) for part in taken.parts] == [
+        ("late.json", "Ada"),
+        ("early.json", "Ada"),
+    ]
     assert list(taken.answers) == ids[:3]
     both = page(tmp_path, request, {ids[0]: "cat", ids[3]: "cat"}, "both.json")
     assert take_answers(folder, request, both).fresh == 1

@@ -190,7 +190,7 @@ def test_unchanged_units_are_found_too(tmp_path, state):
     numbers = change.draw_unchanged(30, seed=0)
     for number, (row, unit) in zip(numbers, change.unchanged_at(numbers), strict=True):
         image, y, x = same[number].tolist()
-        assert (row, unit.place) == (image, (float(x), float(y)))
+        assert (row, unit.spot) == (image, (float(x), float(y)))
         assert unit.first == unit.second == spec.classes[one[image][y, x]]
 
 
@@ -203,7 +203,7 @@ def test_swapping_the_models_swaps_the_answers(tmp_path, state):
     assert numbers == back.draw(20, seed=0)
     for one, two in zip(there.units_at(numbers), back.units_at(numbers), strict=True):
         assert one.row == two.row
-        assert (one.unit.place, one.unit.first) == (two.unit.place, two.unit.second)
+        assert (one.unit.spot, one.unit.first) == (two.unit.spot, two.unit.second)
         assert one.unit.second == two.unit.first != one.unit.first
 
 

@@ -15,12 +15,12 @@ from torch import nn
 
 from sfda import plugins
 from sfda.decision.evidence import (
-    SOURCE,
+    SOURCE_NAME,
     Look,
     agreement_score,
     ask_referee,
     distinct,
-    look_at,
+    look_at_pool,
     lower_limit,
     member_weights,
     nuclear_score,
@@ -67,11 +67,11 @@ def by_score(found: Sequence[Any]) -> dict[str, Any]:
 
 def test_each_family_has_its_gain() -> None:
     looks = {
-        SOURCE: look(0, 0, 0, 1, stays=[1, 0, 1, 1]),
+        SOURCE_NAME: look(0, 0, 0, 1, stays=[1, 0, 1, 1]),
         "before": look(0, 0, 2, 1),
         "after": look(0, 1, 2, 1, stays=[1, 1, 1, 0]),
     }
-    found = by_score(preferences(looks, SOURCE, "after"))
+    found = by_score(preferences(looks, SOURCE_NAME, "after"))
     assert {name: one.family for name, one in found.items()} == {
         "ensv": "ensemble",
         "nuclear_norm": "dispersity",
@@ -83,13 +83,13 @@ def test_each_family_has_its_gain() -> None:
     assert found["agreement"].gain == pytest.approx(2.5 / 3 - (2 / 3 + 1) / 3)
     norms = [
         np.linalg.norm(one.opinions.probs[:, 0].astype(float), "nuc") / math.sqrt(4 * 3)  # type: ignore[attr-defined]
-        for one in (looks[SOURCE], looks["after"])
+        for one in (looks[SOURCE_NAME], looks["after"])
     ]
     assert found["nuclear_norm"].gain == pytest.approx(norms[1] - norms[0], abs=1e-6)
 
 
 def test_swapped_models_have_the_opposite_gain() -> None:
-    looks = {SOURCE: look(0, 0, 1, 1), "a": look(0, 1, 2, 1), "b": look(0, 1, 2, 2)}
+    looks = {SOURCE_NAME: look(0, 0, 1, 1), "a": look(0, 1, 2, 1), "b": look(0, 1, 2, 2)}
     one, other = (by_score(preferences(looks, *pair)) for pair in (("a", "b"), ("b", "a")))
     assert one["ensv"].gain != 0
     for score, found in one.items():
@@ -97,18 +97,18 @@ def test_swapped_models_have_the_opposite_gain() -> None:
 
 
 def test_a_score_that_the_method_minimises_has_no_vote() -> None:
-    looks = {SOURCE: look(0, 0, 1), "after": look(0, 1, 2)}
-    found = preferences(looks, SOURCE, "after", minimised={"infomax", "nuclear_norm"})
+    looks = {SOURCE_NAME: look(0, 0, 1), "after": look(0, 1, 2)}
+    found = preferences(looks, SOURCE_NAME, "after", minimised={"infomax", "nuclear_norm"})
     assert [one.score for one in found] == ["agreement"]
 
 
 def test_an_ensemble_has_three_distinct_members_and_the_source() -> None:
-    looks = {"epoch 1": look(0, 1, 2), SOURCE: look(0, 0, 1), "epoch 2": look(0, 1, 2)}
-    assert distinct(looks) == [SOURCE, "epoch 1"]
-    assert "ensv" not in by_score(preferences(looks, SOURCE, "epoch 1"))
+    looks = {"epoch 1": look(0, 1, 2), SOURCE_NAME: look(0, 0, 1), "epoch 2": look(0, 1, 2)}
+    assert distinct(looks) == [SOURCE_NAME, "epoch 1"]
+    assert "ensv" not in by_score(preferences(looks, SOURCE_NAME, "epoch 1"))
     looks["epoch 3"] = look(1, 1, 2)
-    assert "ensv" in by_score(preferences(looks, SOURCE, "epoch 1"))
-    del looks[SOURCE]
+    assert "ensv" in by_score(preferences(looks, SOURCE_NAME, "epoch 1"))
+    del looks[SOURCE_NAME]
     looks["epoch 4"] = look(2, 1, 2)
     assert "ensv" not in by_score(preferences(looks, "epoch 3", "epoch 1"))
 
@@ -131,8 +131,8 @@ def test_members_without_information_weigh_the_same() -> None:
 
 def test_two_collapsed_models_do_not_outvote_a_good_one() -> None:
     good = look(0, 1, 2, 0, 1, 2)
-    looks = {SOURCE: good, "a": look(0, 0, 0, 0, 0, 0), "b": look(0, 0, 0, 0, 0, 1, sure=0.8)}
-    found = by_score(preferences(looks, SOURCE, "a"))
+    looks = {SOURCE_NAME: good, "a": look(0, 0, 0, 0, 0, 0), "b": look(0, 0, 0, 0, 0, 1, sure=0.8)}
+    found = by_score(preferences(looks, SOURCE_NAME, "a"))
     assert found["ensv"].gain == pytest.approx(2 / 6 - 1)
 
 
@@ -238,9 +238,9 @@ def test_every_problem_has_a_say(problem: str) -> None:
     if problem == "detection":  # an untrained one is sure of no box
         with torch.no_grad():
             network.roi_heads.box_predictor.cls_score.bias[1] += 4  # type: ignore[union-attr,index]
-    networks = {SOURCE: network, "a": disturbed(network, 1), "b": disturbed(network, 2)}
-    looks = {name: look_at(own, spec, opened, CPU) for name, own in networks.items()}
-    found = by_score(preferences(looks, SOURCE, "b"))
+    networks = {SOURCE_NAME: network, "a": disturbed(network, 1), "b": disturbed(network, 2)}
+    looks = {name: look_at_pool(own, spec, opened, CPU) for name, own in networks.items()}
+    found = by_score(preferences(looks, SOURCE_NAME, "b"))
     assert set(found) == OF_PROBLEM[problem][1]
     for one in found.values():
         assert math.isfinite(one.gain)
@@ -250,12 +250,12 @@ def test_every_problem_has_a_say(problem: str) -> None:
     validator.refer({"classes": dict.fromkeys("abc", 0)})
     for seen in scan_views(opened.images, spec.input, spec.views, seed=0, device=CPU)(network):
         validator.update(seen)
-    assert agreement_score(looks[SOURCE]).value == pytest.approx(validator.compute(), abs=1e-6)
+    assert agreement_score(looks[SOURCE_NAME]).value == pytest.approx(validator.compute(), abs=1e-6)
 
 
 def test_the_norm_is_the_validators() -> None:
     network, spec, opened = pool("classification", 20)
-    score = nuclear_score(look_at(network, spec, opened, CPU))
+    score = nuclear_score(look_at_pool(network, spec, opened, CPU))
     validator = NuclearNorm()
     for seen in scan_views(opened.images, spec.input, spec.views, seed=0, device=CPU)(network):
         validator.update(seen)
@@ -268,4 +268,4 @@ def test_outputs_that_are_not_finite_are_no_look() -> None:
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
     with pytest.raises(NotFinite):
-        look_at(network, spec, opened, CPU)
+        look_at_pool(network, spec, opened, CPU)

@@ -22,7 +22,7 @@ from sfda.loading.parts import read_rows
 from sfda.loading.pool import (
     NO_SIDES,
     HeldOut,
-    Sides,
+    PoolSides,
     hold_out,
     learning_part,
     pool_of,
@@ -39,7 +39,9 @@ def numbers(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.uint64)
 
 
-def held(values: Iterable[int], groups=None, annotated=NONE, before: Sides = NO_SIDES) -> list[int]:
+def held(
+    values: Iterable[int], groups=None, annotated=NONE, before: PoolSides = NO_SIDES
+) -> list[int]:
     """The rows that are held out."""
     flags = hold_out(numbers(*values), groups, np.array(annotated, np.int64), before)
     return np.flatnonzero(flags).tolist()
@@ -115,7 +117,7 @@ def test_annotated_rows_leave_with_all_that_belongs_to_them_and_do_not_come_back
 
 def test_new_frames_of_a_video_go_where_the_video_is_and_to_learning_where_it_is_on_both():
     values = [100 + row for row in range(40)]
-    before = Sides(numbers(*values[:20]), numbers(*values[20:]))
+    before = PoolSides(numbers(*values[:20]), numbers(*values[20:]))
     more = [*values, 1, 2, 3]
     groups = [f"row {row}" for row in range(43)]
     groups[40], groups[5] = "held", "held"
@@ -347,7 +349,7 @@ def test_a_hundred_thousand_rows_take_seconds():
     generator = np.random.default_rng(0)
     values = generator.integers(0, 2**63, 100_000).astype(np.uint64)
     groups = tuple(f"video {row // 7}" for row in range(100_000))
-    before = Sides(values[:1000], values[2000:50_000])
+    before = PoolSides(values[:1000], values[2000:50_000])
     began = time.process_time()
     flags = hold_out(values, groups, np.arange(0, 100_000, 1000), before)
     assert time.process_time() - began < 5

@@ -141,7 +141,7 @@ def test_pixels_come_row_by_row():
         Unit((0.0, 1.0), "", "b", "c"),
         Unit((2.0, 1.0), "", "c", "a"),
     ]
-    assert [unit.place for unit in others_of(image)] == [(0.0, 0.0), (2.0, 0.0), (1.0, 1.0)]
+    assert [unit.spot for unit in others_of(image)] == [(0.0, 0.0), (2.0, 0.0), (1.0, 1.0)]
     assert all(unit.first == unit.second for unit in others_of(image))
     assert all_of(units("segmentation", other, one)) == list(map(swapped, all_of(image)))
 
@@ -156,7 +156,7 @@ def test_no_list_of_pixels_is_held():
     last = image.unit(image.changed - 1)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert last.place == (1999.0, 1999.0)
+    assert last.spot == (1999.0, 1999.0)
     assert held < 2 * one.size, "the map of what differs, and not more"
     assert most < 6 * one.size
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sfda.decision.change import ChangeReport
-from sfda.report.report_text import SHOWN, change_text
+from sfda.report.report_text import ROWS_SHOWN, change_text
 
 
 def test_the_table_shows_classes_and_groups_and_says_what_it_leaves_out() -> None:
-    counts = {f"class {n}": (10, 10 - n % 10) for n in range(SHOWN + 2)}
+    counts = {f"class {n}": (10, 10 - n % 10) for n in range(ROWS_SHOWN + 2)}
     change = ChangeReport(
         answers=40, changed=10, share=0.25, images=40, images_changed=10, units="images",
         metric="accuracy", by_class=counts, by_group={"video 1": (4, 1), "empty": (0, 0)},
