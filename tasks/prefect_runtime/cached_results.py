@@ -1,12 +1,11 @@
 """Which kept results may be read: a record names its own reader and types.
 
 Prefect imports what it names. A record that somebody else put there could name pickle, or any
-function, and would run on being read. So only those are left that are ours in every name.
+function, and would run on being read. So only those are left that our own tasks could have kept.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import stat
@@ -15,11 +14,23 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from prefect.serializers import JSONSerializer
-from pydantic import BaseModel, JsonValue
-
-from sfda.plugin_sources import OWN_PACKAGES
+from pydantic import JsonValue
 
 LARGEST_RECORD = 64 * 2**20
+# what our tasks return: nothing else is made of a record, whatever our modules import
+KEPT = frozenset(
+    {
+        "sfda.decision.gate.Evidence",
+        "sfda.problems.pose.prior_training.PriorReport",
+        "sfda.refs.Adaptation",
+        "sfda.refs.ManifestRef",
+        "sfda.refs.ModelRef",
+        "sfda.refs.PredictionsRef",
+        "sfda.refs.SideBySide",
+        "sfda.report.comparison.EpochMetrics",
+        "sfda.report.comparison.SourceOnly",
+    }
+)
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
@@ -32,7 +43,7 @@ def read_record(file: Path) -> dict[str, Any] | None:
             if not regular or status.st_uid not in (os.geteuid(), 0):
                 return None
             record = _plain(opened.read(LARGEST_RECORD).decode())
-        return record if _names_ours_alone(record) else None
+        return record if _is_ours(record, file) else None
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -49,16 +60,27 @@ def _plain(text: str) -> JsonValue:
     return value
 
 
-def _names_ours_alone(record: JsonValue) -> TypeGuard[dict[str, Any]]:
-    if not isinstance(record, dict) or not isinstance(result := record.get("result"), str):
+def _is_ours(record: JsonValue, file: Path) -> TypeGuard[dict[str, Any]]:
+    # Prefect takes other keys of a record for a result or a serializer, as it once wrote them
+    if not isinstance(record, dict) or set(record) != {"metadata", "result"}:
         return False
-    metadata = record.get("metadata") or {}
-    if not isinstance(metadata, dict):
+    metadata, result = record["metadata"], record["result"]
+    if not isinstance(metadata, dict) or not isinstance(result, str):
         return False
-    usual = JSONSerializer().model_dump()
-    if metadata.get("serializer", usual) != usual or metadata.get("storage_block_id"):
+    # one that is not stated is pickle
+    if metadata.get("serializer") != JSONSerializer().model_dump():
         return False
-    return all(_is_ours(part) for part in _dictionaries(_plain(result)))
+    if metadata.get("storage_block_id") or not _is_of(metadata.get("storage_key"), file):
+        return False
+    return all(_may_be_made(part) for part in _dictionaries(_plain(result)))
+
+
+def _is_of(key: JsonValue, file: Path) -> bool:
+    """Whether a storage key, by which Prefect may read again, is the file that it stands in."""
+    if not isinstance(key, str):
+        return key is None
+    stated = file.parent / key
+    return stated.name == file.name and stated.parent.resolve() == file.parent.resolve()
 
 
 def _dictionaries(value: JsonValue) -> Iterator[dict[str, Any]]:
@@ -70,17 +92,9 @@ def _dictionaries(value: JsonValue) -> Iterator[dict[str, Any]]:
             yield from _dictionaries(part)
 
 
-def _is_ours(part: dict[str, Any]) -> bool:
-    """Whether what the dictionary is made into, if anything, is one of our own data types."""
+def _may_be_made(part: dict[str, Any]) -> bool:
+    """Whether what the dictionary is made into, if anything, is what one of our tasks returns."""
     if "__exc_type__" in part:
         return False
-    if "__class__" not in part:
-        return True
-    module, _, name = str(part["__class__"]).rpartition(".")
-    if module.partition(".")[0] not in OWN_PACKAGES:
-        return False
-    try:
-        kind = getattr(importlib.import_module(module), name, None)
-    except ImportError:
-        return False
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+    made = part.get("__class__")
+    return "__class__" not in part or (isinstance(made, str) and made in KEPT)

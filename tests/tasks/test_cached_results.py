@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import importlib
 import json
 import os
+import pkgutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import cloudpickle
 import pytest
+from prefect import Task
 from prefect._internal.result_records import ResultRecord, ResultRecordMetadata
 from prefect.serializers import JSONSerializer, PickleSerializer
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
+import tasks
 from sfda.refs import ManifestRef
 from tasks.prefect_runtime.cache import SameWork
-from tasks.prefect_runtime.cached_results import read_record
+from tasks.prefect_runtime.cached_results import KEPT, read_record
 
 
 def record(result: Any, serializer: Any = None) -> dict[str, Any]:
-    metadata = ResultRecordMetadata(serializer=serializer or JSONSerializer(), storage_key="k")
+    metadata = ResultRecordMetadata(serializer=serializer or JSONSerializer())
     return json.loads(ResultRecord(result=result, metadata=metadata).serialize())
 
 
@@ -38,6 +43,9 @@ def hostile(mark: Path) -> dict[str, Any]:
     plain = record(ManifestRef(path="x", sha256="0"))
     name = {"type": "json", "object_decoder": "subprocess.getoutput"}
     made = {"__class__": "subprocess.getoutput", "data": [f"touch {mark}"]}
+    pickled = base64.encodebytes(cloudpickle.dumps(Runs(mark))).decode()
+    state = {"type": "COMPLETED", "data": {"storage_key": "payload"}}
+    key = plain["metadata"] | {"storage_key": "payload"}
     return {
         "pickle": record(1, PickleSerializer())
         | {"result": json.dumps(cloudpickle.dumps(Runs(mark)).hex())},
@@ -52,9 +60,17 @@ def hostile(mark: Path) -> dict[str, Any]:
         | {"result": json.dumps({"__class__": "sfda.plugins.load", "data": ["methods", "bn"]})},
         "what a module of ours imports": plain
         | {"result": json.dumps({"__class__": "sfda.state_folder.os", "data": {}})},
+        "a class that a module of ours imports": plain
+        | {"result": json.dumps({"__class__": "flows.refresh_target.State", "data": state})},
+        "settings of ours": plain
+        | {"result": json.dumps({"__class__": "sfda.settings.AdaptSettings", "data": {}})},
+        "a class that is a list": plain | {"result": json.dumps({"__class__": [], "data": {}})},
+        "no serializer, which is pickle": plain | {"metadata": {}, "result": json.dumps(pickled)},
+        "an older form": plain | {"data": pickled, "serializer": {"type": "pickle"}},
+        "another file": plain | {"metadata": key},
         "an exception": plain
         | {"result": json.dumps({"__exc_type__": "builtins.OSError", "message": "x"})},
-        "another storage": plain | {"metadata": {"storage_block_id": "0" * 32}},
+        "another storage": plain | {"metadata": plain["metadata"] | {"storage_block_id": "0" * 32}},
         "no record": [1],
         "nothing": {},
     }
@@ -74,6 +90,19 @@ def test_a_record_that_names_what_is_not_ours_is_removed(name: str, tmp_path: Pa
         assert SameWork().compute_key(call, {"a": 1}, {}) == key
     assert not file.exists()
     assert not mark.exists()
+
+
+def test_every_task_keeps_what_may_be_read() -> None:
+    returned = set()
+    for module in pkgutil.iter_modules(tasks.__path__, "tasks."):
+        for one in vars(importlib.import_module(module.name)).values():
+            if isinstance(one, Task) and one.persist_result:
+                assert one.result_serializer == "json", one.name
+                kind = get_type_hints(one.fn)["return"]
+                returned |= {kind, *get_args(kind)}
+    names = {f"{k.__module__}.{k.__qualname__}" for k in returned if isinstance(k, type)}
+    plain = {"builtins.str", "builtins.tuple", "builtins.dict", "builtins.float"}
+    assert {name for name in names if name not in plain} == KEPT - {"sfda.refs.ManifestRef"}
 
 
 def test_a_record_of_ours_stays(tmp_path: Path) -> None:
