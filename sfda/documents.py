@@ -30,7 +30,7 @@ EXPORT_BYTES = 512 << 20  # of JSON or XML that a tool exported
 TABLE_BYTES = 2 << 30  # of a CSV, or of a COCO JSON
 PICTURE_BYTES = 1 << 30  # of one image file
 VOLUME_BYTES = 4 << 30  # of one volume, unpacked
-PICTURE_PIXELS = 178_956_970  # of what is drawn in one picture: PIL opens no larger ones
+PICTURE_PIXELS = 100_000_000  # of one picture, and of what is drawn in it
 READ_AT_ONCE = 1 << 20  # bytes that are read at once
 MOST_UNPACKED = 1100  # bytes out of one that was deflated, which can be 1032
 

@@ -4,14 +4,12 @@ JSON and its own XML, and a plain CSV.
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from sfda.documents import (
     EXPORT_BYTES,
@@ -25,6 +23,7 @@ from sfda.documents import (
 from sfda.errors import BadInput
 from sfda.formats.annotations import PART_ERRORS, DrawnBox, PictureAnnotations, PlacedJoint
 from sfda.formats.cvat import from_coco, from_xml
+from sfda.formats.images import open_picture
 from sfda.formats.label_studio import read_tasks
 from sfda.formats.readers import BROKEN
 from sfda.formats.table import read_csv
@@ -90,7 +89,7 @@ def _from_csv(path: Path) -> Iterator[PictureAnnotations]:
         elif name := row.get("mask"):
             try:
                 content = read_within(*inside(path.parent, name), limit=PICTURE_BYTES)
-                mask = np.asarray(Image.open(io.BytesIO(content)))
+                mask = np.asarray(open_picture(content))
             except BROKEN as error:
                 yield PictureAnnotations(where, *ids, fault=f"mask {name} cannot be read ({error})")
                 continue

@@ -1,15 +1,28 @@
-"""Encoded pictures, as they lie in files: PNG, TIFF, JPEG and what else PIL reads."""
+"""Encoded pictures, as they lie in files: PNG, TIFF, JPEG and a few more formats, no others.
+
+PIL tells a format by what a file begins with, whatever its name is, and for some of them starts
+other programs or reads other files. So the formats are a closed list, and what a picture costs is
+looked at before it is decoded.
+"""
 
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from sfda.documents import PICTURE_PIXELS
 from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # as PIL calls them
+MOST_SCANS = 100  # of a progressive JPEG, each of which goes over all its pixels; usual are 10
+MOST_SEGMENTS = 100_000  # of a JPEG
+MOST_PAGES = 16  # of a TIFF: the picture and smaller copies, each half as wide
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what begins a segment of a JPEG
 
 
 def decode_bytes(data: bytes, window: Window = None) -> Picture:
@@ -48,13 +61,50 @@ def value_bytes(data: bytes) -> Raw:
 
 def size_of_bytes(data: bytes) -> tuple[int, int]:
     """(height, width) of an encoded image, upright by EXIF, not decoded."""
-    image = Image.open(io.BytesIO(data))
+    image = open_picture(data)
     turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def open_picture(data: bytes) -> Image.Image:
+    """An encoded image of one of `FORMATS`, not decoded.
+
+    Raises what PIL raises on broken data and on other formats, and ValueError for a picture of more
+    than `PICTURE_PIXELS` pixels, or one that takes far longer to decode than its size tells.
+    """
+    if data.startswith(b"\xff\xd8"):
+        _refuse_scans(data)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise ValueError(f"it has more than {PICTURE_PIXELS} pixels; cut it into parts") from None
+    if image.width * image.height > PICTURE_PIXELS:
+        raise ValueError(
+            f"it has {image.width} x {image.height} pixels, more than {PICTURE_PIXELS}; cut it "
+            "into parts"
+        )
+    return image
+
+
+def _refuse_scans(data: bytes) -> None:
+    """Raise ValueError for a JPEG of very many scans or segments."""
+    position, scans = 2, 0
+    for _ in range(MOST_SEGMENTS):
+        found = _MARKER.search(data, position)
+        kind = data[found.end() - 1] if found else 0xD9
+        if found is None or kind == 0xD9:  # the end of the picture: what follows is not read
+            return
+        scans += kind == 0xDA
+        if scans > MOST_SCANS:
+            raise ValueError(f"it is a JPEG of more than {MOST_SCANS} scans; save it anew")
+        bare = kind in (0x01, 0xD8)  # without a length
+        length = 0 if bare else int.from_bytes(data[found.end() : found.end() + 2])
+        position = found.end() + length
+    raise ValueError(f"it is a JPEG of more than {MOST_SEGMENTS} segments; save it anew")
+
+
 def _upright(data: bytes) -> Image.Image:
-    opened = Image.open(io.BytesIO(data))
+    opened = open_picture(data)
     if opened.format == "TIFF":
         _refuse_pages(opened)
     opened.load()
@@ -64,14 +114,20 @@ def _upright(data: bytes) -> Image.Image:
 
 
 def _refuse_pages(image: Image.Image) -> None:
-    """Raise ValueError if a TIFF has more than one page that is not a small copy of another."""
-    pages = 0
-    for page in range(getattr(image, "n_frames", 1)):
-        image.seek(page)
+    """Raise ValueError if a TIFF has more than one page that is not a small copy of another.
+
+    Only so many pages are looked at as are needed to tell: a small file can have thousands.
+    """
+    full = 0
+    for page in range(MOST_PAGES + 1):
+        try:
+            image.seek(page)
+        except EOFError:
+            break
         tags: Any = image.tag_v2  # type: ignore[attr-defined]
-        pages += not tags.get(254, 0) & 1
-    if pages > 1:
-        raise ValueError(f"it has {pages} pages; save each as a file, or all as a NIfTI volume")
+        full += not tags.get(254, 0) & 1
+        if full > 1 or page == MOST_PAGES:
+            raise ValueError("it has several pages; save each as a file, or all as a NIfTI volume")
     image.seek(0)
 
 

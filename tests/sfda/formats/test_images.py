@@ -1,0 +1,97 @@
+"""What a picture may be: a closed list of formats, of a bounded size and a bounded work."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image, UnidentifiedImageError
+
+from sfda.documents import PICTURE_PIXELS
+from sfda.formats.image_files import SUFFIXES
+from sfda.formats.images import FORMATS, MOST_PAGES, MOST_SCANS, open_picture, raw_bytes
+
+ROOT = Path(__file__).parents[3]
+
+
+def encoded(kind: str, **settings: object) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (16, 16), (200, 30, 30)).save(out, kind, **settings)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "PCX", "TGA", "PDF"])
+def test_a_picture_of_another_format_is_refused_whatever_its_name(kind: str) -> None:
+    with pytest.raises(UnidentifiedImageError):
+        raw_bytes(encoded(kind))
+
+
+def test_every_suffix_that_is_taken_is_of_a_format_that_is_read() -> None:
+    Image.init()
+    assert {Image.EXTENSION[suffix] for suffix in SUFFIXES} == set(FORMATS)
+    for kind in FORMATS:
+        assert raw_bytes(encoded(kind)).shape == (16, 16, 3)
+
+
+def test_pictures_are_opened_in_one_place() -> None:
+    opening = [
+        str(file.relative_to(ROOT))
+        for folder in ("sfda", "tasks", "flows")
+        for file in (ROOT / folder).rglob("*.py")
+        if "Image.open(" in file.read_text()
+    ]
+    assert opening == ["sfda/formats/images.py"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (100_000, 100_000)])
+def test_a_picture_of_too_many_pixels_is_refused_by_its_header(width: int, height: int) -> None:
+    data = bytearray(encoded("PNG"))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(ValueError, match=f"{PICTURE_PIXELS}; cut|{PICTURE_PIXELS} pixels; cut"):
+        open_picture(bytes(data))
+
+
+def test_a_jpeg_of_repeated_scans_is_refused_before_it_is_decoded() -> None:
+    data = encoded("JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    assert raw_bytes(data + b"\xff\xda" * MOST_SCANS * 2).shape == (16, 16, 3)  # after its end
+    with pytest.raises(ValueError, match=f"more than {MOST_SCANS} scans"):
+        raw_bytes(data[:-2] + data[last:-2] * MOST_SCANS + data[-2:])
+
+
+def test_a_jpeg_of_very_many_segments_is_refused() -> None:
+    data = encoded("JPEG")
+    with pytest.raises(ValueError, match="segments"):
+        raw_bytes(data[:2] + b"\xff\xfe\x00\x02" * 100_001 + data[2:])
+
+
+def tiff(kinds: list[int]) -> bytes:
+    """A TIFF of one pixel a page, each a full page (0) or a small copy of another (1)."""
+    out, at = b"II*\0" + struct.pack("<I", 8), 8
+    for number, kind in enumerate(kinds):
+        tags = [(254, kind), (256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 4), (279, 1)]
+        out += struct.pack("<H", len(tags))
+        out += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        at += 6 + 12 * len(tags)
+        out += struct.pack("<I", at if number + 1 < len(kinds) else 0)
+    return out
+
+
+def test_of_a_tiff_no_more_pages_are_looked_at_than_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert raw_bytes(tiff([0] + [1] * (MOST_PAGES - 1))).shape == (1, 1)
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    read: list[int] = []
+    load = ImageFileDirectory_v2.load
+    monkeypatch.setattr(
+        ImageFileDirectory_v2, "load", lambda tags, file: (read.append(1), load(tags, file))[1]
+    )
+    for kinds in ([0] * 2000, [0] + [1] * 2000):
+        read.clear()
+        with pytest.raises(ValueError, match="several pages"):
+            raw_bytes(tiff(kinds))
+        assert len(read) < 3 * MOST_PAGES
