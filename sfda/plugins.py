@@ -22,19 +22,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from sfda.errors import BadInput
+from sfda.never_trusted import is_never_trusted
 
 TRUST_CODE = "SFDA_TRUST_CODE"  # names of packages, by commas; jobs have it in their environment
 CODE_FILES = "SFDA_CODE_FILES"  # FILE.py:Class, by commas, with whole paths: their code is run
 FILE_MODULE = "sfda_code_file_"  # begins the name of the module that such a file becomes
-# what this program is made of: functions in there run what they are told
-NEVER_TRUSTED = frozenset(
-    {
-        *("sfda", "tasks", "flows", "torch", "torchvision", "numpy", "scipy", "sklearn", "pandas"),
-        *("PIL", "cv2", "pydantic", "prefect", "mlflow", "sqlalchemy", "starlette", "uvicorn"),
-        *("fastapi", "httpx", "yaml", "jinja2", "setuptools", "pip", "pkg_resources", "pytest"),
-        *("safetensors", "cloudpickle", "joblib", "dask", "ray"),
-    }
-)
 OPEN_FOLDERS = ("methods", "validators", "queries", "networks")
 SERVES = ("problems", "answers")  # by which of them a class says what it is for
 DEEPER = {"networks": "networks.families"}  # where the files lie, if not in the folder itself
@@ -101,7 +93,7 @@ def trusted_packages() -> set[str]:
     Raises BadInput for a part of Python itself: with those a model could do anything.
     """
     packages = set(os.environ.get(TRUST_CODE, "").replace(",", " ").split())
-    if refused := sorted(packages & {*sys.stdlib_module_names, "builtins", *NEVER_TRUSTED}):
+    if refused := sorted(word for word in packages if "@" not in word and is_never_trusted(word)):
         raise BadInput(
             f"--trust-code {refused[0]}: that is part of Python or of what runs here anyway, "
             "and a model that names it can run any command; name the package of whoever made "

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from types import ModuleType
 from typing import Any, overload
 
 from sfda.errors import BadInput
+from sfda.never_trusted import is_never_trusted
 from sfda.plugins import trusted_packages
 
 DEEPEST, MOST_NODES = 32, 20_000
@@ -152,7 +152,7 @@ def _check_type(path: str, name: object, registered: Mapping[str, Any]) -> None:
 
 
 def _remedy(package: str) -> str:
-    if package in sys.stdlib_module_names:
+    if is_never_trusted(package):
         return "do not open it: it is made to run something on this machine"
     return TRUST_REMEDY.format(package=package[:40] or "PACKAGE")
 

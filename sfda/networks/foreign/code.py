@@ -26,6 +26,7 @@ from types import ModuleType
 
 from sfda.errors import BadInput
 from sfda.networks.grammar import FILE, MODULE, is_foreign
+from sfda.never_trusted import is_never_trusted
 from sfda.plugins import TRUST_CODE, trusted_packages
 from sfda.refs import NetworkCode
 
@@ -65,6 +66,11 @@ def check_trusted(code: NetworkCode, arch: str) -> None:
         long = at and len(digits) >= DIGITS
         if code.kind == "file" and long and name == code.name and code.sha256.startswith(digits):
             return
+    if code.kind == "package" and is_never_trusted(code.name):
+        raise BadInput(
+            f"this model's network {arch} is code of the package {code.name}, which is part of "
+            "Python or of what runs here anyway: do not open it, it can run any command here"
+        )
     what = "in this bundle" if code.kind == "file" else f"of the package {code.name}"
     raise BadInput(
         f"this model's network {arch} is code {what}, digest {code.sha256[:DIGITS]}, and opening "
