@@ -71,10 +71,7 @@ def pipeline(
     done = home() / "pipelines" / f"{flow_run.id}.json"
     if not done.is_file():  # a run that went on begins at its first line again
         model = _imported(source, weights, arch, classes)
-        adapted = run_adapt(model, target, adaptation)
-        with disk_errors(str(done)):
-            done.parent.mkdir(exist_ok=True)
-            put({done: adapted.model_dump_json().encode()})
+        _note(done, run_adapt(model, target, adaptation))
     adapted = AdaptResult.model_validate_json(done.read_bytes())
     if adapted.audit is None or not deployment.id:
         return PipelineResult(
@@ -98,6 +95,13 @@ def pipeline(
         promoted=now.promoted,
         next=now.next_commands,
     )
+
+
+def _note(done: Path, adapted: AdaptResult) -> None:
+    """Keep what the adaptation came to, for when the run goes on."""
+    with disk_errors(str(done)):
+        done.parent.mkdir(exist_ok=True)
+        put({done: adapted.model_dump_json().encode()})
 
 
 def _imported(source: str, weights: str | None, arch: str | None, classes: list[str] | None) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 from sfda import plugins
 from sfda.adaptation.plan import validators_for
 from sfda.building_blocks.rejection import TwoClusters
-from sfda.decision.vetoes import Expected, FigureCounter, Figures, vetoes
+from sfda.decision.vetoes import Expected, FigureCounter, Figures, watched_vetoes
 from sfda.errors import BadInput
 from sfda.inference.forward import refuse_not_finite
 from sfda.loading.opened import Opened
@@ -72,7 +72,9 @@ def score_unlabelled(
         return EpochScores(scores, reject)
     unknown = None if reject is None else clusters.share_above(reject)
     figures = counter.compute(unknown_share=unknown, pseudo_labels=pseudo_labels)
-    against = vetoes(figures, watched.before, watched.limits, watched.expected, watched.classes)
+    against = watched_vetoes(
+        figures, watched.before, watched.limits, watched.expected, watched.classes
+    )
     return EpochScores(scores, reject, against)
 
 

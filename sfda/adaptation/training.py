@@ -27,6 +27,7 @@ from sfda.adaptation.run_folder import (
 )
 from sfda.adaptation.scoring import EpochScores
 from sfda.building_blocks.device import peak_memory_mb
+from sfda.decision.vetoes import AS_BEFORE
 from sfda.errors import BadInput, NotFinite
 from sfda.loading.progress import ProgressBar
 from sfda.methods._base import Method
@@ -203,7 +204,10 @@ class Training:
 
     def _against(self) -> tuple[str, ...]:
         """The vetoes that end the run: those of its last epoch, where the best alone is kept."""
-        return self.history[-1].vetoes if self.history and self.keep == "best" else ()
+        if not self.history or self.keep == "all":
+            return ()
+        last = self.history[-1].vetoes
+        return tuple(text for text in last if not text.startswith(AS_BEFORE))
 
     def _spent(self) -> float:
         """Seconds that this work took so far, in all its starts; pauses between them are free."""

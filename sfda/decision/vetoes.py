@@ -167,6 +167,27 @@ def vetoes(
     return tuple(text for text in texts if text)
 
 
+AS_BEFORE = "as the source: "  # begins a veto that the source meets, too
+
+
+def watched_vetoes(
+    after: Figures,
+    before: Figures,
+    limits: VetoLimits,
+    expected: Expected,
+    classes: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """The vetoes of an epoch. A collapse that the source has as well bars it from being chosen, but
+    need not end the run, which may yet come out of it: such a text begins with `AS_BEFORE`.
+    """
+    texts = vetoes(after, before, limits, expected, classes)
+    collapse = _collapse(after, before, limits, expected)
+    start = before.model_copy(update={"effective_classes": before.effective_answers})
+    if not collapse or not _collapse(start, start, limits, expected):
+        return texts
+    return tuple(AS_BEFORE + text if text == collapse else text for text in texts)
+
+
 def _collapse(after: Figures, before: Figures, limits: VetoLimits, expected: Expected) -> str:
     """Against what is expected; else against the model before."""
     if expected.effective is not None:

@@ -12,10 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfda.measures.change import Claim, ImageUnits, Unit
-from sfda.measures.opinions import Opinions, PoolSize
-from sfda.measures.resampled import Resampled
-from sfda.measures.tally import Tally
 from sfda.problems._labels import Array
 from sfda.problems._rows import ProblemFolder
 from sfda.refs import InputSpec, ModelSpec, PredictionsRef, Profile, Report, Views
@@ -29,6 +25,10 @@ if TYPE_CHECKING:
     from sfda.inference.summaries import Summary
     from sfda.loading.opened import Opened
     from sfda.manifests.rows import Split
+    from sfda.measures.change import Claim, ImageUnits, Unit
+    from sfda.measures.opinions import Opinions, PoolSize
+    from sfda.measures.resampled import Resampled
+    from sfda.measures.tally import Tally
     from sfda.weights.source_card import Card
 
 Net = TypeVar("Net", bound=nn.Module)  # a problem's networks

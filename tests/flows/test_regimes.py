@@ -8,6 +8,9 @@ import pytest
 import small
 from conftest import flow_artifacts, sfda  # of this folder
 
+from sfda.weights.bundle import read_spec
+from tasks.tracking.models import locate
+
 pytestmark = pytest.mark.flow
 FAST = ("--epochs", "2", "--set", "schedule.lr=0.03", "--set", "schedule.batch_size=8")
 
@@ -55,9 +58,15 @@ def test_an_open_target_is_told_measured_and_answered(shop, tmp_path):
 
 
 def test_a_fixed_threshold_can_be_given_to_any_method(shop):
+    result = adapt(shop, "--method", "mean_teacher", "--set", "reject=0.6").json
+    assert read_spec(locate(result["uri"])).reject == 0.6
+
+
+def test_a_threshold_that_rejects_nearly_everything_keeps_the_source(shop):
     result = adapt(shop, "--method", "mean_teacher", "--set", "reject=0.0").json
-    assert result["metrics"]["adapted"]["unk"] == 1.0
-    assert result["metrics"]["adapted"]["os_star"] == 0.0
+    assert result["selected_epoch"] == 0
+    assert "of the answers are 'unknown', above 90%" in result["cut"]
+    assert read_spec(locate(result["uri"])).reject is None
 
 
 def test_without_rejection_no_sample_is_called_unknown(shop):

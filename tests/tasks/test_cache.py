@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import small
+from prefect.serializers import JSONSerializer
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
 import sfda
@@ -160,7 +161,9 @@ def test_a_spoilt_result_is_forgotten_and_an_intact_one_kept(adaptation, tmp_pat
     with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: storage}):
         name = key(SameWork(), {"source": "a"})
         record = storage / str(name)
-        record.write_text(json.dumps({"result": adaptation.model_dump_json()}))
+        metadata = {"serializer": JSONSerializer().model_dump()}
+        content = {"metadata": metadata, "result": adaptation.model_dump_json()}
+        record.write_text(json.dumps(content))
         assert key(SameWork(), {"source": "a"}) == name
         assert record.is_file()
         alter(Path(adaptation.folder, "history.json"))

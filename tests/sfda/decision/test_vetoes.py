@@ -14,6 +14,7 @@ from sfda.decision.vetoes import (
     effective,
     figures_of,
     vetoes,
+    watched_vetoes,
 )
 from sfda.measures.tally import Tally
 from sfda.policy import VetoLimits
@@ -62,6 +63,16 @@ def test_an_absolute_collapse_counts_also_where_the_model_before_has_collapsed()
     (text,) = vetoes(collapsed, collapsed, LIMITS, Expected(effective=4.0))
     assert text == "1.2 effective classes of 4.0 expected, below 2.0"
     assert vetoes(collapsed, collapsed, LIMITS, Expected()) == ()
+
+
+def test_a_collapse_of_the_source_bars_an_epoch_and_ends_no_run() -> None:
+    collapsed = figures([97.0, 1.0, 1.0, 1.0], [100.0, 0.0, 0.0, 0.0])
+    healthy = figures([1.0] * 4, [25.0] * 4)
+    expected = Expected(effective=4.0)
+    (text,) = watched_vetoes(collapsed, collapsed, LIMITS, expected)
+    assert text == "as the source: 1.2 effective classes of 4.0 expected, below 2.0"
+    assert watched_vetoes(collapsed, healthy, LIMITS, expected)[0].startswith("1.2 effective")
+    assert watched_vetoes(healthy, collapsed, LIMITS, expected) == ()
 
 
 def test_a_declared_prior_takes_the_place_of_the_number_of_classes() -> None:
