@@ -30,6 +30,7 @@ from sfda.types import State
 from sfda.weights.bundle import bundle_digest
 
 HISTORY_SIZE = 1 << 28  # bytes at most
+EPOCH_SIZE = 1 << 18  # bytes of what a history says of one epoch: some 90 losses of 100 points
 
 LONGEST_METRIC = 200  # characters of a metric's name
 METRIC_NAME = re.compile(r"[\w-][\w. :-]*(/[\w-][\w. :-]*)*")  # what MLflow takes, by its own \w
@@ -45,7 +46,7 @@ MetricName = Annotated[str, Field(max_length=LONGEST_METRIC), AfterValidator(_me
 Curve = Annotated[list[float], Field(max_length=100)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 METRIC_POINTS = TypeAdapter(
-    Annotated[list[tuple[MetricName, float, Count]], Field(max_length=1 << 16)]
+    Annotated[list[tuple[MetricName, FiniteFloat, Count]], Field(max_length=1 << 16)]
 )
 
 
@@ -69,7 +70,6 @@ class Epoch(Config):
 
 History = list[Epoch]
 _OWN = TypeAdapter(History)  # may be empty
-_HISTORY = TypeAdapter(Annotated[History, Field(min_length=1)])
 
 
 def loss_name_fault(names: Iterable[object]) -> str:
@@ -150,6 +150,11 @@ def read_history(folder: Path, sha256: str) -> History:
     return _OWN.validate_json(content)
 
 
+def history_size(epochs: int) -> int:
+    """Bytes that the history of so many epochs can have."""
+    return min(epochs * EPOCH_SIZE + (1 << 20), HISTORY_SIZE)
+
+
 def checked_history(
     content: bytes, *, epochs: int, by: str, keep: Literal["best", "all"]
 ) -> History:
@@ -158,8 +163,9 @@ def checked_history(
 
     Raises Unacceptable; BadInput for a score that is not a number.
     """
-    history: History = valid(_HISTORY, content, "a history")
-    if [epoch.epoch for epoch in history] != list(range(min(len(history), epochs))):
+    ordered = TypeAdapter(Annotated[History, Field(min_length=1, max_length=epochs)])
+    history: History = valid(ordered, content, "a history")
+    if [epoch.epoch for epoch in history] != list(range(len(history))):
         raise Unacceptable("a history of other epochs than were ordered")
     for epoch in history:
         sizes = {len(epoch.steps), len(epoch.rate), *map(len, epoch.losses.values())}
@@ -168,6 +174,8 @@ def checked_history(
         if by != "last" and by not in epoch.scores:
             raise Unacceptable(f"an epoch without the score '{by}'")
         check_score(epoch.scores, by, epoch.epoch)
+        if not all(math.isfinite(value) for _, value, _ in points_of(epoch)):
+            raise Unacceptable("a curve or a score that is not finite")
     weighed = [epoch.weights is not None for epoch in history]
     best = best_epoch(history, by)
     needed = [] if best is None else [weighed[best]]

@@ -193,7 +193,7 @@ def taken_over(result: Message, order: Order) -> Adaptation:
 
     Raises BadInput where it does not: nothing of it is used then.
     """
-    from sfda.adaptation.run_folder import HISTORY_SIZE, checked_history, epoch_folder
+    from sfda.adaptation.run_folder import checked_history, epoch_folder, history_size
     from sfda.manifests.digests import bytes_digest
     from sfda.refs import Adaptation, Candidate
 
@@ -202,7 +202,7 @@ def taken_over(result: Message, order: Order) -> Adaptation:
         outcome = valid(
             TypeAdapter(_Outcome), {n: result.get(n) for n in _Outcome.model_fields}, "a result"
         )
-        content = read_within(folder, "history.json", limit=HISTORY_SIZE)
+        content = read_within(folder, "history.json", limit=history_size(_epochs(order)))
         if bytes_digest(content) != outcome.history_sha256:
             raise Unacceptable("another history than the one in its folder")
         history = checked_history(

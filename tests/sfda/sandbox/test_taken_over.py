@@ -14,6 +14,7 @@ import pytest
 import small
 
 from sfda.adaptation.plan import AdaptPlan
+from sfda.adaptation.run_folder import history_size
 from sfda.adaptation.sandboxed import Ear, taken_over
 from sfda.adaptation.worker import Order
 from sfda.errors import BadInput
@@ -250,6 +251,8 @@ def test_what_is_left_in_place_of_weights_is_refused(run, leave: Callable[[Run],
         ({"scores": {}}, "without the score"),
         ({"scores": {"infomax": float("nan")}}, "not a number"),
         ({"scores": {"infomax": "high"}}, "scores"),
+        ({"scores": {"infomax": 0.0, "other": float("inf")}}, "not finite"),
+        ({"rate": [0.1, float("nan")]}, "not finite"),
         ({"weights": None}, "without the weights"),
         ({"sha256": "../../../etc"}, "sha256"),
         ({"more": 1}, "more"),
@@ -273,6 +276,10 @@ def test_histories_of_another_shape_are_refused(run):
     for run.history in ([], {"a": 1}, [[]], [*whole, whole[1] | {"epoch": 2}]):
         with pytest.raises(BadInput, match="history"):
             run.taken()
+    long = b" " * (history_size(2) + 1)  # of two epochs
+    (run.folder / "history.json").write_bytes(long)
+    with pytest.raises(BadInput, match=f"bytes, more than {history_size(2)};"):
+        taken_over(run.result | {"history_sha256": _sha256(long)}, run.order)
     deep = b"[" * 1_000_000
     (run.folder / "history.json").write_bytes(deep)
     with pytest.raises(BadInput, match="history"):
@@ -307,13 +314,13 @@ def test_messages_are_handed_on_if_they_are_what_they_should_be(caplog):
     seen = Seen()
     caplog.set_level("INFO", "sfda")
     with Ear(seen, "adapt", 1) as ear:
-        ear.hear({"points": [["loss/a", 0.5, 3], ["score/b", float("nan"), 1]]})
+        ear.hear({"points": [["loss/a", 0.5, 3], ["score/b", -0.5, 1]]})
         ear.hear({"share": 1})
         ear.hear({"progress": ["adapt", 3, 10]})
         ear.hear({"progress": ["another", 3, 10]})
         ear.hear({"beside": ["adapt", "epoch 1"]})
         ear.hear({"log": "hello", "level": 20})
-    assert json.dumps(seen.heard) == '[[["loss/a", 0.5, 3], ["score/b", NaN, 1]], 1.0]'
+    assert json.dumps(seen.heard) == '[[["loss/a", 0.5, 3], ["score/b", -0.5, 1]], 1.0]'
     assert caplog.messages == ["adapt: epoch 1", "hello"]
 
 
@@ -323,6 +330,8 @@ def test_messages_are_handed_on_if_they_are_what_they_should_be(caplog):
         {},
         {"unknown": 1},
         {"points": [["a", 1.0, -1]]},
+        {"points": [["a", float("nan"), 1]]},
+        {"points": [["a", float("-inf"), 1]]},
         {"points": [["a", 1.0, 10**400]]},
         {"points": [["a\n", 1.0, 1]]},
         {"points": [["a", {}, 1]]},
