@@ -153,7 +153,11 @@ def vetoes(
             f"{after.unknown_share:.0%} of the answers are 'unknown', above {limits.unknown:.0%}"
         )
     sure = after.surest_agreement
-    if sure is not None and sure < limits.surest_agreement:
+    if (
+        sure is not None
+        and sure < limits.surest_agreement
+        and not has_collapsed(before, limits, expected)  # it is sure of one class everywhere
+    ):
         texts.append(
             f"it agrees with the model before on {sure:.0%} of the fifth that this is surest of, "
             f"below {limits.surest_agreement:.0%}"
@@ -182,10 +186,15 @@ def watched_vetoes(
     """
     texts = vetoes(after, before, limits, expected, classes)
     collapse = _collapse(after, before, limits, expected)
-    start = before.model_copy(update={"effective_classes": before.effective_answers})
-    if not collapse or not _collapse(start, start, limits, expected):
+    if not collapse or not has_collapsed(before, limits, expected):
         return texts
     return tuple(AS_BEFORE + text if text == collapse else text for text in texts)
+
+
+def has_collapsed(before: Figures, limits: VetoLimits, expected: Expected) -> bool:
+    """Whether the model before has, by what it answers, too few classes itself."""
+    start = before.model_copy(update={"effective_classes": before.effective_answers})
+    return bool(_collapse(start, start, limits, expected))
 
 
 def _collapse(after: Figures, before: Figures, limits: VetoLimits, expected: Expected) -> str:

@@ -72,7 +72,9 @@ def test_a_collapse_of_the_source_bars_an_epoch_and_ends_no_run() -> None:
     (text,) = watched_vetoes(collapsed, collapsed, LIMITS, expected)
     assert text == "as the source: 1.2 effective classes of 4.0 expected, below 2.0"
     assert watched_vetoes(collapsed, healthy, LIMITS, expected)[0].startswith("1.2 effective")
-    assert watched_vetoes(healthy, collapsed, LIMITS, expected) == ()
+    other = healthy.model_copy(update={"surest_agreement": 0.2})
+    assert watched_vetoes(other, collapsed, LIMITS, expected) == ()  # nor must it agree with it
+    assert watched_vetoes(other, healthy, LIMITS, expected)
 
 
 def test_a_declared_prior_takes_the_place_of_the_number_of_classes() -> None:
