@@ -14,15 +14,16 @@ import importlib.util
 import logging
 import os
 import pkgutil
+import re
 import sys
 from functools import lru_cache
+from importlib import metadata
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from sfda.errors import BadInput
-from sfda.never_trusted import is_never_trusted
 
 TRUST_CODE = "SFDA_TRUST_CODE"  # names of packages, by commas; jobs have it in their environment
 CODE_FILES = "SFDA_CODE_FILES"  # FILE.py:Class, by commas, with whole paths: their code is run
@@ -222,3 +223,64 @@ def _distribution(entry: EntryPoint) -> str:
 
 def _order(entry: EntryPoint) -> tuple[str, str, str]:
     return entry.name, _distribution(entry), entry.value
+
+
+# where this package was not installed, what it is made of is found from these
+MAIN_LIBRARIES = (
+    "albumentations",
+    "mlflow",
+    "mmdet",
+    "prefect",
+    "scikit-learn",
+    "timm",
+    "torchvision",
+)
+ALWAYS = frozenset({"sfda", "tasks", "flows", "builtins", "__main__", "test", "pip", "setuptools"})
+REQUIREMENT = re.compile(r"\s*([\w.-]+)\s*(?:\[([^\]]*)\])?")
+EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
+
+
+def is_never_trusted(package: str) -> bool:
+    """Whether a package, or the one that a dotted name begins with, can never be trusted.
+
+    >>> is_never_trusted("psutil"), is_never_trusted("os.path"), is_never_trusted("my_lab")
+    (True, True, False)
+    """
+    top = package.partition(".")[0]
+    return top in sys.stdlib_module_names or top in ALWAYS or top in _made_of(tuple(sys.path))
+
+
+@lru_cache
+def _made_of(path: tuple[str, ...]) -> frozenset[str]:
+    """Importable packages of every distribution that this one requires, extras included, and of
+    what those require; `path` is where distributions are looked for."""
+    waiting = [("sfda", frozenset({"*"})), *((name, frozenset[str]()) for name in MAIN_LIBRARIES)]
+    known: dict[str, frozenset[str]] = {}
+    while waiting:
+        name, extras = waiting.pop()
+        name = _plain(name)
+        if name in known and extras <= known[name]:
+            continue
+        known[name] = extras = extras | known.get(name, frozenset())
+        waiting += _required(name, extras)
+    tops = metadata.packages_distributions().items()
+    return frozenset(top for top, names in tops if any(_plain(name) in known for name in names))
+
+
+def _required(name: str, extras: frozenset[str]) -> list[tuple[str, frozenset[str]]]:
+    """Name and extras of what a distribution requires; of extras `*` is each of its own."""
+    try:
+        texts = metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []
+    required = []
+    for text in texts:
+        asked = set(EXTRA.findall(text.partition(";")[2]))
+        if (match := REQUIREMENT.match(text)) and (not asked or "*" in extras or asked & extras):
+            own = (match[2] or "").split(",")
+            required.append((match[1], frozenset(word.strip() for word in own if word.strip())))
+    return required
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

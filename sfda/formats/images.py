@@ -90,16 +90,16 @@ def _refuse_scans(data: bytes) -> None:
     """Raise ValueError for a JPEG of very many scans or segments."""
     position, scans = 2, 0
     for _ in range(MOST_SEGMENTS):
-        found = _MARKER.search(data, position)
-        kind = data[found.end() - 1] if found else 0xD9
-        if found is None or kind == 0xD9:  # the end of the picture: what follows is not read
+        marker = _MARKER.search(data, position)
+        kind = data[marker.end() - 1] if marker else 0xD9
+        if marker is None or kind == 0xD9:  # the end of the picture: what follows is not read
             return
         scans += kind == 0xDA
         if scans > MOST_SCANS:
             raise ValueError(f"it is a JPEG of more than {MOST_SCANS} scans; save it anew")
         bare = kind in (0x01, 0xD8)  # without a length
-        length = 0 if bare else int.from_bytes(data[found.end() : found.end() + 2])
-        position = found.end() + length
+        length = 0 if bare else int.from_bytes(data[marker.end() : marker.end() + 2])
+        position = marker.end() + length
     raise ValueError(f"it is a JPEG of more than {MOST_SEGMENTS} segments; save it anew")
 
 

@@ -17,8 +17,7 @@ from types import ModuleType
 from typing import Any, overload
 
 from sfda.errors import BadInput
-from sfda.never_trusted import is_never_trusted
-from sfda.plugins import trusted_packages
+from sfda.plugins import is_never_trusted, trusted_packages
 
 DEEPEST, MOST_NODES = 32, 20_000
 LARGEST_COUNT = 100_000  # of whole numbers, which say how many layers, boxes or anchors

@@ -26,8 +26,7 @@ from types import ModuleType
 
 from sfda.errors import BadInput
 from sfda.networks.grammar import FILE, MODULE, is_foreign
-from sfda.never_trusted import is_never_trusted
-from sfda.plugins import TRUST_CODE, trusted_packages
+from sfda.plugins import TRUST_CODE, is_never_trusted, trusted_packages
 from sfda.refs import NetworkCode
 
 MOST_SOURCE = 2**20  # bytes of a file that travels in a bundle
