@@ -27,13 +27,14 @@ def row(kind: str, gain: float, verdict: str) -> dict[str, Any]:
         "gain_pool": gain,
         "audits": [audit],
         "erring": [audit],
-        "unattended": {"kind": verdict, "level": 1},
+        "unattended": {"kind": verdict, "level": 1, "by limit": {"0.1": verdict}},
         "labels": {"kind": verdict, "level": 3},
         "labels as deployed": {"kind": verdict, "level": 3},
     }
     return {
         "run": {"kind": kind, "method": "shot", "seed": 0},
         "accuracy": {"source": [0.5, 0.5], "0": [0.5 + gain, 0.5 + gain]},
+        "source": {"effective answers": 2.5, "classes": 10, "collapsed": kind == "one class"},
         "choice": {"ranking": "0", "last epoch": "0"},
         "chosen": candidate,
         "last": candidate,
@@ -48,11 +49,12 @@ def test_a_promotion_without_gain_and_a_rejection_of_one_are_wrong() -> None:
         row("one class", -0.1, "reject"),
     ]
     text = table({"runs": rows, "targets": []})
-    assert "wrong direction on the pool: 2 of 4 (50.0 %)" in text
-    assert "change at most 15 %: promoted 1 of 2 (50.0 %)" in text
-    assert "harm above 5 points: rejected 1 of 2 (50.0 %)" in text
-    assert "harmful promoted 1 of 2 (50.0 %): no shift, shot, 0 (-10.0)" in text
-    assert "| no shift * | 1 | 10.0 | -10.0 (-10.0 to -10.0) | 1 |" in text
+    assert "| answers: wrong direction on the pool | 2 of 4 (50.0 %) |" in text
+    assert "change at most 15 %: promoted | 1 of 2 (50.0 %) |" in text
+    assert "| answers: harm above 5 points: rejected | 1 of 2 (50.0 %) |" in text
+    assert "at most 10 % changed: promoted, harmful | 1 of 2 (50.0 %) |" in text
+    assert "promoted with nobody asked: no shift, shot, 0 (-10.0)." in text
+    assert "| no shift * | 1 | 2.5 of 10 | 10.0 | -10.0 (-10.0 to -10.0) | 1 |" in text
 
 
 def test_regret_is_below_the_best_the_source_among_it() -> None:

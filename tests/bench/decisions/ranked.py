@@ -1,32 +1,44 @@
 """What rankings choose among the epochs of a run, and of all runs of a target; what that costs.
 
-Regret: points of accuracy below the best that there was, the source among what there was.
+Regret: points of accuracy below the best that there was, the source among what there was. "Silent":
+where the source answers few classes, scores have no say and the source stays. "With the true
+prior": what answers classes in shares farther from the true ones than the source takes no part.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sfda.adaptation.plan import kind_of
 from sfda.decision.evidence import SOURCE_NAME, Look
-from sfda.decision.ranking import rank
+from sfda.decision.ranking import Ranking, rank
 from tests.bench.decisions.runs import Run, run_folder
 
 SINGLE = ("ensv", "nuclear_norm", "agreement", "infomax", "entropy", "mano", "aetta")
+MOST_UNKNOWN = 0.1  # of the answers, where "few unknown"
 Choice = dict[str, str]  # by what chooses, the candidate's name
+
+
+class Field(NamedTuple):
+    """What there is to choose from: looks, scores and figures by the candidate's name."""
+
+    looks: dict[str, Look]
+    clean: list[str]  # those without a veto, the source among them
+    minimised: frozenset[str]
+    scores: dict[str, dict[str, float]]
+    unknown: dict[str, float]  # share of answers "unknown"
+    off_prior: dict[str, float]  # distance of the answers' shares from the true ones
+    collapsed: bool  # whether the source answers few classes
 
 
 def choices_of_run(row: Mapping[str, Any], folder: Path) -> Choice:
     """What each way to choose takes of the source and a run's epochs."""
-    looks, clean = _clean_looks(row, folder)
-    minimised = kind_of(row["run"]["method"]).minimises
-    own = {name: row["scores"][name] for name in looks}
-    return _choices(looks, clean, minimised, own) | {
+    return _choices(_field([row], folder, lambda row, name: name)) | {
         "last epoch": list(row["accuracy"])[-1],
         "as `sfda adapt` does": row["chosen"]["epoch"],
     }
@@ -34,19 +46,29 @@ def choices_of_run(row: Mapping[str, Any], folder: Path) -> Choice:
 
 def choices_of_target(rows: Sequence[Mapping[str, Any]], folder: Path) -> Choice:
     """The same of all runs of one target."""
-    looks: dict[str, Look] = {}
-    clean: list[str] = []
-    scores: dict[str, Any] = {}
-    for row in rows:
-        own, fine = _clean_looks(row, folder)
-        for name, look in own.items():
-            full = full_name(row, name)
-            looks.setdefault(full, look)
-            scores[full] = row["scores"][name]
-            if name in fine and full not in clean:
-                clean.append(full)
+    return _choices(_field(rows, folder, full_name))
+
+
+def _field(
+    rows: Sequence[Mapping[str, Any]],
+    folder: Path,
+    called: Callable[[Mapping[str, Any], str], str],
+) -> Field:
     minimised = frozenset().union(*(kind_of(row["run"]["method"]).minimises for row in rows))
-    return _choices(looks, clean, minimised, scores)
+    field = Field({}, [], minimised, {}, {}, {}, rows[0]["source"]["collapsed"])
+    for row in rows:
+        looks, clean = _clean_looks(row, folder)
+        for name, look in looks.items():
+            own = called(row, name)
+            if own in field.looks:
+                continue  # the source again
+            field.looks[own] = look
+            field.scores[own] = row["scores"][name]
+            field.unknown[own] = row["unknown"][name]
+            field.off_prior[own] = row["off prior"][name]
+            if name in clean:
+                field.clean.append(own)
+    return field
 
 
 def choices_of_targets(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -88,23 +110,32 @@ def _clean_looks(row: Mapping[str, Any], folder: Path) -> tuple[dict[str, Look],
     return looks, clean
 
 
-def _choices(
-    looks: Mapping[str, Look],
-    clean: Sequence[str],
-    minimised: Iterable[str],
-    scores: Mapping[str, Mapping[str, float]],
-) -> Choice:
-    """By the ranking, and by each score alone; all after the vetoes."""
-    against = {name: ("veto",) for name in looks if name not in clean}
-    ranking = rank(looks, against, tuple(minimised))
-    full = rank(looks, against)
+def _choices(field: Field) -> Choice:
+    """By the ranking, by what it might be, and by each score alone; all after the vetoes."""
+    full = _rank(field, field.clean, frozenset())
     table = {one.name: dict(one.scores) for one in full.candidates if not one.vetoes}
-    choice = {"ranking": ranking.best, "ranking, every score votes": full.best}
+    few = [name for name in field.clean if field.unknown[name] <= MOST_UNKNOWN]
+    near = [name for name in field.clean if field.off_prior[name] <= field.off_prior[SOURCE_NAME]]
+    ranking = _rank(field, field.clean, field.minimised).best
+    choice = {
+        "ranking": ranking,
+        "ranking, every score votes": full.best,
+        "ranking, silent": SOURCE_NAME if field.collapsed else ranking,
+        "ranking, silent, few unknown": SOURCE_NAME
+        if field.collapsed
+        else _rank(field, few, field.minimised).best,
+        "ranking, with the true prior": _rank(field, near, field.minimised).best,
+    }
     for score in SINGLE:
-        values = {name: {**scores[name], **table[name]}.get(score) for name in clean}
+        values = {name: {**field.scores[name], **table[name]}.get(score) for name in field.clean}
         if all(value is not None for value in values.values()):
-            choice[f"`{score}`"] = max(values, key=lambda name: values[name])
+            choice[f"`{score}`"] = max(values, key=lambda name: values[name] or 0.0)
     return choice
+
+
+def _rank(field: Field, some: Collection[str], minimised: frozenset[str]) -> Ranking:
+    against = {name: ("veto",) for name in field.looks if name not in some}
+    return rank(field.looks, against, minimised)
 
 
 def summary(rows: Sequence[tuple[str, Choice, Mapping[str, float]]]) -> list[dict[str, Any]]:

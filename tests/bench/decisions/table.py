@@ -19,10 +19,16 @@ def table(result: Mapping[str, Any]) -> str:
     """All of them."""
     rows = [row for row in result["runs"] if row.get("accuracy")]
     failed = [row for row in result["runs"] if not row.get("accuracy")]
+    some = {which: candidates(rows, which) for which in ("chosen", "last")}
     parts = [
         f"{len(result['runs'])} runs, of which {len(failed)} failed in their first epoch.",
         *_by_kind(rows),
-        *(line for which in ("chosen", "last") for line in _figures(rows, which)),
+        "",
+        "| figure | the epoch that `sfda adapt` takes | each run's last epoch |",
+        "|---|---|---|",
+        *_side_by_side([_figures(own) for own in some.values()]),
+        "",
+        *(_named(which, own) for which, own in some.items()),
         *_choices("Among the source and a run's epochs", _of_runs(rows)),
         *_choices("Among the source and all epochs of all methods", _of_targets(result)),
     ]
@@ -31,15 +37,19 @@ def table(result: Mapping[str, Any]) -> str:
 
 def candidates(rows: Iterable[Row], which: str) -> list[Row]:
     """Those of the runs that came to one."""
-    return [row[which] | {"run": row["run"]} for row in rows if "gain" in row[which]]
+    return [
+        row[which] | {"run": row["run"], "source": row["source"]}
+        for row in rows
+        if "gain" in row[which]
+    ]
 
 
 def _by_kind(rows: Sequence[Row]) -> list[str]:
     lines = [
         "",
-        "| target | runs | change, % | gain, points: median (least to most) | harmful | "
-        "with answers | nobody asked | with labels |",
-        "|---|---:|---:|---:|---:|---|---|---|",
+        "| target | runs | classes of the source's answers | change, % | gain, points: median "
+        "(least to most) | harmful | with answers | nobody asked | with labels |",
+        "|---|---:|---:|---:|---:|---:|---|---|---|",
     ]
     for kind in KINDS:
         own = [row for row in rows if row["run"]["kind"] == kind]
@@ -47,12 +57,13 @@ def _by_kind(rows: Sequence[Row]) -> list[str]:
             continue
         some = candidates(own, "chosen")
         gains = [100 * one["gain"] for one in some]
-        changes = [100 * one["change"] for one in some]
         none = len(own) - len(some)
+        sources = sorted({round(row["source"]["effective answers"], 1) for row in own})
         line = [
             kind + ("" if KINDS[kind].helpful else " *"),
             f"{len(own)}" + (f" ({none} end as the source)" if none else ""),
-            f"{np.median(changes):.1f}" if some else "",
+            f"{', '.join(map(str, sources))} of {own[0]['source']['classes']}",
+            f"{np.median([100 * one['change'] for one in some]):.1f}" if some else "",
             f"{np.median(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})" if some else "",
             str(sum(one["gain"] < HARMFUL for one in some)),
             _kinds(audit["kind"] for one in some for audit in one["audits"][:1]),
@@ -73,85 +84,103 @@ def _share(part: Sequence[Any], whole: Sequence[Any]) -> str:
     return f"{len(part)} of {len(whole)} ({100 * len(part) / len(whole):.1f} %)"
 
 
-def _figures(rows: Sequence[Row], which: str) -> list[str]:
-    some = candidates(rows, which)
-    own = "as `sfda adapt` chooses" if which == "chosen" else "each run's last epoch"
-    lines = ["", f"Candidates: {own}, {len(some)}.", ""]
-    for name, key in (("simulated answers", "audits"), ("5 % of them wrong", "erring")):
-        lines += _audited(some, key, name)
-    lines += _unattended(some)
-    lines += _labelled(some)
-    return lines
+def _side_by_side(columns: Sequence[Mapping[str, str]]) -> list[str]:
+    return [f"| {name} | " + " | ".join(own[name] for own in columns) + " |" for name in columns[0]]
 
 
-def _audited(some: Sequence[Row], key: str, name: str) -> list[str]:
+def _figures(some: Sequence[Row]) -> dict[str, str]:
+    """Each figure in words."""
+    figures = {"candidates": str(len(some))}
+    for name, key in (("answers", "audits"), ("answers, 5 % wrong", "erring")):
+        figures |= {f"{name}: {what}": text for what, text in _audited(some, key).items()}
+    figures |= _unattended(some)
+    for key in ("labels", "labels as deployed"):
+        figures[f"{key}: wrong direction"] = _share(_wrong_by_labels(some, key), some)
+    return figures
+
+
+def _is_wrong(kind: str, gain: float) -> bool:
+    return (kind == "promote" and gain <= 0) or (kind == "reject" and gain >= 0)
+
+
+def _audited(some: Sequence[Row], key: str) -> dict[str, str]:
     every = [(one, audit) for one in some for audit in one[key]]
     by_answers = [(one, audit) for one, audit in every if audit["level"] == 2]
-    lines = []
-    for where, gain in (("the pool", "gain_pool"), ("all held-out images", "gain")):
-        wrong = [
-            f"{one['run']['kind']}, {one['run']['method']}, {one['run']['seed']} "
-            f"({audit['kind']} at {100 * one[gain]:+.1f})"
-            for one, audit in by_answers
-            if (audit["kind"] == "promote" and one[gain] <= 0)
-            or (audit["kind"] == "reject" and one[gain] >= 0)
-        ]
-        lines.append(
-            f"- {name}: wrong direction on {where}: {_share(wrong, by_answers)}" + _listed(wrong)
+
+    def wrong(gain: str) -> list[Any]:
+        return [pair for pair in by_answers if _is_wrong(pair[1]["kind"], pair[0][gain])]
+
+    def of(kind: str, which: Callable[[Row], bool]) -> str:
+        own = [audit for one, audit in every if which(one)]
+        return _share([audit for audit in own if audit["kind"] == kind], own)
+
+    asked = [audit["asked"] for _, audit in by_answers] or [0]
+    return {
+        "wrong direction on the pool": _share(wrong("gain_pool"), by_answers),
+        "wrong direction on all held-out images": _share(wrong("gain"), by_answers),
+        "gain above 5 points, change at most 15 %: promoted": of(
+            "promote", lambda one: one["gain"] > MUCH and one["change"] <= MOST_CHANGE
+        ),
+        "gain above 5 points: promoted": of("promote", lambda one: one["gain"] > MUCH),
+        "harm above 5 points: rejected": of("reject", lambda one: one["gain"] < -MUCH),
+        "harm above 5 points: promoted": of("promote", lambda one: one["gain"] < -MUCH),
+        "asked, median and 90 %": " and ".join(f"{np.quantile(asked, q):.0f}" for q in (0.5, 0.9)),
+    }
+
+
+def _unattended(some: Sequence[Row]) -> dict[str, str]:
+    helpful = [one for one in some if one["gain"] > -HARMFUL]
+    harmful = [one for one in some if one["gain"] < HARMFUL]
+    others = [one["unattended"]["kind"] for one in some if one["unattended"]["kind"] != "promote"]
+    figures = {"nobody asked: not promoted": _kinds(others)}
+    for limit in some[0]["unattended"]["by limit"] if some else ():
+        bad, good = (
+            [one for one in own if one["unattended"]["by limit"][limit] == "promote"]
+            for own in (harmful, helpful)
         )
-    good = [a for one, a in every if one["gain"] > MUCH and one["change"] <= MOST_CHANGE]
-    bad = [a for one, a in every if one["gain"] < -MUCH]
-    asked = [audit["asked"] for _, audit in by_answers]
-    lines += [
-        f"- {name}: gain above 5 points and change at most 15 %: promoted "
-        f"{_share([a for a in good if a['kind'] == 'promote'], good)}",
-        f"- {name}: gain above 5 points, any change: "
-        + _kinds(audit["kind"] for one, audit in every if one["gain"] > MUCH),
-        f"- {name}: harm above 5 points: rejected "
-        f"{_share([a for a in bad if a['kind'] == 'reject'], bad)}, of these by a veto "
-        f"{len([a for a in bad if a['kind'] == 'reject' and a['level'] == 0])}; promoted "
-        f"{len([a for a in bad if a['kind'] == 'promote'])}",
-        f"- {name}: answers, median and 90 %: "
-        + (" and ".join(f"{np.quantile(asked, q):.0f}" for q in (0.5, 0.9)) if asked else "none"),
-    ]
-    return lines
+        what = f"nobody asked, at most {100 * float(limit):.0f} % changed: promoted"
+        figures[f"{what}, harmful"] = _share(bad, harmful)
+        figures[f"{what}, harmful, silent"] = _share(_said(bad), harmful)
+        figures[f"{what}, helpful"] = _share(good, helpful)
+        figures[f"{what}, helpful, silent"] = _share(_said(good), helpful)
+    return figures
 
 
-def _unattended(some: Sequence[Row]) -> list[str]:
-    def promoted(which: Callable[[float], bool]) -> tuple[list[Row], list[Row]]:
-        own = [one for one in some if which(one["gain"])]
-        return [one for one in own if one["unattended"]["kind"] == "promote"], own
+def _said(some: Sequence[Row]) -> list[Row]:
+    """Those whose source answers so many classes that scores have a say."""
+    return [one for one in some if not one["source"]["collapsed"]]
 
-    harmful, helpful = promoted(lambda g: g < HARMFUL), promoted(lambda g: g > -HARMFUL)
-    names = "; ".join(f"{_name(one)} ({100 * one['gain']:+.1f})" for one in harmful[0])
-    refused = [one for one in helpful[1] if one["vetoes"]]
+
+def _wrong_by_labels(some: Sequence[Row], key: str) -> list[str]:
     return [
-        f"- nobody asked: harmful promoted {_share(*harmful)}" + (f": {names}" if names else ""),
-        f"- nobody asked: helpful promoted {_share(*helpful)}; vetoed {len(refused)}"
-        + (": " + "; ".join(f"{_name(one)} ({100 * one['gain']:+.1f})" for one in refused)),
-        "- nobody asked: " + _kinds(one["unattended"]["kind"] for one in some),
+        f"{_name(one)} ({one[key]['kind']} at {100 * one['gain']:+.1f})"
+        for one in some
+        if one[key]["level"] == 3 and _is_wrong(one[key]["kind"], one["gain"])
     ]
 
 
-def _labelled(some: Sequence[Row]) -> list[str]:
-    lines = []
-    for key in ("labels", "labels as deployed"):
-        wrong = [
-            f"{_name(one)} ({one[key]['kind']} at {100 * one['gain']:+.1f})"
-            for one in some
-            if one[key]["level"] == 3
-            and (
-                (one[key]["kind"] == "promote" and one["gain"] <= 0)
-                or (one[key]["kind"] == "reject" and one["gain"] >= 0)
-            )
-        ]
-        kinds = _kinds(one[key]["kind"] for one in some)
-        lines.append(f"- {key}: {kinds}; wrong direction {_share(wrong, some)}" + _listed(wrong))
-    return lines
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ": " + "; ".join(f"{n} x {one}" for one, n in Counter(names).items()) if names else ""
+def _named(which: str, some: Sequence[Row]) -> str:
+    """What went wrong, by name."""
+    harmful = [
+        f"{_name(one)} ({100 * one['gain']:+.1f})"
+        for one in some
+        if one["unattended"]["kind"] == "promote" and one["gain"] < HARMFUL
+    ]
+    on_pool = Counter(
+        f"{_name(one)} ({audit['kind']} at {100 * one['gain_pool']:+.1f})"
+        for one in some
+        for audit in one["audits"]
+        if audit["level"] == 2 and _is_wrong(audit["kind"], one["gain_pool"])
+    )
+    return "\n".join(
+        f"- {which}, {what}: {'; '.join(names) or 'none'}."
+        for what, names in (
+            ("wrong with answers", [f"{n} x {name}" for name, n in on_pool.items()]),
+            ("harmful, promoted with nobody asked", harmful),
+            ("wrong by labels", _wrong_by_labels(some, "labels")),
+            ("wrong by labels as deployed", _wrong_by_labels(some, "labels as deployed")),
+        )
+    )
 
 
 def _name(one: Row) -> str:
@@ -174,16 +203,20 @@ def _choices(title: str, rows: Sequence[Any]) -> list[str]:
         "",
         f"{title} ({len(rows)}); the best by labels gains {best:+.1f} on average.",
         "",
-        "| by | regret, points: mean, most | gain | the source | harmful |",
-        "|---|---:|---:|---:|---:|",
+        "| by | regret, points: mean, most | of helpful shifts | gain | the source | harmful |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
-    names = []
+    helpful = [row for row in rows if KINDS[row[0].split(",")[0]].helpful]
+    apart = {line["by"]: line for line in summary(helpful)}
+    names: dict[str, list[str]] = {}
     for line in summary(rows):
         share = f"{len(line['harmful'])} ({100 * len(line['harmful']) / line['count']:.1f} %)"
+        own = f"{apart[line['by']]['regret']:.2f}" if line["by"] in apart else ""
         lines.append(
             f"| {line['by']} ({line['count']}) | {line['regret']:.2f}, {line['worst']:.1f} "
-            f"| {line['gain']:+.1f} | {line['source']} | {share} |"
+            f"| {own} | {line['gain']:+.1f} | {line['source']} | {share} |"
         )
-        if line["by"] == "ranking":
-            names = line["harmful"]
-    return [*lines, "", "Harmful choices of the ranking: " + ("; ".join(names) or "none") + "."]
+        names[line["by"]] = line["harmful"]
+    for by in ("ranking", "ranking, silent"):
+        lines += ["", f"Harmful choices ({by}): " + ("; ".join(names.get(by, ())) or "none") + "."]
+    return lines

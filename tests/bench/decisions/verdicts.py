@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,108 +18,31 @@ import torch
 from sfda import plugins
 from sfda.adaptation.plan import kind_of
 from sfda.adaptation.scoring import make_validators, score_unlabelled
-from sfda.building_blocks.rejection import UNKNOWN_NAME, predicted_labels
+from sfda.building_blocks.rejection import UNKNOWN_NAME
 from sfda.decision.audit import AuditPlan, audit_state
-from sfda.decision.change import ChangeReport, Side, drawn_numbers
+from sfda.decision.change import ChangeReport, drawn_numbers
 from sfda.decision.evidence import SOURCE_NAME, Look, look_at_pool, preferences
 from sfda.decision.gate import Audited, Evidence, decide
 from sfda.decision.judge import figures_over, judge
 from sfda.decision.paired import paired_interval
-from sfda.decision.vetoes import Expected
+from sfda.decision.vetoes import Expected, has_collapsed
 from sfda.errors import NotFinite
-from sfda.loading.opened import Opened, manifest_ref, open_labelled, open_part
-from sfda.loading.pool import pool_of
 from sfda.loading.scan import scan_views
 from sfda.measures.change import NONE_OF_THESE, Unit
 from sfda.policy import DecisionPolicy
 from sfda.problems.registry import PROBLEMS
 from sfda.state_folder import temporary_state
+from tests.bench.decisions.cases import Case
 from tests.bench.decisions.images import NONE
 from tests.bench.decisions.ranked import choices_of_run
-from tests.bench.decisions.runs import CPU, Run, run_folder
-from tests.bench.decisions.sources import read_network
+from tests.bench.decisions.runs import CPU
 
 POLICY = DecisionPolicy()
 UNATTENDED = DecisionPolicy(unattended=True)
+LIMITS = (0.1, 0.15, 0.2, 0.3, 1.0)  # of changed answers
 AUDITS = 10  # of each candidate, each with other questions
 ERRING = 0.05
 SCORES = ("agreement", "infomax", "nuclear_norm", "entropy", "mano", "aetta")
-Answers = np.ndarray[Any, Any]
-
-
-class Kept(NamedTuple):
-    """A model of a run: its answers to the pool and to the rows for the truth; -1: "unknown"."""
-
-    pool: Answers
-    truth: Answers
-
-
-class Case:
-    """A run, its models, and the truth."""
-
-    def __init__(self, row: Mapping[str, Any], folder: Path) -> None:
-        self.row, self.run = row, Run(**row["run"])
-        self.folder = run_folder(self.run, folder)
-        self.target = Path(row["target"])
-        self.epochs = row["epochs"]
-        with np.load(self.folder / "kept.npz") as arrays:
-            self.kept = dict(arrays)
-        with np.load(self.target / "truth_rows.npz") as arrays:
-            self.truth = arrays["y"]
-        self.seen = row["pool"]["kind"] == "all"
-        _, self.spec = read_network(Path(row["source"]))
-        with np.load(self.target / "truth.npz") as arrays:
-            named = arrays["y"][self.kept["pool_rows"]]
-        self.labels = np.where(named == len(self.spec.classes), NONE, named)
-
-    @cached_property
-    def pool(self) -> Opened:
-        """The pool, without labels."""
-        return open_part(
-            pool_of(manifest_ref(self.target / "target.yaml"), "adapt").part, self.spec
-        )
-
-    @cached_property
-    def labelled(self) -> Opened:
-        """The same rows with their labels."""
-        truth = manifest_ref(self.target / "truth.yaml")
-        return open_labelled(truth, "adapt", self.spec).only(self.pool.rows)
-
-    def side(self, name: str, *, labelled: bool = False) -> Side:
-        """A model of the run on the pool."""
-        folder = self.row["source"] if name == SOURCE_NAME else self.epochs[int(name)]["weights"]
-        network, spec = read_network(Path(folder))
-        return Side(network, spec, self.labelled if labelled else self.pool)
-
-    @property
-    def names(self) -> list[str]:
-        """The source and all epochs."""
-        return [SOURCE_NAME, *(str(one["epoch"]) for one in self.epochs)]
-
-    def answers(self, name: str) -> Kept:
-        """What a model answers."""
-        reject = float(self.kept[f"{name}/reject"])
-        probs = torch.from_numpy(self.kept[f"{name}/logits"]).softmax(1)
-        own = predicted_labels(probs, None if np.isnan(reject) else reject).numpy()
-        return Kept(own, self.kept[f"{name}/truth"].astype(np.int64))
-
-    def accuracy(self, name: str) -> tuple[float, float]:
-        """On the pool, and on all rows that adaptation has not seen."""
-        own = self.answers(name)
-        right, others = own.pool == self.labels, own.truth == self.truth
-        whole = others if self.seen else np.concatenate([right, others])
-        return float(right.mean()), float(whole.mean())
-
-    def chosen(self) -> str:
-        """The epoch that `sfda adapt` would register, the source where there is none."""
-        best, highest = SOURCE_NAME, -np.inf
-        for one in self.epochs:
-            if one["vetoes"]:
-                break  # the run ends here
-            score = one["scores"].get(self.row["select_by"], float(one["epoch"]))
-            if score > highest:
-                best, highest = str(one["epoch"]), score
-        return best
 
 
 def judge_run(row: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -145,7 +67,9 @@ def judge_run(row: dict[str, Any], folder: Path) -> dict[str, Any]:
             "accuracy": {name: case.accuracy(name) for name in case.names},
             "scores": scores,
             "vetoes": vetoes,
-            "figures": {name: figures_over(case.side(name), CPU).model_dump() for name in looks},
+            "source": _source(case),
+            "unknown": {name: float((case.answers(name).pool == NONE).mean()) for name in looks},
+            "off prior": {name: case.off_prior(name) for name in looks},
             "run_vetoes": {str(one["epoch"]): one["vetoes"] for one in case.epochs},
             "chosen": candidates[chosen],
             "last": candidates[last],
@@ -168,6 +92,17 @@ def _looks(case: Case) -> tuple[dict[str, Look], dict[str, dict[str, float]]]:
         views = scan_views(opened.images, spec.input, spec.views, seed=0, device=CPU)
         scores[name] = score_unlabelled(views(network), validators).scores
     return looks, scores
+
+
+def _source(case: Case) -> dict[str, Any]:
+    """How many classes the source answers, and whether that is a collapse."""
+    figures = figures_over(case.side(SOURCE_NAME), CPU)
+    expected = Expected(effective=case.row["expected"])
+    return {
+        "effective answers": figures.effective_answers,
+        "classes": len(case.spec.classes),
+        "collapsed": has_collapsed(figures, POLICY.vetoes, expected),
+    }
 
 
 def _evidence(case: Case, name: str) -> Evidence:
@@ -217,14 +152,19 @@ def _candidate(
 def _unattended(
     case: Case, evidence: Evidence, name: str, looks: Mapping[str, Look]
 ) -> dict[str, Any]:
-    """The verdict of scores alone."""
+    """The verdict of scores alone, and what it would be if more answers might change."""
     says = preferences(looks, SOURCE_NAME, name, minimised=kind_of(case.run.method).minimises)
-    verdict = decide(evidence.model_copy(update={"preferences": says}), UNATTENDED)
+    whole = evidence.model_copy(update={"preferences": says})
+    verdict = decide(whole, UNATTENDED)
     return {
         "kind": verdict.kind,
         "level": verdict.level,
         "reason": verdict.reason,
         "preferences": [one.model_dump() | {"prefers": one.prefers} for one in says],
+        "by limit": {
+            str(limit): decide(whole, UNATTENDED.model_copy(update={"max_change": limit})).kind
+            for limit in LIMITS
+        },
     }
 
 
