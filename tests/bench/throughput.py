@@ -34,7 +34,8 @@ from sfda.types import Seen, StepEnd, TargetInfo
 
 CPU = torch.device("cpu")
 ROUNDS = 5
-BUILDERS = {"classification": classification.build, "segmentation": segmentation.build}
+CLASSES = tuple("abcdefghij")
+NETWORKS = {"classification": classification, "segmentation": segmentation}
 CASES = (
     # name, manifest, architecture, (resize, size), steps a round, method
     ("digit network, 28 px, shot", "digits/usps", "sfda:lenet", None, 40, "shot"),
@@ -68,7 +69,9 @@ def case(
     kind = plugins.load("methods", method)
     config = kind.Config.from_settings(kind.defaults_for(problem))
     info = TargetInfo(len(images), split.row_ids, source_ratios=torch.full((10,), 0.1))
-    algorithm = kind(BUILDERS[problem](arch, 10), info, config)
+    library = NETWORKS[problem]
+    network = library.build_from_spec(library.make_spec(arch, CLASSES, input=spec))
+    algorithm = kind(network, info, config)
     loader = TargetLoader(
         images,
         spec,
