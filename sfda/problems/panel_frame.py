@@ -9,10 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+
+from sfda.images.plotting import Figure, FigureCanvasAgg, Text, rc_context
 
 LARGEST = 480  # pixels of a side that are drawn
 # Of Sasha Trubetskoy's list of distinct colours; before them one for what is mostly background

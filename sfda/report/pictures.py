@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from sfda.images.plotting import Axes, Figure, FigureCanvasAgg
 from sfda.problems.panel_frame import png
 from sfda.problems.report_metrics import main_metric, score_of
 from sfda.refs import Report

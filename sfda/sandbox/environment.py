@@ -1,12 +1,18 @@
-"""What a restricted process knows of its environment: names from a list, never a password."""
+"""What a restricted process knows of its environment: names from a list, never a password.
+
+A value that is taken out of the environment still lies in memory: where the program was started
+with it, in what Python made of it, in pieces that were freed. A copy of a process has them all.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
+from urllib.parse import urlsplit
 
 PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LANGUAGE", "LC_*", "TZ"),
@@ -17,6 +23,7 @@ PASSED = (
     *("NO_COLOR", "COLUMNS", "COVERAGE_*"),
 )
 SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH", "_KEY", "_URI", "_URL")
+SHORTEST_SECRET = 8  # bytes; a shorter value stands everywhere in memory by chance
 ENVIRONMENT_FIELDS = slice(47, 49)  # env_start and env_end in /proc/self/stat, after pid and name
 
 
@@ -37,18 +44,76 @@ def passed(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def forget_others() -> None:
-    """Remove from this process's environment, and from the memory that it came in, all the rest."""
+    """Remove from this process's environment, and from the memory that it came in, all the rest.
+
+    Values that are secrets are gone from all of its memory afterwards.
+    """
+    secrets = [ctypes.create_string_buffer(text, len(text)) for text in _secrets(os.environ)]
     for name in set(os.environ) - set(passed(os.environ)):
         del os.environ[name]
     start, end = _block()
-    if not 0 < start < end:
-        return
+    if 0 < start < end:
+        _clear_block(start, end)
+    for secret in secrets:
+        _wipe(secret)
+
+
+def _clear_block(start: int, end: int) -> None:
     at = start
     for entry in ctypes.string_at(start, end - start).split(b"\0"):
         name = entry.partition(b"=")[0].decode(errors="replace")
         if entry and not is_passed(name):
             ctypes.memset(at, 0, len(entry))
         at += len(entry) + 1
+
+
+def _secrets(environment: Mapping[str, str]) -> Iterator[bytes]:
+    """Of values that are not passed, those that nobody may learn: whole, or of an address and of
+    `user:password` the password alone.
+    """
+    for name, value in environment.items():
+        if is_passed(name) or not any(word in name.upper() for word in SECRET):
+            continue
+        with suppress(ValueError):
+            if "://" in value:
+                value = urlsplit(value).password or ""
+        user, colon, password = value.partition(":")
+        secret = os.fsencode(password if colon and user.isalnum() else value)
+        if len(secret) >= SHORTEST_SECRET and not value.startswith("/"):
+            yield secret
+
+
+def _wipe(secret: ctypes.Array[ctypes.c_char]) -> None:
+    """Overwrite each copy of these bytes that this process may write to, and them."""
+    find = ctypes.CDLL(None).memmem
+    find.restype = ctypes.c_void_p
+    find.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t
+    own, length = ctypes.addressof(secret), len(secret)
+    for start, end in _own_memory():
+        while at := find(start, end - start, own, length):
+            if at != own:
+                ctypes.memset(at, 0, length)
+            start = at + length
+    ctypes.memset(own, 0, length)
+
+
+def _own_memory() -> list[tuple[int, int]]:
+    """Where memory lies that is of no file, holds something, and can be written."""
+    parts: list[tuple[int, int]] = []
+    try:
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+    except OSError:
+        return parts
+    writable = False
+    for line in lines:
+        words = line.split()
+        if not words[0].endswith(":"):
+            start, _, end = words[0].partition("-")
+            place = int(start, 16), int(end, 16)
+            writable = words[1].startswith("rw") and words[4] == "0"
+        elif words[0] == "Rss:" and writable and words[1] != "0":
+            parts.append(place)
+    return parts
 
 
 def _block() -> tuple[int, int]:

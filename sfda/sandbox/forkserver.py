@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+from sfda.sandbox.environment import forget_others
 from sfda.sandbox.leftovers import end_group
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
@@ -193,6 +194,7 @@ def _attend(line: socket.socket, main: Main, parent: int) -> NoReturn:
         os.dup2(2, 1)
         os.closerange(3, line.fileno())
         os.closerange(line.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        forget_others()
         while True:
             words, files, _, _ = socket.recv_fds(line, LONGEST_REQUEST, 3)
             if not words:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.axes import Axes
-from matplotlib.patches import Patch, Rectangle
 from torch import nn
 
+from sfda.images.plotting import Axes, Patch, Rectangle
 from sfda.loading.labels import ImageSizes, labels_in
 from sfda.loading.opened import Opened
 from sfda.problems.changed_images import most_changed, rgb, sampled_rows

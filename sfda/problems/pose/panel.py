@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.axes import Axes
 from torch import nn
 
 from sfda.formats.keypoints import Person
+from sfda.images.plotting import Axes
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.problems.changed_images import most_changed, rgb, sampled_rows

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 from torch import nn
 
 from sfda.formats.masks import Mask
+from sfda.images.plotting import Axes, Patch
 from sfda.loading.labels import ImageSizes, labels_in
 from sfda.loading.opened import Opened
 from sfda.problems.changed_images import most_changed, rgb, sampled_rows

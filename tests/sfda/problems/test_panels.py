@@ -6,10 +6,9 @@ import io
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
+from sfda.images.plotting import Figure, FigureCanvasAgg
 from sfda.problems.panel_frame import COLOURS, IGNORED, palette, png, small
 from sfda.problems.segmentation.evaluation import MaskPair, segmentation_report
 from sfda.problems.segmentation.panel import Sample, coloured, panel

@@ -210,6 +210,43 @@ print(os.environ["OMP_NUM_THREADS"], b"OMP_NUM_THREADS=3" in block.read_bytes())
     assert done.stdout == "False None\n3 True\n"
 
 
+def test_a_copy_of_a_process_has_no_secret_in_any_of_its_memory():
+    """What Python made of a variable lies beside the block, also where it was freed."""
+    code = """
+import os, re
+secret = os.environ["A_TOKEN"].partition(":")[2]
+os.environ["A_TOKEN_AGAIN"] = f"sfda:{secret}"
+reversed_ = secret[::-1]
+pieces = [f"Basic {secret} {n}" for n in range(50)]
+freed = [bytearray(secret.encode() * 1000) for n in range(50)]
+del secret, freed
+from sfda.sandbox.environment import forget_others
+if os.fork():
+    raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
+sought = re.compile(b"".join(b"[" + bytes([letter]) + b"]" for letter in reversed_[::-1].encode()))
+def copies():
+    count = 0
+    with open("/proc/self/mem", "rb", 0) as memory:
+        for line in open("/proc/self/maps").read().splitlines():
+            ends, rights = line.split()[:2]
+            start, end = (int(number, 16) for number in ends.split("-"))
+            if "r" in rights and "[v" not in line:
+                memory.seek(start)
+                count += len(sought.findall(memory.read(end - start)))
+    return count
+before = copies()
+forget_others()
+print(before >= 50, copies(), {piece.partition(" ")[0] for piece in pieces}, os.environ.get("A_TOKEN_AGAIN"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"A_TOKEN": "sfda:aVery-Long_Secret.Of_Ours"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "True 0 {'Basic'} None\n", done.stderr
+
+
 @needs
 def test_links_and_pipes_cannot_be_left_for_others(tmp_path):
     outside = tmp_path / "outside"
