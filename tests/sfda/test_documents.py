@@ -18,6 +18,7 @@ import pytest
 from flows.cli.parsing import read_settings
 from flows.deployments import read_jobs
 from flows.presets import read as read_preset
+from sfda import documents
 from sfda.authoring.from_keypoints import read_skeleton
 from sfda.config import read_yaml
 from sfda.documents import (
@@ -125,6 +126,26 @@ def test_nothing_else_reads_yaml_or_xml() -> None:
 def test_json_that_is_too_much_is_one_message(text: str) -> None:
     with pytest.raises(Unreadable):
         parse_json(text)
+
+
+@pytest.mark.parametrize("text", ["[[],[]]", '[{"a":[]}]', "[1,2,3,4,5]"])
+def test_json_of_too_many_values_is_refused_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(documents, "MOST_CONTAINERS", 2)
+    monkeypatch.setattr(documents, "MOST_VALUES", 4)
+    for content in (text, text.encode(), text.encode("utf-16")):
+        with pytest.raises(Unreadable, match=r"more than \d .*; cut it in parts"):
+            parse_json(content)
+    assert parse_json("[[1,2]]") == [[1, 2]]
+
+
+@pytest.mark.parametrize("text", ["<a><b/><b/><b/></a>", '<a b="1" c="2" d="3"/>'])
+def test_xml_of_too_many_elements_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(documents, "MOST_ELEMENTS", 3)
+    with pytest.raises(Unreadable, match="more than 3 elements"):
+        parse_xml(text.encode())
+    assert parse_xml(b'<a b="1"/>').attrib == {"b": "1"}
 
 
 LAUGHING = (
