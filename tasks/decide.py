@@ -18,7 +18,7 @@ from sfda.decision.paired import PairedInterval, paired_interval
 from sfda.decision.ranking import Contender, look_at_all
 from sfda.decision.vetoes import Expected
 from sfda.loading.opened import open_labelled, open_part
-from sfda.loading.pool import pool_of
+from sfda.loading.pool import pool_of, whole_split
 from sfda.policy import DecisionPolicy
 from sfda.refs import LabelledSplit, ManifestRef, ModelRef, SplitRef, Version
 from sfda.report.report_text import change_text
@@ -46,11 +46,8 @@ def pool_for(manifest: ManifestRef, split: str, test: LabelledSplit | None) -> D
     """What to judge a candidate on that is adapted to `split`: all of a labelled split for tests,
     else what is held out.
     """
-    if test is not None:
-        target = SplitRef(manifest=manifest, split=test.name, seen=test.seen)
-        return DecisionPool(target=target, labelled=test)
-    held_out = pool_of(manifest, split)
-    return DecisionPool(target=held_out.part, says=held_out.says)
+    pool = whole_split(manifest, split, test) if test else pool_of(manifest, split)
+    return DecisionPool(target=pool.part, labelled=test, says=pool.says)
 
 
 class Contest(Config):
@@ -114,13 +111,14 @@ def gather_evidence(
     )
     evidence = judge(before, after, chosen, limits=contest.policy.vetoes, expected=contest.expected)
     more: dict[str, Any] = {"pool": pool.says}
-    if pool.labelled is None:
-        if contest.policy.unattended and not evidence.vetoes:
-            more["preferences"] = _preferences(champion, contest, device)
-        return evidence.model_copy(update=more)
-    more["labelled"] = _gain(champion, contest, device)
-    if champion.sha256 != contest.source.sha256:
-        more["labelled_source"] = _gain(contest.source, contest, device)
+    gain = _gain(champion, contest, device) if pool.labelled else None
+    if gain is not None:
+        more["labelled"] = gain
+        if champion.sha256 != contest.source.sha256:
+            more["labelled_source"] = _gain(contest.source, contest, device)
+    undecided = gain is None or gain.too_few
+    if undecided and contest.policy.unattended and not evidence.vetoes:
+        more["preferences"] = _preferences(champion, contest, device)
     return evidence.model_copy(update=more)
 
 

@@ -71,7 +71,7 @@ class Evidence(Config):
     audit: Audited | None = None
     preferences: tuple[Preference, ...] = ()
     referee: Referee | None = None
-    pool: str = ""  # what the decision was made on, where that is not held-out images
+    pool: str = ""  # what the decision was made on, where adaptation has seen of that
 
 
 class Verdict(Config):
@@ -95,7 +95,7 @@ class Verdict(Config):
 def decide(evidence: Evidence, policy: DecisionPolicy) -> Verdict:
     """The verdict: vetoes first, then no practical difference, then labels, an audit, scores."""
     verdict = _decide(evidence, policy)
-    if not evidence.pool or verdict.level == 3:
+    if not evidence.pool:
         return verdict
     reason = f"{verdict.reason} (judged on {evidence.pool})"
     return verdict.model_copy(update={"reason": reason})
@@ -108,7 +108,7 @@ def _decide(evidence: Evidence, policy: DecisionPolicy) -> Verdict:
     share = evidence.change.share
     if share == 0 or share < policy.margin / 2:
         return Verdict(kind="keep", level=0, reason=f"no practical difference: {change}")
-    if evidence.labelled is not None:
+    if evidence.labelled is not None and not evidence.labelled.too_few:
         return _by_labels(evidence, evidence.labelled, policy)
     if evidence.audit is not None:
         return _by_audit(evidence.audit, change)
@@ -143,7 +143,9 @@ def _by_audit(audited: Audited, change: str) -> Verdict:
 def _without_answers(evidence: Evidence, policy: DecisionPolicy, change: str) -> Verdict:
     """Level 1: promoted only unattended, by a policy that allows it; else a person is asked."""
     if not policy.unattended:
-        return Verdict(kind="hold", level=0, reason=f"{change}; no label says which way")
+        few = evidence.labelled  # else they had decided
+        why = few.text() if few else "no label says which way"
+        return Verdict(kind="hold", level=0, reason=f"{change}; {why}")
     share = evidence.change.share
     if share > policy.max_change:
         reason = f"{change}, more than the {policy.max_change:.0%} that may change unattended"

@@ -35,12 +35,17 @@ class PairedInterval(Config):
     count: int  # of these
     split: str
 
+    @property
+    def too_few(self) -> bool:
+        """Whether there are too few units to tell anything of the gain."""
+        return (self.low, self.high) == NOTHING_KNOWN
+
     def text(self) -> str:
         """The numbers in one clause."""
         name = self.metric.replace("_", " ")
         points = f"{name} {self.after:.4f}, before {self.before:.4f}: "
         where = f"{self.count:,} {self.units} of {self.split}"
-        if (self.low, self.high) == NOTHING_KNOWN:
+        if self.too_few:
             return f"{points}{where} are too few to tell a gain"
         return (
             f"{points}gain {100 * self.low:+.1f} to {100 * self.high:+.1f} points "

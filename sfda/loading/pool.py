@@ -30,7 +30,7 @@ from sfda.loading.parts import keep_rows
 from sfda.manifests.rows import Split, look_at, read_split
 from sfda.manifests.schema import Manifest
 from sfda.manifests.write import put
-from sfda.refs import ManifestRef, SplitRef
+from sfda.refs import LabelledSplit, ManifestRef, SplitRef
 from sfda.state_folder import disk_errors, home, lasting_folder, one_at_a_time
 
 FEWEST_ROWS = 40  # rows below which none are held out
@@ -155,6 +155,17 @@ def pool_of(target: ManifestRef, split: str, test: str | None = None) -> HeldOut
         return HeldOut(part=whole, kind="all", count=size, seen=size - len(pool))
     own = part.model_copy(update={"rows": keep_rows(pool)})
     return HeldOut(part=own, kind="held out", count=len(pool), seen=0)
+
+
+def whole_split(target: ManifestRef, split: str, test: LabelledSplit) -> HeldOut:
+    """All rows of a split for tests, whose labels decide, and how many of them an adaptation to
+    `split` sees. Raises BadInput.
+    """
+    manifest = open_ref(target).unlabelled()
+    learnt = set(read_split(manifest, split).row_ids)
+    ids = read_split(manifest, test.name).row_ids
+    part = SplitRef(manifest=target, split=test.name, seen=test.seen)
+    return HeldOut(part=part, kind="test", count=len(ids), seen=sum(one in learnt for one in ids))
 
 
 def _test_rows(target: ManifestRef, split: str, test: str) -> HeldOut:

@@ -9,6 +9,7 @@ import pytest
 import small
 import torch
 
+from sfda.decision.gate import decide
 from sfda.decision.vetoes import Expected
 from sfda.loading.opened import evaluation_split, manifest_ref
 from sfda.policy import DecisionPolicy, VetoLimits
@@ -95,3 +96,32 @@ def test_labels_give_an_interval_and_one_against_the_source_of_another_champion(
     assert both.labelled.low > 0  # the champion is a bad one
     assert both.labelled_source is not None
     assert both.labelled_source.after == both.labelled.after == alone.labelled.after
+
+
+def test_a_few_labels_are_told_and_a_person_is_asked(home, tmp_path):
+    sizes = {"adapt": 60, "test": 4}
+    ref = manifest_ref(small.write(tmp_path, "site", small.arrays(sizes, seed=2), sizes))
+    contest = Contest(
+        candidate=disturbed(tmp_path / "candidate", 1.0, 3),
+        source=small.bundle(tmp_path / "source"),
+        pool=pool_for(ref, "adapt", evaluation_split(ref, None)),
+        policy=DecisionPolicy(vetoes=LENIENT, unattended=True, max_change=1.0),
+        expected=Expected(effective=3.0),
+    )
+    evidence = gather_evidence.fn(contest.source, contest)
+    assert evidence.labelled is not None
+    assert evidence.labelled.too_few
+    assert evidence.preferences != ()  # scores are asked as where nothing is labelled
+    attended = contest.policy.model_copy(update={"unattended": False})
+    verdict = decide(evidence, attended)
+    assert verdict.kind == "hold"
+    assert "4 images of test are too few" in verdict.text
+
+
+def test_a_verdict_by_labels_says_where_adaptation_has_seen_the_images(home, tmp_path):
+    sizes = {"adapt": 48, "test": 30}
+    ref = manifest_ref(small.write(tmp_path, "site", small.arrays(sizes, seed=2), sizes))
+    test = evaluation_split(ref, None)
+    assert pool_for(ref, "adapt", test).says == ""
+    says = pool_for(ref, "test", test).says
+    assert says == "all 30 images of the split 'test', which adaptation has seen"

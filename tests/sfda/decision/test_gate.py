@@ -7,7 +7,7 @@ import pytest
 from sfda.decision.audit import AuditPlan, audit_state
 from sfda.decision.change import ChangeReport
 from sfda.decision.gate import Audited, Evidence, Preference, Referee, Verdict, decide
-from sfda.decision.paired import PairedInterval
+from sfda.decision.paired import NOTHING_KNOWN, PairedInterval
 from sfda.policy import DecisionPolicy
 
 USUAL = DecisionPolicy()
@@ -88,6 +88,24 @@ def test_better_than_the_champion_and_worse_than_the_source_is_kept() -> None:
     assert kind(evidence) == ("keep", 3)
     better = evidence.model_copy(update={"labelled_source": gain(0.0, 0.05)})
     assert kind(better) == ("promote", 3)
+
+
+def test_labels_of_too_few_images_decide_nothing_and_a_person_is_asked() -> None:
+    few = gain(*NOTHING_KNOWN).model_copy(update={"count": 4})
+    evidence = Evidence(change=change(3, 4), labelled=few, labelled_source=gain(-0.1, -0.05))
+    verdict = decide(evidence, USUAL)
+    assert verdict.kind == "hold"
+    assert verdict.text.endswith("; " + few.text())
+    assert "4 images of test are too few to tell a gain" in verdict.text
+    answered = evidence.model_copy(update={"audit": audited(17, 0)})
+    assert kind(answered) == ("promote", 2)
+
+
+def test_a_verdict_on_images_that_adaptation_has_seen_says_so() -> None:
+    seen = "all 9 images of the split 'test', 4 of which adaptation has seen"
+    for more in ({"labelled": gain(0.1, 0.2)}, {"vetoes": ("x",)}, {}):
+        evidence = Evidence(change=change(300), pool=seen, **more)
+        assert decide(evidence, USUAL).text.endswith(f"(judged on {seen})")
 
 
 def test_answers_decide_where_there_are_no_labels() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sfda.authoring.from_folder import build_manifest
 from sfda.errors import BadInput
-from sfda.loading.opened import manifest_ref, open_ref
+from sfda.loading.opened import evaluation_split, manifest_ref, open_ref
 from sfda.loading.parts import read_rows
 from sfda.loading.pool import (
     NO_SIDES,
@@ -27,6 +27,7 @@ from sfda.loading.pool import (
     learning_part,
     pool_of,
     pool_size,
+    whole_split,
 )
 from sfda.manifests.rows import read_split
 from sfda.refs import SplitRef
@@ -278,6 +279,12 @@ def test_rows_of_the_test_split_that_adaptation_sees_are_left_out(tmp_path):
     pool = pool_of(manifest_ref(path), "adapt")
     assert (pool.kind, pool.count, pool.says) == ("test", 30, "")
     assert names_of(pool.part) == [f"x:{row}" for row in range(48, 78)]
+    # their labels are all counted, and it is said how many were seen
+    test = evaluation_split(manifest_ref(path), "test")
+    assert test is not None
+    whole = whole_split(manifest_ref(path), "adapt", test)
+    assert len(names_of(whole.part)) == 78
+    assert whole.says == "all 78 images of the split 'test', 48 of which adaptation has seen"
 
 
 def test_rows_of_one_group_are_on_one_side(tmp_path):
