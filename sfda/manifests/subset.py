@@ -19,9 +19,10 @@ from sfda.manifests.inspection import inspect_split
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.schema import REMAKE, Manifest
 from sfda.manifests.write import refuse_other_suffix, relative_root, write_files
+from sfda.problems.registry import PROBLEMS
 from sfda.types import Regime
 
-LabelledKeys = list[tuple[str, str]]  # key and class of every row of a split
+LabelledKeys = list[tuple[str, tuple[str, ...]]]  # key and classes of every row of a split
 
 
 class Sides(Config):
@@ -83,19 +84,20 @@ def write_subset(
     """Write to `out` a manifest of those images of `path` that belong to `classes`.
 
     Every split is kept, the row file lies beside `out`, images stay where they are under the same
-    row ids. Labels are written by name; `classes` keep the order given. Answers that people gave to
-    rows that stay are kept, if they name one of `classes`. `suffix` follows the set's
-    name in parentheses.
+    row ids. Labels are written by name; `classes` keep the order given. Of several classes an image
+    those in `classes` stay, and an image goes that shows others alone. Answers that people gave to
+    rows that stay are kept by the same rule. `suffix` follows the set's name in parentheses.
 
     Raises BadInput naming every class that is unknown or has no images, every split that has no
     labels or is left without images, and all else that is wrong with the manifest.
     """
     refuse_other_suffix(out)
     manifest = open_manifest(path, data_root=data_root)
+    _check_labels(manifest)
     _check_names(manifest, classes)
     splits = _splits(manifest)
     chosen = {
-        name: [(key, own) for key, own in rows if own in set(classes)]
+        name: [(key, left) for key, own in rows if (left := _left(own, classes)) is not None]
         for name, rows in splits.items()
     }
     _check_chosen(manifest, classes, chosen)
@@ -109,6 +111,16 @@ def write_subset(
     return out
 
 
+def _left(own: Sequence[str], classes: Sequence[str]) -> tuple[str, ...] | None:
+    """What is left of a row's classes; None: others alone, so the row goes.
+
+    >>> _left(("cat", "dog"), ("dog", "owl")), _left((), ("dog",)), _left(("cat",), ("dog",))
+    (('dog',), (), None)
+    """
+    left = tuple(name for name in own if name in classes)
+    return left if left or not own else None
+
+
 def _names(manifest: Manifest) -> tuple[str, ...]:
     """Class names; those of a bare number are "0", "1" ..., as training calls them."""
     if manifest.classes is None:
@@ -116,6 +128,16 @@ def _names(manifest: Manifest) -> tuple[str, ...]:
     if isinstance(manifest.classes, int):
         return tuple(str(i) for i in range(manifest.classes))
     return manifest.classes
+
+
+def _check_labels(manifest: Manifest) -> None:
+    kind = PROBLEMS[manifest.problem]
+    if kind.labels_are_files or kind.annotations:
+        raise BadInput(
+            f"{manifest.path} is for {manifest.problem}: its {kind.label_word} are of parts of "
+            "images, and a subset is of whole images by their classes; make a manifest of "
+            f"{kind.label_word} of those classes alone with `sfda manifest`"
+        )
 
 
 def _check_names(manifest: Manifest, classes: Sequence[str]) -> None:
@@ -134,7 +156,7 @@ def _check_names(manifest: Manifest, classes: Sequence[str]) -> None:
 
 
 def _splits(manifest: Manifest) -> dict[str, LabelledKeys]:
-    """Key and class of every row, by split. Raises BadInput naming all that is wrong."""
+    """Key and classes of every row, by split. Raises BadInput naming all that is wrong."""
     names = _names(manifest)
     faults: list[str] = []
     splits: dict[str, LabelledKeys] = {}
@@ -143,7 +165,7 @@ def _splits(manifest: Manifest) -> dict[str, LabelledKeys]:
         faults += content.faults
         labels = content.labels.row_classes() if content.labels else None
         if labels is not None:
-            own = [names[i] for i in labels]
+            own = [tuple(names[i] for i in row) for row in labels]
             splits[split] = list(zip(content.keys, own, strict=True))
         elif not content.faults:
             faults.append(f"split '{split}' has no labels, and classes are chosen by them")
@@ -155,7 +177,7 @@ def _splits(manifest: Manifest) -> dict[str, LabelledKeys]:
 def _check_chosen(
     manifest: Manifest, classes: Sequence[str], chosen: dict[str, LabelledKeys]
 ) -> None:
-    there = {own for rows in chosen.values() for _, own in rows}
+    there = {name for rows in chosen.values() for _, own in rows for name in own}
     faults = [f"no images of class '{name}'" for name in classes if name not in there]
     faults += [
         f"split '{name}' has none of these classes" for name, rows in chosen.items() if not rows
@@ -177,13 +199,14 @@ def _table(
     manifest: Manifest, row_file: str, chosen: dict[str, LabelledKeys]
 ) -> tuple[bytes, dict[str, Any]]:
     """The row file, and the entries of the splits in it; splits of the same rows share them."""
-    lines: list[tuple[str, ...]] = [(manifest.key_column, "class", "split")]
+    kind = PROBLEMS[manifest.problem]
+    lines: list[tuple[str, ...]] = [(manifest.key_column, _column(manifest), "split")]
     stands_for: dict[str, str] = {}
     for name, rows in chosen.items():
         twin = next((old for old in stands_for if chosen[old] == rows), name)
         stands_for[name] = twin
         if twin == name:
-            lines += [(*row, name) for row in rows]
+            lines += [(key, kind.label_of(own), name) for key, own in rows]
     table = csv_bytes(lines)
     entry = {"rows": row_file, "sha256": bytes_digest(table)}
     return table, {
@@ -200,18 +223,22 @@ def _annotations(
     out: Path,
 ) -> dict[Path, bytes]:
     """Files of the answers that stay, each beside `out`, and their mention in `entries`."""
-    key = manifest.key_column
+    key, column, kind = manifest.key_column, _column(manifest), PROBLEMS[manifest.problem]
     files = {}
     for name, spec in manifest.splits.items():
         if spec.answers is None:
             continue
         there = {own for own, _ in chosen[name]}
         old, _ = read_csv(manifest.path.parent / spec.answers.rows)
-        rows = [(r[key], r["class"]) for r in old if r[key] in there and r["class"] in classes]
+        rows = [
+            (r[key], kind.label_of(left))
+            for r in old
+            if r[key] in there and (left := _left(kind.classes_in(r[column]), classes)) is not None
+        ]
         if not rows:
             continue
         file = out.with_suffix(f".{name}.answers.csv")
-        files[file] = csv_bytes([(key, "class"), *rows])
+        files[file] = csv_bytes([(key, column), *rows])
         entries[name]["answers"] = {
             "rows": file.name,
             "sha256": bytes_digest(files[file]),
@@ -219,6 +246,13 @@ def _annotations(
             "classes": list(classes),
         }
     return files
+
+
+def _column(manifest: Manifest) -> str:
+    """The column of a row file that names classes."""
+    column = PROBLEMS[manifest.problem].annotation_column
+    assert column  # labels that name classes of rows were read
+    return column
 
 
 def _document(

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from sfda.errors import BadInput
 from sfda.methods._base import Method, MethodConfig
 from sfda.networks.detector import Detector
-from sfda.problems.classification.network import Classifier
+from sfda.problems.classification.network import ThreeParts
 from sfda.problems.pose.network import PoseNet
 from sfda.problems.registry import annotated_loss, problem_of
 from sfda.problems.segmentation.network import Segmenter
@@ -45,7 +45,7 @@ class FewShot(Method):
     """The problem's supervised loss on labelled rows."""
 
     networks: ClassVar[tuple[type[nn.Module], ...]] = (
-        Classifier,
+        ThreeParts,
         Segmenter,
         PoseNet,
     )

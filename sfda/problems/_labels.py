@@ -62,8 +62,8 @@ class LabelSet(ABC):
         kept below `folder`.
         """
 
-    def row_classes(self) -> Array | None:
-        """[N]: the one class of each row; None where labels are of parts, or several a row."""
+    def row_classes(self) -> list[tuple[int, ...]] | None:
+        """The classes of each row; None where labels are of parts of images."""
         return None
 
     @property

@@ -119,6 +119,11 @@ class RowQuestions(ProblemFolder):
         """The classes that such a text names."""
         return (label,)
 
+    def label_of(self, classes: Sequence[str]) -> str:
+        """The text that names these classes."""
+        (name,) = classes
+        return name
+
     # annotations of single rows
 
     @property

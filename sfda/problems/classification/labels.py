@@ -48,9 +48,9 @@ class ClassLabels(LabelSet):
             raise foreign_classes(classes, model, manifest, "samples")
         return ClassLabels(labels)
 
-    def row_classes(self) -> Array:
-        """[N]: the class of each row."""
-        return self.index
+    def row_classes(self) -> list[tuple[int, ...]]:
+        """The one class of each row."""
+        return [(index,) for index in self.index.tolist()]
 
     @property
     def known(self) -> Array:

@@ -99,6 +99,12 @@ class Multilabel(Problem["MultilabelClassifier", "Tensor", "MultilabelOutput", "
 
         return names_in(label)
 
+    def label_of(self, classes: Sequence[str]) -> str:
+        """A cell of the column `classes`."""
+        from sfda.problems.multilabel.cells import cell_of
+
+        return cell_of(classes)
+
     def annotation_faults(self, values: list[str], classes: tuple[str, ...]) -> list[int]:
         """Those that name what is no class."""
         return [n for n, value in enumerate(values) if set(self.classes_in(value)) - set(classes)]

@@ -57,6 +57,10 @@ class ClassSets(LabelSet):
         out[:, index_of[shared]] = self.flags[:, shared]
         return ClassSets(out)
 
+    def row_classes(self) -> list[tuple[int, ...]]:
+        """The classes that each row shows."""
+        return [tuple(np.flatnonzero(row == 1).tolist()) for row in self.flags]
+
     @property
     def known(self) -> Array:
         """[N]: which rows say something of a class of the model's."""

@@ -286,3 +286,51 @@ def test_answers_to_rows_that_stay_are_kept(whole, tmp_path):
     assert [result.names[row].removeprefix("x:") for row in result.annotations.rows] == keys[:1]
     assert result.annotations.labels.index.tolist() == [0]
     assert read_split(open_manifest(out), "test").annotations is None
+
+
+def several(folder: Path) -> Path:
+    """Images of several classes: `adapt` alone, since the table says so of each."""
+    pictures(folder / "photos")
+    files = sorted(p.relative_to(folder / "photos") for p in (folder / "photos").rglob("*.png"))
+    cells = ["ant;dog", "bee", "", "dog;bee;cow", "cow"]
+    lines = [f"{file},{cells[n % 5]}\n" for n, file in enumerate(files)]
+    (folder / "l.csv").write_text("file,classes\n" + "".join(lines))
+    return build_manifest(
+        folder / "photos", problem="multilabel", out=folder / "several.yaml",
+        labels_csv=folder / "l.csv", classes=CLASSES,
+    )  # fmt: skip
+
+
+def test_of_several_classes_an_image_the_chosen_ones_stay(tmp_path):
+    """`bee` and `cow` alone go; an image that shows nothing shows none of these, too."""
+    whole = several(tmp_path)
+    out = write_subset(whole, classes=KEPT, out=tmp_path / "sub" / "part.yaml")
+    assert verify_manifest(out).ok
+    assert open_manifest(out).problem == "multilabel"
+    before, after = (read_split(open_manifest(path), "adapt") for path in (whole, out))
+    assert set(after.row_ids) < set(before.row_ids)
+    counts = Counter(tuple(flags) for flags in after.labels.flags.tolist())
+    own = Counter(tuple(flags) for flags in before.labels.flags.tolist())  # ant, bee, cow, dog
+    assert counts == {
+        (1, 1): own[1, 0, 0, 1], (0, 0): own[0, 0, 0, 0], (1, 0): own[0, 1, 1, 1],
+    }  # fmt: skip
+
+
+def test_answers_of_several_classes_are_kept_by_the_same_rule(tmp_path):
+    whole = several(tmp_path)
+    split = read_split(open_manifest(whole), "adapt")
+    first = [split.labels.flags.tolist().index(row) for row in ([1, 0, 0, 1], [0, 0, 0, 0])]
+    table = whole.with_suffix(".answers.csv")
+    cells = ("ant;cow", "")
+    rows = [f"{split.names[row]},{cell}\n" for row, cell in zip(first, cells, strict=True)]
+    table.write_text("file,classes\n" + "".join(rows))
+    document = yaml.safe_load(whole.read_text())
+    document["splits"]["adapt"]["answers"] = {
+        "rows": table.name, "sha256": sha(table), "count": 2, "classes": list(CLASSES)
+    }  # fmt: skip
+    whole.write_text(yaml.safe_dump(document))
+    assert verify_manifest(whole).ok
+    result = read_split(
+        open_manifest(write_subset(whole, classes=KEPT, out=tmp_path / "two.yaml")), "adapt"
+    )
+    assert result.annotations.labels.flags.tolist() == [[0, 1], [0, 0]]

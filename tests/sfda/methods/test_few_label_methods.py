@@ -45,6 +45,7 @@ from sfda.problems.segmentation.labels import MaskTargets
 from sfda.refs import InputSpec
 from sfda.testing.toys import classification as toy
 from sfda.testing.toys import detection as toydet
+from sfda.testing.toys import multilabel as toymulti
 from sfda.testing.toys import pose as toypose
 from sfda.types import Clock, EpochEnd, Labelled, StepEnd, TargetBatch
 
@@ -326,8 +327,8 @@ def test_left_and_right_change_places_in_a_mirror() -> None:
     assert len(message) == 2
 
 
-@pytest.mark.parametrize("toy_", [toydet, toypose])
-def test_labels_of_boxes_and_joints_are_learnt_beside_a_method_and_alone(toy_: Any) -> None:
+@pytest.mark.parametrize("toy_", [toydet, toypose, toymulti])
+def test_labels_of_every_form_are_learnt_beside_a_method_and_alone(toy_: Any) -> None:
     """With each method the loss on what people said falls, and is the problem's own."""
     x, y = toy_.images(toy_.MILD, seed=1)
     few = torch.arange(4)
@@ -339,7 +340,7 @@ def test_labels_of_boxes_and_joints_are_learnt_beside_a_method_and_alone(toy_: A
         info = replace(toy_.info(), labelled=few)
         method = kind(toy_.source(), info, config)
         optimizer = torch.optim.Adam(method.student.parameters(), 1e-3)
-        own = y[:4] if isinstance(y, list) else type(y)(*(part[:4] for part in y))
+        own = type(y)(*(part[:4] for part in y)) if isinstance(y, tuple) else y[:4]
         method.train()
         result = []
         for step in range(15):
