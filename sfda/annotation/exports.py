@@ -26,7 +26,7 @@ from sfda.formats.cvat import from_coco, from_xml
 from sfda.formats.images import open_picture
 from sfda.formats.label_studio import read_tasks
 from sfda.formats.readers import BROKEN
-from sfda.formats.table import read_csv
+from sfda.formats.table import Table, read_csv
 from sfda.sandbox.crossing import inside, read_within
 
 
@@ -113,7 +113,7 @@ def _chosen(label: str) -> tuple[str, ...]:
     return tuple(map(str, several)) if isinstance(several, list) else (label,)
 
 
-def _from_lines(rows: list[dict[str, str]]) -> Iterator[PictureAnnotations]:
+def _from_lines(rows: Table) -> Iterator[PictureAnnotations]:
     """A line a box or a joint: those of one picture are one answer."""
     lines_of: dict[tuple[str | None, str | None], list[tuple[int, dict[str, str]]]] = {}
     for line, row in enumerate(rows, start=2):

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchvision.ops import box_iou
 
 SPARED = 0.5  # IoU with a doubtful box at which nothing is taught to be background
 SIDE = 1e-2  # pixels: a box must be wider and higher, or its regression target is infinite
@@ -71,5 +70,7 @@ def spared(
     """Labels of boxes, with background (0) that overlaps a doubtful box left out (-1)."""
     if not len(doubtful) or not len(boxes):
         return labels
+    from torchvision.ops import box_iou  # with it comes torch's compiler: 150 MB for a manifest
+
     near = box_iou(boxes, doubtful.to(boxes)).amax(1) >= SPARED
     return torch.where(near & (labels == 0), torch.full_like(labels, -1), labels)

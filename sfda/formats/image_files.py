@@ -86,5 +86,8 @@ def images_in_list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
 
 
 def is_image_name(path: str, suffixes: tuple[str, ...]) -> bool:
-    parts = PurePosixPath(path).parts
-    return path.lower().endswith(suffixes) and not any(part.startswith(".") for part in parts)
+    if not path.lower().endswith(suffixes):
+        return False
+    if "/." not in path and path[0] != ".":
+        return True
+    return not any(part.startswith(".") for part in PurePosixPath(path).parts)

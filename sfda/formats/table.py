@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from sfda.documents import TABLE_BYTES, stream_opened
 from sfda.errors import BadInput
@@ -15,23 +15,63 @@ from sfda.errors import BadInput
 MOST_CELLS = 40_000_000  # of a table that is read: 10 million rows of four
 
 
-def read_csv(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+class Table(Sequence[dict[str, str]]):
+    """Rows of a table, by the names of its columns: kept column by column, since a dictionary a row
+    takes several times what its cells do.
+    """
+
+    def __init__(self, columns: dict[str, list[str]]) -> None:
+        self.columns = columns  # all of one length
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    @overload
+    def __getitem__(self, at: int) -> dict[str, str]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Table: ...
+    def __getitem__(self, at: int | slice) -> dict[str, str] | Table:
+        if isinstance(at, slice):
+            return Table({name: cells[at] for name, cells in self.columns.items()})
+        return {name: cells[at] for name, cells in self.columns.items()}
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        names = tuple(self.columns)
+        for cells in zip(*self.columns.values(), strict=True):
+            yield dict(zip(names, cells, strict=True))
+
+    def where(self, column: str, value: str) -> Table:
+        """The rows whose cell in a column is this."""
+        chosen = [cell == value for cell in self.columns[column]]
+        return Table({n: list(compress(cells, chosen)) for n, cells in self.columns.items()})
+
+
+def read_csv(path: Path) -> tuple[Table, list[str]]:
     """Rows and column names of a CSV with a header. Raises BadInput if it is not one."""
     try:
         with path.open("rb") as file:
             stream = stream_opened(file, TABLE_BYTES)
             text = io.TextIOWrapper(stream, "utf-8-sig", newline="")  # Excel writes a mark first
-            reader = csv.DictReader(text, restval="")
-            header = list(reader.fieldnames or ())
-            most = MOST_CELLS // max(1, len(header))
-            rows = list(itertools.islice(reader, most + 1))
-        if len(rows) > most:
-            raise ValueError(f"more than {most} rows of {len(header)} columns are too many")
+            lines = filter(None, csv.reader(text))  # of an empty line there are no cells
+            header = next(lines, [])
+            return _table(lines, header), header
     except (OSError, ValueError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read as CSV: {error}") from None
-    if any(None in row for row in rows):
-        raise BadInput(f"{path} has rows with more cells than its header")
-    return rows, header
+
+
+def _table(lines: Iterable[list[str]], header: list[str]) -> Table:
+    """Cells that a line lacks are empty. Raises ValueError for too many cells, in all or a line."""
+    most = MOST_CELLS // max(1, len(header))
+    columns: list[list[str]] = [[] for _ in header]
+    for count, cells in enumerate(lines, start=1):
+        if count > most:
+            raise ValueError(f"more than {most} rows of {len(header)} columns are too many")
+        if len(cells) > len(header):
+            raise ValueError("it has rows with more cells than its header")
+        cells += [""] * (len(header) - len(cells))
+        for column, cell in zip(columns, cells, strict=True):
+            column.append(cell)
+    return Table(dict(zip(header, columns, strict=True)))
 
 
 def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:

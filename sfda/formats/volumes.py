@@ -74,7 +74,9 @@ def slice_of(name: str) -> Slice | None:
     >>> slice_of("a/case01.nii.gz#12")
     Slice(file='a/case01.nii.gz', at=12)
     """
-    file, _, index = name.rpartition("#")
+    file, mark, index = name.rpartition("#")
+    if not mark and not is_volume(name):
+        return None
     if is_volume(name) or (is_volume(file) and not index.isdecimal()):
         raise BadInput(
             f"{name} is a whole volume, and rows are slices: name them {file or name}#0, "

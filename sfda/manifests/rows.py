@@ -244,7 +244,10 @@ def _content_digests(
 
 def row_files(manifest: Manifest, seen: Split) -> tuple[str, ...]:
     """Each file that holds an image of the split, once, as it is named below the root."""
-    return tuple(dict.fromkeys(map(PROBLEMS[manifest.problem].row_file, seen.names)))
+    files = tuple(map(PROBLEMS[manifest.problem].row_file, seen.names))
+    if files == seen.names:  # a row each
+        return seen.names
+    return tuple(dict.fromkeys(files))
 
 
 def own_files(manifest: Manifest, rows: Split) -> list[Path]:

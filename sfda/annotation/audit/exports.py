@@ -15,7 +15,7 @@ from sfda.documents import Unreadable, cut_off, parse_json, read_bounded
 from sfda.errors import BadInput
 from sfda.formats.annotations import PictureAnnotations
 from sfda.formats.readers import BROKEN
-from sfda.formats.table import read_csv
+from sfda.formats.table import Table, read_csv
 
 ANSWER_BYTES = 64 << 20  # of a file of answers that is no zip
 
@@ -89,7 +89,7 @@ def _from_page(document: dict[str, Any], path: Path) -> AnswersPart:
     )
 
 
-def _from_table(rows: list[dict[str, str]]) -> Iterator[UncheckedAnswer]:
+def _from_table(rows: Table) -> Iterator[UncheckedAnswer]:
     for line, row in enumerate(rows, start=2):
         where, unit, answer = f"line {line}", row["unit"].strip(), row["answer"].strip()
         x, y = row.get("x", "").strip(), row.get("y", "").strip()
