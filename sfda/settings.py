@@ -47,7 +47,9 @@ class NameIn:
         return {"type": "string", "enum": [*plugins.names(self.folder), *self.more]}
 
 
+AUTO = "auto"  # the method that the target's profile recommends
 MethodName = Annotated[str, NameIn("methods")]
+AdaptedBy = Annotated[str, NameIn("methods", AUTO)]
 ValidatorName = Annotated[str, NameIn("validators", "last")]
 Epochs = Annotated[int, Field(ge=1, description="overrides the method's own number of epochs")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -124,8 +126,8 @@ class RunSettings(Config):
 class AdaptSettings(RunSettings):
     """All that an adaptation can be asked for, besides the model and the target."""
 
-    method: MethodName | None = Field(
-        None, description="the way to adapt; none: the problem's usual one"
+    method: AdaptedBy | None = Field(
+        None, description="the way to adapt; none: the problem's usual one; auto: as profiled"
     )
     settings: dict[str, Any] | None = Field(
         None, description="settings of the method, put over its defaults part by part"

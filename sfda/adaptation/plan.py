@@ -22,7 +22,7 @@ from sfda.methods._base import Method, MethodConfig
 from sfda.policy import VetoLimits
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ManifestRef, ModelRef, SplitRef, Views
-from sfda.settings import AdaptSettings, Prior
+from sfda.settings import AUTO, AdaptSettings, Prior
 from sfda.types import Regime
 from sfda.validators._base import Validator
 from sfda.weights.source_card import read_card
@@ -118,6 +118,10 @@ def make_plan(
     """
     problem, split = PROBLEMS[source.problem], adaptation.split
     method = adaptation.method or problem.default_method
+    if method == AUTO:
+        raise BadInput(
+            "method auto follows a profile, which `sfda adapt` makes; name a method here"
+        )
     overrides = dict(adaptation.overrides)
     stated = overrides.pop("validators", {})
     config = settings_for(method, source.problem, overrides, adaptation.epochs)

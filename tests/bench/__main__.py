@@ -13,7 +13,7 @@ from pathlib import Path
 NAMES = (
     "overhead", "throughput", "methods", "neighbours", "clustering", "large_image", "queries",
     "figures", "camvid", "lpld_step", "bloodcells", "pose_step", "many_files",
-    "decide_statistics", "decide",
+    "decide_statistics", "decide", "profile",
 )  # fmt: skip
 WITHOUT_DATA = {"decide_statistics"}  # simulated
 OUT = Path("bench")

@@ -1,0 +1,84 @@
+"""At which size a model is surest of a target's images: whether boxes and crops fit it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from sfda.images.preprocess import Stack
+from sfda.profiling.findings import ProfileFinding
+from sfda.profiling.look import look_at_images
+from sfda.refs import ModelSpec
+
+ZOOMS = (0.6, 0.77, 1.0, 1.3, 1.67)
+IMAGES = 96  # that are looked at in each size
+RESAMPLES = 1000
+SURE = 0.95  # share of resamples that must agree
+
+
+class BestZoom(NamedTuple):
+    """The zoom that a model is surest at, and in what share of resamples another than 1 is."""
+
+    zoom: float
+    not_one: float
+
+
+def zoomed(images: Stack, zoom: float) -> Stack:
+    """Images [N, H, W, C] enlarged about their middle, or made smaller within a border that repeats
+    their edge; the size of the frame stays.
+    """
+    if zoom == 1:
+        return images
+    height, width = images.shape[1:3]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), 0.0, zoom)
+    moved = [
+        cv2.warpAffine(
+            image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        for image in images
+    ]
+    return np.stack(moved).reshape(images.shape).astype(np.uint8)
+
+
+def best_zoom(certainty: Float[np.ndarray, "Z N"], seed: int = 0) -> BestZoom:
+    """Which of ZOOMS has the largest mean, by the images and by resamples of them."""
+    images = certainty.shape[1]
+    drawn = np.random.default_rng(seed).multinomial(
+        images, np.full(images, 1 / images), size=RESAMPLES
+    )
+    winners = (drawn @ certainty.T).argmax(1)
+    return BestZoom(
+        ZOOMS[int(certainty.mean(1).argmax())], float((winners != ZOOMS.index(1.0)).mean())
+    )
+
+
+def scale_finding(
+    network: nn.Module, spec: ModelSpec, images: Stack, device: torch.device
+) -> ProfileFinding:
+    """Whether a model would be surer if all were larger, or smaller. Raises NotFinite."""
+    certainty = [
+        look_at_images(network, spec, zoomed(images, zoom), device).certainty for zoom in ZOOMS
+    ]
+    best = best_zoom(np.stack(certainty))
+    other = best.zoom != 1 and best.not_one >= SURE
+    if other:
+        sentence = (
+            f"the model is surest of images enlarged by {best.zoom:g} ({best.not_one:.0%} of "
+            "resamples favour another size than theirs): boxes or crops are of another scale than "
+            "it learnt"
+        )
+    else:
+        sentence = "the model is as sure of the images in their own size as in any other"
+    return ProfileFinding(
+        name="scale",
+        standing="notice" if other else "fine",
+        figure=best.zoom,
+        limit=1.0,
+        sentence=sentence,
+        remedy=f"try boxes, or a padding, of {1 / best.zoom:.2g} times the size" if other else "",
+    )
