@@ -54,6 +54,7 @@ format: setup
 	$(BIN)/ruff format
 
 docs: setup
+	$(BIN)/python -m tests.docs.tables --write
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs build/docs
 	@echo "open build/docs/index.html"
 

@@ -44,6 +44,7 @@ class Method(nn.Module):
     every batch, then `end_epoch`; it optimises the parameters of `student` alone.
     """
 
+    idea: ClassVar[str] = ""  # what it does, in one clause, for tables
     Config: ClassVar[type[MethodConfig]]
     networks: ClassVar[tuple[type[nn.Module], ...]] = (nn.Module,)
     """Classes of networks that it can adapt: those of one problem, or of several, or of all."""

@@ -35,6 +35,7 @@ class AaDConfig(MethodConfig):
 class AaD(Method):
     """Attracting and dispersing for classification."""
 
+    idea = "neighbours in feature space agree, the rest of the batch is pushed apart"
     Config = AaDConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     config: AaDConfig

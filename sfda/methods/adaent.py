@@ -14,6 +14,7 @@ from sfda.methods._ratio_entropy import RatioEntropy
 class AdaEnt(RatioEntropy):
     """Entropy and class ratios for segmentation."""
 
+    idea = "as `adami`, with the divergence the other way round"
     reverse: ClassVar[bool] = True
 
 

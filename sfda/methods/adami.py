@@ -14,6 +14,7 @@ from sfda.methods._ratio_entropy import RatioEntropy
 class AdaMI(RatioEntropy):
     """Entropy and class ratios for segmentation."""
 
+    idea = "certain pixels, held by known class ratios"
     reverse: ClassVar[bool] = False
 
 

@@ -39,6 +39,7 @@ class AlphaBnConfig(MethodConfig):
 class AlphaBn(Method):
     """Mixed batch-norm statistics, for every problem."""
 
+    idea = "batch-norm statistics of source and target mixed, no weight changes"
     Config = AlphaBnConfig
     learns: ClassVar[Learns] = "statistics"
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"

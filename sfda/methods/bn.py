@@ -32,6 +32,7 @@ class BnConfig(MethodConfig):
 class Bn(Method):
     """Recomputed batch-norm statistics, for every problem."""
 
+    idea = "batch-norm statistics of the target, no weight changes"
     Config = BnConfig
     learns: ClassVar[Learns] = "statistics"
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"

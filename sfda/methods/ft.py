@@ -13,6 +13,7 @@ from sfda.networks.detector import Detector
 class FineTuning(FewShot):
     """All layers at one small rate, batch norm in train mode, but for detectors."""
 
+    idea = "fine-tuning of all layers on labelled rows alone"
     networks: ClassVar[tuple[type[nn.Module], ...]] = (*FewShot.networks, Detector)
     Config = FewShotConfig
 

@@ -55,6 +55,10 @@ class GlcConfig(MethodConfig):
 class Glc(Method):
     """Global and local clustering for classification."""
 
+    idea = (
+        "one-vs-all clustering of the whole target, agreement of near neighbours, unknown "
+        "samples made uncertain"
+    )
     Config = GlcConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     setting: ClassVar[str] = "universal"

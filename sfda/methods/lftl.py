@@ -50,6 +50,7 @@ class LftlConfig(MethodConfig):
 class Lftl(Method):
     """Anchors, information maximisation and mixed labelled samples for classification."""
 
+    idea = "unlabelled samples are drawn to the labelled ones; labelled ones are mixed"
     Config = LftlConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     setting: ClassVar[str] = "a few labels"

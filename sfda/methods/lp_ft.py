@@ -16,6 +16,7 @@ from sfda.types import TargetInfo
 class ProbingThenTuning(FewShot):
     """First the head alone on resting features, then all layers with an optimiser of its own."""
 
+    idea = "the head alone, then all layers, on labelled rows alone"
     Config = ProbedConfig
     brief: ClassVar[Mapping[str, Any]] = MappingProxyType({"head_epochs": 1})
     config: ProbedConfig

@@ -61,6 +61,7 @@ class LpldConfig(MethodConfig):
 class Lpld(Method):
     """Mean teacher of detectors, with distillation of half-seen regions."""
 
+    idea = "boxes of an averaged teacher, and distillation of the regions that it half sees"
     Config = LpldConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Detector,)
     setting: ClassVar[str] = "two-stage"

@@ -61,6 +61,7 @@ class MeanTeacher(Method):
     student learns them, is the problem's.
     """
 
+    idea = "confident labels of an averaged teacher, learnt on strong views"
     Config = MeanTeacherConfig
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "photometric"
     mixes_batch: ClassVar[bool] = True  # where regions are cut

@@ -40,6 +40,7 @@ class NrcConfig(MethodConfig):
 class Nrc(Method):
     """Neighbourhood reciprocity clustering for classification."""
 
+    idea = "neighbours agree, the more if they are neighbours of each other"
     Config = NrcConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     config: NrcConfig

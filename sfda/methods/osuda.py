@@ -43,6 +43,10 @@ class OsudaConfig(MethodConfig):
 class Osuda(Method):
     """Batch-norm adaptation of a segmenter."""
 
+    idea = (
+        "statistics move to the target, scale and shift stay near the source's where channels "
+        "transfer"
+    )
     Config = OsudaConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Segmenter,)
     setting: ClassVar[str] = "networks with batch norm"

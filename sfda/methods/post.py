@@ -59,6 +59,7 @@ class PostConfig(MethodConfig):
 class Post(Method):
     """Consistency of predictions and features between views, and a prior of poses."""
 
+    idea = "predictions and features agree between turned views, a prior keeps poses plausible"
     Config = PostConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (PoseNet,)
     setting: ClassVar[str] = "same joints"

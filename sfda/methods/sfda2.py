@@ -54,6 +54,7 @@ class SFDA2(Method):
     345 with SHOT's 256 features, but 201 MB for 12 classes with the 2048 of a plain ResNet-50.
     """
 
+    idea = "neighbours agree also under the target's own class covariances, which are kept apart"
     Config = SFDA2Config
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     config: SFDA2Config

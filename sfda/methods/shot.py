@@ -42,6 +42,9 @@ class ShotConfig(MethodConfig):
 class Shot(Method):
     """Information maximisation and centroid pseudo-labels for classification."""
 
+    idea = (
+        "certain and diverse predictions, and pseudo-labels from class centroids; frozen classifier"
+    )
     Config = ShotConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     setting: ClassVar[str] = "closed, partial, open"

@@ -18,6 +18,7 @@ class SourceConfig(MethodConfig):
 class Unadapted(Method):
     """The source model as it came, for every problem."""
 
+    idea = "nothing is adapted: the floor of every comparison"
     Config = SourceConfig
     learns: ClassVar[Learns] = "nothing"
     labelled_rows: ClassVar[Literal["added", "own", "none"]] = "none"

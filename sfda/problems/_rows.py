@@ -80,6 +80,8 @@ class RowQuestions(ProblemFolder):
 
     def row_file(self, key: str) -> str:
         """The file that holds a row's image, below the root: several rows may share one."""
+        if "#" not in key:
+            return key
         from sfda.formats.volumes import slice_of
 
         part = slice_of(key)

@@ -94,6 +94,7 @@ class DiverseConfig(QueryConfig):
 class Query:
     """Chooses rows; deterministic under a seed, never a labelled row, never above the budget."""
 
+    idea: ClassVar[str] = ""  # which rows it chooses, in one clause, for tables
     Config: ClassVar[type[QueryConfig]] = QueryConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (nn.Module,)
     """Classes of networks whose targets it can choose from."""

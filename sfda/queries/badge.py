@@ -11,6 +11,8 @@ from sfda.queries._k_centre import plus_plus
 class Badge(Query):
     """k-means++ over (p - onehot) x feature."""
 
+    idea = "large and unlike gradients of the last layer"
+
     def _choose(self, pool: Pool, free: TargetRows, budget: int, seed: int) -> TargetRows:
         return plus_plus(pool, free, budget, seed=seed)
 

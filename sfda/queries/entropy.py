@@ -9,6 +9,7 @@ from sfda.queries._k_centre import lowest_apart
 class EntropyQuery(Query):
     """The most wanted by entropy; with `diverse` those of them that cover each other."""
 
+    idea = "the highest entropy"
     Config = DiverseConfig
     config: DiverseConfig
 

@@ -32,6 +32,10 @@ class LftlQueryConfig(QueryConfig):
 class LftlQuery(Query):
     """Small contrasted margins, fewer of the classes that are sure already."""
 
+    idea = (
+        "a margin that is small and does not grow from one model to the next, classes kept in "
+        "balance"
+    )
     Config = LftlQueryConfig
     config: LftlQueryConfig
 

@@ -9,6 +9,7 @@ from sfda.queries._k_centre import lowest_apart
 class Margin(Query):
     """The most wanted by margin; with `diverse` those of them that cover each other."""
 
+    idea = "the smallest gap between the two likeliest classes"
     Config = DiverseConfig
     config: DiverseConfig
 

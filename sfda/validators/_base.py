@@ -22,6 +22,7 @@ class ValidatorConfig(Config):
 class Validator:
     """A score of a model on the target without labels. One scan feeds all validators."""
 
+    idea: ClassVar[str] = ""  # what it measures, in one clause, for tables
     Config: ClassVar[type[ValidatorConfig]] = ValidatorConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier, Segmenter)
     """Classes of networks that it can score."""

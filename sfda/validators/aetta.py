@@ -39,6 +39,7 @@ class Aetta(Validator):
     dropped, and the network looks at every image once more.
     """
 
+    idea = "answers stay under dropout before the head"
     Config = AettaConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Classifier,)
     needs_network: ClassVar[bool] = True

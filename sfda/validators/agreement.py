@@ -25,6 +25,7 @@ class Agreement(Validator):
     back to one frame, lie within a twentieth of its side.
     """
 
+    idea = "predictions on a weak and a strong view agree"
     networks: ClassVar[tuple[type[nn.Module], ...]] = (nn.Module,)
     needs_views: ClassVar[bool] = True
     needs_source: ClassVar[bool] = True

@@ -26,6 +26,7 @@ class Atc(Validator):
     minimised: it is for the source model alone, and chooses nothing.
     """
 
+    idea = "share of confidences above the source's threshold; needs a source card"
     needs_card: ClassVar[bool] = True
     chooses: ClassVar[bool] = False
     tells_level: ClassVar[bool] = True

@@ -39,6 +39,7 @@ class Bos(Validator):
     beside a veto on the number of boxes. Of detectors with a part called `backbone`.
     """
 
+    idea = "boxes stay under dropout of the backbone's maps"
     Config = BosConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Detector,)
     needs_network: ClassVar[bool] = True

@@ -22,6 +22,7 @@ class BoxDrift(Validator):
     own, after the alarms that self-training needs (the count of pseudo-labels against the first).
     """
 
+    idea = "number and scores of boxes against the source's"
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Detector,)
     needs_source: ClassVar[bool] = True
 

@@ -23,6 +23,7 @@ class Consistency(Validator):
     veto on collapse. Of segmentation.
     """
 
+    idea = "masks of a weak and a strong view overlap, class by class in each image"
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Segmenter,)
     needs_views: ClassVar[bool] = True
 

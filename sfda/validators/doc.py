@@ -21,6 +21,7 @@ class Doc(Validator):
     minimised: it is for the source model alone, and chooses nothing.
     """
 
+    idea = "the source's accuracy less the confidence that is lost; needs a source card"
     needs_card: ClassVar[bool] = True
     chooses: ClassVar[bool] = False
     tells_level: ClassVar[bool] = True

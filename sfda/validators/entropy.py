@@ -21,6 +21,7 @@ class EntropyValidator(Validator):
     an image: the mean over classes of H of each probability as one of yes and no, in [-log 2, 0].
     """
 
+    idea = "certain predictions"
     networks: ClassVar[tuple[type[nn.Module], ...]] = (nn.Module,)
 
     def __init__(self, config: ValidatorConfig | None = None) -> None:

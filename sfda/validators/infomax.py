@@ -16,6 +16,8 @@ class Infomax(Validator):
     SHOT minimises its negative (arXiv:2002.08546, eq. 3).
     """
 
+    idea = "certain predictions that use all classes"
+
     def __init__(self, config: ValidatorConfig | None = None) -> None:
         super().__init__(config)
         self.entropy, self.count = 0.0, 0

@@ -33,6 +33,7 @@ class Mano(Validator):
     does not choose: it rewards a sure collapse, and a shift of all logits changes it.
     """
 
+    idea = "the norm of all normalised logits"
     Config = ManoConfig
     chooses: ClassVar[bool] = False
     tells_level: ClassVar[bool] = True

@@ -19,6 +19,8 @@ class NuclearNorm(Validator):
     P^T P, so that memory is C x C whatever N.
     """
 
+    idea = "the nuclear norm of all predictions"
+
     def __init__(self, config: ValidatorConfig | None = None) -> None:
         super().__init__(config)
         self.gram: Tensor | None = None

@@ -44,6 +44,7 @@ class Pcr(Validator):
     the refined regions; where the likeliest class is the ground, the proposal itself.
     """
 
+    idea = "what suppressed boxes say of those that are kept, of two-stage detectors"
     Config = PcrConfig
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Detector,)
     needs_network: ClassVar[bool] = True

@@ -15,6 +15,7 @@ from sfda.validators._base import Validator, ValidatorConfig
 class Plausible(Validator):
     """-(1/N) sum_i d(pose_i), at most 0. Blind to a pose that is plausible and elsewhere."""
 
+    idea = "the prior finds the poses plausible"
     networks: ClassVar[tuple[type[nn.Module], ...]] = (PoseNet,)
 
     @classmethod

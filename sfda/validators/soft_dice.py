@@ -23,6 +23,7 @@ class SoftDice(Validator):
     Of segmentation.
     """
 
+    idea = "the Dice that the probabilities let expect"
     networks: ClassVar[tuple[type[nn.Module], ...]] = (Segmenter,)
     tells_level: ClassVar[bool] = True
 

@@ -21,6 +21,7 @@ class Family(ABC):
     the entry point group `sfda.networks`; its networks start with random weights.
     """
 
+    idea: ClassVar[str] = ""  # what networks there are, in one clause, for tables
     answers: ClassVar[frozenset[Answer]]  # what its networks can give
     forms: ClassVar[Mapping[str, str]] = {}  # how an arch is written, by answer, for messages
 

@@ -17,6 +17,7 @@ class Mmdet(Family):
     import, so it is asked for late.
     """
 
+    idea = "detectors of MMDetection 3.x, by a configuration"
     answers: ClassVar[frozenset[Answer]] = frozenset({"boxes"})
     forms: ClassVar = {"boxes": "mmdet:CONFIG.py"}
 

@@ -24,6 +24,7 @@ OUR_NETWORKS: Mapping[Answer, tuple[str, ...]] = {
 class Own(Family):
     """Networks for digits, demos and tests."""
 
+    idea = "networks of our own, small enough for a CPU: for digits, demos and tests"
     answers: ClassVar[frozenset[Answer]] = frozenset(OUR_NETWORKS)
     forms: ClassVar = {
         "classes": "sfda:lenet or sfda:tiny",

@@ -14,6 +14,7 @@ from sfda.networks.probe import SegParts
 class Smp(Family):
     """Segmenters that take images of any size; no weights of theirs are for segmentation."""
 
+    idea = "segmentation_models_pytorch: any architecture on any encoder"
     answers: ClassVar[frozenset[Answer]] = frozenset({"masks"})
     forms: ClassVar = {"masks": "smp:<architecture>/<encoder>"}
 

@@ -15,6 +15,7 @@ from sfda.refs import InputSpec
 class Timm(Family):
     """Any network of timm's own, none of a hub."""
 
+    idea = "classifiers of timm, and its backbones for poses; none of a hub"
     answers: ClassVar[frozenset[Answer]] = frozenset({"classes", "joints"})
     forms: ClassVar = {"classes": "timm:<name>", "joints": "timm:<name>"}
 

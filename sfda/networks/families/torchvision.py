@@ -18,6 +18,10 @@ from sfda.refs import InputSpec
 class Torchvision(Family):
     """Whatever `torchvision.models` builds for these problems."""
 
+    idea = (
+        "classifiers, segmenters and two-stage detectors of torchvision, and its backbones for "
+        "poses"
+    )
     answers: ClassVar[frozenset[Answer]] = frozenset({"classes", "masks", "boxes", "joints"})
     forms: ClassVar = {
         "classes": "torchvision:<name>",
