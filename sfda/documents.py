@@ -27,9 +27,9 @@ YAML_SIZE = 100_000  # nodes with all that aliases repeat, and one more every 32
 DEPTH = 60  # of nested lists, mappings and elements
 NUMBER_CHARACTERS = 100  # of a number or a date
 EXPORT_BYTES = 512 << 20  # of JSON or XML that a tool exported
-MOST_VALUES = 100_000_000  # numbers, texts and containers of one JSON: some GB of memory
-MOST_CONTAINERS = 20_000_000  # lists and objects of one JSON, which take most memory
-MOST_ELEMENTS = 5_000_000  # elements and attributes of one XML
+MOST_JSON_VALUES = 100_000_000  # numbers, texts and containers of one JSON: some GB of memory
+MOST_JSON_CONTAINERS = 20_000_000  # lists and objects of one JSON, which take most memory
+MOST_XML_ELEMENTS = 5_000_000  # elements and attributes of one XML
 TABLE_BYTES = 2 << 30  # of a CSV, or of a COCO JSON
 PICTURE_BYTES = 1 << 30  # of one image file
 VOLUME_BYTES = 4 << 30  # of one volume, unpacked
@@ -211,10 +211,12 @@ def _check_values(content: str | bytes) -> None:
         return content.count(sign) if isinstance(content, str) else content.count(sign.encode())
 
     containers = count("[") + count("{")
-    if containers > MOST_CONTAINERS:
-        raise Unreadable(f"it has more than {MOST_CONTAINERS} lists and objects; cut it in parts")
-    if containers + count(",") > MOST_VALUES:
-        raise Unreadable(f"it has more than {MOST_VALUES} values; cut it in parts")
+    if containers > MOST_JSON_CONTAINERS:
+        raise Unreadable(
+            f"it has more than {MOST_JSON_CONTAINERS} lists and objects; cut it in parts"
+        )
+    if containers + count(",") > MOST_JSON_VALUES:
+        raise Unreadable(f"it has more than {MOST_JSON_VALUES} values; cut it in parts")
 
 
 def parse_xml(content: bytes) -> ET.Element:
@@ -231,8 +233,8 @@ def parse_xml(content: bytes) -> ET.Element:
     def begin(tag: str, attributes: dict[str, str]) -> None:
         nonlocal elements
         elements += 1 + len(attributes)
-        if elements > MOST_ELEMENTS:
-            raise Unreadable(f"it has more than {MOST_ELEMENTS} elements; cut it in parts")
+        if elements > MOST_XML_ELEMENTS:
+            raise Unreadable(f"it has more than {MOST_XML_ELEMENTS} elements; cut it in parts")
         open_tags.append(tag)
         if len(open_tags) > DEPTH:
             raise Unreadable(f"it is nested more than {DEPTH} deep")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ def no_manifest(path: str | Path) -> BadInput:
         f"no manifest at {path}; data_manifests/README.md says how to write one, `sfda manifest "
         "FOLDER` makes one"
     )
+
+
+def check_path(path: str | Path) -> None:
+    """Raise BadInput for what can be no path on any disk: NUL, or half a character, in it."""
+    try:
+        odd = b"\0" in os.fsencode(path)
+    except UnicodeEncodeError:
+        odd = True
+    if odd:
+        raise BadInput(f"{for_terminal(str(path))[:80]} is no path: no file can be called so")
 
 
 MOST_LISTED = 10  # so many items are named in one message

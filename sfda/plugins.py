@@ -17,19 +17,21 @@ import pkgutil
 import re
 import sys
 from functools import lru_cache
-from importlib import metadata
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from sfda.documents import cut_off
 from sfda.errors import BadInput
+from sfda.problem_names import PROBLEM_NAMES
 
-TRUST_CODE = "SFDA_TRUST_CODE"  # names of packages, by commas; jobs have it in their environment
 CODE_FILES = "SFDA_CODE_FILES"  # FILE.py:Class, by commas, with whole paths: their code is run
 FILE_MODULE = "sfda_code_file_"  # begins the name of the module that such a file becomes
 OPEN_FOLDERS = ("methods", "validators", "queries", "networks")
 SERVES = ("problems", "answers")  # by which of them a class says what it is for
+ENTRY_NAME = re.compile(r"[a-z][a-z0-9_]*")
+RESERVED = frozenset({"auto", "last", "source", "supervised", *PROBLEM_NAMES})
 DEEPER = {"networks": "networks.families"}  # where the files lie, if not in the folder itself
 
 log = logging.getLogger("sfda")
@@ -88,21 +90,6 @@ def load(folder: str, name: str) -> Any:
     raise BadInput(f"no '{name}' in sfda.{folder}; there are {', '.join(known)}{hint}")
 
 
-def trusted_packages() -> set[str]:
-    """Packages whose code stored models may name: what `--trust-code` and SFDA_TRUST_CODE say.
-
-    Raises BadInput for a part of Python itself: with those a model could do anything.
-    """
-    packages = set(os.environ.get(TRUST_CODE, "").replace(",", " ").split())
-    if refused := sorted(word for word in packages if "@" not in word and is_never_trusted(word)):
-        raise BadInput(
-            f"--trust-code {refused[0]}: that is part of Python or of what runs here anyway, "
-            "and a model that names it can run any command; name the package of whoever made "
-            "the model"
-        )
-    return packages
-
-
 def code_files() -> tuple[CodeFile, ...]:
     """What SFDA_CODE_FILES names, read. Raises BadInput for what is no file, or names no class."""
     texts = [text.strip() for text in os.environ.get(CODE_FILES, "").split(",") if text.strip()]
@@ -142,19 +129,24 @@ def _foreign(folder: str, path: tuple[str, ...], files: tuple[CodeFile, ...]) ->
     own, usable = _own(folder), dict[str, Foreign]()
     for entry in _entries(folder):
         kind: Any = None
-        if entry.name in own:
+        if not ENTRY_NAME.fullmatch(entry.name):
+            fault = "is no name: a letter, then letters, digits and '_', all small"
+        elif entry.name in own:
             fault = "is a name of this package's own: its own one is used"
+        elif entry.name in RESERVED:
+            fault = "is a word that says something else here"
         elif entry.name in usable:
             fault = "is named so by two distributions: the first one is used"
         else:
             kind, fault = _loaded(entry)
         if fault:
-            log.warning("sfda.%s: '%s' of %s %s", folder, entry.name, _distribution(entry), fault)
+            named = cut_off(ascii(entry.name)[1:-1])
+            log.warning("sfda.%s: '%s' of %s %s", folder, named, _distribution(entry), fault)
         else:
             usable[entry.name] = Foreign(kind, entry.module, entry.dist)
     for file in files:
         kind, fault = _read_class(folder, file)
-        if not fault and file.name in {*own, *usable}:
+        if not fault and file.name.lower() in {*own, *usable, *RESERVED}:
             fault = "is named as another one is, which is used: rename the class"
         if fault:
             log.debug("sfda.%s: %s:%s %s", folder, file.path, file.name, fault)
@@ -176,10 +168,15 @@ def _loaded(entry: EntryPoint) -> tuple[Any, str]:
     """The class of an entry point, and what is wrong with it, if anything."""
     try:
         kind = entry.load()
-    except (Exception, SystemExit) as error:  # somebody else's code: it may raise anything
+        served = [getattr(kind, fact) for fact in SERVES if hasattr(kind, fact)]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # somebody else's code: it may raise anything
         return None, f"cannot be imported and is left out ({_reason(error)})"
-    if not isinstance(kind, type) or not any(hasattr(kind, fact) for fact in SERVES):
+    if not isinstance(kind, type) or not served:
         return None, f"is no class with `{'` or `'.join(SERVES)}` and is left out"
+    if not all(isinstance(one, frozenset | set | tuple | list) for one in served):
+        return None, f"is for no set of problems (`{'` or `'.join(SERVES)}`) and is left out"
     return kind, ""
 
 
@@ -187,7 +184,9 @@ def _read_class(folder: str, file: CodeFile) -> tuple[Any, str]:
     """The class that a file of the user's own names, and what is wrong with it, if anything."""
     try:
         kind = getattr(_module_of(file.path, file.content), file.name, None)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return None, f"cannot be imported ({_reason(error)})"
     base = f"{_package(folder)}._base"
     if not isinstance(kind, type) or base not in {c.__module__ for c in kind.__mro__[1:]}:
@@ -214,7 +213,11 @@ def _module_of(path: Path, content: bytes) -> ModuleType:
 
 
 def _reason(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    try:
+        text = str(error)
+    except Exception:  # its own text may be what is broken
+        text = ""
+    return cut_off(" ".join(f"{type(error).__name__}: {text}".split()), 200)
 
 
 def _distribution(entry: EntryPoint) -> str:
@@ -223,64 +226,3 @@ def _distribution(entry: EntryPoint) -> str:
 
 def _order(entry: EntryPoint) -> tuple[str, str, str]:
     return entry.name, _distribution(entry), entry.value
-
-
-# where this package was not installed, what it is made of is found from these
-MAIN_LIBRARIES = (
-    "albumentations",
-    "mlflow",
-    "mmdet",
-    "prefect",
-    "scikit-learn",
-    "timm",
-    "torchvision",
-)
-ALWAYS = frozenset({"sfda", "tasks", "flows", "builtins", "__main__", "test", "pip", "setuptools"})
-REQUIREMENT = re.compile(r"\s*([\w.-]+)\s*(?:\[([^\]]*)\])?")
-EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
-
-
-def is_never_trusted(package: str) -> bool:
-    """Whether a package, or the one that a dotted name begins with, can never be trusted.
-
-    >>> is_never_trusted("psutil"), is_never_trusted("os.path"), is_never_trusted("my_lab")
-    (True, True, False)
-    """
-    top = package.partition(".")[0]
-    return top in sys.stdlib_module_names or top in ALWAYS or top in _made_of(tuple(sys.path))
-
-
-@lru_cache
-def _made_of(path: tuple[str, ...]) -> frozenset[str]:
-    """Importable packages of every distribution that this one requires, extras included, and of
-    what those require; `path` is where distributions are looked for."""
-    waiting = [("sfda", frozenset({"*"})), *((name, frozenset[str]()) for name in MAIN_LIBRARIES)]
-    known: dict[str, frozenset[str]] = {}
-    while waiting:
-        name, extras = waiting.pop()
-        name = _plain(name)
-        if name in known and extras <= known[name]:
-            continue
-        known[name] = extras = extras | known.get(name, frozenset())
-        waiting += _required(name, extras)
-    tops = metadata.packages_distributions().items()
-    return frozenset(top for top, names in tops if any(_plain(name) in known for name in names))
-
-
-def _required(name: str, extras: frozenset[str]) -> list[tuple[str, frozenset[str]]]:
-    """Name and extras of what a distribution requires; of extras `*` is each of its own."""
-    try:
-        texts = metadata.requires(name) or []
-    except metadata.PackageNotFoundError:
-        return []
-    required = []
-    for text in texts:
-        asked = set(EXTRA.findall(text.partition(";")[2]))
-        if (match := REQUIREMENT.match(text)) and (not asked or "*" in extras or asked & extras):
-            own = (match[2] or "").split(",")
-            required.append((match[1], frozenset(word.strip() for word in own if word.strip())))
-    return required
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

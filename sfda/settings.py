@@ -17,11 +17,13 @@ from pydantic_core import CoreSchema, core_schema
 
 from sfda import plugins
 from sfda.config import Config, merged
+from sfda.documents import cut_off
 from sfda.errors import BadInput
 from sfda.policy import DecisionPolicy
 from sfda.refs import Views
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+LONGEST_TIME = 3650 * 86400  # seconds: ten years
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -70,8 +72,12 @@ def seconds_of(duration: str | None) -> float | None:
         seconds = float(duration[:-1]) * UNITS[duration[-1:]]
     except (ValueError, KeyError):
         seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise BadInput(f"'{duration}' is no time; write a number above 0 and a unit: 90s, 30m, 2h")
+    if not seconds > 0:
+        raise BadInput(
+            f"'{cut_off(duration)}' is no time; write a number above 0 and a unit: 90s, 30m, 2h"
+        )
+    if seconds > LONGEST_TIME:
+        raise BadInput(f"'{cut_off(duration)}' is too long: at most {LONGEST_TIME // 86400}d")
     return seconds
 
 

@@ -18,10 +18,11 @@ from typing import Any, NoReturn
 
 from flows.cli.output import Output
 from sfda.errors import BadInput, for_terminal, no_manifest, no_model
-from sfda.plugins import trusted_packages
+from sfda.networks.foreign.trusted import trusted_packages
 from sfda.state_folder import PERSONS_UMASK, close_new_files
 from tasks.prefect_runtime.deployed import SAFE_PATH
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
+from tasks.prefect_runtime.store_address import store_fault
 
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own lines go to the terminal
@@ -168,6 +169,8 @@ def _bad_input_behind(error: BaseException) -> str | None:
     """The message of what a flow refused before its first line, or of a full disk."""
     if type(error).__name__ in ("ParameterTypeError", "ParameterBindError"):
         return str(error).replace("\n", " ")
+    if fault := store_fault(error):
+        return fault
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"the disk is full ({error.filename or 'SFDA_HOME'}); free some space and start again"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.session import with_variables
-from sfda.plugins import TRUST_CODE
+from sfda.networks.foreign.trusted import TRUST_CODE
 
 # parameters of commands that open models
 OPENS_MODELS = frozenset({"source", "model", "candidate", "arch", "jobs"})

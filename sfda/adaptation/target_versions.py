@@ -18,7 +18,8 @@ from sfda.annotation import carry_over
 from sfda.authoring.from_folder import build_manifest
 from sfda.config import Config
 from sfda.decision.drift import Drift, drift_between
-from sfda.errors import BadInput
+from sfda.documents import cut_off
+from sfda.errors import BadInput, for_terminal
 from sfda.formats.image_files import image_files
 from sfda.loading.opened import manifest_ref
 from sfda.manifests.digests import file_digest
@@ -29,6 +30,8 @@ from sfda.manifests.write import put
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ManifestRef, ProblemName, Profile
 from sfda.state_folder import data_folder, disk_errors, home
+
+MOST_NAME_BYTES = 200  # bytes of a target's name, which is a folder's
 
 
 class RefreshPolicy(Config):
@@ -95,8 +98,10 @@ class TargetCheck(Config):
 @contextmanager
 def target_folder(name: str) -> Iterator[Path | None]:
     """The folder of a target's versions, for one process at a time: None if another has it."""
-    if not name or any(c in name for c in "/\\:") or name.startswith("."):
-        raise BadInput(f"'{name}' cannot name a target; use letters, digits, '-', '_' and '.'")
+    odd = not name.isprintable() or len(os.fsencode(name)) > MOST_NAME_BYTES
+    if not name or odd or any(c in name for c in "/\\:") or name.startswith("."):
+        shown = cut_off(for_terminal(name))
+        raise BadInput(f"'{shown}' cannot name a target; use letters, digits, '-', '_' and '.'")
     folder = home() / "targets" / name
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:

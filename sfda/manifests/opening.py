@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sfda.documents import YAML_BYTES, Unreadable, cut_off, parse_yaml, read_bounded
-from sfda.errors import BadInput, no_manifest
+from sfda.errors import BadInput, check_path, no_manifest
 from sfda.manifests.digests import bytes_digest
 from sfda.manifests.schema import Manifest
 from sfda.state_folder import Stamp, data_folder, stamp_of, state_folder
@@ -42,6 +42,7 @@ def parse_manifest(path: Path) -> Manifest:
 
     It is read again only when the file has changed.
     """
+    check_path(path)
     try:
         stamp = stamp_of(path)
     except OSError as error:

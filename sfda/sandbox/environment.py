@@ -109,10 +109,10 @@ def _own_memory() -> list[tuple[int, int]]:
         words = line.split()
         if not words[0].endswith(":"):
             start, _, end = words[0].partition("-")
-            place = int(start, 16), int(end, 16)
+            part = int(start, 16), int(end, 16)
             writable = words[1].startswith("rw") and words[4] == "0"
         elif words[0] == "Rss:" and writable and words[1] != "0":
-            parts.append(place)
+            parts.append(part)
     return parts
 
 

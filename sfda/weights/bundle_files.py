@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from io import BufferedReader
 from pathlib import Path
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, check_path
 from sfda.refs import NetworkCode
 
 WEIGHTS, SPEC, CARD_FILE = "weights.safetensors", "spec.json", "card.safetensors"
@@ -34,6 +34,7 @@ MOST_BYTES = {
 
 def check_files(folder: Path) -> None:
     """Raise BadInput for what no bundle holds: other files, folders, links, files too large."""
+    check_path(folder)
     try:
         names = sorted(name for name in os.listdir(folder) if not is_of_system(name))
     except OSError as error:

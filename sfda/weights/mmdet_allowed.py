@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, overload
 
 from sfda.errors import BadInput
-from sfda.plugins import is_never_trusted, trusted_packages
+from sfda.networks.foreign.trusted import is_never_trusted, trusted_packages
 
 DEEPEST, MOST_NODES = 32, 20_000
 LARGEST_COUNT = 100_000  # of whole numbers, which say how many layers, boxes or anchors
@@ -210,6 +210,17 @@ def import_trusted_() -> None:
             raise BadInput(f"--trust-code {package}: it cannot be imported: {error}") from error
 
 
+def _own_of_trusted(name: str, kind: object) -> object:
+    """What a dotted name came to, if a trusted package made it and not what that imports."""
+    owner = str(getattr(kind, "__module__", "")).partition(".")[0]
+    if inspect.isclass(kind) and owner in trusted_packages():
+        return kind
+    raise BadInput(
+        f"this model's mmdet configuration names {name[:80]!r}, which is no class of the package "
+        f"that is trusted but of {owner[:40] or 'another'}: refused"
+    )
+
+
 @contextmanager
 def imports_closed() -> Iterator[None]:
     """While mmengine builds, a name that is not registered is an error, never an import.
@@ -229,7 +240,7 @@ def imports_closed() -> Iterator[None]:
 
     def named(name: str) -> object:
         if "." in name and name.partition(".")[0] in trusted_packages():
-            return real_object(name)
+            return _own_of_trusted(name, real_object(name))
         raise BadInput(f"mmdet has no {name[:80]!r}; nothing is imported for a model")
 
     with _one_at_a_time:

@@ -17,12 +17,14 @@ from mlflow.types import Schema, TensorSpec
 
 import sfda
 from sfda.config import Config
+from sfda.documents import cut_off
 from sfda.errors import BadInput
 from sfda.manifests.digests import key_of
 from sfda.refs import Version
 from sfda.state_folder import close_copies, home
 from tasks.tracking.store import client, is_transient, store_uri
 
+LONGEST_MODEL_NAME = 200  # characters of a model's name
 HISTORY = "sfda.champions"  # tag of a registered model: its champions so far, oldest first
 PACKAGES = (
     "torch",
@@ -122,8 +124,11 @@ def _only_one(made: Version, run_id: str, tags: dict[str, str]) -> Version:
 
 def check_name(name: str) -> None:
     """Raise BadInput for a name that the registry would not take."""
-    if not name or any(c in name for c in "/:@'\"`") or name != name.strip():
-        raise BadInput(f"'{name}' cannot name a model; use letters, digits, '-', '_' and '.'")
+    odd = not name.isprintable() or len(name) > LONGEST_MODEL_NAME
+    if not name or odd or any(c in name for c in "/:@'\"`") or name != name.strip():
+        raise BadInput(
+            f"'{cut_off(name)}' cannot name a model; use letters, digits, '-', '_' and '.'"
+        )
 
 
 def _version(entry: ModelVersion) -> Version:

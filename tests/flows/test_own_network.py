@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from conftest import Home, World, sfda
 
 from sfda.networks.foreign.code import trust_word
-from sfda.plugins import TRUST_CODE
+from sfda.networks.foreign.trusted import TRUST_CODE
 from sfda.sandbox.landlock import abi
 from sfda.weights.bundle import read_spec
 from sfda.weights.bundle_files import CODE_FILE

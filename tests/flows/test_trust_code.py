@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from flows.cli.app import app
 from flows.cli.trust import OPENS_MODELS, offer_trust_
-from sfda.plugins import TRUST_CODE, trusted_packages
+from sfda.networks.foreign.trusted import TRUST_CODE, trusted_packages
 from sfda.problems.detection import network as detection
 from sfda.weights.bundle import write_bundle
 

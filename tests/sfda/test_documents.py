@@ -132,8 +132,8 @@ def test_json_that_is_too_much_is_one_message(text: str) -> None:
 def test_json_of_too_many_values_is_refused_before_it_is_read(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    monkeypatch.setattr(documents, "MOST_CONTAINERS", 2)
-    monkeypatch.setattr(documents, "MOST_VALUES", 4)
+    monkeypatch.setattr(documents, "MOST_JSON_CONTAINERS", 2)
+    monkeypatch.setattr(documents, "MOST_JSON_VALUES", 4)
     for content in (text, text.encode(), text.encode("utf-16")):
         with pytest.raises(Unreadable, match=r"more than \d .*; cut it in parts"):
             parse_json(content)
@@ -142,7 +142,7 @@ def test_json_of_too_many_values_is_refused_before_it_is_read(
 
 @pytest.mark.parametrize("text", ["<a><b/><b/><b/></a>", '<a b="1" c="2" d="3"/>'])
 def test_xml_of_too_many_elements_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(documents, "MOST_ELEMENTS", 3)
+    monkeypatch.setattr(documents, "MOST_XML_ELEMENTS", 3)
     with pytest.raises(Unreadable, match="more than 3 elements"):
         parse_xml(text.encode())
     assert parse_xml(b'<a b="1"/>').attrib == {"b": "1"}

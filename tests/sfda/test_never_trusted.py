@@ -6,7 +6,7 @@ import pytest
 
 from sfda.errors import BadInput
 from sfda.networks.foreign.code import check_trusted
-from sfda.plugins import TRUST_CODE, trusted_packages
+from sfda.networks.foreign.trusted import TRUST_CODE, trusted_packages
 from sfda.refs import NetworkCode
 
 PARTS = ("psutil", "mmengine", "timm", "matplotlib", "mmdet", "rich", "click", "albumentations")

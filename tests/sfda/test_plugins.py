@@ -27,6 +27,13 @@ MODULES = {
     "otherlab_broken": "import a_module_that_is_not_there\n",
     "otherlab_exits": "raise SystemExit(3)\n",
     "otherlab_odd": "nothing = 3\n",
+    "otherlab_dies": "raise GeneratorExit\n",
+    "otherlab_guarded": (
+        "class Guard(type):\n"
+        "    def __getattribute__(kind, name):\n        raise RuntimeError(name)\n"
+        "class Guarded(metaclass=Guard):\n    problems = frozenset()\n"
+    ),
+    "otherlab_all": "class All:\n    problems = answers = 'all'\n",
 }
 ENTRIES = """
 shot = otherlab_thief:Thief
@@ -36,7 +43,12 @@ exits = otherlab_exits:Exits
 absent = otherlab_good:Absent
 lost = otherlab.lost.deeper:Lost
 odd = otherlab_odd:nothing
+dies = otherlab_dies:Dies
+guarded = otherlab_guarded:Guarded
+all = otherlab_all:All
 """
+ODD_NAMES = ("Shot", "last", "supervised", "auto", "a b", "../shot", "x" * 500 + "!", "näme")
+LEFT_OUT = ("broken", "exits", "absent", "lost", "odd", "dies", "guarded", "all")
 
 
 @pytest.fixture
@@ -76,13 +88,32 @@ def test_a_broken_plug_in_is_named_and_left_out(
     with caplog.at_level(logging.WARNING, "sfda"):
         names = plugins.names(folder)
     assert "other" in names
-    assert not {"broken", "exits", "absent", "lost", "odd"} & set(names)
+    assert not set(LEFT_OUT) & set(names)
     output = "\n".join(record.getMessage() for record in caplog.records)
-    for name in ("broken", "exits", "absent", "lost", "odd"):
+    for name in LEFT_OUT:
         assert f"sfda.{folder}: '{name}' of other-lab" in output
         with pytest.raises(BadInput, match=f"no '{name}' in sfda.{folder}"):
             plugins.load(folder, name)
     assert plugins.load(folder, "other").__name__ == "Other"
+
+
+def test_odd_names_and_words_that_mean_something_else_cannot_be_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "otherlab_named.py").write_text(MODULES["otherlab_good"])
+    facts = tmp_path / "odd_lab-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-lab\nVersion: 1.0\n")
+    lines = [f"{name} = otherlab_named:Other" for name in (*ODD_NAMES, "fine_2")]
+    (facts / "entry_points.txt").write_text("\n".join(["[sfda.methods]", *lines]), "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with caplog.at_level(logging.WARNING, "sfda"):
+        names = set(plugins.names("methods"))
+    assert "fine_2" in names
+    assert not names & set(ODD_NAMES)
+    output = [r.getMessage() for r in caplog.records if "odd-lab" in r.getMessage()]
+    assert len(output) == len(ODD_NAMES)
+    assert max(map(len, output)) < 250
 
 
 def test_table_form_and_digest_go_on(installed: None) -> None:

@@ -25,8 +25,8 @@ from pathlib import Path
 from types import ModuleType
 
 from sfda.errors import BadInput
+from sfda.networks.foreign.trusted import TRUST_CODE, is_never_trusted, trusted_packages
 from sfda.networks.grammar import FILE, MODULE, is_foreign
-from sfda.plugins import TRUST_CODE, is_never_trusted, trusted_packages
 from sfda.refs import NetworkCode
 
 MOST_SOURCE = 2**20  # bytes of a file that travels in a bundle

@@ -19,7 +19,7 @@ from sfda.errors import BadInput
 from sfda.networks.foreign import code as codes
 from sfda.networks.foreign.build import usable_input
 from sfda.networks.foreign.code import check_trusted, named_by_person, package_here, trust_word
-from sfda.plugins import TRUST_CODE
+from sfda.networks.foreign.trusted import TRUST_CODE
 from sfda.problems.classification import weights as classification
 from sfda.problems.pose import weights as pose
 from sfda.problems.registry import PROBLEMS, read_bundle

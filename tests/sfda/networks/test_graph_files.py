@@ -24,7 +24,7 @@ from sfda.loading.opened import manifest_ref, open_ref, open_split
 from sfda.loading.scan import scan
 from sfda.methods.mean_teacher import MeanTeacher, MeanTeacherConfig
 from sfda.networks.foreign.code import trust_word
-from sfda.plugins import TRUST_CODE
+from sfda.networks.foreign.trusted import TRUST_CODE
 from sfda.problems.registry import PROBLEMS, read_bundle
 from sfda.refs import InputSpec, ModelSpec
 from sfda.types import EpochEnd, StepEnd, TargetInfo

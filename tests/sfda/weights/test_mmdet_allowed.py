@@ -209,3 +209,22 @@ def test_foreign_code_runs_only_where_it_is_trusted(
     monkeypatch.setenv("SFDA_TRUST_CODE", "nobodys_package")
     with pytest.raises(BadInput, match="nobodys_package: it cannot be imported"):
         mmdet_detector(toymm.config(), 2)
+
+
+def test_a_trusted_package_is_no_way_to_what_it_imports(
+    foreign: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "marklab.py").write_text(
+        "made = []\nclass Mark:\n    def __init__(self, **inputs):\n        made.append(inputs)\n"
+    )
+    (tmp_path / "otherlab.py").write_text(
+        (tmp_path / "otherlab.py").read_text() + "import marklab\n"
+    )
+    monkeypatch.setenv("SFDA_TRUST_CODE", "otherlab")
+    config = toymm.config()
+    config["backbone"] = {"type": "otherlab.marklab.Mark"}
+    with pytest.raises(BadInput, match=r"otherlab\.marklab\.Mark"):
+        mmdet_detector(config, 2)
+    assert not sys.modules.pop("marklab").made
+    config["backbone"] = toymm.config()["backbone"] | {"type": "otherlab.OtherLabNet"}
+    assert type(mmdet_detector(config, 2).backbone).__name__ == "OtherLabNet"

@@ -1,0 +1,66 @@
+"""A store that a person names: it must answer at once, and its password is in no line."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from sfda.errors import BadInput
+from tasks.prefect_runtime.store_address import NAME, check_store, store_fault, without_password
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("kind", ["http", "postgresql", "mysql+pymysql"])
+def test_nobody_answers(closed_port: int, kind: str) -> None:
+    with pytest.raises(BadInput, match="nobody answers at MLFLOW_TRACKING_URI") as error:
+        check_store(f"{kind}://me:Secret-Pass@127.0.0.1:{closed_port}/runs")
+    assert "me:***@127.0.0.1" in str(error.value)
+    assert "Secret-Pass" not in str(error.value)
+
+
+def test_somebody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        check_store(f"http://127.0.0.1:{server.getsockname()[1]}")
+
+
+def test_what_can_be_no_store_is_refused(tmp_path: Path) -> None:
+    for address in ("http://[bad", "http://", "http://host:99999", "http://me:Secret-Pass@[x"):
+        with pytest.raises(BadInput, match=NAME) as error:
+            check_store(address)
+        assert "Secret-Pass" not in str(error.value)
+    with pytest.raises(BadInput, match="there is no folder"):
+        check_store(f"sqlite:///{tmp_path / 'absent' / 'runs.db'}")
+    check_store(f"sqlite:///{tmp_path / 'runs.db'}")
+    check_store("databricks")
+
+
+def test_addresses_without_a_password_stay(tmp_path: Path) -> None:
+    for address in ("sqlite:////a/b.db", "http://host:5000", "databricks://profile", "file:///a"):
+        assert without_password(address) == address
+    hidden = without_password("postgresql://host/db?user=me&password=Secret-Pass")
+    assert "Secret-Pass" not in hidden
+
+
+def test_what_a_store_says_is_one_line_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    address = "http://me:Secret-Pass@127.0.0.1:5000"
+    said = MlflowException(f"API request to {address}/api failed\nfor Secret-Pass")
+    monkeypatch.setenv(NAME, address)
+    line = store_fault(said)
+    assert line is not None
+    assert "Secret-Pass" not in line
+    assert "\n" not in line
+    assert store_fault(ValueError(address)) is None
+    monkeypatch.setenv(NAME, "sqlite:////a/b.db")  # ours to mend: a traceback is of use
+    assert store_fault(said) is None
