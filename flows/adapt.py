@@ -39,7 +39,7 @@ from tasks.evaluate import evaluate, log_report
 from tasks.import_model import import_source
 from tasks.ladder import settle_by_steps
 from tasks.prefect_runtime.attempts import refuse_endless
-from tasks.prefect_runtime.notify import check_block
+from tasks.prefect_runtime.notify import check_block, tell
 from tasks.prepared_audit import prepare_audit
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.register import register_model
@@ -139,6 +139,7 @@ class AdaptJob:
     limits: tuple[int, float | None]  # processes that load images; seconds for the epochs
     policy: DecisionPolicy
     stated: tuple[str, str]  # source and target, as they were stated
+    told_by: str | None  # the block that tells people of the verdict
 
     def contest(self, chosen: Candidate, source: ModelRef, adaptation: Adaptation) -> Contest:
         """The candidate, and what it is judged on."""
@@ -179,6 +180,7 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
         limits=(adaptation.workers, seconds_of(adaptation.budget)),
         policy=adaptation.decision,
         stated=stated,
+        told_by=adaptation.notify,
     )
 
 
@@ -251,4 +253,6 @@ def _end(
         images_per_second=adaptation.images_per_second,
         peak_memory_mb=adaptation.peak_memory_mb,
     )
+    if decision.evidence is not None:
+        tell(job.told_by, f"{version.name} {version.version}", result.verdict, result.next)
     return Completed(name=decision.state_name, message=decision.text, data=result)

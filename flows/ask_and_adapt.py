@@ -50,7 +50,7 @@ def _title() -> str:
 
 
 @takes_flat(time_budget="budget")
-@flow(name="ask-and-adapt", flow_run_name=_title, persist_result=True)
+@flow(name="ask-and-adapt", flow_run_name=_title, persist_result=True, result_serializer="json")
 def ask_and_adapt(
     model: str,
     target: str,

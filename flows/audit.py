@@ -23,8 +23,17 @@ from sfda.loading.opened import manifest_ref
 from sfda.policy import DecisionPolicy
 from sfda.settings import Duration, Seed, seconds_of
 from sfda.state_folder import home
-from tasks.audit import AuditStanding, ask_audit, audit_job, conclude, standing, take_part
+from tasks.audit import (
+    AuditStanding,
+    ask_audit,
+    audit_job,
+    conclude,
+    standing,
+    take_part,
+    tell_of_audit,
+)
 from tasks.prefect_runtime.attempts import refuse_endless
+from tasks.prefect_runtime.notify import check_block
 from tasks.tracking.models import model_ref
 
 USUAL_DECISION = DecisionPolicy()
@@ -55,7 +64,7 @@ def _title() -> str:
     return f"audit {address} on {short_address(parameters['target'])}"
 
 
-@flow(name="audit", flow_run_name=_title, persist_result=True)
+@flow(name="audit", flow_run_name=_title, persist_result=True, result_serializer="json")
 def audit(
     candidate: str,
     target: str,
@@ -64,6 +73,7 @@ def audit(
     decision: DecisionPolicy = USUAL_DECISION,
     patience: Duration = WEEKS,
     promote: bool = False,
+    notify: str | None = None,
     seed: Seed = 0,
     device: DeviceName = "auto",
 ) -> AuditOutcome:
@@ -81,8 +91,10 @@ def audit(
         decision: how many answers decide, and how sure one must be
         patience: the time after which it fails
         promote: make the candidate champion where the answers show it better
+        notify: a Prefect block that tells people of the questions and of the verdict
     """
     refuse_endless(flow_run)
+    check_block(notify)
     if not deployment.id:
         raise BadInput(
             "only a deployed run can wait for people; here call `sfda audit`, or start this one "
@@ -94,8 +106,10 @@ def audit(
         job = audit_job(candidate, against, manifest_ref(target), split, decision, seed)
         request = ask_audit(folder, job, device=device)
         note_waiting(folder, len(request.questions), target, "audit", str(flow_run.id))
+        tell_of_audit(notify, standing(folder))
     now = conclude(wait_for_verdict(folder, seconds_of(patience) or 0.0), promote=promote)
     forget(folder)
+    tell_of_audit(notify, now)
     create_markdown_artifact(_text(folder, now), key="audit")
     return AuditOutcome(
         kind=now.kind, verdict=now.sentence, folder=str(folder), next=now.next_commands
@@ -143,4 +157,5 @@ def _text(folder: Path, now: AuditStanding) -> str:
             f"`{folder / 'audit.html'}` asks them, in a browser; answers come back by their path, "
             f"or by `sfda audit {folder} ANSWERS`. Those that were taken lie in `{ANSWERS_FILE}`."
         )
+        return "\n\n".join(lines)
     return "\n\n".join([*lines, *(f"`{command}`" for command in now.next_commands)])

@@ -35,6 +35,7 @@ class DemoResult(Config):
     uri: str
     promoted: bool
     verdict: str
+    next: tuple[str, ...]  # what to type now
     selected_epoch: int
     selected_by: str
     seconds: float
@@ -164,6 +165,7 @@ def _result(adapted: AdaptResult, started: float) -> DemoResult:
         uri=adapted.version.uri,
         promoted=adapted.promoted,
         verdict=adapted.verdict,
+        next=adapted.next,
         selected_epoch=adapted.selected_epoch,
         selected_by=adapted.selected_by,
         seconds=time.monotonic() - started,
@@ -171,24 +173,28 @@ def _result(adapted: AdaptResult, started: float) -> DemoResult:
 
 
 def demo_text(result: DemoResult) -> str:
-    """The table, the pictures and the one command that shows it all."""
+    """The table, the pictures, the one command that shows it all, the verdict, and what to type."""
+    chosen = f"epoch {result.selected_epoch + 1} was chosen without labels, by {result.selected_by}"
+    if result.selected_epoch < 0:
+        chosen = "no epoch was without a veto: the source itself is kept"
     return "\n".join(
         [
             "",
             result.table,
             "",
-            f"epoch {result.selected_epoch + 1} was chosen without labels, by {result.selected_by}",
+            chosen,
             f"registered as {result.uri}",
             *(f"picture: {picture}" for picture in result.pictures),
             f"{result.seconds:.0f} seconds; look at this very run in MLflow and Prefect with:",
-            f"  {_command()} ui",
+            f"  {_called('sfda ui')}",
             result.verdict,
+            *(f"  {_called(command)}" for command in result.next),
         ]
     )
 
 
-def _command() -> str:
-    """How this user calls us."""
-    return (
-        "sfda" if shutil.which("sfda") else os.path.relpath(Path(sys.executable).with_name("sfda"))
-    )
+def _called(command: str) -> str:
+    """A command as this user calls us."""
+    if shutil.which("sfda") or not command.startswith("sfda "):
+        return command
+    return os.path.relpath(Path(sys.executable).with_name("sfda")) + command.removeprefix("sfda")

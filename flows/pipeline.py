@@ -19,7 +19,7 @@ from sfda.errors import BadInput
 from sfda.manifests.write import put
 from sfda.settings import AdaptSettings, Duration, seconds_of
 from sfda.state_folder import disk_errors, home
-from tasks.audit import conclude, standing
+from tasks.audit import conclude, standing, tell_of_audit
 from tasks.prefect_runtime.attempts import refuse_endless
 
 
@@ -43,7 +43,7 @@ def _title() -> str:
 
 
 @takes_flat()
-@flow(name="pipeline", flow_run_name=_title, persist_result=True)
+@flow(name="pipeline", flow_run_name=_title, persist_result=True, result_serializer="json")
 def pipeline(
     source: str,
     target: str,
@@ -88,6 +88,7 @@ def pipeline(
     decided = wait_for_verdict(folder, seconds_of(patience) or 0.0)
     now = settled(decided, promote=adaptation.promote)
     forget(folder)
+    tell_of_audit(adaptation.notify, now)
     return PipelineResult(
         adapted=adapted,
         kind=now.kind,

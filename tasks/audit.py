@@ -27,6 +27,7 @@ from sfda.policy import DecisionPolicy
 from sfda.refs import ManifestRef, ModelRef, Version
 from tasks import tracking
 from tasks.champion import make_champion, promotions_of
+from tasks.prefect_runtime.notify import tell
 from tasks.tracking.models import model_ref, open_model
 
 
@@ -101,6 +102,7 @@ def _judged(model: ModelRef, job: AuditJob, device: DeviceName) -> Side:
 class AuditStanding(NamedTuple):
     """An audit's request, and where it stands."""
 
+    folder: Path
     request: AuditRequest
     result: AuditResult
     promoted: bool = False  # the candidate is champion now
@@ -119,10 +121,15 @@ class AuditStanding(NamedTuple):
     @property
     def next_commands(self) -> tuple[str, ...]:
         """What to type after the verdict."""
+        if self.kind == "hold":
+            return (f"open {self.folder}/audit.html", f"sfda audit {self.folder} ANSWERS")
         name, number = _version_in(self.request.candidate.uri)
         if self.kind == "promote" and number and not self.promoted:
             return (f"sfda promote {name} {number}",)
-        return ()
+        stays = self.request.before if self.kind != "promote" else self.request.candidate
+        model = f"models:/{name}@champion" if self.promoted else stays.uri
+        data = self.request.target.manifest.path
+        return (f"sfda predict --model {model} --data {data} --out DIR",)
 
 
 def standing(folder: Path) -> AuditStanding:
@@ -132,7 +139,7 @@ def standing(folder: Path) -> AuditStanding:
         person: taken_answers(folder, request, person).answers for person in other_persons(folder)
     }
     return AuditStanding(
-        request, audit_result(request, taken_answers(folder, request).answers, others)
+        folder, request, audit_result(request, taken_answers(folder, request).answers, others)
     )
 
 
@@ -159,6 +166,14 @@ def conclude(now: AuditStanding, *, promote: bool) -> AuditStanding:
             now = now._replace(promoted=True)
         tracking.tag_version(version, {"verdict": now.sentence, "verdict.kind": now.kind})
     return now
+
+
+def tell_of_audit(told_by: str | None, now: AuditStanding) -> None:
+    """Tell people, if a block is named, of questions that wait for answers, or of the verdict."""
+    request, subject = now.request, now.request.candidate.uri
+    if now.kind == "hold":
+        subject = f"{len(request.questions)} questions about {request.manifest}"
+    tell(told_by, subject, now.sentence, now.next_commands)
 
 
 def _refuse_other_champion(request: AuditRequest, champion: Version | None) -> None:

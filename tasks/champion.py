@@ -14,6 +14,7 @@ from sfda.refs import Version
 from sfda.state_folder import home, one_at_a_time
 from tasks import tracking
 from tasks.prefect_runtime.events import announce_promotion
+from tasks.prefect_runtime.notify import check_block, tell
 
 
 def promotions_of(name: str) -> AbstractContextManager[object]:
@@ -51,6 +52,23 @@ class ChampionMove(Config):
     name: str
     version: str
     previous: str | None
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        before = f", version {self.previous} before" if self.previous else ""
+        return f"{self.name}: champion is version {self.version}{before}"
+
+
+def move_and_tell(name: str, version: str | None, told_by: str | None) -> ChampionMove:
+    """Move the champion as `move_champion` does, and tell people of it, if a block is named.
+
+    Raises BadInput, for a block that is not there before anything is moved.
+    """
+    check_block(told_by)
+    moved = move_champion(name, version)
+    tell(told_by, "rolled back" if version is None else "promoted by hand", moved.text)
+    return moved
 
 
 @task(name="promotion")

@@ -27,7 +27,6 @@ from tasks import tracking
 from tasks.champion import make_champion, number_of, promotions_of
 from tasks.change import open_side
 from tasks.prefect_runtime.cache import SameWork
-from tasks.prefect_runtime.notify import notify
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import locate, model_ref, open_model
 
@@ -175,13 +174,12 @@ def settle(
     requested: bool,
     run_id: str,
     device: DeviceName = "auto",
-    told_by: str | None = None,
 ) -> Decision:
     """The verdict on a new version, and the promotion where that is the verdict and asked for.
 
     The champion that it is held against is the one that there is when it is promoted: where another
     machine promotes meanwhile, the evidence is gathered anew. Nothing is promoted where anything
-    fails on the way. `told_by` is a block of Prefect's that tells people of it.
+    fails on the way.
     """
     with promotions_of(version.name):
         while True:
@@ -193,8 +191,6 @@ def settle(
             decision = decision.model_copy(update={"promoted": True})
             make_champion(version)
     record(version, decision, run_id)
-    if decision.evidence is not None:
-        notify(told_by, f"{version.name} {version.version}", decision.text)
     return decision
 
 

@@ -37,8 +37,7 @@ def settle_by_steps(
     source) to the candidate. Each has half of the alpha of the one before it, the candidate itself
     the whole: so many are tried, and so much less may each err.
     """
-    requested, told_by = asked.promote, asked.notify
-    decision = settle(version, contest, requested, run_id, device, told_by)
+    decision = settle(version, contest, asked.promote, run_id, device)
     policy = contest.policy
     if not policy.ladder or decision.verdict.kind not in ("hold", "reject"):
         return version, decision
@@ -53,7 +52,7 @@ def settle_by_steps(
         made = register_model(
             model, version.name, run_id, tags | more, "candidate", source=contest.source
         )
-        return made, settle(made, lower, requested, run_id, device, told_by)
+        return made, settle(made, lower, asked.promote, run_id, device)
     return version, decision
 
 

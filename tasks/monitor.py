@@ -10,7 +10,6 @@ from sfda.adaptation.plan import expected_classes
 from sfda.annotation.audit.make import AuditJob
 from sfda.annotation.audit.questions import AuditRequest
 from sfda.building_blocks.device import DeviceName
-from sfda.decision.audit import AuditState
 from sfda.decision.monitor import Monitor, MonitorState, Week, monitor_state
 from sfda.errors import BadInput
 from sfda.loading.opened import shift_of
@@ -21,7 +20,7 @@ from sfda.policy import DecisionPolicy
 from sfda.refs import ManifestRef, ModelRef
 from sfda.state_folder import disk_errors, home
 from tasks import tracking
-from tasks.audit import ask_audit, standing
+from tasks.audit import AuditStanding, ask_audit, standing
 from tasks.champion import promotions_of, rollback
 from tasks.tracking.models import model_ref
 
@@ -31,6 +30,8 @@ class MonitorStanding(NamedTuple):
 
     monitor: Monitor
     state: MonitorState
+    target: str  # address of the manifest that was asked about last
+    waiting: tuple[str, ...]  # folders of questions that nobody has answered any of
     rolled_back_to: str | None = None  # the number of the version that is champion again
 
     @property
@@ -39,6 +40,17 @@ class MonitorStanding(NamedTuple):
         if self.rolled_back_to:
             return f"rolled back to version {self.rolled_back_to}: {self.state.text}"
         return f"champion {self.monitor.champion} stays: {self.state.text}"
+
+    @property
+    def next_commands(self) -> tuple[str, ...]:
+        """What to type now."""
+        name = self.monitor.name
+        if self.rolled_back_to:
+            return (f"sfda predict --model models:/{name}@champion --data {self.target} --out DIR",)
+        if self.waiting:
+            answer = (f"sfda audit {folder} ANSWERS" for folder in self.waiting)
+            return (*answer, f"sfda monitor {name}")
+        return (f"sfda monitor {name} --target {self.target}",)
 
 
 def ask_week(
@@ -96,8 +108,11 @@ def conclude_weeks(name: str) -> MonitorStanding:
         monitor = _read(name)
         if monitor is None:
             raise BadInput(f"nobody watches '{name}' yet: sfda monitor {name} --target MANIFEST")
-        state = monitor_state(monitor.alpha, [_state(week) for week in monitor.weeks])
-        now = MonitorStanding(monitor, state)
+        weeks = [_standing(week) for week in monitor.weeks]
+        state = monitor_state(monitor.alpha, [week.result.state for week in weeks])
+        target = weeks[-1].request.target.manifest.path
+        waiting = tuple(str(week.folder) for week in weeks if not week.result.state.answered)
+        now = MonitorStanding(monitor, state, target, waiting)
         champion = tracking.by_alias(name, "champion")
         if not state.fires or champion is None or champion.uri != monitor.champion:
             return now
@@ -108,11 +123,11 @@ def conclude_weeks(name: str) -> MonitorStanding:
     return now
 
 
-def _state(week: Week) -> AuditState:
+def _standing(week: Week) -> AuditStanding:
     now = standing(Path(week.folder))
     if now.request.id != week.audit:
         raise BadInput(f"{week.folder} holds another audit than that of the week; put it back")
-    return now.result.state
+    return now
 
 
 def _pair(name: str) -> tuple[ModelRef, ModelRef]:

@@ -203,6 +203,8 @@ def refresh(
     seed: SeedOption = 0,
     split: SplitOption = "adapt",
     promote: PromoteOption = False,
+    decision: DecisionOption = None,
+    notify: NotifyOption = None,
     budget: TimeBudgetOption = None,
     announce: Annotated[bool, typer.Option("--announce", help="only send the event")] = False,
     device: DeviceOption = "auto",
@@ -214,6 +216,7 @@ def refresh(
         parameters |= {"source": source, "target_name": target_name, "name": name, "split": split}
         parameters |= {"method": method, "select_by": select_by, "epochs": epochs, "seed": seed}
         parameters |= {"promote": promote, "announce": announce, "device": device}
+        parameters |= {"decision": stated_policy(decision), "notify": notify}
         refresh_once(out, parameters)
 
 
@@ -232,6 +235,8 @@ def watch(
     seed: SeedOption = 0,
     split: SplitOption = "adapt",
     promote: PromoteOption = False,
+    decision: DecisionOption = None,
+    notify: NotifyOption = None,
     budget: TimeBudgetOption = None,
     device: DeviceOption = "auto",
     looks: Annotated[int | None, typer.Option(min=1, help="end after so many looks")] = None,
@@ -246,6 +251,7 @@ def watch(
         parameters |= {"source": source, "target_name": target_name, "name": name, "split": split}
         parameters |= {"method": method, "select_by": select_by, "epochs": epochs, "seed": seed}
         parameters |= {"promote": promote, "device": device}
+        parameters |= {"decision": stated_policy(decision), "notify": notify}
         for look in itertools.count(1):
             try:
                 refresh_once(out, parameters)
@@ -284,10 +290,8 @@ def refresh_once(out: Output, parameters: dict[str, Any]) -> None:
     look: Any = refresh_target(**parameters)
     result = look.model_dump(exclude={"adapted"})
     result["adapted"] = adapt_result(look.adapted, 0.0) if look.adapted else None
-    next_commands = look.adapted.next if look.adapted else ()
-    out.show(
-        result, "\n".join([f"{look.outcome}: {look.says}", *(f"  {c}" for c in next_commands)])
-    )
+    lines = [f"  {command}" for command in look.adapted.next] if look.adapted else []
+    out.show(result, "\n".join([f"{look.outcome}: {look.says}", *lines]))
 
 
 def register(app: typer.Typer) -> None:

@@ -12,6 +12,7 @@ from flows.cli.options import (
     DecisionOption,
     DeviceOption,
     JsonOption,
+    NotifyOption,
     PromoteOption,
     RegisteredNameArgument,
     SeedOption,
@@ -27,20 +28,27 @@ if TYPE_CHECKING:  # these import torch
     from tasks.audit import AuditStanding
 
 
-def promote(name: RegisteredNameArgument, version: str, json: JsonOption = False) -> None:
+def promote(
+    name: RegisteredNameArgument,
+    version: str,
+    notify: NotifyOption = None,
+    json: JsonOption = False,
+) -> None:
     """Make a version of a model the champion."""
     with session(json, flow=True) as out:
         from flows.promote import promote as flow
 
-        show_champion(out, flow(name, version))
+        show_champion(out, flow(name, version, notify))
 
 
-def rollback(name: RegisteredNameArgument, json: JsonOption = False) -> None:
+def rollback(
+    name: RegisteredNameArgument, notify: NotifyOption = None, json: JsonOption = False
+) -> None:
     """Make the champion before this one the champion again."""
     with session(json, flow=True) as out:
         from flows.rollback import rollback as flow
 
-        show_champion(out, flow(name))
+        show_champion(out, flow(name, notify))
 
 
 def audit(
@@ -70,16 +78,22 @@ def audit(
         bool, typer.Option("--write-manifest", help="answers become the target's next version")
     ] = False,
     promote: PromoteOption = False,
+    notify: NotifyOption = None,
     json: JsonOption = False,
 ) -> None:
     """Ask a person, blind, where two models differ; with a folder, take answers and decide."""
     asks = candidate is not None or target is not None or out is not None
     models = [uri for uri in (candidate, against) if uri]
-    with session(json, flow=promote, models=models, data=[target] if target else []) as output:
+    needs_server, data = promote or notify is not None, [target] if target else []
+    with session(json, flow=needs_server, models=models, data=data) as output:
+        if notify:
+            from tasks.prefect_runtime.notify import check_block
+
+            check_block(notify)
         if folder is not None:
             if asks or against or before:
                 raise BadInput("name the folder of an audit, or models to audit, not both")
-            _take(output, folder, answers or [], person, write_manifest, promote)
+            _take(output, folder, answers or [], person, write_manifest, promote, notify)
             return
         if promote or person or write_manifest:
             raise BadInput("--promote, --person and --write-manifest go with an audit's folder")
@@ -91,7 +105,7 @@ def audit(
         from sfda.adaptation.target import as_manifest
         from sfda.loading.opened import manifest_ref
         from sfda.policy import DecisionPolicy
-        from tasks.audit import ask_audit, audit_job, standing
+        from tasks.audit import ask_audit, audit_job, standing, tell_of_audit
 
         stated = stated_policy(decision) or {}
         policy = DecisionPolicy.from_settings(stated | ({"budget": budget} if budget else {}))
@@ -99,11 +113,10 @@ def audit(
         manifest = manifest_ref(as_manifest(target, lambda: problem_of_model(uri)))
         job = audit_job(candidate, against, manifest, split, policy, seed)
         request = ask_audit(out, job, before or [], device)
-        text = (
-            f"{out}: {len(request.questions)} questions to a person; open {out / 'audit.html'}, "
-            f"or send it\nthen: sfda audit {out} ANSWERS"
-        )
-        _show_audit(output, standing(out), text, out)
+        now = standing(out)
+        tell_of_audit(notify, now)
+        text = f"{out}: {len(request.questions)} questions to a person; audit.html may be sent"
+        _show_audit(output, now, text, out)
 
 
 def _take(
@@ -113,9 +126,10 @@ def _take(
     person: str,
     write_manifest: bool,
     promote: bool,
+    notify: str | None,
 ) -> None:
     """Take answers part by part, with where the audit stands after each; then the verdict."""
-    from tasks.audit import conclude, standing, take_part
+    from tasks.audit import conclude, standing, take_part, tell_of_audit
 
     parts: list[dict[str, Any]] = []
     for path in answers:
@@ -134,6 +148,7 @@ def _take(
 
         more["resumed"] = go_on(folder, folder)
         text = f"run {more['resumed']} goes on" if more["resumed"] else ""
+        tell_of_audit(notify, now)
     if not answers:
         text = now.result.text(now.request)
     if write_manifest:
@@ -204,6 +219,7 @@ def monitor(
     ] = None,
     split: SplitOption = "adapt",
     decision: DecisionOption = None,
+    notify: NotifyOption = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -213,6 +229,9 @@ def monitor(
         from sfda.loading.opened import manifest_ref
         from sfda.policy import DecisionPolicy
         from tasks.monitor import ask_week, conclude_weeks
+        from tasks.prefect_runtime.notify import check_block, tell
+
+        check_block(notify)
 
         text, more = "", {}
         if target is not None:
@@ -221,9 +240,10 @@ def monitor(
             policy = DecisionPolicy.from_settings(stated_policy(decision) or {})
             folder, request = ask_week(name, manifest, split, policy, out, device)
             text = f"{folder}: {len(request.questions)} questions of this week\n"
-            commands = [f"sfda audit {folder} ANSWERS", f"sfda monitor {name}"]
-            more = {"audit": str(folder), "next": commands}
+            more = {"audit": str(folder)}
         now = conclude_weeks(name)
+        if more or now.rolled_back_to:
+            tell(notify, name, f"{text}{now.sentence}", now.next_commands)
         result = {
             "name": name,
             "champion": now.monitor.champion,
@@ -231,7 +251,7 @@ def monitor(
             **now.state.model_dump(),
             "rolled_back_to": now.rolled_back_to,
             "verdict": now.sentence,
-            "next": [],
+            "next": list(now.next_commands),
             **more,
         }
         output.show(result, text + verdict_text(result))

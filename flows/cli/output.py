@@ -92,8 +92,7 @@ def show_prior(out: Output, trained: PriorResult) -> None:
 
 def show_champion(out: Output, moved: ChampionMove) -> None:
     """Which version is champion now, and which was."""
-    before = f", version {moved.previous} before" if moved.previous else ""
-    out.show(moved.model_dump(), f"{moved.name}: champion is version {moved.version}{before}")
+    out.show(moved.model_dump(), moved.text)
 
 
 def adapt_result(adapted: AdaptResult, seconds: float) -> dict[str, Any]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Sequence
 from typing import Any
 
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
+from prefect.runtime import flow_run
 
 from sfda.errors import BadInput
+from tasks.prefect_runtime.server import ENDS_WITH_COMMAND
 
 log = logging.getLogger("sfda")
 
@@ -50,3 +54,18 @@ def notify(name: str | None, subject: str, body: str) -> bool:
         log.warning("nobody was told by %s: %s: %s", name, type(error).__name__, error)
         return False
     return True
+
+
+def tell(name: str | None, subject: str, sentence: str, commands: Sequence[str] = ()) -> bool:
+    """Tell people, if a block is named, of a verdict or of questions that wait: the sentence, what
+    to type now, and the page of this run, where a server shows it that stays; whether they were
+    told.
+    """
+    link = page_of_run()
+    return notify(name, subject, "\n".join([sentence, *commands, *([link] if link else [])]))
+
+
+def page_of_run() -> str:
+    """The address of this flow run's page; "" outside of one, and where the server ends with it."""
+    lasting = ENDS_WITH_COMMAND not in os.environ
+    return flow_run.ui_url or "" if lasting else ""

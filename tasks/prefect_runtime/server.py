@@ -21,6 +21,7 @@ from tasks.prefect_runtime.stated import packages, states_address
 
 PATIENCE = 5.0  # seconds to end politely
 END_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+ENDS_WITH_COMMAND = "SFDA_SERVER_ENDS_WITH_COMMAND"  # in the environment: nobody can look later
 OWN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
 
@@ -37,6 +38,7 @@ def start_server(log: Path) -> subprocess.Popen[bytes] | None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
+        os.environ[ENDS_WITH_COMMAND] = "1"
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         log.parent.mkdir(parents=True, exist_ok=True)
         secret = prefect_secret()

@@ -84,8 +84,9 @@ def test_answers_in_parts_lead_to_a_verdict_and_swapped_models_to_its_reverse(
             assert f"{len(half)} new answers" in ended.out
             assert ended.out.count("still needed") == 2
             last = sfda("audit", tmp_path / out, "--json").json
-            assert ended.out.strip().splitlines()[-1] == last["verdict"]
-            assert not last["next"], "a folder of weights cannot be promoted"
+            verdict, command = ended.out.strip().splitlines()[-2:]
+            assert (verdict, [command.strip()]) == (last["verdict"], last["next"])
+            assert f"--model {folder / 'good'} " in command  # the better one, whichever is new
             again = sfda("audit", tmp_path / out, first, "--json").json
             assert again["parts"] == [{"name": f"{out}1.json", "answers": 0, "again": True}]
             assert again["state"] == last["state"]

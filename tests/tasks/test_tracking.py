@@ -391,13 +391,3 @@ def test_nothing_is_promoted_where_anything_fails_on_the_way(registered, judged,
     with pytest.raises(BadInput, match="the pool is gone"):
         settle(registered())
     assert tracking.champions("toy") == ["1"]
-
-
-def test_people_hear_of_a_verdict_and_a_deaf_block_costs_nothing(registered, judged, monkeypatch):
-    champion.champion_if_first(registered())
-    heard: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(decide, "notify", lambda *words: heard.append(words))
-    version = registered()
-    with tracking.run("job", key="k", tags={}, params={}) as run_id:
-        decision = decide.settle.fn(version, contest(), True, run_id, "auto", "slack-webhook/team")
-    assert heard == [("slack-webhook/team", f"toy {version.version}", decision.text)]
