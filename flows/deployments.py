@@ -174,4 +174,5 @@ def _deployment(flow: Flow[..., Any], name: str, **more: Any) -> RunnerDeploymen
     made: Any = flow.to_deployment(
         name, tags=TAGS, entrypoint_type=EntrypointType.MODULE_PATH, **more
     )
+    made._parameter_openapi_schema = flow.parameters  # it would be read off the signature again
     return made  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 from prefect import Flow
+from prefect.utilities.callables import ParameterSchema
 from pydantic import BaseModel
 
 from sfda.adaptation.supervised import BOUND
@@ -23,6 +24,16 @@ USUAL_RUN = RunSettings()
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+
+class FlatSchema(ParameterSchema):
+    """A form whose server also checks what is stated flat, and refuses what is no parameter.
+
+    Flat names stand where a form shows no fields of them. Both are called as in JSON Schema.
+    """
+
+    patternProperties: dict[str, Any]
+    additionalProperties: bool
 
 
 class GroupedFlow(Flow[_P, _R]):
@@ -84,9 +95,21 @@ def takes_flat(**renamed: str) -> Callable[[Flow[_P, _R]], GroupedFlow[_P, _R]]:
         made.__dict__.update(flow.__dict__)  # Prefect warns of two flows that are made of one name
         made.renamed, made.body = renamed, flow.fn
         made.fn = _taking_flat_names(made)
+        made.parameters = _flat_schema(made)
         return made
 
     return wrap
+
+
+def _flat_schema(flow: GroupedFlow[Any, Any]) -> FlatSchema:
+    """The flow's form, with what the group says of a field for the flat name of it."""
+    own = flow.parameters
+    fields = own.definitions[flow.settings.__name__]["properties"]
+    flat = {
+        f"^{name}$": {"anyOf": [fields[in_group], {"type": "null"}]}
+        for name, in_group in flow.flat_names.items()
+    }
+    return FlatSchema(**own.model_dump(), patternProperties=flat, additionalProperties=False)
 
 
 def _taking_flat_names(flow: GroupedFlow[Any, Any]) -> Callable[..., Any]:

@@ -120,8 +120,33 @@ def test_the_server_takes_flat_values_of_deployments_that_it_has():
     is_valid_schema(schema)
     stated = {"source": "models:/a/1", "target": "t.yaml", "epochs": 3, "name": "a"}
     validate(stated, schema, raise_on_error=True, ignore_required=True)
+    validate(stated | {"select_by": None}, schema, raise_on_error=True, ignore_required=True)
     with pytest.raises(Exception, match="-1"):
         validate({"adaptation": {"seed": -1}}, schema, raise_on_error=True, ignore_required=True)
+
+
+WRONG = {"epochs": 0, "method": "shoot", "views": {"flip": 3}, "epoch": 3, "budget": "soon"}
+
+
+@pytest.mark.flow
+@pytest.mark.parametrize("name", WRONG)
+def test_the_server_refuses_a_wrong_flat_value_before_there_is_a_run(prefect_api, name):
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    from flows.deployments import deployments
+
+    (made,) = [one for one in deployments(()) if one.flow_name == "adapt"]
+    address = made.apply()
+    stated = {"source": "models:/a/1", "target": "t.yaml", "seed": 3}
+    with get_client(sync_client=True) as client:
+        form = client.read_deployment(address).parameter_openapi_schema
+        assert set(form["properties"]) == {"source", "target", "adaptation"}
+        run = client.create_flow_run_from_deployment(address, parameters=stated)
+        assert run.parameters == stated
+        with pytest.raises(PrefectHTTPStatusError, match="409") as caught:
+            client.create_flow_run_from_deployment(address, parameters=stated | {name: WRONG[name]})
+    assert name in caught.value.response.text
 
 
 JOBS_0_1_0 = """
