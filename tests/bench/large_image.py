@@ -28,6 +28,7 @@ from sfda.loading.opened import decode_key
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split, unlabelled_digest
 from sfda.problems.segmentation.evaluation import MaskPair, segmentation_report
+from sfda.problems.segmentation.labels import MaskLabels
 from sfda.problems.segmentation.segment import segment_all
 from sfda.refs import InputSpec
 from tests.library_networks import segmenter
@@ -89,10 +90,11 @@ def evaluate(folder: Path, classes: int, tiled: bool) -> dict[str, Any]:
     key = decode_key(unlabelled_digest(manifest, "test"), spec)
     images = decode_images(split, spec, folder / "decoded", key=key)
     answers = segment_all(network, images, spec, device="cpu", sizes=[(SIDE, SIDE)])
-    masks = split.masks
-    assert masks is not None
-    scored = (MaskPair(mask, masks.mask(row)) for row, mask, _ in answers)
-    result = segmentation_report(scored, split.classes or (), split="test")
+    truth, names = split.labels, split.classes
+    assert isinstance(truth, MaskLabels)
+    assert isinstance(names, tuple)
+    scored = (MaskPair(mask, truth.mask(row)) for row, mask, _ in answers)
+    result = segmentation_report(scored, names, split="test")
     pixels = int(np.sum(result.confusion))
     assert pixels == SIDE * SIDE
     seconds = time.perf_counter() - started

@@ -47,7 +47,7 @@ def measure(out: Path) -> dict[str, Any]:
         key=decode_key(unlabelled_digest(opened, "adapt"), spec.input),
     )
     torch.manual_seed(0)
-    source = detection.build_from_spec(spec).eval()
+    source: Any = detection.build_from_spec(spec).eval()
     with torch.no_grad():  # so that some boxes are sure, as of a trained one
         source.roi_heads.box_predictor.cls_score.weight.mul_(12)
     kind = plugins.load("methods", "lpld")

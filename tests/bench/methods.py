@@ -64,7 +64,7 @@ def prepared(name: str, network: Classifier) -> Any:
     """A method in the middle of a run: its bank is full."""
     kind = plugins.load("methods", name)
     info = TargetInfo(ROWS, tuple(str(i) for i in range(ROWS)))
-    settings = {"lr_scale": {}} if isinstance(network.backbone, Prepared) else {}
+    settings: dict[str, Any] = {"lr_scale": {}} if isinstance(network.backbone, Prepared) else {}
     method = kind(network, info, kind.Config.from_settings(settings))
     if hasattr(method, "bank"):
         generator = torch.Generator().manual_seed(1)
@@ -80,6 +80,7 @@ def step(method: Any, images: Tensor) -> float:
     """Seconds of losses, backward and the optimiser's step."""
     schedule = method.config.schedule
     optimizer = make_optimizer(schedule, method.parameter_groups(schedule))
+    assert optimizer is not None
     batch = TargetBatch(torch.arange(BATCH), images, strong=images)
     started = time.perf_counter()
     total = torch.stack(list(method.losses(batch, CLOCK).values())).sum()

@@ -28,7 +28,7 @@ from sfda.types import StepEnd, TargetInfo
 from tests.bench.lpld_step import spread
 
 ROUNDS, STEPS = 5, 4
-CASES = (("pose:tiny", 96), ("pose:resnet18", 128))
+CASES = (("sfda:tiny", 96), ("torchvision:resnet18", 128))
 
 
 def measure(out: Path) -> dict[str, Any]:
@@ -81,9 +81,7 @@ def case(out: Path, arch: str, side: int) -> dict[str, Any]:
         started = time.perf_counter()
         for _ in range(STEPS):
             assert isinstance(next(events), StepEnd)
-        seconds = (time.perf_counter() - started) / STEPS
-        events.close()
-        return seconds
+        return (time.perf_counter() - started) / STEPS
 
     bare()
     whole()

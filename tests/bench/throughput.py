@@ -126,6 +126,7 @@ def bare_loop(algorithm: Any, batch: Any, config: Any) -> Callable[[int], float]
     student = algorithm.student
     teacher = getattr(algorithm, "teacher", None)
     optimizer = make_optimizer(config.schedule, algorithm.parameter_groups(config.schedule))
+    assert optimizer is not None
     looks = 2 * len(getattr(config, "ensemble", ())) or 1  # of the teacher at each image
     with torch.no_grad():
         labels = student(batch.weak).logits.argmax(1)
@@ -159,9 +160,7 @@ def pipeline(algorithm: Any, loader: Any, look: Any, config: Any) -> Callable[[i
         started = time.perf_counter()
         for _ in range(steps):
             assert isinstance(next(events), StepEnd)
-        seconds = (time.perf_counter() - started) / steps
-        events.close()
-        return seconds
+        return (time.perf_counter() - started) / steps
 
     return loop
 

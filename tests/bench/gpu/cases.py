@@ -77,7 +77,7 @@ SMALL, FEW = {"size": (64, 64)}, {"schedule": {"batch_size": 8}}
 CASES = [  # in each section the quick ones first
     *_cases(RESNET, 2560, 384, {"resize": (256, 256), "size": (224, 224)}),
     Case("segmentation", "mean_teacher", UNET, 19, {"size": (512, 512)}, 160, 48),
-    Case("pose", "post", "pose:resnet50", 16, {"size": (256, 256)}, 480, 192, PRIORLESS),
+    Case("pose", "post", "torchvision:resnet50", 16, {"size": (256, 256)}, 480, 192, PRIORLESS),
     Case("detection", "lpld", RCNN, 20, WIDE, 24, 6, LOOSE),
     Case("detection", "mean_teacher", RCNN, 20, WIDE, 24, 6, {"threshold": 0.3}),
 ]
@@ -85,7 +85,7 @@ CASES.append(CASES.pop(5))  # glc, which clusters
 TINY = [
     *_cases("sfda:lenet", 24, 24, {"size": (28, 28), "channels": "gray"}, **FEW),
     Case("segmentation", "mean_teacher", "sfda:tinyunet", 5, SMALL, 24, 24),
-    Case("pose", "post", "pose:tiny", 4, SMALL, 24, 24, FEW | PRIORLESS),
+    Case("pose", "post", "sfda:tiny", 4, SMALL, 24, 24, FEW | PRIORLESS),
     Case("detection", "lpld", "sfda:tinyrcnn", 3, SMALL | {"letterbox": True}, 4, 4, LOOSE),
     Case("detection", "mean_teacher", "sfda:tinyrcnn", 3, SMALL | {"letterbox": True}, 4, 4),
 ]
