@@ -96,7 +96,7 @@ def pose(device: DeviceName = "auto") -> DemoResult:
     source, target = write_figures(home() / "demo")
     moved = VIEWS.model_copy(update={"rotate": 20.0, "shear": 0.0, "zoom": (0.85, 1.2)})
     trained = train_source(
-        str(source), "pose:tiny", "figures", epochs=12, views=moved, device=device
+        str(source), "sfda:tiny", "figures", epochs=12, views=moved, device=device
     )
     with_prior = train_prior(
         trained.version.uri, str(source), split="train", settings={"steps": (200, 300, 600)}

@@ -171,7 +171,7 @@ def own_detector(name: str, classes: int, depth: int = 3) -> TorchvisionDetector
 
 
 def own_map() -> nn.Module:
-    """The backbone of `pose:tiny`: colour images to maps of 64 channels, stride 8."""
+    """The backbone of `sfda:tiny` for poses: colour images to maps of 64 channels, stride 8."""
     return nn.Sequential(
         *_half_size(3, 16, nn.BatchNorm2d),
         *_half_size(16, 32, nn.BatchNorm2d),

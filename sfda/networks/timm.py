@@ -56,12 +56,12 @@ def timm_map(name: str) -> nn.Module:
     import timm
 
     if not is_timm(name):
-        near = ", ".join(f"pose:timm:{other}" for other in like_timm(name))
-        raise BadInput(f"timm has no network for pose:timm:{name}" + (f"; {near}" if near else ""))
+        near = ", ".join(f"timm:{other}" for other in like_timm(name))
+        raise BadInput(f"timm has no network {name}" + (f"; {near}" if near else ""))
     try:
         network: nn.Module = timm.create_model(
             name, pretrained=False, num_classes=0, global_pool=""
         )
     except (RuntimeError, TypeError, AssertionError) as error:
-        raise BadInput(f"timm cannot build pose:timm:{name}: {error}") from error
+        raise BadInput(f"timm cannot build timm:{name}: {error}") from error
     return network

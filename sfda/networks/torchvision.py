@@ -47,7 +47,7 @@ def torchvision_map(name: str) -> nn.Module:
     if hasattr(network, "features"):
         part: nn.Module = network.features
         return part
-    raise BadInput(f"{name} gives no map of features; use pose:timm:NAME for such a network")
+    raise BadInput(f"{name} gives no map of features; use timm:NAME for such a network")
 
 
 class _UpToLayer(IntermediateLayerGetter):  # type: ignore[misc]
