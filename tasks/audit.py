@@ -19,6 +19,7 @@ from sfda.annotation.audit.questions import AuditRequest, read_audit
 from sfda.annotation.audit.reuse import earlier_facts
 from sfda.annotation.make_request import refuse_full
 from sfda.building_blocks.device import DeviceName, choose, to_device
+from sfda.decision.audit_text import state_text
 from sfda.decision.change import Side
 from sfda.errors import BadInput
 from sfda.loading.opened import open_part, open_ref, shift_of
@@ -113,9 +114,16 @@ class AuditStanding(NamedTuple):
         return self.result.verdict.kind
 
     @property
+    def weekly(self) -> bool:
+        """Whether these are a week's questions about a champion: all weeks together decide."""
+        return self.request.plan.most is not None
+
+    @property
     def sentence(self) -> str:
-        """The verdict."""
+        """The verdict; of a week, what its answers say."""
         verdict = self.result.verdict
+        if self.weekly:
+            return f"this week: {state_text(self.request.plan, self.result.state)}"
         return verdict.promoted_text if self.promoted else verdict.text
 
     @property
@@ -124,6 +132,8 @@ class AuditStanding(NamedTuple):
         if self.kind == "hold":
             return (f"open {self.folder}/audit.html", f"sfda audit {self.folder} ANSWERS")
         name, number = _version_in(self.request.candidate.uri)
+        if self.weekly:
+            return (f"sfda monitor {name}",)
         if self.kind == "promote" and number and not self.promoted:
             return (f"sfda promote {name} {number}",)
         stays = self.request.before if self.kind != "promote" else self.request.candidate
@@ -154,6 +164,10 @@ def conclude(now: AuditStanding, *, promote: bool) -> AuditStanding:
     against.
     """
     name, number = _version_in(now.request.candidate.uri)
+    if now.weekly:
+        if promote:
+            raise BadInput(f"a week's answers promote nothing: `sfda monitor {name}` tells of all")
+        return now
     if now.kind == "hold" or not number:
         if promote and now.kind == "promote":
             raise BadInput(f"{now.request.candidate.uri} is no registered version: register it")

@@ -228,8 +228,10 @@ def next_commands(
     """What to type after a verdict, with the addresses of this run; `audit` is the folder of the
     questions that wait for a person.
     """
-    predict = f"sfda predict --model models:/{version.name}@champion --data {target} --out DIR"
-    kind = decision.verdict.kind
+    champion, kind = f"models:/{version.name}@champion", decision.verdict.kind
+    if not decision.promoted and not decision.champion.startswith(f"models:/{version.name}/"):
+        champion = decision.champion  # the name has none: the source stays
+    predict = f"sfda predict --model {champion} --data {target} --out DIR"
     if decision.promoted:
         return (predict,)
     if kind == "promote":

@@ -186,3 +186,20 @@ def test_the_classes_of_a_regime_are_chosen_by_command(world, home, tmp_path):
         ended = sfda(*words, *inputs)
         assert ended.code == 2
         assert "give --classes a,b,c, or --regimes FILE with --regime and --side" in ended.err
+
+
+@pytest.mark.flow
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("{alfa: 0.1}", "there is no 'decision.alfa'; did you mean 'alpha'?"),
+        ("{alpha: 0.9}", "decision.alpha = 0.9 is refused"),
+        ("{vetoes: {one_class: 2}}", "decision.vetoes.one_class = 2 is refused"),
+    ],
+)
+def test_a_wrong_policy_in_a_preset_is_refused_by_name(world, home, tmp_path, policy, words):
+    preset = tmp_path / "own.yaml"
+    preset.write_text(f"method: shot\ndecision: {policy}\n")
+    ended = sfda("adapt", "--source", world.bundle, "--target", world.target, "--preset", preset)
+    assert ended.code == 2
+    assert words in ended.err

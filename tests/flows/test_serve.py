@@ -97,6 +97,8 @@ def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(worl
         (("method: shot", "method: magic"), "magic"),
         (("epochs: 1", "epochs: 0"), "epochs"),
         (("epochs: 1", "epoks: 1"), "epoks"),
+        (("epochs: 1", "decision: {alpha: 0.9}"), "decision.alpha"),
+        (("epochs: 1", "decision: {vetoes: {one_clas: 0.5}}"), "decision.vetoes.one_clas"),
         (("jobs:", "tasks:"), "a key `jobs`"),
         (("jobs:", "jobs: ["), "is not YAML"),
     ],

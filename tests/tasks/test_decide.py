@@ -9,13 +9,13 @@ import pytest
 import small
 import torch
 
-from sfda.decision.gate import decide
+from sfda.decision.gate import Verdict, decide
 from sfda.decision.vetoes import Expected
 from sfda.loading.opened import evaluation_split, manifest_ref
 from sfda.policy import DecisionPolicy, VetoLimits
-from sfda.refs import ModelRef
+from sfda.refs import ModelRef, Version
 from sfda.weights.bundle import write_bundle
-from tasks.decide import Contest, gather_evidence, pool_for
+from tasks.decide import Contest, Decision, gather_evidence, next_commands, pool_for
 
 LENIENT = VetoLimits(effective_classes=0.0, one_class=1.0, surest_agreement=0.0)
 
@@ -125,3 +125,21 @@ def test_a_verdict_by_labels_says_where_adaptation_has_seen_the_images(home, tmp
     assert pool_for(ref, "adapt", test).says == ""
     says = pool_for(ref, "test", test).says
     assert says == "all 30 images of the split 'test', which adaptation has seen"
+
+
+def test_what_to_type_names_a_model_that_answers():
+    version = Version(name="toy", version="2", uri="models:/toy/2")
+    kept = Decision(
+        verdict=Verdict(kind="keep", level=3, reason="x"),
+        evidence=None,
+        champion="models:/toy/1",
+        promoted=False,
+    )
+    words = (version, "models:/other/1", "m.yaml", None)
+    assert next_commands(kept, *words) == (
+        "sfda predict --model models:/toy@champion --data m.yaml --out DIR",
+    )
+    first = kept.model_copy(update={"champion": "models:/other/1"})  # no champion of this name
+    assert "--model models:/other/1 " in next_commands(first, *words)[0]
+    promoted = first.model_copy(update={"promoted": True})
+    assert "--model models:/toy@champion " in next_commands(promoted, *words)[0]

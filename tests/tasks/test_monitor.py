@@ -20,7 +20,7 @@ from sfda.policy import DecisionPolicy
 from sfda.refs import ManifestRef
 from sfda.weights.bundle import write_bundle
 from tasks import champion, tracking
-from tasks.audit import take_part
+from tasks.audit import conclude, standing, take_part
 from tasks.monitor import ask_week, conclude_weeks
 
 SIZES = {"adapt": 120}
@@ -64,6 +64,12 @@ def test_a_champion_that_does_harm_is_rolled_back(home: Path, tmp_path: Path, ta
         assert not before.state.fires
         assert before.sentence.startswith(f"champion models:/toy/{bad} stays")
         take_part(folder, answered(request, tmp_path / f"{week}.json"))
+        alone = conclude(standing(folder), promote=False)
+        assert alone.next_commands == ("sfda monitor toy",)
+        assert alone.sentence.startswith("this week: 4 of ")
+        assert "verdict" not in tracking.version_tags(tracking.find_version("toy", bad))
+        with pytest.raises(BadInput, match="promote nothing"):
+            conclude(standing(folder), promote=True)
         now = conclude_weeks("toy")
         if now.rolled_back_to:
             break
