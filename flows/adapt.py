@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import flow
@@ -13,13 +13,14 @@ from prefect.states import Completed
 from flows.addresses import registered_name, short_address
 from flows.form import SETTINGS_GROUP, USUAL, takes_flat
 from sfda.adaptation import target as adaptation_target
-from sfda.adaptation.plan import AdaptPlan, kind_of, make_plan
+from sfda.adaptation.plan import AdaptPlan, kind_of
 from sfda.building_blocks.device import resolve
 from sfda.config import Config
 from sfda.decision.change import ChangeReport
 from sfda.decision.gate import Kind
 from sfda.loading import opened as manifests
 from sfda.policy import DecisionPolicy
+from sfda.profiling.findings import TargetProfile
 from sfda.refs import (
     Adaptation,
     Candidate,
@@ -41,10 +42,11 @@ from tasks.ladder import settle_by_steps
 from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.prefect_runtime.notify import check_block, tell
 from tasks.prepared_audit import prepare_audit
+from tasks.profile import log_profile, plan_by_profile, profile_target
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.register import register_model
 from tasks.select import select
-from tasks.tracking.models import locate, model_ref
+from tasks.tracking.models import model_ref
 
 
 class AdaptResult(Config):
@@ -65,6 +67,7 @@ class AdaptResult(Config):
     next: tuple[str, ...]  # what to type now
     audit: str | None = None  # folder of the questions to a person, where it is held
     cut: str | None = None  # what the budget of time left out, or a veto
+    profile: TargetProfile | None = None  # of the target, before; None: of an earlier version
     images_per_second: float
     peak_memory_mb: float
 
@@ -101,6 +104,9 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> State[
         part = plan.on(manifest)
         predictions = pseudo_label(start, part, device)
         show_profile(job.address, predictions, manifests.shift_of(manifest, start))
+        profile = job.profile or profile_target(start, predictions, part, adaptation, device)
+        log_profile(profile, run_id, job.address)
+        job = replace(job, profile=profile)
         adapted = adapt_to_target(
             start, predictions, part, plan, "best", run_id, job.title, device, *job.limits
         )
@@ -133,6 +139,7 @@ class AdaptJob:
     manifest: ManifestRef
     address: str  # of the target, in short
     plan: AdaptPlan
+    profile: TargetProfile | None  # where the plan follows it
     name: str  # to register under
     device: DeviceName
     test: LabelledSplit | None
@@ -168,15 +175,20 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
     check_block(adaptation.notify)
     model, stated = model_ref(source), (source, target)
     target = adaptation_target.as_manifest(target, lambda: model.problem)
-    manifest = manifests.manifest_ref(target)
+    manifest, device = manifests.manifest_ref(target), resolve(adaptation.device)
+    name = adaptation.name or registered_name(source)
+    tracking.check_name(name)
+    test = manifests.evaluation_split(manifest, adaptation.test_split)
+    plan, profile = plan_by_profile(model, manifest, adaptation, device)
     return AdaptJob(
         model=model,
         manifest=manifest,
         address=short_address(target),
-        plan=make_plan(model, manifest, adaptation, bundle=locate(model.uri)),
-        name=adaptation.name or registered_name(source),
-        device=resolve(adaptation.device),
-        test=manifests.evaluation_split(manifest, adaptation.test_split),
+        plan=plan,
+        profile=profile,
+        name=name,
+        device=device,
+        test=test,
         limits=(adaptation.workers, seconds_of(adaptation.budget)),
         policy=adaptation.decision,
         stated=stated,
@@ -186,7 +198,6 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
 
 def _record(job: AdaptJob) -> dict[str, Any]:
     """Key, tags and parameters of the MLflow run; the same work after a kill has the same key."""
-    tracking.check_name(job.name)
     plan, model = job.plan, job.model
     params = {
         "method": plan.method,
@@ -216,6 +227,8 @@ def _version_tags(job: AdaptJob, sides: SideBySide, adaptation: Adaptation) -> d
         "manifest.sha256": job.manifest.sha256,
         "report": report_tag(sides),
     }
+    if job.profile:
+        tags["profile"] = job.profile.recommendation.text
     if adaptation.cut:
         tags["budget"] = adaptation.cut
     if adaptation.confinement:
@@ -250,6 +263,7 @@ def _end(
         next=next_commands(decision, version, *job.stated, asked),
         audit=asked,
         cut=adaptation.cut,
+        profile=job.profile,
         images_per_second=adaptation.images_per_second,
         peak_memory_mb=adaptation.peak_memory_mb,
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sfda.notebook.adapting import compare_methods as compare
     from sfda.notebook.judging import evaluate_images as evaluate
     from sfda.notebook.judging import predict_images as predict
+    from sfda.notebook.knowing import profile_images as profile
     from sfda.notebook.models import LoadedModel
     from sfda.notebook.models import load_model as load
     from sfda.problems._base import Problem
@@ -44,6 +45,7 @@ else:
         "evaluate": "sfda.notebook.judging:evaluate_images",
         "load": "sfda.notebook.models:load_model",
         "predict": "sfda.notebook.judging:predict_images",
+        "profile": "sfda.notebook.knowing:profile_images",
     }
 
     def __getattr__(name):
@@ -76,4 +78,5 @@ __all__ = [
     "evaluate",
     "load",
     "predict",
+    "profile",
 ]

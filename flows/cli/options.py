@@ -32,7 +32,8 @@ TestLabelsOption = Annotated[
 ]
 
 MethodOption = Annotated[
-    str | None, typer.Option(help="see `sfda methods`; default: the problem's; or FILE.py:Class")
+    str | None,
+    typer.Option(help="see `sfda methods`; default: the problem's; auto; or FILE.py:Class"),
 ]
 SettingsOption = Annotated[
     list[str] | None, typer.Option("--set", help="a setting, k=v; dots nest: schedule.lr=0.01")

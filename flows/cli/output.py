@@ -119,6 +119,7 @@ def adapt_result(adapted: AdaptResult, seconds: float) -> dict[str, Any]:
         "next": list(adapted.next),
         "audit": adapted.audit,
         "cut": adapted.cut,
+        "profile": adapted.profile.model_dump() if adapted.profile else None,
         "seconds": seconds,
         "images_per_second": adapted.images_per_second,
         "peak_memory_mb": adapted.peak_memory_mb,
@@ -136,6 +137,8 @@ def adapt_text(result: dict[str, Any]) -> str:
     else:
         lines.append("no epoch was without a veto: the source itself is kept")
     lines += [result["cut"]] if result["cut"] else []
+    if (profile := result["profile"]) and profile["recommendation"]["kind"] != "adapt":
+        lines += [f"the target's profile: {r}" for r in profile["recommendation"]["reasons"]]
     lines.append(f"registered as {result['uri']}")
     lines += [f"{name} {result[name]}" for name in ("picture", "panel") if result[name]]
     return "\n".join([*lines, verdict_text(result)])

@@ -23,9 +23,11 @@ from sfda.building_blocks.clustering import (
     one_vs_all,
     positives,
     silhouettes,
+    split_in_two,
 )
 from sfda.building_blocks.losses import ENTROPY_EPS
 from sfda.building_blocks.precision import full_precision
+from sfda.building_blocks.rejection import uncertainty
 from sfda.methods._base import Method, MethodConfig, Rejection
 from sfda.problems.classification.network import Classifier, ClassOutput
 from sfda.refs import Share
@@ -34,7 +36,8 @@ from sfda.types import UNKNOWN, Clock, Losses, Scan, TargetBatch, TargetInfo
 
 COEFFICIENTS = (0.25, 0.5, 1.0, 2.0, 3.0)
 SEED = 0  # of all clusterings: they are part of the method, not of a run's chance
-COLLAPSING = 0.9  # share of unknown labels that leaves next to nothing to learn
+COLLAPSING = 0.9  # share of rejected samples from which next to nothing is answered
+NEARLY = 0.02  # of a silhouette: in the median, so far apart are those of two halves of one target
 SOFT = 1e-4  # added to what a pseudo-target is divided by, as in the released code
 
 
@@ -65,6 +68,7 @@ class Glc(Method):
     config: GlcConfig
     scores: Float[Tensor, " S"]
     gamma: Float[Tensor, ""]
+    rejected: Float[Tensor, ""]
     labels: Int[Tensor, " N"]
 
     def __init__(self, source: Classifier, target: TargetInfo, config: GlcConfig) -> None:
@@ -76,6 +80,7 @@ class Glc(Method):
         self.neighbours = min(config.neighbours, target.size - 1)
         self.register_buffer("scores", torch.zeros(len(COEFFICIENTS)))
         self.register_buffer("gamma", torch.tensor(1.0))
+        self.register_buffer("rejected", torch.tensor(0.0))
         self.register_buffer("labels", torch.zeros(target.size, dtype=torch.long))
 
     def own_rejection(self) -> Rejection | None:
@@ -88,6 +93,7 @@ class Glc(Method):
             self.bank.update(index, out.features, out.logits.softmax(1))
         self.bank.index_()
         features, probs = self.bank.features, self.bank.probs
+        self.rejected.fill_(share_rejected(probs, self.rejection))
         if clock.epoch == 0 and self.config.coefficient is None:
             self.scores.copy_(
                 class_count_scores(features, probs.shape[1], self.config.estimate_rows)
@@ -98,13 +104,25 @@ class Glc(Method):
         self.labels.copy_(global_labels(features, probs, gamma=gamma, rho=rho))
 
     def status(self) -> str:
-        """The share of unknown labels, and a warning where it leaves little to learn."""
+        """The shares of unknown labels and of rejected samples, with a warning where nearly all are
+        rejected, and what number of classes is nearly as likely.
+        """
         share = float((self.labels == UNKNOWN).float().mean())
-        gamma = self.config.coefficient or float(self.gamma)
-        message = f"{share:.0%} of the target labelled unknown (gamma {gamma:g})"
-        if share < COLLAPSING:
-            return message
-        return f"{message}: it will end with nearly every sample rejected; try --set coefficient=1"
+        gamma, rejected = self.config.coefficient or float(self.gamma), float(self.rejected)
+        parts = [f"{share:.0%} of the target labelled unknown (gamma {gamma:g})"]
+        if self.rejection is not None:
+            parts.append(f"{rejected:.0%} rejected")
+        if self.config.coefficient is None and (others := rivals(self.scores.tolist(), gamma)):
+            listed = " and ".join(f"{other:g}" for other in others)
+            parts.append(
+                f"gamma {listed} fits nearly as well: --set coefficient={others[0]:g} takes that"
+            )
+        if rejected >= COLLAPSING:
+            parts.append(
+                "it will end with nearly every sample rejected; try --set reject=auto, or "
+                "--set coefficient=1"
+            )
+        return "; ".join(parts)
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
         """Both terms. Neighbours are searched before the batch is written to the bank."""
@@ -144,6 +162,33 @@ def best_coefficient(scores: list[float]) -> float:
     """
     best = max(scores)
     return COEFFICIENTS[scores.index(best)] if best > 0 else 1.0
+
+
+def rivals(scores: list[float], gamma: float) -> list[float]:
+    """Other coefficients whose score is within 0.02 of that of the chosen one, the best first;
+    none where no number of classes fits at all.
+
+    >>> rivals([0.1, 0.40, 0.41, 0.2, 0.0], 1.0), rivals([0.0] * 5, 1.0)
+    ([0.5], [])
+    """
+    best = scores[COEFFICIENTS.index(gamma)] if gamma in COEFFICIENTS else 0.0
+    if best <= 0:
+        return []
+    near = [
+        (score, other)
+        for score, other in zip(scores, COEFFICIENTS, strict=True)
+        if other != gamma and best - score <= NEARLY
+    ]
+    return [other for _, other in sorted(near, reverse=True)]
+
+
+def share_rejected(probs: Float[Tensor, "N C"], rejection: Rejection | None) -> float:
+    """Share of samples that the network would answer "unknown", were it deployed as it is."""
+    if rejection is None or not len(probs):
+        return 0.0
+    unsure = uncertainty(probs)
+    threshold = split_in_two(unsure)[1] if rejection == "auto" else rejection
+    return float((unsure > threshold).double().mean())
 
 
 def group_sizes(size: int, classes: int, gamma: float) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,10 @@ from sfda.loading.opened import Opened, manifest_ref, open_part
 from sfda.loading.pool import HeldOut, pool_of
 from sfda.notebook.images import ImagesLike, load_for, manifest_of
 from sfda.notebook.judging import share_changed
-from sfda.notebook.models import LoadedModel, ModelLike
+from sfda.notebook.knowing import profile_of_opened, usual_settings
+from sfda.notebook.models import LoadedModel, ModelLike, bundle_ref
+from sfda.profiling.findings import TargetProfile
+from sfda.profiling.target import followed
 from sfda.refs import (
     Candidate,
     InputSpec,
@@ -33,9 +36,9 @@ from sfda.refs import (
     Scores,
     Views,
 )
-from sfda.settings import AdaptSettings, DeviceName, Schedule, seconds_of
+from sfda.settings import AdaptSettings, DeviceName, Prior, Schedule, seconds_of
 from sfda.state_folder import temporary_state
-from sfda.weights.bundle import read_verified, write_bundle
+from sfda.weights.bundle import read_verified
 from sfda.weights.load import load_exactly
 
 
@@ -52,6 +55,7 @@ class Adapted:
     change: float  # share of the answers to the pool that differ from the source model's
     cut: str | None = None  # what a budget of time left out
     pool: str = ""  # what the pool is, where the adaptation has seen it
+    profile: TargetProfile | None = None  # of the images, before; "auto" follows it
 
     @property
     def network(self) -> nn.Module:
@@ -73,6 +77,7 @@ def adapt_model(
     schedule: Schedule | None = None,
     views: Views | None = None,
     select_by: str | None = None,
+    prior: Prior | None = None,
     seed: int = 0,
     split: str = "adapt",
     device: DeviceName = "auto",
@@ -87,7 +92,8 @@ def adapt_model(
     The settings mean what they mean to `sfda adapt`: see `AdaptSettings`. `head`, `classes` and
     `input` are of a bare module, see `load_model`; without `input` it sees the images as they are,
     in [0, 1]. Labels that a data set or a manifest has are not looked at. The same seed gives the
-    same numbers as `sfda adapt` on the same model and data. Raises BadInput.
+    same numbers as `sfda adapt` on the same model and data. The method "auto" follows the profile
+    of the images, see `profile_images`. Raises BadInput.
     """
     asked = AdaptSettings.from_settings(
         {
@@ -97,6 +103,7 @@ def adapt_model(
             "schedule": schedule,
             "views": views,
             "select_by": select_by,
+            "prior": prior,
             "seed": seed,
             "split": split,
             "device": device,
@@ -190,8 +197,9 @@ def _adapt_by_each(
     ):
         scratch = Path(folder)
         target = manifest_ref(manifest_of(images, source, scratch / "images"))
-        ref = _source_ref(source, scratch / "source")
-        plans = [make_plan(ref, target, one, bundle=Path(ref.uri)) for one in asked]
+        ref = bundle_ref(source, scratch / "source")
+        usual = [usual_settings(ref, target, one) for one in asked]
+        plans = [make_plan(ref, target, one, bundle=Path(ref.uri)) for one in usual]
         part, pool = plans[0].on(target), pool_of(target, split)
         opened, outputs = open_part(part, source.spec), scratch / "outputs.npz"
         predictions = _predictions(source, ref, opened, outputs, device)
@@ -200,22 +208,18 @@ def _adapt_by_each(
             judged, outputs = open_part(pool.part, source.spec), scratch / "pool.npz"
             _keep_outputs(source, judged, outputs, device)
         ready = _Prepared(source, ref, target, opened, predictions, pool, judged, outputs, scratch)
-        return [_adapt(ready, one, plan) for one, plan in zip(asked, plans, strict=True)]
+        return [_profiled(ready, one, plan) for one, plan in zip(asked, plans, strict=True)]
 
 
-def _source_ref(source: LoadedModel, folder: Path) -> ModelRef:
-    """The source as a bundle: its own one, or one that is written to `folder`."""
-    if source.folder is None:
-        sha256 = write_bundle(folder, source.network, source.spec)
-    else:
-        folder, sha256 = source.folder, source.sha256
-    return ModelRef(
-        uri=str(folder),
-        sha256=sha256,
-        problem=source.spec.problem,
-        arch=source.spec.arch,
-        classes=source.spec.classes,
+def _profiled(ready: _Prepared, asked: AdaptSettings, plan: AdaptPlan) -> Adapted:
+    """The target's profile first; what is asked for as `auto` follows it."""
+    profile = profile_of_opened(
+        ready.source, plan.on(ready.target), ready.opened, ready.predictions.profile, asked
     )
+    advised = followed(asked, profile.recommendation)
+    if advised is not asked:
+        plan = make_plan(ready.ref, ready.target, advised, bundle=Path(ready.ref.uri))
+    return replace(_adapt(ready, advised, plan), profile=profile)
 
 
 def _adapt(ready: _Prepared, asked: AdaptSettings, plan: AdaptPlan) -> Adapted:

@@ -18,7 +18,7 @@ from sfda.notebook.addresses import folder_of
 from sfda.problems._base import AnyProblem
 from sfda.problems.registry import PROBLEMS, read_bundle
 from sfda.problems.spec_checks import foreign_spec, refuse_doubles
-from sfda.refs import InputSpec, ModelSpec, ProblemName
+from sfda.refs import InputSpec, ModelRef, ModelSpec, ProblemName
 from sfda.weights.bundle import network_digest, write_bundle
 from sfda.weights.bundle_files import CARD_FILE
 
@@ -129,6 +129,21 @@ def load_model(
         )
     named = tuple(classes) if classes is not None else None
     return _of_stranger(model, head, named, input, served, arch_settings)
+
+
+def bundle_ref(source: LoadedModel, folder: Path) -> ModelRef:
+    """A model as a bundle: its own one, or one that is written to `folder`."""
+    if source.folder is None:
+        sha256 = write_bundle(folder, source.network, source.spec)
+    else:
+        folder, sha256 = source.folder, source.sha256
+    return ModelRef(
+        uri=str(folder),
+        sha256=sha256,
+        problem=source.spec.problem,
+        arch=source.spec.arch,
+        classes=source.spec.classes,
+    )
 
 
 def _of_bundle(folder: Path) -> LoadedModel:

@@ -61,14 +61,12 @@ def statistics_finding(name: str, what: str, distance: Distance | None) -> Profi
         return ProfileFinding(
             name=name,
             standing="not known",
-            sentence=f"{what}: this model carries none, so the distance cannot be told",
-            remedy="`sfda card` at the source site makes a card that tells more",
+            sentence=f"the source's {what} are not known, so no distance can be told",
+            remedy="`sfda card` at the source site keeps more of the source",
         )
-    near = distance.figure <= distance.limit
     sentence = (
-        f"{what} are {distance.figure:.2f} standard deviations from the source's, "
-        f"{'no more' if near else 'more'} than batches of 64 images differ by chance "
-        f"({distance.limit:.2f})"
+        f"{what} are {distance.figure:.2f} standard deviations from the source's, and batches of "
+        f"64 images of this target {distance.limit:.2f} from each other"
     )
     return ProfileFinding(
         name=name,
@@ -157,15 +155,14 @@ def prior_finding(
     """The same where the shares are declared: then it can be told.
 
     Methods lead the answers towards the shares that the source had, so a target of far fewer
-    classes in effect is not for them. The distance of the answers from the prior is a share of
-    answers that must be wrong.
+    classes in effect is not for them. Where it has as many, answers of few classes are errors, as
+    methods mend them; their distance from the prior is a share that must be wrong.
     """
     declared = np.array([prior.get(name, 0.0) for name in usual])
     numbers = effective_number(np.stack([declared, np.array(list(usual.values()))]))
     effective, lowest = float(numbers[0]), least * float(numbers[1])
     wrong = shares_apart(answers, prior)
     stated = f"{effective:.1f} classes in effect by the declared shares"
-    errors = f"at least {wrong:.0%} of the answers must be wrong"
     if effective < lowest:
         return ProfileFinding(
             name="class shares",
@@ -175,15 +172,14 @@ def prior_finding(
             sentence=f"{stated}: methods would lead the answers away from them",
             remedy="keep the source model",
         )
-    hopeless = wrong > MOST_WRONG
+    failing = wrong > MOST_WRONG
     return ProfileFinding(
         name="class shares",
-        standing="against" if hopeless else "fine",
-        labels_help=True,
+        standing="notice" if failing else "fine",
         figure=wrong,
         limit=MOST_WRONG,
-        sentence=f"{stated}; {errors}",
-        remedy="check the declared shares, or ask for labels" if hopeless else "",
+        sentence=f"{stated}; at least {wrong:.0%} of the answers must be wrong",
+        remedy="check the declared shares; the model fails on most images" if failing else "",
     )
 
 

@@ -114,6 +114,7 @@ def profile_target(subject: Subject, asked: AdaptSettings, device: torch.device)
     """
     look = look_at_target(subject.network, subject.spec, subject.opened, device, asked.seed)
     method = usual_method(subject.spec.problem, subject.shift, asked.method)
+    advised = usual_method(subject.spec.problem, subject.shift, asked.method or AUTO)
     findings = [*_countable(subject, method, asked), *_distances(subject, look)]
     near = is_near(findings)
     findings += [
@@ -129,7 +130,7 @@ def profile_target(subject: Subject, asked: AdaptSettings, device: torch.device)
         images=len(subject.opened.images),
         looked_at=len(some_images(subject.opened.images, asked.seed)),
         findings=tuple(findings),
-        recommendation=recommend(findings, method),
+        recommendation=recommend(findings, advised),
     )
 
 
@@ -161,6 +162,21 @@ def recommend(findings: Sequence[ProfileFinding], method: str) -> Recommendation
     return Recommendation(kind="ask" if asks else "leave", method=NOT_ADAPTED, reasons=reasons)
 
 
+def followed(asked: AdaptSettings, advice: Recommendation) -> AdaptSettings:
+    """What is asked for with the method that is recommended, where that is `auto`.
+
+    Settings are meant for a method that adapts; where nothing is adapted, they are left out.
+    """
+    if asked.method != AUTO:
+        return asked
+    changes: dict[str, Any] = {"method": advice.method}
+    if advice.method == NOT_ADAPTED:
+        scores = (asked.settings or {}).get("validators")
+        changes |= {"schedule": None, "epochs": None}
+        changes["settings"] = {"validators": scores} if scores else None
+    return asked.model_copy(update=changes)
+
+
 def _countable(subject: Subject, method: str, asked: AdaptSettings) -> list[ProfileFinding]:
     """What needs no look: how many images there are, and at what rate they would be learnt."""
     problem, images = subject.spec.problem, len(subject.opened.images)
@@ -189,7 +205,7 @@ def _distances(subject: Subject, look: TargetLook) -> list[ProfileFinding]:
     return [
         checks.statistics_finding(
             "statistics",
-            "inputs of the batch norms",
+            "batch-norm statistics",
             batch_distance(look.norms) if look.norms else None,
         ),
         checks.statistics_finding("features", "features", features),

@@ -1,9 +1,10 @@
-"""What the source model sees in a target, as markdown."""
+"""What the source model sees in a target, and what that speaks for, as markdown."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from sfda.profiling.findings import TargetProfile
 from sfda.refs import PredictionsRef
 
 
@@ -34,6 +35,31 @@ def profile_text(name: str, predictions: PredictionsRef, shift: str = "") -> str
         if count
     ]
     return "\n".join(lines)
+
+
+def target_profile_text(name: str, profile: TargetProfile) -> str:
+    """The profile of a target as markdown: what it recommends, and every finding."""
+    advice = profile.recommendation
+    lines = [
+        f"### Profile of {name}",
+        "",
+        f"**{advice.text}**: {'; '.join(advice.reasons)}",
+        "",
+        f"{profile.images:,} images to learn from, {profile.looked_at:,} of them looked at",
+        "",
+        "| finding | stands | figure | limit | in words | what to do |",
+        "|---|---|---:|---:|---|---|",
+    ]
+    lines += [
+        f"| {one.name} | {one.standing} | {_figure(one.figure)} | {_figure(one.limit)} | "
+        f"{one.sentence} | {one.remedy} |"
+        for one in profile.findings
+    ]
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
 
 
 def _bar(share: float) -> str:

@@ -63,7 +63,7 @@ def test_forms_offer_what_there_is(flow):
     assert choices(fields[f"{group}.select_by"]) == [*plugins.names("validators"), "last"]
     assert choices(fields[f"{group}.device"]) == ["auto", "cpu", "cuda"]
     if flow is not compare:
-        assert choices(fields[f"{group}.method"]) == plugins.names("methods")
+        assert choices(fields[f"{group}.method"]) == [*plugins.names("methods"), "auto"]
         assert choices(fields["Schedule.optimizer"]) == ["sgd", "adam", "adamw"]
 
 

@@ -23,6 +23,7 @@ from sfda.methods.glc import (
     cross_entropy,
     global_labels,
     group_sizes,
+    share_rejected,
     soft_targets,
 )
 from sfda.problems.classification.network import Classifier
@@ -228,13 +229,34 @@ def test_a_batch_of_unknowns_alone_is_finite_and_made_less_sure(scale: float) ->
         assert (after > before).all()
 
 
-def test_a_collapse_onto_unknown_is_said() -> None:
+def test_a_collapse_is_told_by_what_is_rejected_and_not_by_what_is_labelled() -> None:
     method = glc(nn.Linear(4, 3), 4, 3, 20)
     method.labels.fill_(UNKNOWN)
-    assert "100% of the target labelled unknown (gamma 1)" in method.status()
-    assert "try --set coefficient=1" in method.status()
+    assert method.status() == "100% of the target labelled unknown (gamma 1); 0% rejected"
     method.labels[:10] = 2
-    assert method.status() == "50% of the target labelled unknown (gamma 1)"
+    method.rejected.fill_(0.95)
+    assert "50% of the target labelled unknown (gamma 1); 95% rejected" in method.status()
+    assert "try --set reject=auto, or --set coefficient=1" in method.status()
+    assert "rejected" not in glc(nn.Linear(4, 3), 4, 3, 20, reject="never").status()
+
+
+def test_what_is_rejected_is_counted_at_the_start_of_an_epoch() -> None:
+    features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    sure = torch.tensor([0.98, 0.01, 0.01]).expand(20, 3)
+    probs = torch.where(torch.arange(20)[:, None] < 5, sure, torch.full((20, 3), 1 / 3))
+    assert float(started(features, probs).rejected) == pytest.approx(0.75)
+    assert float(started(features, probs, threshold=1.0).rejected) == 0.0
+    assert share_rejected(probs, "auto") == pytest.approx(0.75)
+    assert share_rejected(probs, None) == 0.0
+
+
+def test_another_number_of_classes_that_fits_nearly_as_well_is_named() -> None:
+    method = glc(nn.Linear(4, 3), 4, 3, 20)
+    method.scores.copy_(torch.tensor([0.1, 0.2, 0.40, 0.39, 0.35]))
+    assert "gamma 2 fits nearly as well: --set coefficient=2 takes that" in method.status()
+    method.scores[3] = 0.37
+    assert "nearly" not in method.status()
+    assert "nearly" not in glc(nn.Linear(4, 3), 4, 3, 20, coefficient=1).status()
 
 
 def test_targets_sum_to_a_little_less_than_one() -> None:
