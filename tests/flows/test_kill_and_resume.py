@@ -1,4 +1,4 @@
-"""A job killed for good after an epoch goes on there and ends as the undisturbed one."""
+"""A job killed for good goes on where it was and ends as the undisturbed one; it promotes once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ import pytest
 import small
 import torch
 from conftest import Home, World, sfda
+from patience import eventually
 
 from tasks import tracking
+from tasks.champion import promotions_of
 from tasks.tracking.models import model_ref
 
 pytestmark = pytest.mark.flow
@@ -43,12 +45,12 @@ class Jobs:
         self.home, self.words = home, inputs or words(world)
         self.started: list[subprocess.Popen[str]] = []
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *more: str) -> subprocess.Popen[str]:
         unset = {name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_"))}
         env = {name: value for name, value in os.environ.items() if name not in unset}
         env |= {"SFDA_HOME": str(self.home.path), "OMP_NUM_THREADS": "1"}
         job = subprocess.Popen(
-            [sys.executable, "-c", MAIN, *self.words],
+            [sys.executable, "-c", MAIN, *self.words, *more],
             env=env,
             cwd=self.home.path,
             stdout=subprocess.PIPE,
@@ -143,3 +145,48 @@ def test_a_killed_job_started_again_ends_as_the_undisturbed_one(world, jobs):
         assert [v.version for v in tracking.versions("toy")] == ["1"]
         curve = tracking.client().get_metric_history(run.info.run_id, "score/infomax")
         assert sorted(point.step for point in curve) == list(range(1, EPOCHS + 1))
+
+
+def test_nothing_is_promoted_by_a_kill_and_two_jobs_do_not_promote_against_one_champion(world):
+    """Jobs wait at the lock of promotions, which this test holds: they are registered by then."""
+    settings = [
+        word
+        for name, value in (small.FAST | {"epochs": 4}).items()
+        for word in ("--set", f"schedule.{name}={value}")
+    ]
+    better = ["adapt", "--source", str(world.bundle), "--target", str(world.target), "--method",
+              "aad", "--name", "toy", *settings, "--set", "lr_scale.backbone=1", "--promote",
+              "--json"]  # fmt: skip
+    jobs = Jobs(world.home("promoting"), world, better)
+    migrated_database(jobs.home)
+
+    def wait_for(count: int, *started: subprocess.Popen[str]) -> None:
+        def registered() -> bool:
+            assert all(job.poll() is None for job in started), "a job has ended before its turn"
+            return len(tracking.versions("toy")) == count
+
+        assert eventually(registered)
+
+    try:
+        with jobs.home.entered():
+            with promotions_of("toy"):
+                first = jobs.start()
+                wait_for(1, first)
+                os.killpg(first.pid, signal.SIGKILL)
+                first.wait()
+                assert tracking.by_alias("toy", "champion") is None
+                assert "verdict" not in tracking.version_tags(tracking.find_version("toy", "1"))
+                again = jobs.start()
+                other = jobs.start("--seed", "1")
+                wait_for(2, again, other)
+                assert tracking.by_alias("toy", "champion") is None
+            ends = [json.loads(job.communicate(timeout=300)[0]) for job in (again, other)]
+            held_against = {end["champion"]: end for end in ends}
+            (winner,) = (end for end in ends if end["champion"] == str(world.bundle))
+            assert winner["promoted"]
+            loser = held_against[f"models:/toy/{winner['version']}"]
+            champions = [end["version"] for end in (winner, loser) if end["promoted"]]
+            assert tracking.champions("toy") == champions
+            assert len(tracking.versions("toy")) == 2  # the killed job registered nothing twice
+    finally:
+        jobs.end()
