@@ -33,7 +33,7 @@ def serve(
     prefect_port: PortOption = 4200,
     json: JsonOption = False,
 ) -> None:
-    """All flows and scheduled jobs on this machine, with both pages, until Ctrl-C."""
+    """Flows on targets as forms, scheduled jobs, automations, both pages; until Ctrl-C."""
     with session(json) as out:
         from flows.serve import serve as run
 

@@ -14,6 +14,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sfda.sandbox.leftovers import facts_of
+
 PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LANGUAGE", "LC_*", "TZ"),
     *("TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_*", "GLIBC_*", "PYTHON*", "VIRTUAL_ENV"),
@@ -24,7 +26,6 @@ PASSED = (
 )
 SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH", "_KEY", "_URI", "_URL")
 SHORTEST_SECRET = 8  # bytes; a shorter value stands everywhere in memory by chance
-ENVIRONMENT_FIELDS = slice(47, 49)  # env_start and env_end in /proc/self/stat, after pid and name
 
 
 def is_passed(name: str) -> bool:
@@ -118,9 +119,5 @@ def _own_memory() -> list[tuple[int, int]]:
 
 def _block() -> tuple[int, int]:
     """Where the environment lies that this program was started with."""
-    try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0, 0
-    start, end = fields[ENVIRONMENT_FIELDS]
-    return int(start), int(end)
+    facts = facts_of("self")
+    return facts.environment if facts else (0, 0)

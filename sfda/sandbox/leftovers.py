@@ -15,10 +15,37 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 UNTIL_GONE = 5.0  # seconds until killed processes are gone
-STATE, GROUP, SESSION, STARTED = 0, 2, 3, 19  # fields of /proc/PID/stat after the name
+
+
+class ProcessFacts(NamedTuple):
+    """What the kernel says of a process."""
+
+    state: str  # Z and X have ended
+    group: int
+    session: int
+    started: int  # in ticks since the machine's start
+    environment: tuple[int, int]  # where the block lies that it was started with
+
+
+def facts_of(pid: int | Literal["self"]) -> ProcessFacts | None:
+    """Of a process; None of one that is gone, and where the system is not Linux."""
+    try:  # in brackets stands its name, which may hold anything
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    group, session, started, first, end = (int(fields[n]) for n in (2, 3, 19, 47, 48))
+    return ProcessFacts(fields[0], group, session, started, (first, end))
+
+
+def live_processes() -> Iterator[tuple[int, ProcessFacts]]:
+    """Number and facts of all that have not ended."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        facts = facts_of(int(name))
+        if facts and facts.state not in "ZX":
+            yield int(name), facts
 
 
 class _Group(NamedTuple):
@@ -41,10 +68,10 @@ def end_group(pid: int) -> None:
 
 def note_group(folder: Path, leader: int) -> None:
     """Note that a process of this one works in a folder. Raises OSError if it cannot be written."""
-    own, other = _fields(os.getpid()), _fields(leader)
+    own, other = facts_of(os.getpid()), facts_of(leader)
     if own is None or other is None:  # it has ended already
         return
-    numbers = (leader, int(other[STARTED]), int(other[SESSION]), os.getpid(), int(own[STARTED]))
+    numbers = (leader, other.started, other.session, os.getpid(), own.started)
     _note(folder).write_text(json.dumps([*numbers, _machine()]))
 
 
@@ -57,8 +84,8 @@ def end_earlier(folder: Path) -> bool:
     try:
         group = _Group(*json.loads(note.read_text()))
         if group.machine == _machine():
-            parent = _fields(group.parent)
-            if parent and int(parent[STARTED]) == group.parent_started != _own_start(group):
+            parent = facts_of(group.parent)
+            if parent and parent.started == group.parent_started != _own_start(group):
                 return False
             _end_all(group)
     except (OSError, ValueError, TypeError):  # none, or not written to its end
@@ -81,23 +108,13 @@ def _end_all(group: _Group) -> None:
 
 def _members(group: _Group) -> Iterator[int]:
     """The processes of a group that still live; none where its number is another's by now."""
-    leader = _fields(group.leader)
-    if leader and int(leader[STARTED]) != group.started:
+    leader = facts_of(group.leader)
+    if leader and leader.started != group.started:
         return
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        fields = _fields(int(name))
-        if not fields or fields[STATE] in "ZX" or int(fields[STARTED]) < group.started:
-            continue
-        if (int(fields[GROUP]), int(fields[SESSION])) == (group.leader, group.session):
-            yield int(name)
-
-
-def _fields(pid: int) -> list[str] | None:
-    """What the kernel says of a process; None of one that is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
+    for pid, facts in live_processes():
+        same = (facts.group, facts.session) == (group.leader, group.session)
+        if same and facts.started >= group.started:
+            yield pid
 
 
 def _note(folder: Path) -> Path:

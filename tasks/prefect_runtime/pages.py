@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sfda.errors import BadInput
+from sfda.sandbox.leftovers import facts_of, live_processes
 from sfda.state_folder import home, log_file, private_folder
 from tasks.prefect_runtime.secrets import SERVER, own_server, prefect_secret
 from tasks.prefect_runtime.served import TIED
@@ -241,11 +242,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _lives(process: subprocess.Popen[bytes]) -> bool:
     """Whether a server or one of its workers, which are its group, is at work."""
     ended = process.poll() is not None
-    if not Path("/proc/self/stat").exists():
+    if facts_of("self") is None:  # not Linux
         return not ended
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, group = file.read_text().rpartition(")")[2].split()[:3]
-            if int(group) == process.pid and state != "Z":
-                return True
-    return False
+    return any(facts.group == process.pid for _, facts in live_processes())

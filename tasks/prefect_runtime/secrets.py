@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sfda.sandbox.leftovers import facts_of
 from sfda.state_folder import disk_errors, home, one_at_a_time, private_folder
 from tasks.prefect_runtime.peers import Peers
 from tasks.prefect_runtime.stated import states_address
@@ -104,8 +105,8 @@ def life_of(process: int) -> str:
     of the machine. Raises OSError without one."""
     os.kill(process, 0)
     words = [str(process)]
-    with suppress(FileNotFoundError):  # not Linux
-        words.append(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+    if facts := facts_of(process):  # else it is not Linux
+        words.append(str(facts.started))
         words.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
     return " ".join(words)
 

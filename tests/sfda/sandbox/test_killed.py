@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,13 @@ from patience import eventually
 
 from sfda.sandbox import process, seccomp
 from sfda.sandbox.landlock import abi
-from sfda.sandbox.leftovers import end_earlier, note_group, remove_tree
+from sfda.sandbox.leftovers import (
+    end_earlier,
+    facts_of,
+    live_processes,
+    note_group,
+    remove_tree,
+)
 
 needs = pytest.mark.skipif(
     abi() < 1 or not seccomp.available(), reason="this kernel does not offer all of it"
@@ -167,3 +174,23 @@ def test_the_death_signal_cannot_be_taken_off():
     script += "print(ctypes.CDLL(None).prctl(1, 0, 0, 0, 0))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "-1\n", done.stderr
+
+
+def test_facts_of_a_process_are_read_whatever_it_is_called(tmp_path: Path) -> None:
+    """A name may hold brackets and spaces: it stands in brackets, and the last one ends it."""
+    odd = tmp_path / "a) Z 7 (b"
+    odd.symlink_to(shutil.which("sleep") or "")
+    with subprocess.Popen([odd, "60"], start_new_session=True) as process:
+        facts = facts_of(process.pid)
+        assert facts is not None
+        assert facts.state in "SRD"
+        assert facts.group == facts.session == process.pid
+        assert facts.environment[0] < facts.environment[1]
+        own = facts_of("self")
+        assert own is not None
+        assert own == facts_of(os.getpid())
+        assert own.started <= facts.started
+        assert process.pid in dict(live_processes())
+        process.kill()
+    assert facts_of(process.pid) is None
+    assert process.pid not in dict(live_processes())
