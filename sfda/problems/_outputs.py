@@ -201,9 +201,11 @@ class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
         title: str,
     ) -> bytes | None:
         """A PNG of the images whose predictions changed most, with the truth where `opened` has
-        labels; None where there is no such panel.
+        labels; None where none of those that were looked at changed.
         """
-        picture: bytes = self._file("panel").draw_changed(source, adapted, opened, spec, title)
+        picture: bytes | None = self._file("panel").draw_changed(
+            source, adapted, opened, spec, title
+        )
         return picture
 
     def certainty(self, probs: Array) -> Array:

@@ -15,26 +15,28 @@ PANEL_ROWS = 4
 Compared = TypeVar("Compared")
 
 
-def sampled_rows(size: int) -> list[int]:
-    """At most 64 rows of so many, evenly spread.
+def sampled_rows(size: int, most: int = SAMPLED) -> list[int]:
+    """At most so many rows of a split, evenly spread.
 
     >>> sampled_rows(3), len(sampled_rows(1000))
     ([0, 1, 2], 64)
     """
     rows: list[int]
-    rows = np.unique(np.linspace(0, size - 1, SAMPLED).round().astype(int)).tolist()
+    rows = np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(int)).tolist()
     return rows
 
 
-def most_changed(changes: Iterable[tuple[float, Compared]]) -> list[Compared]:
-    """The four with the largest change, the largest first; of equals the earlier ones.
+def most_changed(
+    changes: Iterable[tuple[float, Compared]], most: int = PANEL_ROWS
+) -> list[Compared]:
+    """Those with the largest change, the largest first; of equals the earlier ones.
 
     Each is taken as it comes, and no more than these are held.
 
     >>> most_changed([(0.1, "a"), (0.5, "b"), (0.0, "c"), (0.5, "d"), (0.2, "e")])
     ['b', 'd', 'e', 'a']
     """
-    best = heapq.nlargest(PANEL_ROWS, changes, key=lambda pair: pair[0])
+    best = heapq.nlargest(most, changes, key=lambda pair: pair[0])
     return [compared for _, compared in best]
 
 

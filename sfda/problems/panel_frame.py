@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from sfda.images.plotting import Figure, FigureCanvasAgg, Text, rc_context
+from sfda.errors import for_terminal
+from sfda.images.plotting import Axes, Figure, FigureCanvasAgg, Text, rc_context
 
 LARGEST = 480  # pixels of a side that are drawn
 # Of Sasha Trubetskoy's list of distinct colours; before them one for what is mostly background
@@ -39,6 +41,8 @@ COLOURS = (
 IGNORED = (200, 200, 200)
 LEGEND = 24  # classes that are named
 NAME_LETTERS = 28  # letters of a class's name
+TITLE_SIZE, LETTER = 12, 0.092  # points of a title; inches of one of its letters
+TITLE_LINES = 3
 
 
 def png(figure: Figure) -> bytes:
@@ -52,11 +56,57 @@ def png(figure: Figure) -> bytes:
 
 
 def sheet(rows: int, columns: int, *, size: tuple[float, float], title: str) -> tuple[Figure, Any]:
-    """A titled figure of `size` inches, and its axes [rows, columns]."""
-    figure = Figure(figsize=size, layout="constrained")
+    """A titled figure of `size` inches and of what further lines its title needs, and its axes
+    [rows, columns].
+    """
+    width, height = size
+    text = fitted(title, width)
+    figure = Figure(figsize=(width, height + 0.2 * text.count("\n")), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(text, fontsize=TITLE_SIZE)
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def fitted(title: str, inches: float) -> str:
+    r"""A title in lines that a figure so wide has room for, three at most.
+
+    >>> fitted("adapt a to b with c", 1.0)
+    'adapt a to\nb with c'
+    """
+    lines = textwrap.wrap(
+        one_line(title),
+        max(8, int(inches / LETTER)),
+        max_lines=TITLE_LINES,
+        placeholder=" …",
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines)
+
+
+def one_line(name: str) -> str:
+    r"""A name as it is drawn: without ends of lines, and nothing that turns the text around.
+
+    >>> one_line("a\n\u202eb")
+    'a ?b'
+    """
+    return " ".join(for_terminal(name).split())
+
+
+def label_point(axis: Axes, at: tuple[float, float], text: str, colour: str) -> None:
+    """A few letters to the right of and below a point, on a ground of that colour."""
+    dark = sum(int(colour[i : i + 2], 16) for i in (1, 3, 5)) < 3 * 140
+    axis.annotate(
+        text,
+        at,
+        xytext=(1.5, -1.5),
+        textcoords="offset points",
+        ha="left",
+        va="top",
+        fontsize=6.5,
+        color="white" if dark else "black",
+        bbox={"boxstyle": "square,pad=0.12", "facecolor": colour, "edgecolor": "none"},
+        annotation_clip=True,
+    )
 
 
 def row_height(image: np.ndarray) -> float:
@@ -100,9 +150,11 @@ def small(image: np.ndarray) -> np.ndarray:
 
 def ending(name: str, most: int = 34) -> str:
     """The end of a long name: of paths it tells more than the beginning."""
+    name = one_line(name)
     return name if len(name) <= most else "…" + name[-most + 1 :]
 
 
 def shortened(name: str, most: int = NAME_LETTERS) -> str:
     """The beginning of a long name."""
+    name = one_line(name)
     return name if len(name) <= most else name[: most - 1] + "…"

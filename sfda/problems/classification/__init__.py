@@ -69,9 +69,6 @@ class Classification(Problem["Classifier", "Tensor", "ClassOutput", "Seen"]):
 
         return answered(output)
 
-    def draw_changed(self, *args: object) -> None:
-        """There is no such panel yet."""
-
     def read_columns(
         self, manifest: Manifest, content: SplitContent, rows: Rows | None, header: Sequence[str]
     ) -> None:

@@ -20,6 +20,7 @@ from sfda.problems.panel_frame import (
     COLOURS,
     LEGEND,
     ending,
+    label_point,
     png,
     row_height,
     sheet,
@@ -82,11 +83,15 @@ def _row(axes: Sequence[Axes], sample: BoxSample) -> None:
 
 
 def _draw(axis: Axes, boxes: BoxesOf, ratio: float) -> None:
-    for box, label in zip(boxes.boxes * ratio, boxes.labels, strict=True):
+    """Boxes, each with its score at the corner that is on the picture."""
+    scores = [None] * len(boxes.labels) if boxes.scores is None else boxes.scores.tolist()
+    for box, label, score in zip(boxes.boxes * ratio, boxes.labels, scores, strict=True):
         x1, y1, x2, y2 = map(float, box)
         axis.add_patch(
             Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=1.4, edgecolor=_colour(label))
         )
+        if score is not None:
+            label_point(axis, (max(x1, 0.0), max(y1, 0.0)), f"{score:.2f}", _colour(label))
 
 
 def _shown(samples: Sequence[BoxSample]) -> list[int]:

@@ -54,9 +54,6 @@ class Multilabel(Problem["MultilabelClassifier", "Tensor", "MultilabelOutput", "
     def make_card(self, *args: object) -> None:
         """There is no such card yet."""
 
-    def draw_changed(self, *args: object) -> None:
-        """There is no such panel yet."""
-
     def manifest_fault(self, manifest: Manifest) -> str:
         """A class whose name cannot stand in a list of names."""
         from sfda.problems.multilabel.cells import name_fault

@@ -10,11 +10,20 @@ from jaxtyping import UInt8
 from torch import nn
 
 from sfda.formats.keypoints import Person
-from sfda.images.plotting import Axes
+from sfda.images.plotting import Axes, Patch
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.problems.changed_images import most_changed, rgb, sampled_rows
-from sfda.problems.panel_frame import COLOURS, ending, png, sheet, small
+from sfda.problems.panel_frame import (
+    COLOURS,
+    LEGEND,
+    ending,
+    label_point,
+    png,
+    sheet,
+    shortened,
+    small,
+)
 from sfda.problems.pose.inference import pose_all
 from sfda.problems.pose.labels import crops_of
 from sfda.refs import ModelSpec, Skeleton
@@ -45,14 +54,37 @@ def mean_distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(one - other, axis=1).mean())
 
 
-def pose_panel(samples: Sequence[PoseSample], edges: Edges, *, title: str) -> bytes:
-    """One row a person: image, source, adapted, and the truth where any has one."""
+def pose_panel(
+    samples: Sequence[PoseSample], joints: Sequence[str], edges: Edges, *, title: str
+) -> bytes:
+    """One row a person: image, source, adapted, and the truth where any has one. Joints have the
+    numbers by which the legend names them.
+    """
     columns = 3 + any(sample.truth is not None for sample in samples)
-    size = (3.2 * columns, 3.4 * len(samples) + 0.5)
+    patches = _legend(joints)
+    longest = max(len(str(patch.get_label())) for patch in patches)
+    across = max(1, min(len(patches), int(3.2 * columns / (0.75 + 0.075 * longest))))
+    size = (3.2 * columns, 3.4 * len(samples) + 0.65 + 0.21 * -(-len(patches) // across))
     figure, grid = sheet(len(samples), columns, size=size, title=title)
     for row, sample in zip(grid, samples, strict=True):
         _row(row, sample, edges)
+    figure.legend(handles=patches, loc="outside lower center", ncols=across, fontsize=9)
     return png(figure)
+
+
+def _legend(joints: Sequence[str]) -> list[Patch]:
+    """Number, name and colour of each joint."""
+    patches = [
+        Patch(color=_colour(number), label=f"{number + 1} {shortened(name)}")
+        for number, name in enumerate(joints[:LEGEND])
+    ]
+    if len(joints) > LEGEND:
+        patches.append(Patch(alpha=0, label=f"and {len(joints) - LEGEND} more joints"))
+    return patches
+
+
+def _colour(joint: int) -> str:
+    return COLOURS[1 + joint % (len(COLOURS) - 1)]
 
 
 def _row(axes: Sequence[Axes], sample: PoseSample, edges: Edges) -> None:
@@ -80,10 +112,13 @@ def _draw(axis: Axes, joints: np.ndarray, edges: Edges) -> None:
     for a, b in edges:
         axis.plot(*joints[[a, b]].T, color="#ffffff", lw=2.4, alpha=0.6)
         axis.plot(*joints[[a, b]].T, color="#1f77b4", lw=1.4)
-    colours = [COLOURS[1 + i % (len(COLOURS) - 1)] for i in range(len(joints))]
+    colours = [_colour(i) for i in range(len(joints))]
     axis.scatter(
         joints[:, 0], joints[:, 1], c=colours, s=22, edgecolors="white", linewidths=0.7, zorder=3
     )
+    for number, (x, y) in enumerate(joints.tolist()):
+        if x == x and y == y:  # NaN where a joint is not labelled
+            label_point(axis, (x, y), str(number + 1), _colour(number))
 
 
 def draw_changed(
@@ -121,7 +156,7 @@ def draw_changed(
         )
     skeleton = spec.skeleton or Skeleton()
     edges = skeleton.index_pairs(skeleton.edges, spec.classes)
-    return pose_panel(samples, edges, title=title)
+    return pose_panel(samples, spec.classes, edges, title=title)
 
 
 def labelled_joints(person: Person) -> np.ndarray:
