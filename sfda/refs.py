@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator, with_config
 from typing_extensions import TypedDict  # below Python 3.12 pydantic asks for this one
@@ -234,6 +234,16 @@ class Adaptation(Config):
     confinement: Attestation | None = None
 
 
+class ReliabilityBin(NamedTuple):
+    """Answers that a model is about as sure of: how many, how sure on the mean, the share that is
+    right.
+    """
+
+    answers: int
+    confidence: float
+    right: float
+
+
 class Report(Config):
     """Metrics of one model on one labelled split: scalars by unambiguous names, and per class."""
 
@@ -243,6 +253,7 @@ class Report(Config):
     per_class: dict[str, dict[str, float]]  # class -> {accuracy, count}, or {iou, dice, pixels ...}
     confusion: list[list[int]]  # rows: truth, columns: prediction; images, or pixels; [] of poses
     note: str = ""  # how the metrics are to be read, such as what a distance is a share of
+    reliability: tuple[ReliabilityBin, ...] = ()  # bins that hold answers, the least sure first
 
 
 class SideBySide(Config):

@@ -72,6 +72,8 @@ class Evidence(Config):
     preferences: tuple[Preference, ...] = ()
     referee: Referee | None = None
     pool: str = ""  # what the decision was made on, where adaptation has seen of that
+    # of each class, of all answers: before, and by the candidate; those that moved most
+    class_shares: dict[str, tuple[float, float]] = {}
 
 
 class Verdict(Config):

@@ -4,10 +4,12 @@ labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
-from sfda.decision.change import Side, scan_change
+from sfda.decision.change import CLASSES_LISTED, Side, scan_change
 from sfda.decision.gate import Evidence
 from sfda.decision.vetoes import SUREST, Expected, FigureCounter, Figures, vetoes
 from sfda.errors import NotFinite
@@ -47,7 +49,25 @@ def judge(
         text = f"its outputs are not finite ({error})"
         return Evidence(change=same.model_copy(update=lost), vetoes=(text,))
     against = vetoes(figures_after, figures_before, limits, expected, before.spec.classes)
-    return Evidence(change=change, vetoes=against)
+    return Evidence(
+        change=change,
+        vetoes=against,
+        class_shares=class_shares(figures_before, figures_after, before.spec.classes),
+    )
+
+
+def class_shares(
+    before: Figures, after: Figures, classes: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Each class's share of the answers of both models, the 1,000 that moved most, in the order of
+    the classes; empty where nothing has a class.
+    """
+    one, other = before.answer_shares, after.answer_shares
+    if not one or not other:
+        return {}
+    pairs = list(zip(classes, one, other, strict=False))  # boxes may have a class more
+    moved = sorted(range(len(pairs)), key=lambda n: -abs(pairs[n][2] - pairs[n][1]))
+    return {pairs[n][0]: pairs[n][1:] for n in sorted(moved[:CLASSES_LISTED])}
 
 
 def figures_over(

@@ -29,6 +29,7 @@ class Figures(Config):
     unknown_share: FiniteFloat | None = None
     surest_agreement: FiniteFloat | None = None  # with the model before, where that is surest
     pseudo_labels: FiniteFloat | None = None  # of the last epoch, as share of the first
+    answer_shares: tuple[FiniteFloat, ...] = ()  # of each class, of all answers
 
 
 class FigureCounter:
@@ -71,6 +72,7 @@ class FigureCounter:
             unknown_share=unknown_share,
             surest_agreement=self.agreed / self.asked if self.asked else None,
             pseudo_labels=pseudo_labels,
+            answer_shares=_shares(self.answers, self.units),
         )
 
 
@@ -104,6 +106,10 @@ def _top(answers: Tensor | None, units: float) -> tuple[int, float] | None:
         return None
     top = int(answers.argmax())
     return top, float(answers[top]) / units
+
+
+def _shares(answers: Tensor | None, units: float) -> tuple[float, ...]:
+    return () if answers is None or units <= 0 else tuple((answers / units).tolist())
 
 
 def figures_of(profile: Profile, images: int) -> Figures:

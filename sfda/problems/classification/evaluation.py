@@ -44,6 +44,7 @@ def classification_report(
         metrics=metric.compute(),
         per_class=metric.per_class(),
         confusion=metric.confusion.tolist(),
+        reliability=metric.reliability(),
     )
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfda.building_blocks.rejection import UNKNOWN_NAME, predicted_labels
-from sfda.refs import Metrics
+from sfda.refs import Metrics, ReliabilityBin
 from sfda.types import UNKNOWN
 
 BINS = 15
@@ -98,6 +98,10 @@ class ClassificationMetric:
             metrics["log_loss"] = self.log_loss / known
         return metrics
 
+    def reliability(self) -> tuple[ReliabilityBin, ...]:
+        """Of samples of known classes, by the probability of the likeliest class."""
+        return reliability_of(self.bins)
+
     def per_class(self) -> dict[str, dict[str, float]]:
         """For every class that occurs: `accuracy` and `count`; for the others `count` 0 alone."""
         support = self.confusion.sum(1).tolist()
@@ -132,6 +136,19 @@ def open_set_metrics(counts: Int[Tensor, "K K"], *, eps: float = 0.0) -> Metrics
         "unk": unk,
         "hos": harmonic,
     }
+
+
+def reliability_of(bins: Float[Tensor, "3 M"]) -> tuple[ReliabilityBin, ...]:
+    """The bins that hold anything, from sums of ones, confidences and hits.
+
+    >>> reliability_of(torch.tensor([[2.0, 0.0], [0.5, 0.0], [1.0, 0.0]]))
+    (ReliabilityBin(answers=2, confidence=0.25, right=0.5),)
+    """
+    return tuple(
+        ReliabilityBin(round(count), sure / count, right / count)
+        for count, sure, right in bins.T.tolist()
+        if count
+    )
 
 
 def calibration_error(bins: Float[Tensor, "3 M"]) -> float:

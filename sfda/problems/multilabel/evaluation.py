@@ -45,6 +45,7 @@ def evaluator_for(
             metrics=metric.compute(),
             per_class=metric.per_class(),
             confusion=[],
+            reliability=metric.reliability(),
         )
 
     return evaluate

@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from sfda.errors import BadInput
-from sfda.refs import Metrics
+from sfda.problems.classification.metrics import BINS, reliability_of
+from sfda.refs import Metrics, ReliabilityBin
 from sfda.types import UNSURE
 
 
@@ -65,6 +66,20 @@ class MultilabelMetric:
             "exact_match": float((~wrong.any(1)).double().mean()),
             "log_loss": float(terms),
         }
+
+    def reliability(self) -> tuple[ReliabilityBin, ...]:
+        """Of all answers, by the probability of the likelier one of yes and no."""
+        if not self.count:
+            return ()
+        logits, truth = torch.cat(self._logits), torch.cat(self._truth)
+        asked = truth != UNSURE
+        right = ((logits >= 0) == (truth == 1))[asked].double()
+        sure = logits.abs().sigmoid()[asked]
+        bins = torch.zeros(3, BINS, dtype=torch.double)
+        bin_of = (sure * BINS).long().clamp(max=BINS - 1)
+        for row, value in enumerate((torch.ones_like(sure), sure, right)):
+            bins[row].index_add_(0, bin_of, value)
+        return reliability_of(bins)
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """For every class that occurs `f1`, `average_precision` and `count`, the images that have
