@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sfda.images.imports import import_away
+
+import_away()
+
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:

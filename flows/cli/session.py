@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from flows.cli.output import Output
 from sfda.errors import BadInput, for_terminal, no_manifest, no_model
+from sfda.images.imports import SEARCHED, whole_folders
 from sfda.networks.foreign.trusted import trusted_packages
 from sfda.state_folder import PERSONS_UMASK, close_new_files
 from tasks.prefect_runtime.deployed import SAFE_PATH
@@ -88,7 +89,8 @@ def session(
 def _shielded(state: bool) -> Iterator[None]:
     """Nothing of the current folder is imported or set by this command and what it starts; with
     `state`, what they write is closed to others. Afterwards umask and environment are as before."""
-    with with_variables({PERSONS_UMASK: None, SAFE_PATH: "1"}):
+    searched = {name: whole_folders(os.environ.get(name, "")) or None for name in SEARCHED}
+    with with_variables({PERSONS_UMASK: None, SAFE_PATH: "1"} | searched):
         umask = close_new_files() if state else None
         ignore_folder_settings()
         try:

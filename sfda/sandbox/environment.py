@@ -9,10 +9,9 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from sfda.sandbox.leftovers import facts_of
 
@@ -75,13 +74,24 @@ def _secrets(environment: Mapping[str, str]) -> Iterator[bytes]:
     for name, value in environment.items():
         if is_passed(name) or not any(word in name.upper() for word in SECRET):
             continue
-        with suppress(ValueError):
-            if "://" in value:
-                value = urlsplit(value).password or ""
-        user, colon, password = value.partition(":")
-        secret = os.fsencode(password if colon and user.isalnum() else value)
-        if len(secret) >= SHORTEST_SECRET and not value.startswith("/"):
-            yield secret
+        for text in _parts_of(value):
+            secret = os.fsencode(text)
+            if len(secret) >= SHORTEST_SECRET and not text.startswith("/"):
+                yield secret
+
+
+def _parts_of(value: str) -> Iterator[str]:
+    """Of an address who asks and how, and what it says after `?`; of `user:password` both; else all
+    of it. As it is written, and as it is meant.
+    """
+    texts = [value]
+    if "://" in value or "@" in value:
+        rest = value.partition("://")[2] or value
+        query = rest.partition("?")[2]
+        texts = [rest.rpartition("@")[0], query, *(p.partition("=")[2] for p in query.split("&"))]
+    texts += [text.partition(":")[2] for text in texts]
+    for text in dict.fromkeys(texts):
+        yield from {text, unquote(text)}
 
 
 def _wipe(secret: ctypes.Array[ctypes.c_char]) -> None:

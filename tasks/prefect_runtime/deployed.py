@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sfda.images.imports import SEARCHED, whole_folders
 from sfda.state_folder import close_new_files, data_folder, home, private_folder, state_folder
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
 
@@ -28,7 +29,8 @@ def private_current_folder() -> Iterator[None]:
     private_folder(own)
     stated = {name: os.path.abspath(os.environ[name]) for name in OWN_PATHS if os.environ.get(name)}
     stated |= {"SFDA_HOME": str(state_folder()), "SFDA_DATA": str(data_folder())}
-    os.environ.update(stated | {DEPLOYED: before, SAFE_PATH: "1"})
+    searched = {name: whole_folders(os.environ[name]) for name in SEARCHED if name in os.environ}
+    os.environ.update(stated | searched | {DEPLOYED: before, SAFE_PATH: "1"})
     os.chdir(own)
     try:
         yield

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from tasks.prefect_runtime.folder_settings import are_ignored
 
+LONGEST_SETTINGS = 1 << 20  # bytes of a file of settings that are read
 URL, PROFILES = "PREFECT_API_URL", "PREFECT_PROFILES_PATH"
 
 
@@ -65,10 +67,7 @@ def _home() -> Path:
 
 def _dotenv(name: str) -> str | None:
     """What `.env` sets `name` to, with quotes and comments left on."""
-    try:
-        text = Path(".env").read_text("utf-8", "replace")
-    except OSError:
-        return None
+    text = _text(Path(".env"))
     lines = re.findall(rf"^\s*(?:export\s+)?{name}\s*=[ \t]*['\"]?([^'\"#\s]+)", text, re.M | re.I)
     return lines[-1] if lines else None
 
@@ -76,12 +75,25 @@ def _dotenv(name: str) -> str | None:
 def _table(file: str, *keys: str) -> dict[str, Any]:
     """A table of a TOML file; empty where it is not there or cannot be read."""
     try:
-        table: Any = tomllib.loads(Path(file).read_text("utf-8"))
-    except (OSError, ValueError):
+        table: Any = tomllib.loads(_text(Path(file)))
+    except ValueError:
         return {}
     for key in keys:
         table = table.get(key, {}) if isinstance(table, dict) else {}
     return table if isinstance(table, dict) else {}
+
+
+def _text(file: Path) -> str:
+    """What a file of settings says; nothing where it is a pipe, longer than settings are, or cannot
+    be read."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as opened:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return ""
+            return opened.read(LONGEST_SETTINGS).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def packages() -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from sfda.errors import BadInput
 
@@ -14,6 +15,8 @@ PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1
 LOCAL_STORES = ("sqlite", "file", "")
 ANSWER_TIME = 5.0  # seconds for a connection
 HIDDEN = "***"
+PLAIN = re.compile(r"[\w.\-/]*|(sqlite|file):///[\w./ \-+~]*")  # a word or a path
+HOST = re.compile(r"[\w.\-]*(\[[0-9a-fA-F:.]+\])?(:\d{1,5})?(/[\w./\-]*)?")  # and a path
 
 
 def check_store(address: str) -> None:
@@ -49,41 +52,37 @@ def check_store(address: str) -> None:
 
 
 def without_password(address: str) -> str:
-    """An address as a line shows it.
+    """An address as a line shows it: neither who asks, nor how, only whom.
 
-    >>> without_password("postgresql://me:secret@db:5432/runs")
-    'postgresql://me:***@db:5432/runs'
+    >>> without_password("postgresql://me:se/cret@db:5432/runs?sslmode=require")
+    'postgresql://***@db:5432/runs?***'
     """
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        start, _, rest = address.partition("://")
-        return f"{start}://{HIDDEN}" if rest else HIDDEN
-    user, at, host = parts.netloc.rpartition("@")
-    name, colon, _ = user.partition(":")
-    query = HIDDEN if "password" in parts.query.lower() else parts.query
-    if not colon and query == parts.query:
+    if PLAIN.fullmatch(address):
         return address
-    shown = f"{name}:{HIDDEN}{at}{host}" if colon else parts.netloc
-    return urlunsplit(parts._replace(netloc=shown, query=query))
+    start, separator, rest = address.partition("://")
+    if not separator or not start.replace("+", "").isalnum():
+        return HIDDEN
+    user, at, host = rest.rpartition("@")
+    host, query, _ = host.replace("#", "?").partition("?")
+    if not HOST.fullmatch(host):
+        return f"{start}://{HIDDEN}"
+    return f"{start}://{HIDDEN if user else ''}{at}{host}{query}{HIDDEN if query else ''}"
 
 
 def store_fault(error: BaseException) -> str | None:
-    """What a store that a person names said instead of an answer, on one line; None of others."""
+    """What a store that a person names said instead of an answer, on one line; None of others.
+
+    Of a store with a password nothing that it said is shown but the kind of the fault.
+    """
     address = os.environ.get(NAME, "")
     if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "requests"):
         return None
-    text = " ".join(str(error).split())
-    password = _password(address)
-    if not address or (not password and urlsplit(address).scheme in LOCAL_STORES):
+    shown = without_password(address)
+    secret = HIDDEN in shown
+    if not address or (not secret and address.partition(":")[0] in LOCAL_STORES):
         return None
-    for secret in filter(None, (address, password)):
-        text = text.replace(secret, without_password(secret) if "://" in secret else HIDDEN)
-    return f"{NAME}={without_password(address)} does not do its work: {text[:300]}"
-
-
-def _password(address: str) -> str | None:
-    try:
-        return urlsplit(address).password
-    except ValueError:
-        return None
+    code = getattr(error, "error_code", "")
+    said = f"{type(error).__name__} {code}".strip()
+    if not secret:
+        said = " ".join(str(error).split())[:300]
+    return f"{NAME}={shown} does not do its work: {said}"

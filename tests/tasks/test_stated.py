@@ -161,3 +161,15 @@ def test_once_prefect_is_imported_nothing_is_set(folder, monkeypatch):
     monkeypatch.setattr(sys, "modules", {"prefect": None})
     lock_own_server()
     assert not {CLIENT, SERVER} & set(os.environ)
+
+
+@pytest.mark.parametrize("file", [".env", "prefect.toml", "pyproject.toml"])
+def test_a_pipe_in_the_current_folder_stops_no_command(folder, file):
+    os.mkfifo(folder / file)
+    code = "from tasks.prefect_runtime.stated import states_address; print(states_address())"
+    words = [sys.executable, "-P", "-c", code]
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        words, env=os.environ | path, capture_output=True, text=True, timeout=60, cwd=folder
+    )
+    assert done.stdout == "False\n", done.stderr

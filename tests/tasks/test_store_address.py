@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def closed_port() -> int:
 def test_nobody_answers(closed_port: int, kind: str) -> None:
     with pytest.raises(BadInput, match="nobody answers at MLFLOW_TRACKING_URI") as error:
         check_store(f"{kind}://me:Secret-Pass@127.0.0.1:{closed_port}/runs")
-    assert "me:***@127.0.0.1" in str(error.value)
+    assert "://***@127.0.0.1" in str(error.value)
     assert "Secret-Pass" not in str(error.value)
 
 
@@ -45,8 +46,32 @@ def test_what_can_be_no_store_is_refused(tmp_path: Path) -> None:
 def test_addresses_without_a_password_stay(tmp_path: Path) -> None:
     for address in ("sqlite:////a/b.db", "http://host:5000", "databricks://profile", "file:///a"):
         assert without_password(address) == address
-    hidden = without_password("postgresql://host/db?user=me&password=Secret-Pass")
-    assert "Secret-Pass" not in hidden
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:Secret-Pass@db:5432/x", "postgresql://me:a/Secret-Pass@db:5432/x",
+        "postgresql://me:a#Secret-Pass@db/x", "postgresql://me:a?Secret-Pass@db/x",
+        "postgresql://me:a@Secret-Pass@db/x", "https://Secret-Pass@host",
+        "http:\\\\me:Secret-Pass@h",
+        "http://host/?token=Secret-Pass", "mssql://host/x?odbc_connect=PWD%3DSecret-Pass",
+        "http://host/?pass%77ord=Secret-Pass", "postgresql:/me:Secret-Pass@h",
+        "kind:me:Secret-Pass@h",
+        "http://[me:Secret-Pass@x", "http://host:Secret-Pass", "http://host/x#Secret-Pass",
+        "ht tp://me:Secret-Pass@h",
+    ],
+)  # fmt: skip
+def test_no_way_to_write_a_password_shows_it(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    assert "Secret-Pass" not in without_password(address)
+    with suppress(BadInput):
+        check_store(address.replace("@db", "@127.0.0.1:1").replace("host", "127.0.0.1:1"))
+    monkeypatch.setenv(NAME, address)
+    line = store_fault(MlflowException(f"no answer of {address}"))
+    assert line is not None
+    assert "Secret-Pass" not in line
 
 
 def test_what_a_store_says_is_one_line_without_its_password(

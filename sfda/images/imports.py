@@ -1,0 +1,105 @@
+"""Libraries that are imported while this process is in another folder than that of somebody's data.
+
+One of torch's libraries looks for others in the current folder, matplotlib for its settings, and
+OpenCV has every later program look for its libraries there: a file of the right name would run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+AWAY = frozenset({"cv2", "matplotlib", "torch", "triton"})
+SEARCHED = ("LD_LIBRARY_PATH", "PATH")  # where programs look for libraries and programs
+
+
+class _Folder:
+    """The current folder of before, while anything is imported away from it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._before: int | None = None
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        with self._lock:
+            if self._depth == 0:
+                self._before = _current_folder()
+                os.chdir("/")
+            self._depth += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._depth -= 1
+                if self._depth == 0 and self._before is not None:
+                    os.fchdir(self._before)
+                    os.close(self._before)
+
+
+def _current_folder() -> int | None:
+    try:
+        return os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+    except OSError:  # it was deleted: there is none to come back to
+        return None
+
+
+_folder = _Folder()
+
+
+class _AwayFinder(MetaPathFinder):
+    """Leaves it to the other finders to find, and has the module run in another folder."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in AWAY:
+            return None
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(name, path, target)
+            if spec is not None:
+                _send_away(spec)
+                return spec
+        return None
+
+
+def _send_away(spec: ModuleSpec) -> None:
+    loader = spec.loader
+    if loader is None or not hasattr(loader, "exec_module"):
+        return
+    run = loader.exec_module
+
+    def away(module: ModuleType) -> None:
+        before = os.environ.get(SEARCHED[0])
+        try:
+            with _folder.left():
+                run(module)
+        finally:
+            if before is None:
+                os.environ.pop(SEARCHED[0], None)
+            else:
+                os.environ[SEARCHED[0]] = before
+
+    loader.exec_module = away  # type: ignore[method-assign]
+
+
+def import_away() -> None:
+    """From now on these libraries are imported so, whoever asks for them."""
+    if not any(isinstance(finder, _AwayFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AwayFinder())
+
+
+def whole_folders(text: str) -> str:
+    """Of a variable such as PATH the folders that are the same wherever a program starts.
+
+    >>> whole_folders("/usr/bin::.:bin:/bin")
+    '/usr/bin:/bin'
+    """
+    return ":".join(part for part in text.split(":") if part.startswith("/"))
