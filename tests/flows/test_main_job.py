@@ -26,6 +26,7 @@ pytestmark = pytest.mark.flow
 STAGES = [
     "import of the source model",
     "pseudo-labelling of the target",
+    "profile of the target",
     "adaptation",
     "choice",
     "evaluation",
@@ -149,8 +150,8 @@ def test_the_stages_have_the_users_words_and_the_second_time_come_from_the_cache
 def test_artifacts_show_the_source_the_labels_the_choice_the_report_and_the_verdict(story):
     result = flow_artifacts(story.better["flow_run_id"])
     assert set(result) == {
-        "source-model", "pseudo-labels", "progress", "choice", "results", "adaptation-report",
-        "promotion-verdict",
+        "source-model", "pseudo-labels", "target-profile", "progress", "choice", "results",
+        "adaptation-report", "promotion-verdict",
     }  # fmt: skip
     kind, _, coded = result["results"].partition(",")  # the picture itself, on no disk of ours
     assert kind == "data:image/png;base64"

@@ -26,7 +26,7 @@ def adapted(world: World, name: str, target: Path) -> dict[str, Any]:
     home = world.home(name)
     with home.entered():
         output = sfda(*ADAPT, "--source", world.bundle, "--target", target).json
-        stages = completed_stages(output["flow_run_id"], 7)
+        stages = completed_stages(output["flow_run_id"], 8)
         assert {"pseudo-labelling of the target", "adaptation"} <= set(stages)
         (history,) = home.path.glob("runs/*/history.json")
         of_time = ("seconds", "spent", "weights")

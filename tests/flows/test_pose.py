@@ -99,8 +99,9 @@ def test_post_without_a_prior_runs_only_if_told_to(shop):
 
 
 def test_stages_artifacts_and_scores(shop, adapted):
-    assert completed_stages(adapted["flow_run_id"], 7)[:4] == [
-        "import of the source model", "pseudo-labelling of the target", "adaptation", "choice",
+    assert completed_stages(adapted["flow_run_id"], 8)[:5] == [
+        "import of the source model", "pseudo-labelling of the target",
+        "profile of the target", "adaptation", "choice",
     ]  # fmt: skip
     artifacts = flow_artifacts(adapted["flow_run_id"])
     assert "| left_hand |" in artifacts["adaptation-report"]
