@@ -15,7 +15,7 @@ from sfda.problem_names import PROBLEM_NAMES
 from sfda.problems.classification.panel import ClassSample, class_panel
 from sfda.problems.detection.metrics import BoxesOf
 from sfda.problems.detection.panel import BoxSample, box_panel
-from sfda.problems.panel_frame import fitted
+from sfda.problems.panel_frame import in_lines
 from sfda.problems.pose.panel import PoseSample, pose_panel
 from sfda.problems.registry import read_bundle
 from sfda.report.panels import draw_panel
@@ -92,7 +92,7 @@ def test_a_long_title_stays_within_its_figure(texts):
     shown = np.array(Image.open(io.BytesIO(png)).convert("L"))
     assert (shown[:, :2] == 255).all()
     assert (shown[:, -2:] == 255).all()
-    assert fitted("x" * 500, 3.0).count("\n") == 2
+    assert in_lines("x" * 500, 3.0).count("\n") == 2
 
 
 def test_a_name_that_turns_text_around_or_ends_the_line_is_drawn_tame(texts):

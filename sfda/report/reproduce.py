@@ -1,0 +1,66 @@
+"""The command that does an adaptation again, from the settings that it was asked for."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from sfda.adaptation.plan import AdaptPlan
+from sfda.policy import DecisionPolicy
+from sfda.settings import AdaptSettings
+
+POLICY_FILE = "policy.yaml"
+OPTIONS = ("epochs", "name", "split", "test_split", "budget", "notify")
+
+
+def adapt_command(source: str, target: str, plan: AdaptPlan, asked: AdaptSettings) -> str:
+    """The command, for a shell: without what is usual, with what was chosen for the user."""
+    words = ["sfda", "adapt", "--source", source, "--target", target, "--method", plan.method]
+    words += ["--select-by", plan.select_by, "--seed", str(plan.seed)]
+    usual = AdaptSettings()
+    for name in OPTIONS:
+        value = getattr(asked, name)
+        if value != getattr(usual, name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    for name, value in setting_lines(asked.overrides):
+        words += ["--set", f"{name}={value}"]
+    if asked.views is not None:
+        for name, value in setting_lines(asked.views.model_dump(exclude_defaults=True)):
+            words += ["--set", f"views.{name}={value}"]
+    for name, share in (asked.prior or {}).items():
+        words += ["--prior", f"{name}={share!r}"]
+    if asked.decision != DecisionPolicy():
+        words += ["--decision", POLICY_FILE]
+    if asked.promote:
+        words.append("--promote")
+    return shlex.join(words)
+
+
+def files_beside(asked: AdaptSettings) -> dict[str, str]:
+    """Content of the files that the command names besides model and target."""
+    if asked.decision == DecisionPolicy():
+        return {}
+    stated = asked.decision.model_dump(mode="json", exclude_defaults=True)
+    return {POLICY_FILE: yaml.safe_dump(stated, allow_unicode=True, sort_keys=False)}
+
+
+def setting_lines(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as dotted names and values as they are typed.
+
+    >>> list(setting_lines({"schedule": {"lr": 0.1}, "k": None, "sides": [1, 2]}))
+    [('schedule.lr', '0.1'), ('k', 'null'), ('sides', '[1, 2]')]
+    """
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from setting_lines(value, f"{prefix}{name}.")
+            continue
+        text = yaml.safe_dump(
+            list(value) if isinstance(value, tuple) else value,
+            default_flow_style=True,
+            allow_unicode=True,
+            width=10**9,
+        )
+        yield prefix + name, text.removesuffix("\n").removesuffix("\n...")
