@@ -45,6 +45,7 @@ from tasks.prepared_audit import prepare_audit
 from tasks.profile import log_profile, plan_by_profile, profile_target
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.register import register_model
+from tasks.report import RunFacts, report_run
 from tasks.select import select
 from tasks.tracking.models import model_ref
 
@@ -66,6 +67,7 @@ class AdaptResult(Config):
     champion: str  # address of the model that it was held against
     next: tuple[str, ...]  # what to type now
     audit: str | None = None  # folder of the questions to a person, where it is held
+    report: str | None = None  # path of the page; None: it could not be written
     cut: str | None = None  # what the budget of time left out, or a veto
     profile: TargetProfile | None = None  # of the target, before; None: of an earlier version
     images_per_second: float
@@ -121,7 +123,9 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> State[
         version, decision = settle_by_steps(version, contest, tags, adaptation, run_id, device)
         held = decision.verdict.kind == "hold"
         asked = prepare_audit(decision, contest, version, plan.seed, device) if held else None
-    return _end(job, run_id, adapted, chosen, sides, version, decision, asked)
+        facts = _facts(job, adaptation, run_id, adapted, chosen, sides, version, decision, asked)
+        page = report_run(facts)
+    return _end(facts, asked, page, job.told_by)
 
 
 def run_adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> AdaptResult:
@@ -210,11 +214,8 @@ def _record(job: AdaptJob) -> dict[str, Any]:
         "test_split": job.test.name if job.test else "none",
     }
     tags = {"prefect.flow_run_id": str(flow_run.id), "source.sha256": model.sha256}
-    return {
-        "key": tracking.run_key(plan, model, job.name, job.test),
-        "tags": tags,
-        "params": params,
-    }
+    key = tracking.run_key(plan, model, job.name, job.test)
+    return {"key": key, "tags": tags, "params": params}
 
 
 def _version_tags(job: AdaptJob, sides: SideBySide, adaptation: Adaptation) -> dict[str, str]:
@@ -236,37 +237,62 @@ def _version_tags(job: AdaptJob, sides: SideBySide, adaptation: Adaptation) -> d
     return tags
 
 
-def _end(
+def _facts(
     job: AdaptJob,
+    asked: AdaptSettings,
     run_id: str,
     adaptation: Adaptation,
     chosen: Candidate,
     sides: SideBySide,
     version: Version,
     decision: Decision,
-    asked: str | None,
-) -> State[Any]:
-    """The final state, whose name tells the verdict."""
-    result = AdaptResult(
-        flow_run_id=str(flow_run.id),
-        mlflow_run_id=run_id,
-        version=version,
-        selected_epoch=chosen.epoch,
-        selected_by=job.plan.select_by,
-        scores=chosen.scores,
+    audit: str | None,
+) -> RunFacts:
+    """All that is known at the end."""
+    return RunFacts(
+        title=job.title,
+        target=job.address,
+        stated=job.stated,
+        asked=asked,
+        plan=job.plan,
+        source=job.model,
+        manifest=job.manifest,
+        profile=job.profile,
+        adaptation=adaptation,
+        chosen=chosen,
         sides=sides,
+        version=version,
+        decision=decision,
+        next=next_commands(decision, version, *job.stated, audit),
+        run_id=run_id,
+        flow_run_id=str(flow_run.id),
+    )
+
+
+def _end(facts: RunFacts, audit: str | None, page: str | None, told_by: str | None) -> State[Any]:
+    """The final state, whose name tells the verdict."""
+    decision, version = facts.decision, facts.version
+    result = AdaptResult(
+        flow_run_id=facts.flow_run_id,
+        mlflow_run_id=facts.run_id,
+        version=version,
+        selected_epoch=facts.chosen.epoch,
+        selected_by=facts.plan.select_by,
+        scores=facts.chosen.scores,
+        sides=facts.sides,
         promoted=decision.promoted,
         verdict=decision.text,
         kind=decision.verdict.kind,
         change=decision.evidence.change if decision.evidence else None,
         champion=decision.champion,
-        next=next_commands(decision, version, *job.stated, asked),
-        audit=asked,
-        cut=adaptation.cut,
-        profile=job.profile,
-        images_per_second=adaptation.images_per_second,
-        peak_memory_mb=adaptation.peak_memory_mb,
+        next=facts.next,
+        audit=audit,
+        report=page,
+        cut=facts.adaptation.cut,
+        profile=facts.profile,
+        images_per_second=facts.adaptation.images_per_second,
+        peak_memory_mb=facts.adaptation.peak_memory_mb,
     )
     if decision.evidence is not None:
-        tell(job.told_by, f"{version.name} {version.version}", result.verdict, result.next)
+        tell(told_by, f"{version.name} {version.version}", result.verdict, result.next)
     return Completed(name=decision.state_name, message=decision.text, data=result)

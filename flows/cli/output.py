@@ -118,6 +118,7 @@ def adapt_result(adapted: AdaptResult, seconds: float) -> dict[str, Any]:
         "champion": adapted.champion,
         "next": list(adapted.next),
         "audit": adapted.audit,
+        "report": adapted.report,
         "cut": adapted.cut,
         "profile": adapted.profile.model_dump() if adapted.profile else None,
         "seconds": seconds,
@@ -140,7 +141,7 @@ def adapt_text(result: dict[str, Any]) -> str:
     if (profile := result["profile"]) and profile["recommendation"]["kind"] != "adapt":
         lines += [f"the target's profile: {r}" for r in profile["recommendation"]["reasons"]]
     lines.append(f"registered as {result['uri']}")
-    lines += [f"{name} {result[name]}" for name in ("picture", "panel") if result[name]]
+    lines += [f"{name} {result[name]}" for name in ("picture", "panel", "report") if result[name]]
     return "\n".join([*lines, verdict_text(result)])
 
 

@@ -60,17 +60,17 @@ def sheet(rows: int, columns: int, *, size: tuple[float, float], title: str) -> 
     [rows, columns].
     """
     width, height = size
-    text = fitted(title, width)
+    text = in_lines(title, width)
     figure = Figure(figsize=(width, height + 0.2 * text.count("\n")), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(text, fontsize=TITLE_SIZE)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def fitted(title: str, inches: float) -> str:
+def in_lines(title: str, inches: float) -> str:
     r"""A title in lines that a figure so wide has room for, three at most.
 
-    >>> fitted("adapt a to b with c", 1.0)
+    >>> in_lines("adapt a to b with c", 1.0)
     'adapt a to\nb with c'
     """
     lines = textwrap.wrap(

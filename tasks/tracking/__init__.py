@@ -9,6 +9,7 @@ from tasks.tracking.registry import (
     canonical,
     champions,
     check_name,
+    describe_version,
     fetch,
     fetch_bundle,
     find_version,
@@ -22,6 +23,7 @@ from tasks.tracking.registry import (
 )
 from tasks.tracking.runs import (
     RunSummary,
+    artifacts_page,
     flatten,
     last_step,
     log_file,
@@ -45,11 +47,13 @@ from tasks.tracking.store import (
 __all__ = [
     "RegisteredModel",
     "RunSummary",
+    "artifacts_page",
     "by_alias",
     "canonical",
     "champions",
     "check_name",
     "client",
+    "describe_version",
     "experiment",
     "fetch",
     "fetch_bundle",

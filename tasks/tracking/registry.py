@@ -165,6 +165,11 @@ def tag_version(version: Version, tags: dict[str, str]) -> None:
         client().set_model_version_tag(version.name, version.version, key, value)
 
 
+def describe_version(version: Version, text: str) -> None:
+    """Set what the page of a version says of it, as markdown."""
+    client().update_model_version(version.name, version.version, description=text)
+
+
 def by_alias(name: str, alias: str) -> Version | None:
     """The version that carries an alias, or None."""
     check_name(name)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
@@ -20,7 +21,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from sfda.config import Config
 from sfda.manifests.digests import key_of
 from sfda.refs import ManifestRef, MetricPoint
-from tasks.tracking.store import client, experiment
+from tasks.tracking.store import client, experiment, store_uri
 
 
 class RunSummary(Config):
@@ -152,6 +153,15 @@ def set_tags(run_id: str, tags: dict[str, str]) -> None:
 def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
     """Keep a file with the run."""
     client().log_artifact(run_id, str(path), folder)
+
+
+def artifacts_page(run_id: str) -> str | None:
+    """The address at which a browser shows a run's files; None where the store is a local file."""
+    store = urlsplit(store_uri())
+    if store.scheme not in ("http", "https"):
+        return None
+    bare = store._replace(netloc=store.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return f"{bare.rstrip('/')}/#/experiments/{experiment()}/runs/{run_id}/artifacts"
 
 
 def log_json(run_id: str, name: str, value: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from sfda.problems.changed_images import most_changed, rgb, sampled_rows
 from sfda.problems.panel_frame import ending, png, sheet, shortened, small
 from sfda.refs import ModelSpec
 
-LOOKED_AT = 256  # images that are compared, evenly spread over the split
+COMPARED = 256  # images that are compared, evenly spread over the split
 SHOWN, ACROSS = 12, 4
 
 
@@ -68,7 +68,7 @@ def draw_changed(
     """A PNG of images whose class changed, those first that both models are surest of; None where
     none of at most 256 did. Both answer "unknown" above the spec's threshold.
     """
-    split, rows = opened.split, sampled_rows(len(opened.images), LOOKED_AT)
+    split, rows = opened.split, sampled_rows(len(opened.images), COMPARED)
     one, other = (
         logits_of(network, opened, spec, rows).softmax(1) for network in (source, adapted)
     )

@@ -14,7 +14,7 @@ from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.problems.changed_images import most_changed, rgb, sampled_rows
 from sfda.problems.classification.panel import (
-    LOOKED_AT,
+    COMPARED,
     SHOWN,
     ClassSample,
     class_panel,
@@ -32,7 +32,7 @@ def draw_changed(
     """A PNG of images whose answers changed, most of them first: of the classes that changed, those
     that each model sees, and those that are there. None where no answer of at most 256 images did.
     """
-    split, rows = opened.split, sampled_rows(len(opened.images), LOOKED_AT)
+    split, rows = opened.split, sampled_rows(len(opened.images), COMPARED)
     one, other = (logits_of(network, opened, spec, rows).sigmoid() for network in (source, adapted))
     differ = (one >= 0.5) != (other >= 0.5)
     counts = differ.sum(1).tolist()
