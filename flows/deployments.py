@@ -22,6 +22,7 @@ from flows.promote import promote
 from flows.query_labels import query
 from flows.refresh_target import refresh_target
 from flows.rollback import rollback
+from flows.tune import tune
 from sfda.config import Config, read_yaml, say_faults
 from sfda.errors import BadInput
 from sfda.settings import Duration, seconds_of
@@ -35,6 +36,7 @@ FORMS: tuple[tuple[Flow[..., Any], str], ...] = (
     (ask_and_adapt, "ask"),
     (audit, "audit"),
     (pipeline, "pipeline"),
+    (tune, "tune"),
     (promote, "promote"),
     (rollback, "rollback"),
 )

@@ -15,7 +15,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-AWAY = frozenset({"cv2", "matplotlib", "torch", "triton"})
+IMPORTED_AWAY = frozenset({"cv2", "matplotlib", "torch", "triton"})
 SEARCHED = ("LD_LIBRARY_PATH", "PATH")  # where programs look for libraries and programs
 
 
@@ -60,7 +60,7 @@ class _AwayFinder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name not in AWAY:
+        if name not in IMPORTED_AWAY:
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(name, path, target)

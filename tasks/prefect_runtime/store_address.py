@@ -82,7 +82,7 @@ def store_fault(error: BaseException) -> str | None:
     if not address or (not secret and address.partition(":")[0] in LOCAL_STORES):
         return None
     code = getattr(error, "error_code", "")
-    said = f"{type(error).__name__} {code}".strip()
+    words = f"{type(error).__name__} {code}".strip()
     if not secret:
-        said = " ".join(str(error).split())[:300]
-    return f"{NAME}={shown} does not do its work: {said}"
+        words = " ".join(str(error).split())[:300]
+    return f"{NAME}={shown} does not do its work: {words}"

@@ -65,8 +65,8 @@ def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(worl
 
     result = {d.name: d for d in deployments(read_jobs(jobs_file(tmp_path)))}
     assert set(result) == {
-        "adapt", "refresh", "compare", "query", "ask", "audit", "pipeline", "promote", "rollback",
-        "site",
+        "adapt", "refresh", "compare", "query", "ask", "audit", "pipeline", "tune",
+        "promote", "rollback", "site",
         "nightly",
     }  # fmt: skip
     site, nightly = result["site"], result["nightly"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sfda.images.imports import AWAY, whole_folders
+from sfda.images.imports import IMPORTED_AWAY, whole_folders
 
 SEES = """
 import os, sys
@@ -72,4 +72,4 @@ def test_a_folder_that_is_gone_stops_no_import(tmp_path: Path) -> None:
 def test_folders_that_are_relative_are_left_out() -> None:
     assert whole_folders(":/a::b:.:/c:") == "/a:/c"
     assert whole_folders(":") == ""
-    assert {"torch", "cv2", "matplotlib"} <= AWAY
+    assert {"torch", "cv2", "matplotlib"} <= IMPORTED_AWAY
