@@ -189,7 +189,7 @@ def _line(frame: _Frame, line: Line) -> Html:
 
 def _path(spots: Sequence[tuple[float, float]], colour: str) -> Html:
     steps = " L".join(f"{x:.1f} {y:.1f}" for x, y in spots)
-    return element("path", d=f"M{steps}" if spots else "", kind=colour)
+    return element("path", d=Html(f"M{steps}" if spots else ""), kind=colour)
 
 
 def _circle(x: float, y: float, radius: float, colour: str) -> Html:

@@ -30,16 +30,16 @@ class Html(str):
 Piece = str | Html
 
 
-def escaped(piece: Piece) -> Html:
-    r"""Markup as it is; other text so that it is shown and does nothing.
+def escaped(piece: Piece, *, most: int | None = LONGEST_PIECE) -> Html:
+    r"""Markup as it is; other text so that it is shown and does nothing, at most so much of it.
 
     >>> escaped("<b>\u202e&")
     '&lt;b&gt;?&amp;'
     """
     if isinstance(piece, Html):
         return piece
-    if len(piece) > LONGEST_PIECE:
-        piece = piece[: LONGEST_PIECE - 1] + "…"
+    if most is not None and len(piece) > most:
+        piece = piece[: most - 1] + "…"
     return Html(html.escape("".join("?" if ord(sign) in ODD else sign for sign in piece)))
 
 
@@ -107,7 +107,7 @@ def listing(items: Iterable[Piece]) -> Html:
 
 def commands(lines: Iterable[str]) -> Html:
     """What can be typed, as it is typed."""
-    return joined(element("pre", element("code", line)) for line in lines)
+    return joined(element("pre", element("code", escaped(line, most=None))) for line in lines)
 
 
 def image(png: bytes, words: str) -> Html:

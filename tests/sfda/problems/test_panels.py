@@ -12,6 +12,8 @@ from sfda.images.plotting import Figure, FigureCanvasAgg
 from sfda.problems.panel_frame import COLOURS, IGNORED, palette, png, small
 from sfda.problems.segmentation.evaluation import MaskPair, segmentation_report
 from sfda.problems.segmentation.panel import Sample, coloured, panel
+from sfda.refs import Report
+from sfda.report import pictures
 from sfda.report.pictures import side_by_side
 
 CLASSES = tuple(f"class {c}" for c in range(5))
@@ -101,6 +103,36 @@ def test_the_comparison_of_masks_draws_iou_and_pixel_shares():
     blue, grey = (31, 119, 180), (154, 165, 177)
     assert share(shown, blue) > 0.05  # bars of 100 % IoU
     assert share(shown, grey) < share(shown, blue) / 5  # bars of 0 %: the legend alone
+
+
+def test_of_many_classes_those_with_most_errors_are_named_and_the_others_are_one_row(monkeypatch):
+    size = 345
+    truth = np.repeat(np.arange(size), 4)
+    answers = truth.copy()
+    answers[truth >= 300] = (truth[truth >= 300] + 1) % size  # 45 classes are always wrong
+    counts = np.zeros((size, size), int)
+    np.add.at(counts, (truth, answers), 1)
+    names = [f"class {n}" for n in range(size)]
+    report = Report(
+        split="test",
+        count=len(truth),
+        metrics={"overall_accuracy": 0.9, "macro_accuracy": 0.9},
+        per_class={
+            name: {"accuracy": float(n < 300), "count": 4.0} for n, name in enumerate(names)
+        },
+        confusion=counts.tolist(),
+    )
+    figures = []
+    monkeypatch.setattr(pictures, "png", lambda figure: figures.append(figure) or b"")
+    side_by_side(report, report, title="run")
+    bars, left, _ = figures[0].axes
+    assert len(bars.get_xticks()) == 40
+    labels = [label.get_text() for label in left.get_yticklabels()]
+    assert labels[-1] == "all others"
+    assert {int(label.split()[1]) for label in labels[:-1]} <= {0, *range(300, size)}
+    shown = np.array(left.images[0].get_array())
+    assert shown.shape == (41, 41)
+    assert shown.sum(1) == pytest.approx(1), "every row is whole"
 
 
 def test_a_name_is_no_formula():

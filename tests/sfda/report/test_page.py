@@ -258,5 +258,20 @@ def test_a_model_card_is_markdown_that_no_name_can_leave():
     assert "not known" in model_card(made(labelled=False), model)
 
 
+def test_a_line_of_many_points_and_a_long_command_are_whole():
+    values = [float(n) for n in range(100)]
+    many = [
+        epoch(n, "a").model_copy(
+            update={"steps": [100 * n + s for s in range(100)], "rate": values, "losses": {}}
+        )
+        for n in range(30)
+    ]
+    page = run_page(replace(made(), history=many, command="sfda " + "x" * 5000))
+    line = max(re.findall(r'<path d="([^"]*)" class="before"', page), key=len)
+    assert re.fullmatch(r"M[\d.]+ [\d.]+( L[\d.]+ [\d.]+)+", line)
+    assert 300 < line.count("L") <= 400
+    assert "x" * 5000 in page
+
+
 def test_attributes_are_escaped_too():
     assert element("a", "x", href='"><b>') == '<a href="&quot;&gt;&lt;b&gt;">x</a>'
