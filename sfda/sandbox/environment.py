@@ -24,6 +24,7 @@ PASSED = (
     *("NO_COLOR", "COLUMNS", "COVERAGE_*"),
 )
 SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH", "_KEY", "_URI", "_URL")
+READ_AT_ONCE = 1 << 20  # bytes of memory
 SHORTEST_SECRET = 8  # bytes; a shorter value stands everywhere in memory by chance
 
 
@@ -48,14 +49,14 @@ def forget_others() -> None:
 
     Values that are secrets are gone from all of its memory afterwards.
     """
-    secrets = [ctypes.create_string_buffer(text, len(text)) for text in _secrets(os.environ)]
+    secrets = [bytearray(text) for text in _secrets(os.environ)]
     for name in set(os.environ) - set(passed(os.environ)):
         del os.environ[name]
     start, end = _block()
     if 0 < start < end:
         _clear_block(start, end)
-    for secret in secrets:
-        _wipe(secret)
+    if secrets:
+        _wipe(secrets)
 
 
 def _clear_block(start: int, end: int) -> None:
@@ -94,18 +95,40 @@ def _parts_of(value: str) -> Iterator[str]:
         yield from {text, unquote(text)}
 
 
-def _wipe(secret: ctypes.Array[ctypes.c_char]) -> None:
-    """Overwrite each copy of these bytes that this process may write to, and them."""
-    find = ctypes.CDLL(None).memmem
-    find.restype = ctypes.c_void_p
-    find.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t
-    own, length = ctypes.addressof(secret), len(secret)
+def _wipe(secrets: list[bytearray]) -> None:
+    """Overwrite each copy of these bytes that this process may write to, and them.
+
+    Memory is read as a file: what was freed since it was listed is an error there, not the end.
+    """
+    own = {ctypes.addressof(ctypes.c_char.from_buffer(secret)) for secret in secrets}
+    more = max(map(len, secrets))
+    buffer = bytearray(READ_AT_ONCE + more)
+    try:
+        memory = os.open("/proc/self/mem", os.O_RDWR)
+    except OSError:
+        return
     for start, end in _own_memory():
-        while at := find(start, end - start, own, length):
-            if at != own:
-                ctypes.memset(at, 0, length)
-            start = at + length
-    ctypes.memset(own, 0, length)
+        for at in range(start, end, READ_AT_ONCE):
+            try:
+                size = os.preadv(memory, [memoryview(buffer)[: end - at]], at)
+            except OSError:
+                continue
+            for secret in secrets:
+                _overwrite(memory, at, buffer, size, secret, own)
+    os.close(memory)
+    for text in (buffer, *secrets):
+        text[:] = bytes(len(text))
+
+
+def _overwrite(
+    memory: int, start: int, buffer: bytearray, size: int, secret: bytearray, own: set[int]
+) -> None:
+    """In memory from `start`, of which `buffer` has `size` bytes, each copy of a secret."""
+    at = buffer.find(secret, 0, size)
+    while at >= 0:
+        if start + at not in own:
+            os.pwrite(memory, bytes(len(secret)), start + at)
+        at = buffer.find(secret, at + 1, size)
 
 
 def _own_memory() -> list[tuple[int, int]]:
