@@ -30,18 +30,21 @@ from sfda.refs import (
 from sfda.report.comparison import (
     ComparisonRow,
     EpochMetrics,
+    bound_note,
     counts_text,
     method_rows,
     metric_table,
     row_summaries,
     source_rows,
 )
+from sfda.report.reproduce import compare_command
 from sfda.settings import AdaptSettings, DeviceName, RunSettings, Seed
 from tasks import tracking
 from tasks.adapt import adapt_to_target
 from tasks.compare import WeightsGone, evaluate_epochs, evaluate_source
 from tasks.import_model import import_source
 from tasks.pseudo_label import pseudo_label, show_profile
+from tasks.report import ComparisonFacts, report_comparison
 from tasks.select import select
 from tasks.tracking.models import locate, model_ref
 from tasks.train_source import spec_of, train
@@ -54,6 +57,7 @@ class CompareResult(Config):
     mlflow_run_id: str
     rows: list[dict[str, Any]]
     table: str
+    report: str | None = None  # path of the page; None: it could not be written
 
 
 class Comparison(Config):
@@ -114,8 +118,18 @@ def compare(
         start = import_source(model.uri)
         title = short_address(target)
         shared = _shared(start, manifest, title, test, run_id, device, adaptation)
-        rows, text = _work_through_methods(shared, methods, plans)
-    return CompareResult(flow_run_id=str(flow_run.id), mlflow_run_id=run_id, rows=rows, table=text)
+        command = compare_command(
+            model.uri, target, methods, seeds or [0], settings or {}, adaptation
+        )
+        facts, text = _work_through_methods(shared, methods, plans, command)
+        page = report_comparison(facts, text)
+    return CompareResult(
+        flow_run_id=facts.flow_run_id,
+        mlflow_run_id=run_id,
+        rows=facts.rows,
+        table=text,
+        report=page,
+    )
 
 
 def _shared(
@@ -147,19 +161,30 @@ def _work_through_methods(
     comparison: Comparison,
     methods: list[str],
     plans: Mapping[tuple[str, int], AdaptPlan | TrainPlan],
-) -> tuple[list[dict[str, Any]], str]:
-    """The rows of the source and of all methods, and their tables."""
+    command: str,
+) -> tuple[ComparisonFacts, str]:
+    """The rows of the source and of all methods, with all that their page shows, and the tables."""
     floor = evaluate_source(
         comparison.source, comparison.target, comparison.test, comparison.device
     )
-    rows = row_summaries(
-        source_rows(floor) + _method_rows(comparison, methods, plans, floor.report)
-    )
+    own, epochs = _method_rows(comparison, methods, plans, floor.report)
+    rows = row_summaries(source_rows(floor) + own)
     tables = [metric_table(rows, metric) for metric in metrics_of(floor.report.metrics)]
-    text = "\n\n".join([counts_text(floor.report), *tables])
+    text = "\n\n".join(filter(None, [counts_text(floor.report), *tables, bound_note(rows)]))
     tracking.log_json(comparison.parent, "comparison.json", {"rows": rows})
     create_markdown_artifact(text, key="comparison")
-    return rows, text
+    facts = ComparisonFacts(
+        target=comparison.title,
+        source=comparison.source,
+        manifest=comparison.target,
+        floor=floor.report,
+        rows=rows,
+        epochs=epochs,
+        command=command,
+        run_id=comparison.parent,
+        flow_run_id=str(flow_run.id),
+    )
+    return facts, text
 
 
 def _method_rows(
@@ -167,14 +192,18 @@ def _method_rows(
     methods: list[str],
     plans: Mapping[tuple[str, int], AdaptPlan | TrainPlan],
     floor: Report,
-) -> list[ComparisonRow]:
-    """Every plan worked through, method by method; one row a method and metric."""
+) -> tuple[list[ComparisonRow], dict[str, tuple[EpochMetrics, ...]]]:
+    """Every plan worked through, method by method; one row a method and metric, and the metrics of
+    all epochs of each run.
+    """
     rows: list[ComparisonRow] = []
+    epochs = {}
     for method in methods:
         own = {seed: plan for (name, seed), plan in plans.items() if name == method}
         runs = [(seed, *_run(comparison, plan, floor.metrics)) for seed, plan in own.items()]
         rows += method_rows(method, _chosen_by(next(iter(own.values()))), runs, floor.metrics)
-    return rows
+        epochs[method] = tuple(metrics for _, _, metrics in runs)
+    return rows, epochs
 
 
 def _plan(
@@ -264,7 +293,7 @@ def _bound(
 def _log_oracle(run_id: str, scored: EpochMetrics, source: Metrics) -> None:
     points = [
         (f"target/{name}", value, epoch)
-        for epoch, metrics in enumerate(scored.metrics)
+        for epoch, metrics in enumerate(scored.metrics, start=1)  # as scores count them
         for name, value in metrics.items()
     ]
     points += [(f"selected/{name}", value, 0) for name, value in scored.selected(source).items()]

@@ -7,6 +7,7 @@ import os
 import platform
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from prefect import task
@@ -19,7 +20,9 @@ from sfda.adaptation.run_folder import read_history
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.profiling.findings import TargetProfile
-from sfda.refs import Adaptation, Candidate, ManifestRef, ModelRef, SideBySide, Version
+from sfda.refs import Adaptation, Candidate, ManifestRef, ModelRef, Report, SideBySide, Version
+from sfda.report.comparison import EpochMetrics, counts_text
+from sfda.report.comparison_page import ComparisonReport, comparison_page, comparison_plot
 from sfda.report.folders import REPORT_FILE, new_report_folder, write_into
 from sfda.report.model_card import model_card
 from sfda.report.page import RunReport, VerdictPart, run_page
@@ -66,6 +69,51 @@ def report_run(facts: RunFacts) -> str | None:
     return page
 
 
+class ComparisonFacts(Config):
+    """All that is known of a comparison at its end."""
+
+    target: str  # its short address
+    source: ModelRef
+    manifest: ManifestRef
+    floor: Report  # of the source
+    rows: list[dict[str, Any]]
+    epochs: dict[str, tuple[EpochMetrics, ...]]  # of each method, one a seed
+    command: str
+    run_id: str
+    flow_run_id: str
+
+
+def report_comparison(facts: ComparisonFacts, table: str) -> str | None:
+    """The address of the page, beside which its table and its plot lie; None as `report_run`."""
+    now = datetime.now().astimezone()
+    report = ComparisonReport(
+        title=f"compare on {facts.target}: {', '.join(facts.epochs)}",
+        made=_date(now),
+        counts=counts_text(facts.floor),
+        rows=facts.rows,
+        source=facts.floor.metrics,
+        runs=facts.epochs,
+        lineage={
+            "source": facts.source.uri,
+            "source, SHA-256": facts.source.sha256,
+            "target's manifest, SHA-256": facts.manifest.sha256,
+            "MLflow run": facts.run_id,
+            "Prefect flow run": facts.flow_run_id,
+            **machine(),
+        },
+        command=facts.command,
+    )
+    files = {"table.md": f"{table}\n".encode(), "plot.png": comparison_plot(report)}
+    page = write_page(facts.target, "compare", comparison_page(report), now, files)
+    if page is not None:
+        publish_report(page, facts.run_id, report.title)
+    return page
+
+
+def _date(now: datetime) -> str:
+    return f"{now:%d %B %Y, %H:%M} ({now.tzname()})"
+
+
 def write_page(
     target: str, what: str, page: str, now: datetime, more: dict[str, bytes] | None = None
 ) -> str | None:
@@ -99,7 +147,7 @@ def _report(facts: RunFacts, now: datetime) -> RunReport:
     decision, adaptation, sides = facts.decision, facts.adaptation, facts.sides
     return RunReport(
         title=facts.title,
-        made=f"{now:%d %B %Y, %H:%M} ({now.tzname()})",
+        made=_date(now),
         outcome=VerdictPart(
             state=decision.state_name,
             kind="promote" if decision.promoted else decision.verdict.kind,
@@ -143,7 +191,7 @@ def _lineage(facts: RunFacts) -> dict[str, str]:
         "split adapted to": facts.plan.split,
         "test split": facts.sides.split or "none",
         "candidate": facts.version.uri,
-        "candidate, SHA-256": facts.chosen.sha256 or "",
+        "chosen epoch, SHA-256": facts.chosen.sha256 or "",
         "code, SHA-256": (confinement.code_sha256 if confinement else None) or "",
         "confined": confinement.says if confinement else "",
         "MLflow run": facts.run_id,

@@ -145,10 +145,10 @@ def compare(
             seeds=read_seeds(seeds) if seeds else None,
         )
         usual = {"methods": chosen, "device": device, "workers": workers}
-        stated_too = {"settings": own, "views": model_views(source, views)}
+        options |= {"settings": own, "views": model_views(source, views)}
         addresses = {"source": source, "target": str(target)}
-        compared = flow(**flow.grouped(addresses | usual | shipped | options | stated_too))
-        out.show(compared.model_dump(), compared.table)
+        compared = flow(**flow.grouped(addresses | usual | shipped | options))
+        out.show(compared.model_dump(), f"{compared.table}\n\nreport {compared.report or 'none'}")
 
 
 def predict(

@@ -139,11 +139,11 @@ def _range(values: Sequence[float], *, whole: bool = False) -> tuple[float, floa
     """Both ends of an axis, a little beyond the values; never of no length.
 
     >>> _range([3.0, 3.0], whole=True), _range([0.5, 0.5])
-    ((2.5, 3.5), (0.475, 0.525))
+    ((2.5, 3.5), (0.25, 0.75))
     """
     low, high = min(values), max(values)
     if low == high:
-        room = 0.5 if whole else abs(low) * 0.05 or 0.5
+        room = 0.5 if whole else abs(low) / 2 or 0.5
     else:
         room = 0.0 if whole else 0.06 * (high - low)
     return low - room, high + room

@@ -7,7 +7,7 @@ from typing import Any
 
 from sfda.adaptation.supervised import BOUND
 from sfda.config import Config
-from sfda.problems.report_metrics import metrics_of, score_of
+from sfda.problems.report_metrics import main_metric, metrics_of, score_of
 from sfda.refs import SOURCE_EPOCH, Adaptation, Metrics, Report
 
 SOURCE_THRESHOLD = 0.5  # at which GLC evaluates source models on open targets
@@ -152,6 +152,23 @@ def row_summaries(rows: list[ComparisonRow]) -> list[dict[str, Any]]:
     """All rows with the supervised bound beside them, where it was asked for."""
     bounds = {row.metric: mean(row.last) for row in rows if row.method == BOUND}
     return [row.summary(bounds.get(row.metric)) for row in rows]
+
+
+def bound_note(rows: list[dict[str, Any]]) -> str:
+    """What is wrong with a supervised bound that is below the source, by the metric that decides;
+    '' where nothing is.
+    """
+    main = main_metric(dict.fromkeys((row["metric"] for row in rows), 0.0))
+    for row in rows:
+        bound, source = row["bound"], row["source"]
+        if row["metric"] == main and bound is not None and bound < source:
+            words = main.replace("_", " ")
+            return (
+                f"The supervised bound is below the source ({words} {100 * bound:.2f} % and "
+                f"{100 * source:.2f} %), so it bounds nothing: it has learnt for too few epochs, "
+                "or from too few labels; state more with --epochs"
+            )
+    return ""
 
 
 def metric_table(rows: list[dict[str, Any]], metric: str) -> str:

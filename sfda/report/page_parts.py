@@ -113,7 +113,7 @@ def commands(lines: Iterable[str]) -> Html:
 def image(png: bytes, words: str) -> Html:
     """A picture that travels with the page; `words` for who cannot see it."""
     address = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return Html(f'<figure><img alt="{escaped(words)}" src="{address}"></figure>')
+    return Html(f'<figure class="picture"><img alt="{escaped(words)}" src="{address}"></figure>')
 
 
 def difference(points: float, unit: str = "", *, digits: int = 1, judged: bool = True) -> Html:

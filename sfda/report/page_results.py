@@ -37,7 +37,7 @@ def side_by_side_part(sides: SideBySide, picture: bytes | None) -> Iterator[Piec
         text += f' Both answer "unknown" where their uncertainty is above {sides.reject:.3f}.'
     yield element("p", text, *([f" {before.note}."] if before.note else []))
     yield metric_rows(before, after)
-    yield element("h3", "By class, those that moved most first")
+    yield element("h3", f"By class: {score_of(before.metrics).label} in %, largest moves first")
     yield class_rows(before, after)
     if picture is not None:
         yield image(picture, "scores by class and confusion matrices of both models")
@@ -95,8 +95,7 @@ def class_rows(before: Report, after: Report) -> Html:
                 "" if gain is None else difference(100 * gain),
             )
         )
-    label = f"{scored.label} in %"
-    return data_table(("class", unit, f"source {label}", f"adapted {label}", "points"), rows)
+    return data_table(("class", unit, "source", "adapted", "points"), rows)
 
 
 def confusion_rows(before: Report, after: Report) -> Html | None:
@@ -129,11 +128,11 @@ def confusion_rows(before: Report, after: Report) -> Html | None:
 
 def change_tables(change: ChangeReport) -> Iterator[Piece]:
     """Which classes and groups changed most."""
-    tables = {"class, by the model before": change.by_class, "group": change.by_group}
+    tables = {"class of the model before": change.by_class, "group": change.by_group}
     for title, counts in tables.items():
         if rows := _change_rows(counts):
             yield element("h3", f"Changed, by {title}")
-            yield data_table((title.partition(",")[0], change.units, "changed", "share"), rows)
+            yield data_table((title.partition(" ")[0], change.units, "changed", "share"), rows)
 
 
 def _change_rows(counts: ChangeCounts) -> list[Sequence[Piece]]:

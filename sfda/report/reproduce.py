@@ -1,16 +1,16 @@
-"""The command that does an adaptation again, from the settings that it was asked for."""
+"""The command that does a run again, from the settings that it was asked for."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from sfda.adaptation.plan import AdaptPlan
 from sfda.policy import DecisionPolicy
-from sfda.settings import AdaptSettings
+from sfda.settings import AdaptSettings, RunSettings
 
 POLICY_FILE = "policy.yaml"
 OPTIONS = ("epochs", "name", "split", "test_split", "budget", "notify")
@@ -36,6 +36,27 @@ def adapt_command(source: str, target: str, plan: AdaptPlan, asked: AdaptSetting
         words += ["--decision", POLICY_FILE]
     if asked.promote:
         words.append("--promote")
+    return shlex.join(words)
+
+
+def compare_command(
+    source: str,
+    target: str,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    settings: Mapping[str, Mapping[str, Any]],
+    asked: RunSettings,
+) -> str:
+    """The command of a comparison, for a shell."""
+    words = ["sfda", "compare", "--source", source, "--target", target]
+    words += ["--methods", ",".join(methods), "--seeds", ",".join(map(str, seeds))]
+    usual = RunSettings()
+    for name in ("select_by", "epochs", "split", "test_split"):
+        value = getattr(asked, name)
+        if value != getattr(usual, name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    for name, value in setting_lines(settings):
+        words += ["--set", f"{name}={value}"]
     return shlex.join(words)
 
 

@@ -67,10 +67,11 @@ def test_a_source_model_is_trained_scored_by_ap50_and_gets_a_card(shop):
 
 
 def test_stages_and_artifacts_are_those_of_every_problem(adapted):
-    assert completed_stages(adapted["flow_run_id"], 9) == [
+    assert completed_stages(adapted["flow_run_id"], 11) == [
         "import of the source model", "pseudo-labelling of the target",
         "profile of the target", "adaptation", "choice",
-        "evaluation", "registration", "promotion", "comparison with the champion",
+        "evaluation", "registration", "promotion", "comparison with the champion", "report",
+        "model card",
     ]  # fmt: skip
     artifacts = flow_artifacts(adapted["flow_run_id"])
     assert "| red |" in artifacts["adaptation-report"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import json
 import math
 import os
+import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -33,6 +36,8 @@ STAGES = [
     "registration",
     "promotion",
     "comparison with the champion",
+    "report",
+    "model card",
 ]
 EPOCHS = 4
 CACHED = {
@@ -151,11 +156,12 @@ def test_artifacts_show_the_source_the_labels_the_choice_the_report_and_the_verd
     result = flow_artifacts(story.better["flow_run_id"])
     assert set(result) == {
         "source-model", "pseudo-labels", "target-profile", "progress", "choice", "results",
-        "adaptation-report", "promotion-verdict",
+        "adaptation-report", "promotion-verdict", "report",
     }  # fmt: skip
     kind, _, coded = result["results"].partition(",")  # the picture itself, on no disk of ours
     assert kind == "data:image/png;base64"
-    assert base64.b64decode(coded) == Path(story.better["picture"]).read_bytes()
+    assert base64.b64decode(coded) == Path(story.better["panel"]).read_bytes()
+    assert Path(story.better["report"]).as_uri() in result["report"]
     assert "Source card: complete" in result["source-model"]
     assert "48 images" in result["pseudo-labels"]
     counted = [int(r.split("|")[2]) for r in result["pseudo-labels"].splitlines() if "%" in r]
@@ -222,10 +228,36 @@ def test_the_picture_and_the_report_are_kept_with_the_run(story, tmp_path):
     assert report["split"] == "test"
     assert report["adapted"]["metrics"] == story.better["metrics"]["adapted"]
     assert sum(map(sum, report["adapted"]["confusion"])) == report["adapted"]["count"] == 30
-    (picture,) = client.list_artifacts(run_id, "pictures")
-    content = Path(client.download_artifacts(run_id, picture.path, tmp_path)).read_bytes()
-    assert content.startswith(b"\x89PNG")
-    assert content == Path(story.better["picture"]).read_bytes()
+    pictures = {
+        Path(client.download_artifacts(run_id, file.path, tmp_path)).read_bytes()
+        for file in client.list_artifacts(run_id, "pictures")
+    }
+    assert all(content.startswith(b"\x89PNG") for content in pictures)
+    assert pictures == {Path(story.better[key]).read_bytes() for key in ("picture", "panel")}
+    (page,) = client.list_artifacts(run_id, "report")
+    content = Path(client.download_artifacts(run_id, page.path, tmp_path)).read_text()
+    assert content == Path(story.better["report"]).read_text()
+
+
+def test_every_run_has_a_page_of_its_own_with_a_name_that_people_read(story):
+    runs = (story.better, story.promoted, story.held, story.unlabelled)
+    folders = [Path(run["report"]).parent for run in runs]
+    assert len(set(folders)) == len(runs), "also of runs in the same minute"
+    assert {folder.parent for folder in folders} == {story.home.path / "reports"}
+    site = f"{story.world.target.parent.name}-target"
+    assert re.fullmatch(re.escape(site) + r"-aad-\d{4}-\d\d-\d\d-\d{4}", folders[0].name)
+    for run, folder in zip(runs, folders, strict=True):
+        page = html.unescape((folder / "report.html").read_text())
+        assert run["verdict"] in page
+        assert all(command in page for command in run["next"])
+        assert [file.name for file in folder.iterdir()] == ["report.html"]
+    assert "so neither model could be measured" in (folders[3] / "report.html").read_text()
+
+
+def test_the_version_describes_itself(story):
+    version = tracking.client().get_model_version("toy", story.better["version"])
+    assert version.description.startswith(f"# models:/toy/{story.better['version']}\n")
+    assert "| macro\\_accuracy |" in version.description
 
 
 def test_the_version_says_where_it_comes_from(story):
@@ -429,6 +461,9 @@ def test_a_comparison_tells_selected_last_oracle_regret_and_harm(story):
     chosen = rows["aad", "overall_accuracy"]["selected_values"][0]
     assert chosen == story.better["metrics"]["adapted"]["overall_accuracy"]  # seed 0, as above
 
+    folder = Path(first["report"]).parent
+    assert {file.name for file in folder.iterdir()} == {"report.html", "table.md", "plot.png"}
+    assert (folder / "table.md").read_text() == first["table"] + "\n"
     for row in rows.values():  # what the epochs gave, from the runs' own curves
         if row["method"] in ("aad", "shot"):
             check_against_curves(first, row)
@@ -463,10 +498,10 @@ def check_against_curves(output: Any, row: dict[str, Any]) -> None:
         assert len(values) == EPOCHS
         assert math.isclose(row["oracle_values"][n], max(values.values()))
         assert math.isclose(row["last_values"][n], values[max(values)])
-        folder = min(values) + row["selected_epochs"][n] - 1
-        assert math.isclose(row["selected_values"][n], values[folder])
+        assert math.isclose(row["selected_values"][n], values[row["selected_epochs"][n]])
         scores = client.get_metric_history(run.info.run_id, f"score/{row['selected_by']}")
         by_epoch = {m.step: m.value for m in scores}
+        assert by_epoch.keys() == values.keys() == set(range(1, EPOCHS + 1)), "counted alike"
         assert max(by_epoch, key=by_epoch.get) == row["selected_epochs"][n]
 
 
@@ -490,3 +525,11 @@ def test_a_comparison_against_new_labels_comes_through_deleted_weights(story):
     ]  # fmt: skip
     assert values[0]["selected_epochs"] == values[1]["selected_epochs"]
     assert [row["selected"] for row in values] == [1.0, pytest.approx(2 / 3)]
+
+
+def test_the_command_of_a_page_does_the_same_again(story):
+    page = html.unescape(Path(story.better["report"]).read_text())
+    (command,) = re.findall(r"<code>(sfda adapt [^<]*)</code>", page)
+    again = sfda(*shlex.split(command)[1:], "--json").json
+    assert again["scores"] == story.better["scores"]
+    assert again["metrics"] == story.better["metrics"]

@@ -79,10 +79,11 @@ def test_adaptation_helps_and_is_promoted(adapted):
 
 
 def test_stages_and_artifacts_are_those_of_every_problem(adapted):
-    assert completed_stages(adapted["flow_run_id"], 9) == [
+    assert completed_stages(adapted["flow_run_id"], 11) == [
         "import of the source model", "pseudo-labelling of the target",
         "profile of the target", "adaptation", "choice",
-        "evaluation", "registration", "promotion", "comparison with the champion",
+        "evaluation", "registration", "promotion", "comparison with the champion", "report",
+        "model card",
     ]  # fmt: skip
     artifacts = flow_artifacts(adapted["flow_run_id"])
     assert "| disc |" in artifacts["adaptation-report"]
