@@ -213,7 +213,9 @@ def _search(job: TuneJob, source: ModelRef, run_id: str, budget: float) -> Searc
         job.device,
         job.adaptation.workers,
     )
-    return Search(tried, rank_trials(source, tried, job.pool.target, job.device))
+    policy, expected = job.adaptation.decision, job.plans[0].expected
+    ranking = rank_trials(source, tried, job.pool.target, policy, expected, job.device)
+    return Search(tried, ranking)
 
 
 def _judge(

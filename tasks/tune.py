@@ -15,7 +15,10 @@ from sfda.adaptation.run_folder import best_epoch, drop_weights, epoch_folder
 from sfda.building_blocks.device import DeviceName, choose
 from sfda.config import Config
 from sfda.decision.evidence import SOURCE_NAME
-from sfda.decision.ranking import Contender, Ranking, look_at_all, rank
+from sfda.decision.judge import figures_over
+from sfda.decision.ranking import Contender, Ranked, Ranking, look_at_all, rank
+from sfda.decision.vetoes import Expected, has_collapsed
+from sfda.policy import DecisionPolicy
 from sfda.profiling.trials import SearchTrial
 from sfda.refs import (
     SOURCE_EPOCH,
@@ -183,12 +186,23 @@ def taking_part(clean: list[int], chosen: int | None) -> list[int]:
 
 @task(name="ranking of the trials")
 def rank_trials(
-    source: ModelRef, tried: SearchedModels, pool: SplitRef, device: DeviceName = "auto"
+    source: ModelRef,
+    tried: SearchedModels,
+    pool: SplitRef,
+    policy: DecisionPolicy,
+    expected: Expected,
+    device: DeviceName = "auto",
 ) -> Ranking:
     """All models that were tried, and the source, in order without labels.
 
-    Scores that one of the methods itself minimises have no vote.
+    Scores that one of the methods itself minimises have no vote. Where the source itself answers
+    far fewer classes than are expected no score tells help from harm, and it stays.
     """
+    side = open_side(source, pool, device)
+    if has_collapsed(figures_over(side, choose(device)), policy.vetoes, expected):
+        against = ("the source answers too few classes: no score tells help from harm",)
+        out = [Ranked(name=one.name, vetoes=against) for one in tried.models]
+        return Ranking(candidates=(Ranked(name=SOURCE_NAME, mean_rank=1.0), *out))
     named = {SOURCE_NAME: source} | {one.name: one.model for one in tried.models}
     methods = {record.method for record in tried.records}
     minimised = frozenset[str]().union(*(kind_of(name).minimises for name in methods))

@@ -60,8 +60,8 @@ def tune(
     json: JsonOption = False,
 ) -> None:
     """Try methods and settings, rank all without labels, judge the best."""
-    checked_duration(budget)
     with session(json, flow=True, adapts=True, models=[source], data=[target]) as out:
+        checked_duration(budget)
         from flows.tune import run_tune
         from sfda.settings import RunSettings
 

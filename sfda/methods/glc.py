@@ -37,7 +37,9 @@ from sfda.types import UNKNOWN, Clock, Losses, Scan, TargetBatch, TargetInfo
 COEFFICIENTS = (0.25, 0.5, 1.0, 2.0, 3.0)
 SEED = 0  # of all clusterings: they are part of the method, not of a run's chance
 COLLAPSING = 0.9  # share of rejected samples from which next to nothing is answered
-NEARLY = 0.02  # of a silhouette: in the median, so far apart are those of two halves of one target
+NEARLY_AS_GOOD = (
+    0.02  # of a silhouette: in the median, so far apart are those of two halves of one target
+)
 SOFT = 1e-4  # added to what a pseudo-target is divided by, as in the released code
 
 
@@ -177,7 +179,7 @@ def rivals(scores: list[float], gamma: float) -> list[float]:
     near = [
         (score, other)
         for score, other in zip(scores, COEFFICIENTS, strict=True)
-        if other != gamma and best - score <= NEARLY
+        if other != gamma and best - score <= NEARLY_AS_GOOD
     ]
     return [other for _, other in sorted(near, reverse=True)]
 

@@ -24,7 +24,7 @@ PASSED = (
     *("NO_COLOR", "COLUMNS", "COVERAGE_*"),
 )
 SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH", "_KEY", "_URI", "_URL")
-READ_AT_ONCE = 1 << 20  # bytes of memory
+MEMORY_AT_ONCE = 1 << 20  # bytes of memory
 SHORTEST_SECRET = 8  # bytes; a shorter value stands everywhere in memory by chance
 
 
@@ -102,13 +102,13 @@ def _wipe(secrets: list[bytearray]) -> None:
     """
     own = {ctypes.addressof(ctypes.c_char.from_buffer(secret)) for secret in secrets}
     more = max(map(len, secrets))
-    buffer = bytearray(READ_AT_ONCE + more)
+    buffer = bytearray(MEMORY_AT_ONCE + more)
     try:
         memory = os.open("/proc/self/mem", os.O_RDWR)
     except OSError:
         return
     for start, end in _own_memory():
-        for at in range(start, end, READ_AT_ONCE):
+        for at in range(start, end, MEMORY_AT_ONCE):
             try:
                 size = os.preadv(memory, [memoryview(buffer)[: end - at]], at)
             except OSError:

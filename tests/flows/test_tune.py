@@ -40,7 +40,15 @@ def tuned(world: World, home: Any, target: Path) -> Any:
     return sfda(
         "tune", "--source", world.bundle, "--target", target, "--methods", "shot,bn",
         "--grid", _grid(home.path), "--epochs", "2", "--name", "toy", "--budget", "10m", "--json",
+        "--decision", _lenient(home.path),
     ).json  # fmt: skip
+
+
+def _lenient(folder: Path) -> Path:
+    """A policy by which the source, which answers one class of three, has not collapsed."""
+    file = folder / "policy.yaml"
+    file.write_text(json.dumps({"vetoes": {"effective_classes": 0.1}}))
+    return file
 
 
 def _grid(folder: Path) -> Path:
@@ -71,7 +79,7 @@ def test_the_best_is_registered_and_judged_and_the_rest_deleted(tuned: Any, home
     assert len([folder for folder in tried if folder.is_dir()]) <= 1
 
 
-def test_a_second_search_comes_through_deleted_weights(
+def test_a_second_search_comes_through_deleted_weights_and_keeps_a_source_that_collapsed(
     tuned: Any, world: World, target: Path, prefect_api: None
 ) -> None:
     again = run_tune(
@@ -79,6 +87,9 @@ def test_a_second_search_comes_through_deleted_weights(
         adaptation=RunSettings(epochs=2),
     )  # fmt: skip
     assert {one.name for one in again.ranking.candidates} >= {SOURCE_NAME, "bn, epoch 1"}
+    assert again.version is None
+    assert "the source answers too few classes" in again.table
+    assert again.verdict.startswith("keep the source")
 
 
 def test_without_time_one_trial_is_made_and_the_others_are_named(
