@@ -61,7 +61,7 @@ def report_run(facts: RunFacts) -> str | None:
     says in one message: the verdict stands without it.
     """
     now = datetime.now().astimezone()
-    report = _report(facts, now)
+    report = report_of(facts, now)
     page = write_page(facts.target, facts.plan.method, run_page(report), now)
     if page is not None:
         publish_report(page, facts.run_id, facts.title)
@@ -143,7 +143,8 @@ def describe(version: Version, card: str) -> None:
     tracking.describe_version(version, card)
 
 
-def _report(facts: RunFacts, now: datetime) -> RunReport:
+def report_of(facts: RunFacts, now: datetime) -> RunReport:
+    """What the page of a run shows; its history and pictures are read."""
     decision, adaptation, sides = facts.decision, facts.adaptation, facts.sides
     return RunReport(
         title=facts.title,

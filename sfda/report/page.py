@@ -206,4 +206,7 @@ def warnings_of(report: RunReport) -> Iterator[str]:
     if report.profile is not None:
         for finding in report.profile.findings:
             if finding.standing in ("against", "notice"):
-                yield " ".join(filter(None, (f"{finding.sentence}.", finding.remedy)))
+                text = (
+                    f"{finding.sentence}; {finding.remedy}" if finding.remedy else finding.sentence
+                )
+                yield text[:1].upper() + text[1:]
