@@ -236,7 +236,8 @@ def copies():
     return count
 before = copies()
 forget_others()
-print(before >= 50, copies(), {piece.partition(" ")[0] for piece in pieces}, os.environ.get("A_TOKEN_AGAIN"))
+whole = {piece.partition(" ")[0] for piece in pieces}
+print(before >= 50, copies(), whole, os.environ.get("A_TOKEN_AGAIN"))
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
