@@ -110,11 +110,16 @@ def _polygon(shape: ET.Element, size: tuple[int, int]) -> Bits:
 def _mask(shape: ET.Element, size: tuple[int, int]) -> Bits:
     """Run lengths of 0 and 1 in turn, row by row, in a window of the image."""
     left, top, width, height = (int(shape.attrib[n]) for n in ("left", "top", "width", "height"))
-    runs = [int(run) for run in shape.attrib["rle"].split(",")]
-    if sum(runs) != width * height or min(runs) < 0:
-        raise ValueError(f"its run lengths are of {sum(runs)} pixels, not {width * height}")
+    if min(width, height) < 1:
+        raise ValueError(f"a mask of {width} x {height} pixels")
     if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
         raise ValueError("a mask reaches beyond its image")
+    code = shape.attrib["rle"]
+    if code.count(",") > width * height + 1:  # a run of no pixel may begin it, and end it
+        raise ValueError(f"{code.count(',') + 1} run lengths, more than the mask has pixels")
+    runs = [int(run) for run in code.split(",")]
+    if sum(runs) != width * height or min(runs) < 0:
+        raise ValueError(f"its run lengths are of {sum(runs)} pixels, not {width * height}")
     bits = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
     out = np.zeros(size, bool)
     out[top : top + height, left : left + width] = bits

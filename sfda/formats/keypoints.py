@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sfda.documents import PICTURE_PIXELS, cut_off
 from sfda.errors import BadInput, listed
 from sfda.formats.coco import Document, annotations_of, is_number
 from sfda.formats.readers import Indices, Reader
 from sfda.images.crops import Box, Crop, cut, square
 from sfda.images.intensity_window import Picture, Raw, Window
 
+MOST_SIDE = math.isqrt(PICTURE_PIXELS)  # pixels of a person's box, since its crop is a square
 AT = "@"  # between an image's file and the id of a person in it
 
 
@@ -89,7 +92,10 @@ def persons_of(
             key = f"{image['file_name']}{AT}{number}"
             box = entry.get("bbox")
             if box is not None and not _is_box(box):
-                faults.append(f"bbox of {key} is not four numbers with a size: {box}")
+                faults.append(
+                    f"bbox of {key} is not four numbers with a size, of at most {MOST_SIDE} pixels "
+                    f"a side: {cut_off(str(box))}"
+                )
                 box = None
             keys.append(key)
             boxes.append(None if box is None else (*map(float, box),))
@@ -158,7 +164,7 @@ def _is_box(box: object) -> bool:
         return False
     if not all(map(is_number, box)):
         return False
-    return bool(box[2] > 0 and box[3] > 0)
+    return bool(0 < box[2] <= MOST_SIDE and 0 < box[3] <= MOST_SIDE)
 
 
 def edges_of(document: Document) -> tuple[tuple[str, str], ...]:

@@ -99,7 +99,7 @@ def _of_values(empty: PictureAnnotations, values: list[Value]) -> PictureAnnotat
         elif set(SHAPE_KEYS) & set(value):
             raise ValueError("a shape without a class of the request's labelling interface")
     sizes = {
-        (int(value[SIZE_KEYS[1]]), int(value[SIZE_KEYS[0]]))
+        drawn_size(value[SIZE_KEYS[1]], value[SIZE_KEYS[0]])
         for value in values
         if SIZE_KEYS[0] in value
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import time
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -138,6 +140,10 @@ LARGE = {
         [{"data": {"row": "r"}, "annotations": [{"result": [
             {**HUGE, "value": {"points": [[0, 0], [1, 0], [1, 1]], "polygonlabels": ["a"]}}]}]}]
     ),
+    "boxed.json": json.dumps(
+        [{"data": {"row": "r"}, "annotations": [{"result": [{**HUGE, "value": {
+            "x": 0, "y": 0, "width": 1, "height": 1, "rectanglelabels": ["a"]}}]}]}]
+    ),
     "cvat.xml": '<annotations><image id="0" name="a" width="60000" height="60000"><polygon '
     'label="a" points="0,0;1,0;1,1"/></image></annotations>',
 }  # fmt: skip
@@ -148,6 +154,28 @@ def test_a_picture_that_claims_many_pixels_is_one_fault(tmp_path: Path, name: st
     (tmp_path / name).write_text(LARGE[name])
     (one,) = read_export(tmp_path / name)
     assert "60000 x 60000" in (one.fault or "")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "code"),
+    [("-40000", "-40000", "1600000000"), ("-40000", "0", "0"), ("0", "0", "0"), ("0", "4", "0"),
+     ("4", "4", "0," * 1_000_000 + "16"), ("4", "4", "-16,32"), ("4", "5", "20")],
+)  # fmt: skip
+def test_a_painted_mask_of_cvat_has_pixels_of_its_picture_alone(
+    tmp_path: Path, width: str, height: str, code: str
+) -> None:
+    (tmp_path / "a.xml").write_text(
+        '<annotations><image id="0" name="a.png" width="4" height="4"><mask label="a" left="0" '
+        f'top="0" width="{width}" height="{height}" rle="{code}"/></image></annotations>'
+    )
+    tracemalloc.start()
+    try:
+        (one,) = read_export(tmp_path / "a.xml")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert re.search("run lengths|a mask", one.fault or "")
+    assert peak < 10_000_000 + 3 * len(code)
 
 
 @pytest.mark.parametrize("side", ["60000", "1e999", "-1", "0", '"a"', "null", "[]", "{}"])

@@ -98,6 +98,7 @@ def test_some_of_the_joints_and_a_skeleton_of_ones_own(tmp_path):
         ([person(1, 9)], {}, "images that are not listed"),
         ([person(1, 0, keypoints=[1, 2])], {}, "not x, y, v of each joint: 1"),
         ([person(1, 0, bbox=[1, 2, 0, 4])], {}, "not four numbers with a size"),
+        ([person(1, 0, bbox=[1, 2, 1e6, 4])], {}, "of at most 10000 pixels a side"),
         ([person(1, 0)], {"classes": ("nose", "tail")}, "no keypoints tail"),
         ([], {}, "lists no person"),
         ([person(1, 0)], {"category": {"id": 1, "name": "cat"}}, "names no keypoints"),
