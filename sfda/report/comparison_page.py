@@ -26,7 +26,6 @@ from sfda.report.page_parts import (
     whole_page,
 )
 
-MethodRows = Sequence[Mapping[str, Any]]
 RunsOf = Mapping[str, Sequence[EpochMetrics]]  # of each method, one a seed
 
 
@@ -61,8 +60,8 @@ def comparison_page(report: ComparisonReport) -> str:
         element("div", *_summary(report, note), kind="verdict"),
         section(
             "Methods",
-            element("p", report.counts, kind="soft"),
-            *(piece for metric in report.metrics for piece in _table(report.rows, metric)),
+            element("p", report.counts.replace("`", ""), kind="soft"),
+            *(piece for metric in report.metrics for piece in _table(report, metric)),
             image(plot, f"{_words(main)} of all methods"),
             name="methods",
         ),
@@ -95,7 +94,7 @@ def _summary(report: ComparisonReport, note: str) -> Iterator[Piece]:
         yield element("p", note, kind="worse")
 
 
-def _table(rows: MethodRows, metric: str) -> Iterator[Piece]:
+def _table(report: ComparisonReport, metric: str) -> Iterator[Piece]:
     head = ("method", "chosen by", "chosen", "± seeds", "over source", "last", "oracle", "regret")
     lines = [
         (
@@ -109,9 +108,9 @@ def _table(rows: MethodRows, metric: str) -> Iterator[Piece]:
             f"{100 * row['regret']:.2f}",
             f"{row['harm_rate']:.2f}",
             f"{100 * row['changed']:.1f}",
-            ", ".join(map(str, row["selected_epochs"])),
+            ", ".join(map(str, row["selected_epochs"])) if row["method"] in report.runs else "",
         )
-        for row in rows
+        for row in report.rows
         if row["metric"] == metric
     ]
     yield element("h3", f"{_words(metric)} in %")

@@ -27,9 +27,7 @@ def adapt_command(source: str, target: str, plan: AdaptPlan, asked: AdaptSetting
             words += [f"--{name.replace('_', '-')}", str(value)]
     for name, value in setting_lines(asked.overrides):
         words += ["--set", f"{name}={value}"]
-    if asked.views is not None:
-        for name, value in setting_lines(asked.views.model_dump(exclude_defaults=True)):
-            words += ["--set", f"views.{name}={value}"]
+    words += _views(asked)
     for name, share in (asked.prior or {}).items():
         words += ["--prior", f"{name}={share!r}"]
     if asked.decision != DecisionPolicy():
@@ -57,7 +55,12 @@ def compare_command(
             words += [f"--{name.replace('_', '-')}", str(value)]
     for name, value in setting_lines(settings):
         words += ["--set", f"{name}={value}"]
-    return shlex.join(words)
+    return shlex.join([*words, *_views(asked)])
+
+
+def _views(asked: RunSettings) -> list[str]:
+    stated = asked.views.model_dump() if asked.views else {}  # over the model's own, not ours
+    return [word for n, v in setting_lines(stated) for word in ("--set", f"views.{n}={v}")]
 
 
 def files_beside(asked: AdaptSettings) -> dict[str, str]:

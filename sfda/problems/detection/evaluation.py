@@ -15,10 +15,18 @@ from sfda.loading.opened import Opened
 from sfda.manifests.class_matching import shared_classes
 from sfda.measures.resampled import RankedBoxes, Resampled, mean_average_precision
 from sfda.problems._outputs import Evaluator, SplitInference
+from sfda.problems.classification.metrics import BINS, reliability_of
 from sfda.problems.coco_eval import coco_matches
+from sfda.problems.detection.change import PARTNER_IOU
 from sfda.problems.detection.inference import box_arrays
-from sfda.problems.detection.metrics import BoxesOf, DetectionMetric, coco_predictions, coco_truth
-from sfda.refs import ModelSpec, Report
+from sfda.problems.detection.metrics import (
+    BoxesOf,
+    DetectionMetric,
+    coco_predictions,
+    coco_truth,
+    overlaps,
+)
+from sfda.refs import ModelSpec, ReliabilityBin, Report
 
 
 def detection_report(
@@ -38,7 +46,42 @@ def detection_report(
         metrics=metric.compute(),
         per_class={name: {"boxes": 0.0} for name in classes} | metric.per_class(),
         confusion=metric.confusion(),
+        reliability=box_reliability(metric.predictions, metric.truth),
     )
+
+
+def box_reliability(
+    predictions: Sequence[BoxesOf], truth: Sequence[BoxesOf]
+) -> tuple[ReliabilityBin, ...]:
+    """Boxes by their score: right is one that has a box of the truth of its class to itself, with
+    an IoU of at least 0.5, the surest boxes choosing first. Boxes on a crowd do not count.
+    """
+    bins = torch.zeros(3, BINS, dtype=torch.double)
+    for boxes, drawn in zip(predictions, truth, strict=True):
+        assert boxes.scores is not None
+        for label in np.unique(boxes.labels):
+            own = boxes.where(boxes.labels == label)
+            for score, right in _hits(own, drawn.where(drawn.labels == label)):
+                number = min(int(score * BINS), BINS - 1)
+                bins[:, number] += torch.tensor((1.0, score, float(right)), dtype=torch.double)
+    return reliability_of(bins)
+
+
+def _hits(boxes: BoxesOf, truth: BoxesOf) -> Iterator[tuple[float, bool]]:
+    """Score of each box of a class, the surest first, and whether it is right."""
+    assert boxes.scores is not None
+    crowd = np.zeros(len(truth.labels), bool) if truth.crowd is None else truth.crowd.astype(bool)
+    iou = overlaps(boxes.boxes, truth.boxes)
+    free = ~crowd
+    for number in np.argsort(-boxes.scores, kind="stable").tolist():
+        near = np.where(free, iou[number], 0.0)
+        best = int(near.argmax()) if near.size else -1
+        right = best >= 0 and near[best] >= PARTNER_IOU
+        if right:
+            free[best] = False
+        elif (iou[number][crowd] >= PARTNER_IOU).any():
+            continue
+        yield float(boxes.scores[number]), bool(right)
 
 
 def evaluator_for(

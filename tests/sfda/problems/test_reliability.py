@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from sfda.problems.classification.metrics import ClassificationMetric
+from sfda.problems.detection.evaluation import box_reliability
+from sfda.problems.detection.metrics import BoxesOf
 from sfda.problems.multilabel.metrics import MultilabelMetric
 from sfda.types import UNKNOWN, UNSURE
 
@@ -27,3 +30,23 @@ def test_several_labels_are_binned_by_the_likelier_of_yes_and_no():
     low, high = metric.reliability()
     assert low == pytest.approx((2, 0.8, 0.5)), "no at 0.2 is as sure as yes at 0.8"
     assert high == pytest.approx((1, 0.99, 1.0))
+
+
+def boxes(*corners, labels, scores=None, crowd=None):
+    return BoxesOf(
+        np.array(corners, float).reshape(-1, 4),
+        np.array(labels),
+        None if scores is None else np.array(scores),
+        None if crowd is None else np.array(crowd),
+    )
+
+
+def test_of_boxes_the_surest_takes_what_is_there_and_a_crowd_does_not_count():
+    here, there, away = (0, 0, 10, 10), (1, 0, 11, 10), (50, 50, 60, 60)
+    predicted = boxes(here, there, here, away, labels=[0, 0, 1, 0], scores=[0.9, 0.95, 0.5, 0.3])
+    truth = boxes(here, away, labels=[0, 0], crowd=[0, 1])
+    low, *high = box_reliability([predicted], [truth])
+    assert low == pytest.approx((1, 0.5, 0.0)), "of another class"
+    # the surer one, though it lies less well, has the box; the other is invented
+    assert high == [pytest.approx((1, 0.9, 0.0)), pytest.approx((1, 0.95, 1.0))]
+    assert box_reliability([predicted], [boxes(labels=[])])[0].right == 0
