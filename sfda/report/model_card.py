@@ -22,7 +22,7 @@ def model_card(report: RunReport, model: ModelRef) -> str:
     lines = [
         f"# {unmarked(outcome.version)}",
         "",
-        unmarked(f"{outcome.state}: {outcome.sentence}"),
+        unmarked(f"At its registration: {outcome.sentence}"),
         "",
         f"- problem: {unmarked(model.problem)}, network {unmarked(model.arch)}",
         f"- classes: {len(classes)} ({names}{more})",
