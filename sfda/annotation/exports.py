@@ -23,7 +23,7 @@ from sfda.documents import (
 from sfda.errors import BadInput
 from sfda.formats.annotations import PART_ERRORS, DrawnBox, PictureAnnotations, PlacedJoint
 from sfda.formats.cvat import from_coco, from_xml
-from sfda.formats.images import open_picture
+from sfda.formats.images import value_bytes
 from sfda.formats.label_studio import read_tasks
 from sfda.formats.readers import BROKEN
 from sfda.formats.table import Table, read_csv
@@ -89,7 +89,7 @@ def _from_csv(path: Path) -> Iterator[PictureAnnotations]:
         elif name := row.get("mask"):
             try:
                 content = read_within(*inside(path.parent, name), limit=PICTURE_BYTES)
-                mask = np.asarray(open_picture(content))
+                mask = value_bytes(content)
             except BROKEN as error:
                 yield PictureAnnotations(where, *ids, fault=f"mask {name} cannot be read ({error})")
                 continue

@@ -9,20 +9,35 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from sfda.documents import PICTURE_PIXELS
+from sfda.documents import PICTURE_PIXELS, cut_off
 from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
+from sfda.images.tiff_directories import MOST_PAGES, ORIENTATION, refuse_exif, refuse_tiff
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # as PIL calls them
 MOST_SCANS = 100  # of a progressive JPEG, each of which goes over all its pixels; usual are 10
 MOST_SEGMENTS = 100_000  # of a JPEG
-MOST_PAGES = 16  # of a TIFF: the picture and smaller copies, each half as wide
+EXIF_BYTES = 1 << 20  # of one picture: in a segment of a JPEG 65,527 have place
+_LONG_EXIF = f"it has more than {EXIF_BYTES} bytes of EXIF; save it without"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what begins a segment of a JPEG
+_EXIF = re.compile(rb"\xff\xe1(..)Exif\0\0", re.DOTALL)  # what begins one of EXIF
+
+
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """What PIL lets through of tags of an odd type, as ValueError."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
+        reason = cut_off(" ".join(f"{type(error).__name__} {error}".split()))
+        raise ValueError(f"its tags are damaged ({reason}); save it anew") from None
 
 
 def decode_bytes(data: bytes, window: Window = None) -> Picture:
@@ -34,6 +49,7 @@ def decode_bytes(data: bytes, window: Window = None) -> Picture:
     return to_bytes(raw_bytes(data, deep=window is not None), window)
 
 
+@_one_error()
 def raw_bytes(data: bytes, *, deep: bool = True) -> Raw:
     """An encoded image in the type it was saved in, [H, W] or [H, W, 3], upright by EXIF.
 
@@ -53,19 +69,22 @@ def raw_bytes(data: bytes, *, deep: bool = True) -> Raw:
     return np.asarray(image.convert("L" if grey else "RGB"))
 
 
+@_one_error()
 def value_bytes(data: bytes) -> Raw:
     """An encoded mask's pixel values [H, W]; with more axes if it holds colours, [H, W, C]."""
     image = _upright(data)
     return np.asarray(image.convert("L") if image.mode == "LA" else image)
 
 
+@_one_error()
 def size_of_bytes(data: bytes) -> tuple[int, int]:
     """(height, width) of an encoded image, upright by EXIF, not decoded."""
     image = open_picture(data)
-    turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+    turned = _orientation(image) in (5, 6, 7, 8)
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
+@_one_error()
 def open_picture(data: bytes) -> Image.Image:
     """An encoded image of one of `FORMATS`, not decoded.
 
@@ -74,6 +93,11 @@ def open_picture(data: bytes) -> Image.Image:
     """
     if data.startswith(b"\xff\xd8"):
         _refuse_scans(data)
+        # PIL joins them and reads the whole, before one can look
+        if sum(int.from_bytes(part[1]) for part in _EXIF.finditer(data)) > EXIF_BYTES:
+            raise ValueError(_LONG_EXIF)
+    if data.startswith((b"II", b"MM")):
+        refuse_tiff(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
@@ -109,8 +133,26 @@ def _upright(data: bytes) -> Image.Image:
         _refuse_pages(opened)
     opened.load()
     # the copy that PIL would make forgets the tags, which tell 16 bits from 8
-    turned = opened.getexif().get(0x0112, 1) != 1
-    return ImageOps.exif_transpose(opened) if turned else opened
+    return ImageOps.exif_transpose(opened) if _orientation(opened) != 1 else opened
+
+
+def _orientation(image: Image.Image) -> int:
+    """How a picture lies by EXIF, 1 is upright. Raises ValueError for EXIF that claims much."""
+    if image.format == "PNG" and "exif" not in image.info:
+        image.load()  # it may follow the pixels
+    _refuse_exif(image.info)
+    turned: int = image.getexif().get(ORIENTATION, 1)
+    return turned
+
+
+def _refuse_exif(info: dict[Any, Any]) -> None:
+    exif = info.get("exif", b"")
+    if len(exif) > EXIF_BYTES:
+        raise ValueError(_LONG_EXIF)
+    for _ in range(2):  # as PIL does
+        exif = exif.removeprefix(b"Exif\0\0")
+    if exif:
+        refuse_exif(exif)
 
 
 def _refuse_pages(image: Image.Image) -> None:

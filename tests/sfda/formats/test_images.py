@@ -12,7 +12,15 @@ from PIL import Image, UnidentifiedImageError
 
 from sfda.documents import PICTURE_PIXELS
 from sfda.formats.image_files import SUFFIXES
-from sfda.formats.images import FORMATS, MOST_PAGES, MOST_SCANS, open_picture, raw_bytes
+from sfda.formats.images import (
+    EXIF_BYTES,
+    FORMATS,
+    MOST_SCANS,
+    open_picture,
+    raw_bytes,
+    size_of_bytes,
+)
+from sfda.images.tiff_directories import MOST_PAGES
 
 ROOT = Path(__file__).parents[3]
 
@@ -67,6 +75,67 @@ def test_a_jpeg_of_very_many_segments_is_refused() -> None:
     data = encoded("JPEG")
     with pytest.raises(ValueError, match="segments"):
         raw_bytes(data[:2] + b"\xff\xfe\x00\x02" * 100_001 + data[2:])
+
+
+def exif(tag: int = 274, kind: int = 3, count: int = 1, value: int = 6, size: int = 0) -> bytes:
+    """EXIF of one tag, and zeros after it; a value that is a place is that after the tag."""
+    head = b"II*\0" + struct.pack("<IHHHIII", 8, 1, tag, kind, count, value, 0)
+    return b"Exif\0\0" + head.ljust(size, b"\0")
+
+
+def with_exif(kind: str, block: bytes) -> bytes:
+    """A picture of 16 x 8 pixels with a block of EXIF, however long."""
+    out = io.BytesIO()
+    small = Image.new("RGB", (16, 8), (200, 30, 30))
+    if kind == "WEBP":
+        small.save(out, kind, exif=block)
+        return out.getvalue()
+    small.save(out, kind.removesuffix(" last"))
+    data, body = out.getvalue(), block[6:]
+    if kind == "JPEG":
+        parts = (b"Exif\0\0" + body[i : i + 65000] for i in range(0, len(body), 65000))
+        segments = (b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts)
+        return data[:2] + b"".join(segments) + data[2:]
+    check = struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    chunk = struct.pack(">I", len(body)) + b"eXIf" + body + check
+    at = len(data) - 12 if "last" in kind else 33  # after the pixels, or before
+    return data[:at] + chunk + data[at:]
+
+
+CARRIERS = ("JPEG", "PNG", "PNG last", "WEBP")
+
+
+@pytest.mark.parametrize("kind", CARRIERS)
+@pytest.mark.parametrize(
+    ("block", "fault"),
+    [
+        (exif(kind=5, count=EXIF_BYTES // 8, value=26, size=EXIF_BYTES + 100), "bytes of EXIF"),
+        (exif(kind=5, count=1, value=26, size=100), "tag 274 .* 1 values of type 5"),
+        (exif(count=2), "tag 274 .* 2 values of type 3"),
+        (exif(tag=282, kind=5, count=10_001, value=26, size=81_000), "more than 10000 fractions"),
+        (exif(tag=34853, kind=5, count=1, value=26, size=100), "tag 34853"),
+    ],
+    ids=["long", "fraction", "two", "fractions", "address"],
+)
+def test_exif_that_claims_much_is_refused(kind: str, block: bytes, fault: str) -> None:
+    data = with_exif(kind, block)
+    for look in (raw_bytes, size_of_bytes):
+        with pytest.raises(ValueError, match=fault):
+            look(data)
+
+
+@pytest.mark.parametrize("kind", CARRIERS)
+@pytest.mark.parametrize("block", [exif(), exif(kind=4)])
+def test_a_picture_is_turned_by_its_exif(kind: str, block: bytes) -> None:
+    data = with_exif(kind, block)
+    assert raw_bytes(data).shape == (16, 8, 3)
+    assert size_of_bytes(data) == (16, 8)
+
+
+@pytest.mark.parametrize("block", [exif(value=1), exif(tag=282, kind=5, value=9999), b"Exif\0\0"])
+def test_exif_that_says_nothing_turns_nothing(block: bytes) -> None:
+    for kind in CARRIERS:
+        assert size_of_bytes(with_exif(kind, block)) == (8, 16)
 
 
 def tiff(kinds: list[int]) -> bytes:
