@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, overload
 
-from sfda.documents import TABLE_BYTES, stream_opened
-from sfda.errors import BadInput
+from sfda.documents import TABLE_BYTES, cut_off, stream_opened
+from sfda.errors import BadInput, listed
 
 MOST_CELLS = 40_000_000  # of a table that is read: 10 million rows of four
+MOST_COLUMNS = 10_000
+ROW_CHARACTERS = 1 << 20  # of a row, over as many lines as its quotes span
 
 
 class Table(Sequence[dict[str, str]]):
@@ -52,11 +55,41 @@ def read_csv(path: Path) -> tuple[Table, list[str]]:
         with path.open("rb") as file:
             stream = stream_opened(file, TABLE_BYTES)
             text = io.TextIOWrapper(stream, "utf-8-sig", newline="")  # Excel writes a mark first
-            lines = filter(None, csv.reader(text))  # of an empty line there are no cells
-            header = next(lines, [])
-            return _table(lines, header), header
+            rows = _rows(text)
+            header = next(rows, [])
+            _check_header(header)
+            return _table(rows, header), header
     except (OSError, ValueError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read as CSV: {error}") from None
+
+
+def _rows(text: io.TextIOBase) -> Iterator[list[str]]:
+    """The cells of every row that has some. Raises ValueError for a row of very many characters,
+    before it is split, and csv.Error.
+    """
+    size = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal size
+        while line := text.readline(ROW_CHARACTERS + 1):
+            size += len(line)
+            if size > ROW_CHARACTERS:
+                raise ValueError(f"it has a row of more than {ROW_CHARACTERS} characters")
+            yield line
+
+    for cells in csv.reader(lines()):
+        size = 0
+        if cells:
+            yield cells
+
+
+def _check_header(header: list[str]) -> None:
+    """Raise ValueError for too many columns, or several of one name; without one they may be."""
+    if len(header) > MOST_COLUMNS:
+        raise ValueError(f"it has {len(header)} columns, more than {MOST_COLUMNS}")
+    counts = Counter(filter(None, header))
+    if twice := [cut_off(name) for name, count in counts.items() if count > 1]:
+        raise ValueError(f"it has several columns of one name: {listed(twice)}")
 
 
 def _table(lines: Iterable[list[str]], header: list[str]) -> Table:

@@ -49,6 +49,37 @@ def test_more_cells_than_there_are_columns_are_refused(
         read_csv(tmp_path / "a.csv")
 
 
+LONG = 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("," * LONG, "a row of more than 1048576 characters"),
+        ("file,class\n" + "," * LONG, "a row of more than 1048576 characters"),
+        ("file,class\n" + '"\n",' * (LONG // 4), "a row of more than 1048576 characters"),
+        ("," * 10_000, "it has 10001 columns, more than 10000"),
+        ("file,a,file\n", "several columns of one name: file"),
+    ],
+    ids=["header", "row", "row of many lines", "columns", "names"],
+)
+def test_a_row_is_refused_before_it_is_split(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInput, match=fault):
+            read_csv(tmp_path / "a.csv")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40_000_000  # split, ten million commas take 80 MB and the text besides
+
+
+def test_columns_without_a_name_may_be_several(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("file,,\na.png,,\n")
+    assert read_csv(tmp_path / "a.csv")[0].columns["file"] == ["a.png"]
+
+
 def test_a_row_costs_its_cells_and_little_more(tmp_path: Path) -> None:
     """A cell of 20 characters takes 69 bytes and its address 8; a dictionary would take 184."""
     (tmp_path / "a.csv").write_text(
