@@ -26,6 +26,7 @@ YAML_BYTES = 4 << 20
 YAML_SIZE = 100_000  # nodes with all that aliases repeat, and one more every 32 characters of text
 DEPTH = 60  # of nested lists, mappings and elements
 NUMBER_CHARACTERS = 100  # of a number or a date
+KEY_CHARACTERS = 16  # of a number that is a key: those of many more may all have one hash
 EXPORT_BYTES = 512 << 20  # of JSON or XML that a tool exported
 MOST_JSON_VALUES = 100_000_000  # numbers, texts and containers of one JSON: some GB of memory
 MOST_JSON_CONTAINERS = 20_000_000  # lists and objects of one JSON, which take most memory
@@ -190,6 +191,12 @@ class _Loader(yaml.SafeLoader):
             return 1 + len(node.value) // 32, 1
         parts = node.value
         if isinstance(node, yaml.MappingNode):
+            for key, _ in node.value:
+                number = key.tag.endswith((":int", ":float"))
+                if number and len(key.value) > KEY_CHARACTERS:
+                    raise yaml.YAMLError(
+                        f"a key is a number of {len(key.value)} characters; put it in quotes"
+                    )
             parts = [part for pair in node.value for part in pair]
         extents = [self._extents[id(part)] for part in parts]
         return 1 + sum(size for size, _ in extents), 1 + max((h for _, h in extents), default=0)

@@ -18,6 +18,13 @@ from sfda.errors import BadInput, listed
 from sfda.formats.readers import Reader
 
 Document = Mapping[str, Any]
+IDS = (
+    ("images", "id"),
+    ("annotations", "image_id"),
+    ("annotations", "category_id"),
+    ("categories", "id"),
+)
+LARGEST_ID = 1 << 53  # from 2^61 on any number of them can have one hash
 SMALLEST = 1e-2  # pixels: narrower boxes have no shape to learn
 
 
@@ -76,16 +83,7 @@ def _read(path: Path, _changed: int, _size: int) -> Document:
 
 def _odd_values(document: Document) -> list[str]:
     """Values of a kind that no id, size or flag may be."""
-    faults = []
-    for part, key in (
-        ("images", "id"),
-        ("annotations", "image_id"),
-        ("annotations", "category_id"),
-        ("categories", "id"),
-    ):
-        kinds = {type(entry[key]) for entry in document[part]}
-        if kinds - {int, str}:
-            faults.append(f"{key} of {part} is to be a whole number or a text")
+    faults = id_faults(document)
     for image in document["images"]:
         faults += [
             f"{side} of {image['file_name']} is no number: {image[side]!r}"
@@ -98,6 +96,21 @@ def _odd_values(document: Document) -> list[str]:
     if crowds:
         faults.append(f"iscrowd is to be 0 or 1, not {listed(sorted(crowds))}")
     return faults if len(faults) < 6 else [*faults[:5], f"and {len(faults) - 5} more"]
+
+
+def id_faults(document: Document) -> list[str]:
+    """Ids that are neither a text nor a whole number that is not very large."""
+    return [
+        f"{key} of {part} is to be a text, or a whole number of at most 2^53"
+        for part, key in IDS
+        if not all(_is_id(entry[key]) for entry in document[part])
+    ]
+
+
+def _is_id(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return False
+    return isinstance(value, str) or abs(value) <= LARGEST_ID
 
 
 def _odd_flag(value: object) -> bool:

@@ -20,6 +20,7 @@ from sfda.formats.annotations import (
     drawn_size,
     outlined,
 )
+from sfda.formats.coco import id_faults
 from sfda.formats.coco_rle import decode_run_lengths, fill_polygons
 from sfda.formats.masks import Bits
 
@@ -127,7 +128,11 @@ def _mask(shape: ET.Element, size: tuple[int, int]) -> Bits:
 
 
 def from_coco(document: Mapping[str, Any]) -> Iterator[PictureAnnotations]:
-    """Every image of a COCO JSON: its boxes, painted regions and joints."""
+    """Every image of a COCO JSON: its boxes, painted regions and joints. Raises ValueError for ids
+    that are none, and what reading another document raises.
+    """
+    if faults := id_faults(document):
+        raise ValueError("; ".join(faults))
     names = {c["id"]: str(c["name"]) for c in document["categories"]}
     joints = {c["id"]: [str(n) for n in c.get("keypoints", ())] for c in document["categories"]}
     parts: dict[Any, list[Mapping[str, Any]]] = {}

@@ -62,6 +62,8 @@ YAML = {
     "no time": "name: !!timestamp c",
     "no bytes": "name: !!binary ü",
     "a list as a key": "? [a]\n: 1",
+    "a key whose hash is 0": f"{2**61 - 1}: 1",
+    "a set of it": f"!!set {{? {2**61 - 1}}}",
     "code": "!!python/object/apply:os.system ['id']",
     "several documents": "a: 1\n---\nb: 2",
     "control characters": "name: \x07",
@@ -104,6 +106,7 @@ def test_what_is_meant_is_read() -> None:
     read = parse_yaml(text)
     assert read["d"]["e"] is read["a"]
     assert (read["d"]["c"], read["f"]) == (True, 31)
+    assert parse_yaml("{9007199254740992: 1, 0.5: 2}") == {2**53: 1, 0.5: 2}
     assert parse_yaml("[" * (DEPTH - 2) + "]" * (DEPTH - 2))
     assert parse_yaml("{" + ", ".join(f"name {i}: 'class {i}'" for i in range(2000)) + "}")
 

@@ -188,6 +188,20 @@ def test_an_odd_size_in_coco_is_one_message(tmp_path: Path, side: str) -> None:
         read_export(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("which", ["image", "its annotation", "category", "its use"])
+@pytest.mark.parametrize("odd", [2**61 - 1, True, 1.5])
+def test_numbers_that_could_share_one_hash_are_no_ids(
+    tmp_path: Path, which: str, odd: float
+) -> None:
+    ids = {"image": 1, "its annotation": 1, "category": 1, "its use": 1} | {which: odd}
+    picture = {"id": ids["image"], "file_name": "a.png", "width": 8, "height": 8}
+    drawn = {"image_id": ids["its annotation"], "category_id": ids["its use"]}
+    document = {"images": [picture], "categories": [{"id": ids["category"], "name": "a"}]}
+    (tmp_path / "a.json").write_text(json.dumps({**document, "annotations": [drawn]}))
+    with pytest.raises(BadInput, match=r"a whole number of at most 2\^53"):
+        read_export(tmp_path / "a.json")
+
+
 ESCAPES = "\x1b]0;pwn\x07\x1b[2J\u202e[red]"
 
 

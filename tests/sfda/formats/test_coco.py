@@ -124,9 +124,13 @@ def test_labels_never_leave_an_unlabelled_manifest(tmp_path: Path) -> None:
         ({"annotations": [entry("2", 7, [0, 0, 2, 2])]}, "not listed: '2'; an id is a number or"),
         (
             {"annotations": [entry([1], 7, [0, 0, 2, 2])]},
-            "image_id of annotations is to be a whole",
+            "image_id of annotations is to be a text, or a whole",
         ),
         ({"annotations": [entry(1, 7.0, [0, 0, 2, 2])]}, "category_id of annotations is to be a"),
+        ({"annotations": [entry(1, True, [0, 0, 2, 2])]}, "category_id of annotations is to be a"),
+        ({"annotations": [entry(2**61 - 1, 7, [0, 0, 2, 2])]}, "image_id of annotations is"),
+        ({"images": [{"id": -(2**61), "file_name": "0.png"}]}, "id of images is to be"),
+        ({"categories": [{"id": 2**61 - 1, "name": "cat"}]}, "id of categories is to be"),
         ({"annotations": [entry(1, 7, [0, 0, 10**400, 2])]}, "bbox is not four numbers"),
         ({"annotations": [entry(1, 7, [0, 0, 2, 2], iscrowd="0")]}, "iscrowd is to be 0 or 1"),
         (
