@@ -20,14 +20,16 @@ import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, ImageDataError
+from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
-from sfda.documents import VOLUME_BYTES, read_all, read_member
+from sfda.documents import VOLUME_BYTES, machine_memory, read_all, read_member
 from sfda.errors import BadInput
 from sfda.images.intensity_window import Picture, Raw, Window, percentiles, to_bytes
 
 VOLUMES = (".nii", ".nii.gz")
 VOLUMES_IN_MEMORY = 2  # whole volumes in memory: that of the images and that of the masks
+SCALED_AT_ONCE = 1 << 20  # voxels that are scaled at once
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 _LOADING = threading.Lock()
 
@@ -112,7 +114,9 @@ class Volume:
 
     @functools.cached_property
     def _ends(self) -> tuple[float, float]:
-        return percentiles(np.asanyarray(self.array))
+        array = self.array if isinstance(self.array, np.ndarray) else _in_memory(self.array)
+        _refuse_memory(array.size * (3 * array.dtype.itemsize + 1))  # finite ones, once more sorted
+        return percentiles(array)
 
 
 def volume(address: FileAddress) -> Volume:
@@ -137,8 +141,33 @@ def _volume(address: FileAddress, size: int, time: int) -> Volume:
     sizes = _grid_of(image)
     if address.member is None and address.path.suffix.lower() == ".nii":
         return Volume(image.dataobj, sizes)  # read from the disk as it is sliced
-    array = np.asanyarray(image.dataobj)
-    return Volume(array.astype(np.float32) if array.dtype == np.float64 else array, sizes)
+    return Volume(_in_memory(image.dataobj), sizes)
+
+
+def _in_memory(voxels: Any) -> Raw:
+    """All voxels of nibabel's array on the disk; as float32 where they are scaled or longer floats.
+
+    The float64 that nibabel makes of them is never whole in memory. Raises ValueError where the
+    rest does not fit.
+    """
+    kind, scaled = voxels.dtype, (voxels.slope, voxels.inter) != (1, 0)
+    if not scaled and (np.issubdtype(kind, np.integer) or kind.itemsize <= 4):
+        _refuse_memory(math.prod(voxels.shape) * kind.itemsize)
+        return np.asanyarray(voxels)
+    _refuse_memory(math.prod(voxels.shape) * (kind.itemsize + 4))
+    stored = voxels.get_unscaled().ravel(order="F")
+    values = np.empty(stored.size, np.float32)
+    for start in range(0, stored.size, SCALED_AT_ONCE):
+        part = slice(start, start + SCALED_AT_ONCE)
+        values[part] = apply_read_scaling(stored[part], voxels.slope, voxels.inter)
+    return values.reshape(voxels.shape, order="F")
+
+
+def _refuse_memory(needed: int) -> None:
+    if needed > machine_memory():
+        raise ValueError(
+            f"it needs {needed} bytes, more than this machine's memory; make several files of it"
+        )
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -1,5 +1,6 @@
 """NIfTI volumes as slices: orientation, spacing, windows, masks and faults."""
 
+import tracemalloc
 import zipfile
 
 import nibabel
@@ -151,6 +152,53 @@ def test_scaled_intensities(tmp_path):
     np.testing.assert_array_equal(
         volumes.volume(FileAddress(tmp_path / "a.nii.gz")).raw(2), with_slope[:, :, 2].T
     )
+
+
+def scaled(path, array, slope=0.5, inter=-3.0):
+    image = nibabel.Nifti1Image(array, np.eye(4))
+    image.header.set_slope_inter(slope, inter)
+    nibabel.save(image, path)
+    return FileAddress(path)
+
+
+@pytest.mark.parametrize("kind", ["u1", "<i2", ">f4", "<f8", ">f8", "<i4"])
+@pytest.mark.parametrize("slope", [1.0, 0.3])
+def test_intensities_are_those_of_nibabel_in_whole_pieces_and_the_last(
+    tmp_path, monkeypatch, kind, slope
+):
+    monkeypatch.setattr(volumes, "SCALED_AT_ONCE", 100)
+    array = np.arange(210).reshape(7, 6, 5).astype(kind)
+    for name in ("a.nii", "a.nii.gz"):
+        one = volumes.volume(scaled(tmp_path / name, array, slope, slope - 1))
+        expected = nibabel.load(tmp_path / name).get_fdata().astype(np.float32)
+        for index in range(5):
+            np.testing.assert_allclose(one.raw(index), expected[:, :, index].T, rtol=1e-7)
+        assert one.ends == pytest.approx(np.percentile(expected, [0.5, 99.5]))
+
+
+def test_a_scaled_volume_takes_four_bytes_a_voxel_and_what_is_stored(tmp_path):
+    address = scaled(tmp_path / "a.nii.gz", np.zeros((400, 400, 50), np.uint8))
+    tracemalloc.start()
+    try:
+        volumes.volume(address)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak / (400 * 400 * 50) < 9  # 17 if nibabel scaled all at once
+
+
+def test_a_volume_that_takes_more_than_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(volumes, "machine_memory", lambda: 200)
+    array = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
+    assert volumes.volume(scaled(tmp_path / "plain.nii.gz", array, 1.0, 0.0)).raw(0).shape == (4, 5)
+    with pytest.raises(ValueError, match="needs 300 bytes, more than this machine's memory"):
+        volumes.volume(scaled(tmp_path / "scaled.nii.gz", array))
+    monkeypatch.setattr(volumes, "machine_memory", lambda: 300)
+    for name in ("a.nii", "a.nii.gz"):
+        one = volumes.volume(scaled(tmp_path / name, array))
+        assert one.image(0, (0, 9)).shape == (4, 5)
+        with pytest.raises(ValueError, match="needs 780 bytes"):
+            one.image(0, None)
 
 
 def test_what_names_no_slice_is_refused():
