@@ -40,7 +40,7 @@ from tasks.evaluate import evaluate, log_report
 from tasks.import_model import import_source
 from tasks.ladder import settle_by_steps
 from tasks.prefect_runtime.attempts import refuse_endless
-from tasks.prefect_runtime.notify import check_block, tell
+from tasks.prefect_runtime.notify import check_block, notify_verdict
 from tasks.prepared_audit import prepare_audit
 from tasks.profile import log_profile, plan_by_profile, profile_target
 from tasks.pseudo_label import pseudo_label, show_profile
@@ -125,7 +125,7 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> State[
         asked = prepare_audit(decision, contest, version, plan.seed, device) if held else None
         facts = _facts(job, adaptation, run_id, adapted, chosen, sides, version, decision, asked)
         page = report_run(facts)
-    return _end(facts, asked, page, job.told_by)
+    return _end(facts, asked, page, job.block)
 
 
 def run_adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> AdaptResult:
@@ -150,7 +150,7 @@ class AdaptJob:
     limits: tuple[int, float | None]  # processes that load images; seconds for the epochs
     policy: DecisionPolicy
     stated: tuple[str, str]  # source and target, as they were stated
-    told_by: str | None  # the block that tells people of the verdict
+    block: str | None  # the block that tells people of the verdict
 
     def contest(self, chosen: Candidate, source: ModelRef, adaptation: Adaptation) -> Contest:
         """The candidate, and what it is judged on."""
@@ -196,7 +196,7 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
         limits=(adaptation.workers, seconds_of(adaptation.budget)),
         policy=adaptation.decision,
         stated=stated,
-        told_by=adaptation.notify,
+        block=adaptation.notify,
     )
 
 
@@ -269,7 +269,7 @@ def _facts(
     )
 
 
-def _end(facts: RunFacts, audit: str | None, page: str | None, told_by: str | None) -> State[Any]:
+def _end(facts: RunFacts, audit: str | None, page: str | None, block: str | None) -> State[Any]:
     """The final state, whose name tells the verdict."""
     decision, version = facts.decision, facts.version
     result = AdaptResult(
@@ -294,5 +294,5 @@ def _end(facts: RunFacts, audit: str | None, page: str | None, told_by: str | No
         peak_memory_mb=facts.adaptation.peak_memory_mb,
     )
     if decision.evidence is not None:
-        tell(told_by, f"{version.name} {version.version}", result.verdict, result.next)
+        notify_verdict(block, f"{version.name} {version.version}", result.verdict, result.next)
     return Completed(name=decision.state_name, message=decision.text, data=result)

@@ -28,9 +28,9 @@ from tasks.audit import (
     ask_audit,
     audit_job,
     conclude,
+    notify_of_audit,
     standing,
     take_part,
-    tell_of_audit,
 )
 from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.prefect_runtime.notify import check_block
@@ -106,10 +106,10 @@ def audit(
         job = audit_job(candidate, against, manifest_ref(target), split, decision, seed)
         request = ask_audit(folder, job, device=device)
         note_waiting(folder, len(request.questions), target, "audit", str(flow_run.id))
-        tell_of_audit(notify, standing(folder))
+        notify_of_audit(notify, standing(folder))
     now = conclude(wait_for_verdict(folder, seconds_of(patience) or 0.0), promote=promote)
     forget(folder)
-    tell_of_audit(notify, now)
+    notify_of_audit(notify, now)
     create_markdown_artifact(_text(folder, now), key="audit")
     return AuditOutcome(
         kind=now.kind, verdict=now.sentence, folder=str(folder), next=now.next_commands

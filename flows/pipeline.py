@@ -19,7 +19,7 @@ from sfda.errors import BadInput
 from sfda.manifests.write import put
 from sfda.settings import AdaptSettings, Duration, seconds_of
 from sfda.state_folder import disk_errors, home
-from tasks.audit import conclude, standing, tell_of_audit
+from tasks.audit import conclude, notify_of_audit, standing
 from tasks.prefect_runtime.attempts import refuse_endless
 
 
@@ -88,7 +88,7 @@ def pipeline(
     decided = wait_for_verdict(folder, seconds_of(patience) or 0.0)
     now = settled(decided, promote=adaptation.promote)
     forget(folder)
-    tell_of_audit(adaptation.notify, now)
+    notify_of_audit(adaptation.notify, now)
     return PipelineResult(
         adapted=adapted,
         kind=now.kind,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.rollback import rollback as rollback  # deployments of 0.1.0 name it here (until 2027-12)
-from tasks.champion import ChampionMove, move_and_tell
+from tasks.champion import ChampionMove, move_and_notify
 
 
 @flow(name="promote", flow_run_name="promote {name} {version}")
@@ -17,4 +17,4 @@ def promote(name: str, version: str, notify: str | None = None) -> ChampionMove:
         version: the number of one of its versions
         notify: a Prefect block that tells people of it; none: nobody is told
     """
-    return move_and_tell(name, version, notify)
+    return move_and_notify(name, version, notify)

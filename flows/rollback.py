@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from tasks.champion import ChampionMove, move_and_tell
+from tasks.champion import ChampionMove, move_and_notify
 
 
 @flow(name="rollback", flow_run_name="roll back {name}")
@@ -15,4 +15,4 @@ def rollback(name: str, notify: str | None = None) -> ChampionMove:
         name: a registered name
         notify: a Prefect block that tells people of it; none: nobody is told
     """
-    return move_and_tell(name, None, notify)
+    return move_and_notify(name, None, notify)

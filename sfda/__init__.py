@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from sfda.notebook.adapting import compare_methods as compare
     from sfda.notebook.judging import evaluate_images as evaluate
     from sfda.notebook.judging import predict_images as predict
-    from sfda.notebook.knowing import profile_images as profile
     from sfda.notebook.models import LoadedModel
     from sfda.notebook.models import load_model as load
+    from sfda.notebook.profiling import profile_images as profile
     from sfda.problems._base import Problem
     from sfda.queries._base import Query, QueryConfig
     from sfda.settings import Schedule
@@ -49,7 +49,7 @@ else:
         "evaluate": "sfda.notebook.judging:evaluate_images",
         "load": "sfda.notebook.models:load_model",
         "predict": "sfda.notebook.judging:predict_images",
-        "profile": "sfda.notebook.knowing:profile_images",
+        "profile": "sfda.notebook.profiling:profile_images",
     }
 
     def __getattr__(name):

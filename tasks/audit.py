@@ -28,7 +28,7 @@ from sfda.policy import DecisionPolicy
 from sfda.refs import ManifestRef, ModelRef, Version
 from tasks import tracking
 from tasks.champion import make_champion, promotions_of
-from tasks.prefect_runtime.notify import tell
+from tasks.prefect_runtime.notify import notify_verdict
 from tasks.tracking.models import model_ref, open_model
 
 
@@ -182,12 +182,12 @@ def conclude(now: AuditStanding, *, promote: bool) -> AuditStanding:
     return now
 
 
-def tell_of_audit(told_by: str | None, now: AuditStanding) -> None:
+def notify_of_audit(block: str | None, now: AuditStanding) -> None:
     """Tell people, if a block is named, of questions that wait for answers, or of the verdict."""
     request, subject = now.request, now.request.candidate.uri
     if now.kind == "hold":
         subject = f"{len(request.questions)} questions about {request.manifest}"
-    tell(told_by, subject, now.sentence, now.next_commands)
+    notify_verdict(block, subject, now.sentence, now.next_commands)
 
 
 def _refuse_other_champion(request: AuditRequest, champion: Version | None) -> None:

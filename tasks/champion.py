@@ -14,7 +14,7 @@ from sfda.refs import Version
 from sfda.state_folder import home, one_at_a_time
 from tasks import tracking
 from tasks.prefect_runtime.events import announce_promotion
-from tasks.prefect_runtime.notify import check_block, tell
+from tasks.prefect_runtime.notify import check_block, notify_verdict
 
 
 def promotions_of(name: str) -> AbstractContextManager[object]:
@@ -60,14 +60,14 @@ class ChampionMove(Config):
         return f"{self.name}: champion is version {self.version}{before}"
 
 
-def move_and_tell(name: str, version: str | None, told_by: str | None) -> ChampionMove:
+def move_and_notify(name: str, version: str | None, block: str | None) -> ChampionMove:
     """Move the champion as `move_champion` does, and tell people of it, if a block is named.
 
     Raises BadInput, for a block that is not there before anything is moved.
     """
-    check_block(told_by)
+    check_block(block)
     moved = move_champion(name, version)
-    tell(told_by, "rolled back" if version is None else "promoted by hand", moved.text)
+    notify_verdict(block, "rolled back" if version is None else "promoted by hand", moved.text)
     return moved
 
 

@@ -105,7 +105,7 @@ def audit(
         from sfda.adaptation.target import as_manifest
         from sfda.loading.opened import manifest_ref
         from sfda.policy import DecisionPolicy
-        from tasks.audit import ask_audit, audit_job, standing, tell_of_audit
+        from tasks.audit import ask_audit, audit_job, notify_of_audit, standing
 
         stated = stated_policy(decision) or {}
         policy = DecisionPolicy.from_settings(stated | ({"budget": budget} if budget else {}))
@@ -114,7 +114,7 @@ def audit(
         job = audit_job(candidate, against, manifest, split, policy, seed)
         request = ask_audit(out, job, before or [], device)
         now = standing(out)
-        tell_of_audit(notify, now)
+        notify_of_audit(notify, now)
         text = f"{out}: {len(request.questions)} questions to a person; audit.html may be sent"
         _show_audit(output, now, text, out)
 
@@ -129,7 +129,7 @@ def _take(
     notify: str | None,
 ) -> None:
     """Take answers part by part, with where the audit stands after each; then the verdict."""
-    from tasks.audit import conclude, standing, take_part, tell_of_audit
+    from tasks.audit import conclude, notify_of_audit, standing, take_part
 
     parts: list[dict[str, Any]] = []
     for path in answers:
@@ -148,7 +148,7 @@ def _take(
 
         more["resumed"] = go_on(folder, folder)
         text = f"run {more['resumed']} goes on" if more["resumed"] else ""
-        tell_of_audit(notify, now)
+        notify_of_audit(notify, now)
     if not answers:
         text = now.result.text(now.request)
     if write_manifest:
@@ -229,7 +229,7 @@ def monitor(
         from sfda.loading.opened import manifest_ref
         from sfda.policy import DecisionPolicy
         from tasks.monitor import ask_week, conclude_weeks
-        from tasks.prefect_runtime.notify import check_block, tell
+        from tasks.prefect_runtime.notify import check_block, notify_verdict
 
         check_block(notify)
 
@@ -243,7 +243,7 @@ def monitor(
             more = {"audit": str(folder)}
         now = conclude_weeks(name)
         if more or now.rolled_back_to:
-            tell(notify, name, f"{text}{now.sentence}", now.next_commands)
+            notify_verdict(notify, name, f"{text}{now.sentence}", now.next_commands)
         result = {
             "name": name,
             "champion": now.monitor.champion,

@@ -16,7 +16,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 IMPORTED_AWAY = frozenset({"cv2", "matplotlib", "torch", "triton"})
-SEARCHED = ("LD_LIBRARY_PATH", "PATH")  # where programs look for libraries and programs
+LIBRARY_PATH = "LD_LIBRARY_PATH"
+SEARCHED = (LIBRARY_PATH, "PATH")  # where programs look for libraries and programs
 
 
 class _Folder:
@@ -77,15 +78,15 @@ def _send_away(spec: ModuleSpec) -> None:
     run = loader.exec_module
 
     def away(module: ModuleType) -> None:
-        before = os.environ.get(SEARCHED[0])
+        before = os.environ.get(LIBRARY_PATH)
         try:
             with _folder.left():
                 run(module)
         finally:
             if before is None:
-                os.environ.pop(SEARCHED[0], None)
+                os.environ.pop(LIBRARY_PATH, None)
             else:
-                os.environ[SEARCHED[0]] = before
+                os.environ[LIBRARY_PATH] = before
 
     loader.exec_module = away  # type: ignore[method-assign]
 

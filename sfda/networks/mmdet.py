@@ -237,8 +237,6 @@ def mmdet_detector(config: Mapping[str, Any], classes: int, depth: int = 3) -> M
     if not config:
         raise BadInput("this model's spec holds no mmdet configuration; import it again")
     mmdet_allowed.check_size(config)
-    import sfda.images.plotting  # noqa: F401  before mmdet, which imports matplotlib
-
     compiled = mmcv_ops.ensure()
     settings = with_classes(mmdet_allowed.without_other_weights(config), classes)
     quiet_()

@@ -22,8 +22,8 @@ from sfda.loading.opened import Opened, manifest_ref, open_part
 from sfda.loading.pool import HeldOut, pool_of
 from sfda.notebook.images import ImagesLike, load_for, manifest_of
 from sfda.notebook.judging import share_changed
-from sfda.notebook.knowing import profile_of_opened, usual_settings
 from sfda.notebook.models import LoadedModel, ModelLike, bundle_ref
+from sfda.notebook.profiling import profile_of_opened, usual_settings
 from sfda.profiling.findings import TargetProfile
 from sfda.profiling.target import followed
 from sfda.refs import (

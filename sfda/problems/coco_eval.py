@@ -8,10 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
-
-import sfda.images.plotting  # noqa: F401  before pycocotools, which imports matplotlib
-
-# isort: split
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 

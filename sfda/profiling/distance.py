@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from sfda.building_blocks.clustering import split_in_two
 from sfda.images.preprocess import Stack
-from sfda.profiling.look import Channels
+from sfda.profiling.statistics import Channels
 
 BATCH = 64  # images of a batch that a model is trained on, as most are
 DRAWS, QUANTILE = 200, 0.95  # of random batches, and of what they come to

@@ -12,7 +12,7 @@ from torch import nn
 
 from sfda.images.preprocess import Stack
 from sfda.profiling.findings import ProfileFinding
-from sfda.profiling.look import look_at_images
+from sfda.profiling.statistics import statistics_of_images
 from sfda.refs import ModelSpec
 
 ZOOMS = (0.66, 0.76, 0.87, 1.0, 1.15, 1.32, 1.52)
@@ -63,7 +63,8 @@ def scale_finding(
 ) -> ProfileFinding:
     """Whether a model would be surer if all were larger, or smaller. Raises NotFinite."""
     certainty = [
-        look_at_images(network, spec, zoomed(images, zoom), device).certainty for zoom in ZOOMS
+        statistics_of_images(network, spec, zoomed(images, zoom), device).certainty
+        for zoom in ZOOMS
     ]
     best = best_zoom(np.stack(certainty))
     other = best.zoom != 1 and best.agree >= SURE

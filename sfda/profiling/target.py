@@ -26,8 +26,8 @@ from sfda.problems.registry import PROBLEMS
 from sfda.profiling import checks
 from sfda.profiling.distance import batch_distance, neighbour_correlation
 from sfda.profiling.findings import NOT_ADAPTED, ProfileFinding, Recommendation, TargetProfile
-from sfda.profiling.look import Channels, TargetLook, look_at_target, some_images
 from sfda.profiling.scale import IMAGES, scale_finding
+from sfda.profiling.statistics import Channels, TargetStatistics, some_images, statistics_of_target
 from sfda.refs import ModelSpec, Profile, SplitRef
 from sfda.settings import AUTO, AdaptSettings, Prior
 from sfda.weights.source_card import Card
@@ -112,7 +112,7 @@ def profile_target(subject: Subject, asked: AdaptSettings, device: torch.device)
 
     Raises BadInput for settings that do not fit the method, NotFinite for a model that diverged.
     """
-    look = look_at_target(subject.network, subject.spec, subject.opened, device, asked.seed)
+    look = statistics_of_target(subject.network, subject.spec, subject.opened, device, asked.seed)
     method = usual_method(subject.spec.problem, subject.shift, asked.method)
     advised = usual_method(subject.spec.problem, subject.shift, asked.method or AUTO)
     findings = [*_countable(subject, method, asked), *_distances(subject, look)]
@@ -195,7 +195,7 @@ def _countable(subject: Subject, method: str, asked: AdaptSettings) -> list[Prof
     ]
 
 
-def _distances(subject: Subject, look: TargetLook) -> list[ProfileFinding]:
+def _distances(subject: Subject, look: TargetStatistics) -> list[ProfileFinding]:
     """How far the target is from what the model and its card know of the source."""
     card = subject.card
     mean, covariance = _card_part(card, "feature_mean"), _card_part(card, "feature_covariance")

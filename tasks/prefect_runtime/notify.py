@@ -56,7 +56,9 @@ def notify(name: str | None, subject: str, body: str) -> bool:
     return True
 
 
-def tell(name: str | None, subject: str, sentence: str, commands: Sequence[str] = ()) -> bool:
+def notify_verdict(
+    name: str | None, subject: str, sentence: str, commands: Sequence[str] = ()
+) -> bool:
     """Tell people, if a block is named, of a verdict or of questions that wait: the sentence, what
     to type now, and the page of this run, where a server shows it that stays; whether they were
     told.

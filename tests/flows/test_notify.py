@@ -22,7 +22,7 @@ from sfda.annotation.audit.questions import read_audit
 from sfda.errors import BadInput
 from sfda.weights.bundle import write_bundle
 from tasks import champion, tracking
-from tasks.prefect_runtime.notify import check_block, notify, tell
+from tasks.prefect_runtime.notify import check_block, notify, notify_verdict
 from tasks.prefect_runtime.server import ENDS_WITH_COMMAND
 
 pytestmark = pytest.mark.flow
@@ -102,7 +102,7 @@ def test_a_message_has_what_to_type_and_the_page_of_a_server_that_stays(
 
     @flow
     def telling() -> None:
-        tell(name, "toy 3", "held: it changes", ("sfda audit DIR ANSWERS",))
+        notify_verdict(name, "toy 3", "held: it changes", ("sfda audit DIR ANSWERS",))
 
     telling()
     monkeypatch.setenv(ENDS_WITH_COMMAND, "1")

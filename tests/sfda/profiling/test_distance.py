@@ -9,7 +9,7 @@ from sfda.profiling.distance import (
     neighbour_correlation,
     share_of_noise,
 )
-from sfda.profiling.look import Channels
+from sfda.profiling.statistics import Channels
 
 
 def layer(mean: float, rng: np.random.Generator, images: int = 400) -> Channels:

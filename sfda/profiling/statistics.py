@@ -19,7 +19,7 @@ from sfda.loading.scan import scan
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec
 
-LOOKED_AT = 512  # images of a target at most
+MOST_IMAGES = 512  # images of a target at most
 
 
 class Channels(NamedTuple):
@@ -30,7 +30,7 @@ class Channels(NamedTuple):
     source_var: Float[np.ndarray, " C"]
 
 
-class TargetLook(NamedTuple):
+class TargetStatistics(NamedTuple):
     """What a source model makes of some images. Of a tiled input every tile counts as one."""
 
     norms: tuple[Channels, ...]  # of the inputs of its batch norms; empty where it has none
@@ -38,7 +38,7 @@ class TargetLook(NamedTuple):
     certainty: Float[np.ndarray, " N"]
 
 
-def some_images(images: Pictures, seed: int, at_most: int = LOOKED_AT) -> Pictures:
+def some_images(images: Pictures, seed: int, at_most: int = MOST_IMAGES) -> Pictures:
     """So many of the images, drawn at random; all where there are no more."""
     if len(images) <= at_most:
         return images
@@ -46,17 +46,17 @@ def some_images(images: Pictures, seed: int, at_most: int = LOOKED_AT) -> Pictur
     return images_at(images, np.sort(rows))
 
 
-def look_at_target(
+def statistics_of_target(
     network: nn.Module, spec: ModelSpec, opened: Opened, device: torch.device, seed: int = 0
-) -> TargetLook:
+) -> TargetStatistics:
     """What a network, which is on `device`, makes of at most 512 images. Raises NotFinite."""
     images = some_images(opened.images, seed)
-    return look_at_images(network, spec, images, device)
+    return statistics_of_images(network, spec, images, device)
 
 
-def look_at_images(
+def statistics_of_images(
     network: nn.Module, spec: ModelSpec, images: Pictures, device: torch.device
-) -> TargetLook:
+) -> TargetStatistics:
     """The same of all these images."""
     problem = PROBLEMS[spec.problem]
     features, certainty = [], []
@@ -68,7 +68,7 @@ def look_at_images(
             features.append(summary.features.float().cpu().numpy())
             certainty.append(problem.certainty(summary.probs.float().cpu().numpy()))
     count = sum(map(len, certainty))
-    return TargetLook(
+    return TargetStatistics(
         tuple(_channels(layer, parts) for layer, parts in watched if _rows(parts) == count),
         np.concatenate(features),
         np.concatenate(certainty),
