@@ -23,7 +23,7 @@ from sfda.networks.foreign.trusted import trusted_packages
 from sfda.state_folder import PERSONS_UMASK, close_new_files
 from tasks.prefect_runtime.deployed import SAFE_PATH
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
-from tasks.prefect_runtime.store_address import store_fault
+from tasks.prefect_runtime.store_address import STORE, check_store, store_fault
 
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own lines go to the terminal
@@ -122,6 +122,7 @@ def _prepare() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     prepare_environment()
+    check_store(os.environ[STORE])
 
 
 def end_at_once(run: Callable[[], Any]) -> None:

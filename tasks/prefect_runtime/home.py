@@ -10,7 +10,6 @@ from sfda.state_folder import home, named_by_a_person, private_file
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
 from tasks.prefect_runtime.secrets import know_own_server, lock_own_server
 from tasks.prefect_runtime.stated import URL, address_in_folder
-from tasks.prefect_runtime.store_address import check_store
 
 log = logging.getLogger("sfda")
 
@@ -38,7 +37,7 @@ def prepare_environment() -> None:
 
     Whatever the user has set stays, but for what files of the current folder say to Prefect.
     `MLFLOW_TRACKING_URI` defaults to SQLite below home, Prefect to its ephemeral server with its
-    database below home. Raises BadInput where a store is named at which nobody answers.
+    database below home.
     """
     ignore_folder_settings()
     if not os.environ.get(URL) and (file := address_in_folder()):
@@ -61,7 +60,6 @@ def prepare_environment() -> None:
 
 def _make_store(address: str) -> None:
     """A store that a person names has the modes of that person's umask: SQLite's file is made."""
-    check_store(address)
     start, _, path = address.partition(":///")
     file = Path(path.partition("?")[0])
     if start == "sqlite" and file.name and file.parent.is_dir() and not file.exists():

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sfda.errors import BadInput
 
-NAME = "MLFLOW_TRACKING_URI"
+STORE = "MLFLOW_TRACKING_URI"
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 LOCAL_STORES = ("sqlite", "file", "")
 ANSWER_TIME = 5.0  # seconds for a connection
@@ -30,24 +30,24 @@ def check_store(address: str) -> None:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise BadInput(
-            f"{NAME}={shown} is no address; write http://HOST:PORT or sqlite:///FILE"
+            f"{STORE}={shown} is no address; write http://HOST:PORT or sqlite:///FILE"
         ) from None
     kind = parts.scheme.partition("+")[0]
     if kind in LOCAL_STORES:
         folder = Path(address.partition(":///")[2].partition("?")[0] or parts.path).parent
         if kind == "sqlite" and not folder.is_dir():
-            raise BadInput(f"{NAME}={shown}: there is no folder {folder}; make it")
+            raise BadInput(f"{STORE}={shown}: there is no folder {folder}; make it")
         return
     if kind not in PORTS:
         return
     if not host:
-        raise BadInput(f"{NAME}={shown} names no host; write {kind}://HOST:PORT")
+        raise BadInput(f"{STORE}={shown} names no host; write {kind}://HOST:PORT")
     try:
         socket.create_connection((host, port or PORTS[kind]), ANSWER_TIME).close()
     except OSError as error:
         raise BadInput(
-            f"nobody answers at {NAME}={shown} ({error.strerror or error}); start that server, or "
-            f"unset {NAME} to keep everything below SFDA_HOME"
+            f"nobody answers at {STORE}={shown} ({error.strerror or error}); start that server, or "
+            f"unset {STORE} to keep everything below SFDA_HOME"
         ) from None
 
 
@@ -74,7 +74,7 @@ def store_fault(error: BaseException) -> str | None:
 
     Of a store with a password nothing that it said is shown but the kind of the fault.
     """
-    address = os.environ.get(NAME, "")
+    address = os.environ.get(STORE, "")
     if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "requests"):
         return None
     shown = without_password(address)
@@ -85,4 +85,4 @@ def store_fault(error: BaseException) -> str | None:
     words = f"{type(error).__name__} {code}".strip()
     if not secret:
         words = " ".join(str(error).split())[:300]
-    return f"{NAME}={shown} does not do its work: {words}"
+    return f"{STORE}={shown} does not do its work: {words}"

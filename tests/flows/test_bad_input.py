@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import socket
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -384,6 +385,17 @@ def test_a_home_that_cannot_be_written_to_is_refused(shop, monkeypatch, below):
     assert ended.err.startswith("sfda: cannot write to SFDA_HOME")
     assert "set SFDA_HOME to a folder you may write to" in ended.err
     assert len(ended.err.splitlines()) == 1
+
+
+def test_a_store_at_which_nobody_answers_is_refused(shop, monkeypatch):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:Secret-Pass@127.0.0.1:{port}")
+    result = sfda("status")
+    assert result.code == 2
+    assert f"nobody answers at MLFLOW_TRACKING_URI=http://***@127.0.0.1:{port}" in result.err
+    assert "Secret-Pass" not in result.err + result.out
 
 
 def test_with_json_the_message_is_also_the_one_object_on_stdout(shop):

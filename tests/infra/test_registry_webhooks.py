@@ -92,7 +92,8 @@ def ear() -> Iterator[str]:
 
 def test_a_promotion_and_a_verdict_are_told(home: Path, server: str, ear: str, tmp_path: Path):
     events = ["model_version_alias.created", "model_version_tag.set"]
-    MlflowClient(server).create_webhook("champions", ear, events=events, secret="word")  # type: ignore[arg-type]
+    client = MlflowClient(server, server)  # else the registry of whoever set one before
+    client.create_webhook("champions", ear, events=events, secret="word")  # type: ignore[arg-type]
     digest = write_bundle(tmp_path / "toy", small.source(), small.SPEC)
     with tracking.run("job", key="first", tags={}, params={}) as run_id:
         version = tracking.register_bundle(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sfda.errors import BadInput
-from tasks.prefect_runtime.store_address import NAME, check_store, store_fault, without_password
+from tasks.prefect_runtime.store_address import STORE, check_store, store_fault, without_password
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_somebody_answers() -> None:
 
 def test_what_can_be_no_store_is_refused(tmp_path: Path) -> None:
     for address in ("http://[bad", "http://", "http://host:99999", "http://me:Secret-Pass@[x"):
-        with pytest.raises(BadInput, match=NAME) as error:
+        with pytest.raises(BadInput, match=STORE) as error:
             check_store(address)
         assert "Secret-Pass" not in str(error.value)
     with pytest.raises(BadInput, match="there is no folder"):
@@ -68,7 +68,7 @@ def test_no_way_to_write_a_password_shows_it(monkeypatch: pytest.MonkeyPatch, ad
     assert "Secret-Pass" not in without_password(address)
     with suppress(BadInput):
         check_store(address.replace("@db", "@127.0.0.1:1").replace("host", "127.0.0.1:1"))
-    monkeypatch.setenv(NAME, address)
+    monkeypatch.setenv(STORE, address)
     line = store_fault(MlflowException(f"no answer of {address}"))
     assert line is not None
     assert "Secret-Pass" not in line
@@ -81,11 +81,11 @@ def test_what_a_store_says_is_one_line_without_its_password(
 
     address = "http://me:Secret-Pass@127.0.0.1:5000"
     said = MlflowException(f"API request to {address}/api failed\nfor Secret-Pass")
-    monkeypatch.setenv(NAME, address)
+    monkeypatch.setenv(STORE, address)
     line = store_fault(said)
     assert line is not None
     assert "Secret-Pass" not in line
     assert "\n" not in line
     assert store_fault(ValueError(address)) is None
-    monkeypatch.setenv(NAME, "sqlite:////a/b.db")  # ours to mend: a traceback is of use
+    monkeypatch.setenv(STORE, "sqlite:////a/b.db")  # ours to mend: a traceback is of use
     assert store_fault(said) is None

@@ -333,5 +333,5 @@ def test_a_panel_of_poses(tmp_path: Path):
     one, other = np.array([[5.0, 5], [30, 30]]), np.array([[5.0, 9], [30, 26]])
     sample = PoseSample("a.png@1", image, one, other, np.array([[5.0, 5], [np.nan, np.nan]]))
     assert sample.moved == pytest.approx(0.1)
-    (tmp_path / "panel.png").write_bytes(pose_panel([sample], [(0, 1)], title="t"))
+    (tmp_path / "panel.png").write_bytes(pose_panel([sample], ["a", "b"], [(0, 1)], title="t"))
     assert len(np.unique(np.array(Image.open(tmp_path / "panel.png")).reshape(-1, 4), axis=0)) > 20
