@@ -24,7 +24,7 @@ class Classification(Problem["Classifier", "Tensor", "ClassOutput", "Seen"]):
 
     name = "classification"
     default_method = "shot"
-    default_validators = ("infomax", "agreement")
+    default_validators = ("infomax", "aetta", "agreement")
     held_out_metric = "macro_accuracy"
     main_metrics: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "h_score": ("h_score", "os_star", "unk", "os"),  # where there are unknown samples

@@ -55,6 +55,14 @@ def test_no_method_is_chosen_by_a_level() -> None:
             assert by == "last" or plugins.load("validators", by).chooses
 
 
+@pytest.mark.parametrize(
+    ("method", "by"),
+    [("bn", "infomax"), ("mean_teacher", "infomax"), ("shot", "aetta"), ("lftl", "aetta")],
+)
+def test_a_classifier_is_chosen_by_what_its_method_does_not_minimise(method: str, by: str) -> None:
+    assert default_choice(method, "classification") == by
+
+
 def test_what_cannot_score_a_network_is_left_out() -> None:
     kinds = {name: plugins.load("validators", name) for name in ("plausible", "entropy")}
     network = pose.source()
