@@ -7,7 +7,9 @@ a person's own settings say, fonts and sizes among it, would change what picture
 from __future__ import annotations
 
 from matplotlib import rc_context, rcdefaults
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -15,4 +17,14 @@ from matplotlib.text import Text
 
 rcdefaults()
 
-__all__ = ["Axes", "Figure", "FigureCanvasAgg", "Patch", "Rectangle", "Text", "rc_context"]
+__all__ = [
+    "Artist",
+    "Axes",
+    "Axis",
+    "Figure",
+    "FigureCanvasAgg",
+    "Patch",
+    "Rectangle",
+    "Text",
+    "rc_context",
+]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import textwrap
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from sfda.errors import for_terminal
-from sfda.images.plotting import Axes, Figure, FigureCanvasAgg, Text, rc_context
+from sfda.images.plotting import Artist, Axes, Axis, Figure, FigureCanvasAgg, Text, rc_context
 
 LARGEST = 480  # pixels of a side that are drawn
 # Of Sasha Trubetskoy's list of distinct colours; before them one for what is mostly background
@@ -46,25 +48,47 @@ TITLE_LINES = 3
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG. Names in it are shown as they are, never set as formulas."""
-    for text in figure.findobj(Text):
+    """A figure as PNG, laid out once. Names in it are shown as they are, never set as formulas."""
+    for text in _texts(figure):
         text.set_parse_math(False)
-    buffer = io.BytesIO()
     with rc_context({"text.parse_math": False}):  # for those that are made when it is drawn
-        figure.savefig(buffer, format="png", dpi=100)
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
+            figure.set_layout_engine("none")  # it would be laid out, and drawn, twice
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).save(buffer, "png")
     return buffer.getvalue()
+
+
+def _texts(figure: Figure) -> Iterator[Text]:
+    """Every text there is, but for the ticks of axes that are not drawn, which need not be made."""
+    pending: list[Artist] = [figure]
+    while pending:
+        artist = pending.pop()
+        if isinstance(artist, Text):
+            yield artist
+        children = artist.get_children()
+        if isinstance(artist, Axes) and not artist.axison:
+            children = [one for one in children if not isinstance(one, Axis)]
+        pending += children
 
 
 def sheet(rows: int, columns: int, *, size: tuple[float, float], title: str) -> tuple[Figure, Any]:
     """A titled figure of `size` inches and of what further lines its title needs, and its axes
-    [rows, columns].
+    [rows, columns], which are for images: neither ticks nor frames are drawn.
     """
     width, height = size
     text = in_lines(title, width)
     figure = Figure(figsize=(width, height + 0.2 * text.count("\n")), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(text, fontsize=TITLE_SIZE)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+        axes.set_title("", y=1.0)  # or a place for it is sought at every drawing
+    return figure, grid
 
 
 def in_lines(title: str, inches: float) -> str:
@@ -95,7 +119,7 @@ def one_line(name: str) -> str:
 def label_point(axis: Axes, at: tuple[float, float], text: str, colour: str) -> None:
     """A few letters to the right of and below a point, on a ground of that colour."""
     dark = sum(int(colour[i : i + 2], 16) for i in (1, 3, 5)) < 3 * 140
-    axis.annotate(
+    letters = axis.annotate(
         text,
         at,
         xytext=(1.5, -1.5),
@@ -107,6 +131,7 @@ def label_point(axis: Axes, at: tuple[float, float], text: str, colour: str) -> 
         bbox={"boxstyle": "square,pad=0.12", "facecolor": colour, "edgecolor": "none"},
         annotation_clip=True,
     )
+    letters.set_in_layout(False)  # it lies within the image
 
 
 def row_height(image: np.ndarray) -> float:

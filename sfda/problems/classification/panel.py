@@ -43,8 +43,6 @@ def class_panel(samples: Sequence[ClassSample], *, title: str) -> bytes:
     tall = max(min(1.4, s.image.shape[0] / s.image.shape[1]) for s in samples)
     size = (max(3.0, 2.7 * across), (2.5 * tall + 0.2 * lines) * rows + 0.5)
     figure, grid = sheet(rows, across, size=size, title=title)
-    for axis in grid.flat:
-        axis.set_axis_off()
     for axis, sample in zip(grid.flat, samples, strict=False):
         _draw(axis, sample)
     return png(figure)

@@ -78,8 +78,6 @@ def _row(axes: Sequence[Axes], sample: BoxSample) -> None:
         axis.set_title(name, fontsize=9)
         if boxes is not None:
             _draw(axis, sure_of(boxes), ratio)
-    for axis in axes:
-        axis.set_axis_off()
 
 
 def _draw(axis: Axes, boxes: BoxesOf, ratio: float) -> None:

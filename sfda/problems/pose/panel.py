@@ -104,14 +104,14 @@ def _row(axes: Sequence[Axes], sample: PoseSample, edges: Edges) -> None:
             _draw(axis, (joints + 0.5) * ratio - 0.5, edges)
         axis.set_xlim(-0.5, picture.shape[1] - 0.5)
         axis.set_ylim(picture.shape[0] - 0.5, -0.5)
-    for axis in axes:
-        axis.set_axis_off()
 
 
 def _draw(axis: Axes, joints: np.ndarray, edges: Edges) -> None:
-    for a, b in edges:
-        axis.plot(*joints[[a, b]].T, color="#ffffff", lw=2.4, alpha=0.6)
-        axis.plot(*joints[[a, b]].T, color="#1f77b4", lw=1.4)
+    gap = np.full(2, np.nan)  # between the edges, which are one line
+    limbs = np.array([point for a, b in edges for point in (joints[a], joints[b], gap)])
+    if edges:
+        axis.plot(*limbs.T, color="#ffffff", lw=2.4, alpha=0.6)
+        axis.plot(*limbs.T, color="#1f77b4", lw=1.4)
     colours = [_colour(i) for i in range(len(joints))]
     axis.scatter(
         joints[:, 0], joints[:, 1], c=colours, s=22, edgecolors="white", linewidths=0.7, zorder=3

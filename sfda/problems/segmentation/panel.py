@@ -81,8 +81,6 @@ def _row(axes: Sequence[Axes], sample: Sample) -> None:
         axis.imshow(picture, interpolation="nearest")
         text = f"{name}, {sample.changed:.0%} changed" if name == "adapted" else name
         axis.set_title(ending(sample.name) if name == "image" else text, fontsize=9)
-    for axis in axes:
-        axis.set_axis_off()
 
 
 def coloured(mask: Mask) -> UInt8[np.ndarray, "H W 3"]:

@@ -27,15 +27,15 @@ GREY = np.full((60, 60, 3), 120, np.uint8)
 def texts(monkeypatch):
     """All that is written on the figures that are made; what is drawn stays the same."""
     written: list[str] = []
-    save = Figure.savefig
+    draw = Figure.draw
 
     def listen(self, *args, **options):
         from sfda.images.plotting import Text
 
         written.extend(text.get_text() for text in self.findobj(Text))
-        return save(self, *args, **options)
+        return draw(self, *args, **options)
 
-    monkeypatch.setattr(Figure, "savefig", listen)
+    monkeypatch.setattr(Figure, "draw", listen)
     return written
 
 
