@@ -28,37 +28,64 @@ def image_files(path: Path) -> dict[str, Path]:
     raise BadInput(f"{path} is no folder, zip, npz, or .txt list of images; or it is missing")
 
 
-def _is_pipe(path: Path) -> bool:
-    """Whether reading it could wait for ever; a link to nothing is told of as a missing image."""
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
-
-
 def images_below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     """Names below a folder, links followed. Raises BadInput for those that lead out of it."""
     keys: list[str] = []
     visited: set[Path] = set()
     top = root.resolve()
-    for folder, below, files in os.walk(root, followlinks=True):
-        here = Path(folder)
-        real = here.resolve()
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        real = (root / below).resolve()
         if real in visited:  # a link back up
-            below.clear()
             continue
         visited.add(real)
-        below[:] = [name for name in below if not name.startswith(".")]
-        within = PurePosixPath(here.relative_to(root).as_posix())
-        names = [
-            name for name in files if is_image_name(name, suffixes) and not _is_pipe(here / name)
-        ]
-        elsewhere = not real.is_relative_to(top)
-        for name in names:
-            if elsewhere or (here / name).is_symlink():
-                inside(root, str(within / name))
-        keys += [str(within / name) for name in names]
+        folders = _look_into(root, below, suffixes, keys, is_own=real.is_relative_to(top))
+        waiting += reversed(folders)
     return keys
+
+
+def _look_into(
+    root: Path, below: str, suffixes: tuple[str, ...], keys: list[str], *, is_own: bool
+) -> list[str]:
+    """The folders in one folder below `root`; the names of its images are added to `keys`.
+
+    A folder that cannot be read has none. `is_own`: it does not really lie elsewhere. Raises
+    BadInput for an image that does.
+    """
+    folders: list[str] = []
+    try:
+        entries = os.scandir(root / below)
+    except OSError:
+        return folders
+    with entries:
+        for entry in entries:  # one by one: a million of them are 250 MB
+            name = f"{below}/{entry.name}" if below else entry.name
+            if _is_folder(entry):
+                if not entry.name.startswith("."):
+                    folders.append(name)
+            elif is_image_name(entry.name, suffixes) and not _is_pipe(entry):
+                if not is_own or entry.is_symlink():
+                    inside(root, name)
+                keys.append(name)
+    return folders
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_pipe(entry: os.DirEntry[str]) -> bool:
+    """Whether reading it could wait for ever; a link to nothing is told of as a missing image."""
+    if entry.is_file(follow_symlinks=False):  # the listing says so: its status is not asked for
+        return False
+    try:
+        return not stat.S_ISREG(entry.stat().st_mode)
+    except OSError:
+        return False
 
 
 def images_in_list(path: Path, suffixes: tuple[str, ...]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from sfda.state_folder import Stamp, one_at_a_time, private_file, state_folder
 
 _AT_ONCE = 500  # rows of one question
 _WAIT = 30.0  # seconds for another process that writes
-INDEX_MARK = (0x53464441, 1)  # in the header of our files: whose, and which layout
-_MARKS = "PRAGMA application_id = 1397113921; PRAGMA user_version = 1;"
+INDEX_MARK = (0x53464441, 2)  # in the header of our files: whose, and which layout
+_MARKS = "PRAGMA application_id = 1397113921; PRAGMA user_version = 2;"
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS digests (
     file BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL,
@@ -46,7 +46,8 @@ class FileIndex:
         """The digests of those of these files (absolute path, stamp) that are as they were."""
         digests: dict[str, str] = {}
         for start in range(0, len(stamps), _AT_ONCE):
-            by_key = {_key(part[0], kind): part for part in stamps[start : start + _AT_ONCE]}
+            part = stamps[start : start + _AT_ONCE]
+            by_key = dict(zip(_keys([path for path, _ in part], kind), part, strict=True))
             question = f"SELECT * FROM digests WHERE file IN ({','.join('?' * len(by_key))})"
             try:
                 for key, *stamp, digest in self._database.execute(question, tuple(by_key)):
@@ -63,11 +64,13 @@ class FileIndex:
 
         Not those of files that have not settled: a change in the same instant would not show.
         """
-        values = [
-            (_key(path, kind), *stamp, bytes.fromhex(digest))
-            for path, stamp, digest in rows
-            if stamp.settled
-        ]
+        rows = [row for row in rows if row[1].settled]
+        values = sorted(
+            (key, *stamp, bytes.fromhex(digest))
+            for key, (_, stamp, digest) in zip(
+                _keys([path for path, _, _ in rows], kind), rows, strict=True
+            )
+        )
         try:
             with self._database:
                 self._database.executemany(
@@ -151,6 +154,18 @@ def _connected(file: Path) -> sqlite3.Connection:
     return database
 
 
-def _key(path: str, kind: str) -> bytes:
-    text = f"{kind}\0{path}".encode(errors="surrogateescape")
-    return hashlib.blake2b(text, digest_size=16).digest()
+def _keys(paths: Iterable[str], kind: str) -> Iterator[bytes]:
+    """What rows are kept under: files of one folder side by side, so that a page of the database is
+    read and written once for many of them.
+    """
+    folders: dict[str, bytes] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        first = folders.get(folder)
+        if first is None:
+            first = folders[folder] = _short_digest(f"{kind}\0{folder}", 8)
+        yield first + _short_digest(name, 12)
+
+
+def _short_digest(text: str, size: int) -> bytes:
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=size).digest()

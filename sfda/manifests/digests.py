@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from sfda.state_folder import Stamp, stamp_of
 
 WORTH_KEEPING = 1 << 20  # bytes of a single file from which its digest is kept for other processes
 IN_ONE_PIECE = 10_000  # digests that are kept at once
+READ_AT_ONCE = 1 << 16  # bytes of a file
 
 
 def file_digest(path: Path) -> str:
@@ -65,9 +67,20 @@ def _some_digests(files: list[tuple[str, Stamp]], index: FileIndex) -> list[str]
 
 
 def hash_file(path: Path | str) -> str:
-    """sha256 of a file, which is read. Raises OSError."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """sha256 of a file, which is read. Raises OSError.
+
+    Not by `hashlib.file_digest`: a buffer a file costs more than a small file's digest.
+    """
+    digest, file = hashlib.sha256(), os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while content := os.read(file, READ_AT_ONCE):
+            digest.update(content)
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
+    finally:
+        os.close(file)
+    return digest.hexdigest()
 
 
 def kept_digest(path: Path, stamp: Stamp, kind: str, compute: Callable[[], str]) -> str:

@@ -75,6 +75,18 @@ def test_links_within_and_a_folder_that_is_one_are_good(folder):
             assert read(root, name) == len("target/more/one.png")
 
 
+def test_links_in_circles_and_pipes_are_no_images(folder):
+    (folder / "back").symlink_to(".")
+    (folder / "more" / "up").symlink_to("..")
+    (folder / "itself").symlink_to("itself")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "one.png").touch()
+    os.mkfifo(folder / "pipe.png")
+    (folder / "linked.png").symlink_to("pipe.png")
+    (folder / "absent.png").symlink_to("nothing.png")  # told of as missing where it is read
+    assert list(image_files(folder)) == ["absent.png", "more/one.png"]
+
+
 def test_a_link_that_is_swapped_after_the_look_is_not_followed(folder, monkeypatch):
     (folder / "again").symlink_to("more")
     name, look = "more/one.png", os.path.realpath

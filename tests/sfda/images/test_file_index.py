@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ import opens
 import pytest
 
 from sfda.images import file_index
-from sfda.manifests.digests import file_digest, file_digests
+from sfda.manifests.digests import file_digest, file_digests, hash_file
 from sfda.manifests.growing import survey
 from sfda.state_folder import stamp_of
 
@@ -142,6 +143,23 @@ def test_without_a_home_none_is_made(old, monkeypatch, tmp_path):
     assert read_again(old) == COUNT
     assert read_again(old) == 0  # within one process
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_rows_of_one_folder_lie_side_by_side(old):
+    """So a page of the database is written once for many of them."""
+    stamp = stamp_of(old[0])
+    with file_index.open_index() as index:
+        index.add([(f"/{n % 5}/{n}", stamp, f"{n % 5:064x}") for n in range(50)])
+        assert len(index.known([(f"/{n % 5}/{n}", stamp) for n in range(50)])) == 50
+    with closing(sqlite3.connect(file_index.index_file())) as database:
+        folders = [row[0] for row in database.execute("SELECT digest FROM digests ORDER BY file")]
+    assert sum(one != after for one, after in itertools.pairwise(folders)) == 4
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(IsADirectoryError) as caught:
+        hash_file(tmp_path)
+    assert caught.value.filename == str(tmp_path)
 
 
 def test_the_index_is_its_owners_alone(old):
