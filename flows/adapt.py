@@ -31,6 +31,8 @@ from sfda.refs import (
     Version,
     candidate_model,
 )
+from sfda.rehearsal.likeness import Likeness
+from sfda.rehearsal.plan import adapted_with
 from sfda.report.report_text import report_tag
 from sfda.settings import AdaptSettings, DeviceName, seconds_of
 from tasks import tracking
@@ -64,6 +66,7 @@ class AdaptResult(Config):
     verdict: str  # what became of it, in one sentence
     kind: Kind
     change: ChangeReport | None  # against the champion; None: it was that already
+    rehearsed: Likeness | None = None  # among the source's rehearsals, where its card has some
     champion: str  # address of the model that it was held against
     next: tuple[str, ...]  # what to type now
     audit: str | None = None  # folder of the questions to a person, where it is held
@@ -154,18 +157,16 @@ class AdaptJob:
 
     def contest(self, chosen: Candidate, source: ModelRef, adaptation: Adaptation) -> Contest:
         """The candidate, and what it is judged on."""
-        candidate = candidate_model(chosen, source)
-        other_epochs = [
-            one for one in adaptation.candidates if one.weights and one.epoch != chosen.epoch
-        ]
+        epochs = [e for e in adaptation.candidates if e.weights and e.epoch != chosen.epoch]
         return Contest(
-            candidate=candidate,
+            candidate=candidate_model(chosen, source),
             source=source,
             pool=pool_for(self.manifest, self.plan.split, self.test),
             policy=self.policy,
             expected=self.plan.expected,
-            others=tuple(candidate_model(one, source) for one in other_epochs),
+            others=tuple(candidate_model(one, source) for one in epochs),
             minimised=tuple(sorted(kind_of(self.plan.method).minimises)),
+            by=adapted_with(self.plan),
         )
 
     @property
@@ -284,6 +285,7 @@ def _end(facts: RunFacts, audit: str | None, page: str | None, block: str | None
         verdict=decision.text,
         kind=decision.verdict.kind,
         change=decision.evidence.change if decision.evidence else None,
+        rehearsed=decision.evidence.rehearsed if decision.evidence else None,
         champion=decision.champion,
         next=facts.next,
         audit=audit,

@@ -10,8 +10,8 @@ from prefect.artifacts import create_markdown_artifact
 
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
-from sfda.decision.change import Side
-from sfda.decision.evidence import SOURCE_NAME, preferences
+from sfda.decision.change import Side, scan_change
+from sfda.decision.evidence import SOURCE_NAME, Look, paired_scores, preferences
 from sfda.decision.gate import Evidence, Preference, Verdict, decide
 from sfda.decision.judge import judge
 from sfda.decision.paired import PairedInterval, paired_interval
@@ -21,8 +21,13 @@ from sfda.loading.opened import open_labelled, open_part
 from sfda.loading.pool import pool_of, whole_split
 from sfda.policy import DecisionPolicy
 from sfda.refs import LabelledSplit, ManifestRef, ModelRef, SplitRef, Version
+from sfda.rehearsal.likeness import Likeness, likeness_among
+from sfda.rehearsal.plan import AdaptedWith
+from sfda.rehearsal.rehearse import digest_without_card
 from sfda.report.report_text import change_text
 from sfda.weights.bundle import read_spec
+from sfda.weights.rehearsals import Rehearsals
+from sfda.weights.source_card import read_card
 from tasks import tracking
 from tasks.champion import make_champion, number_of, promotions_of
 from tasks.change import open_side
@@ -59,6 +64,7 @@ class Contest(Config):
     expected: Expected
     others: tuple[ModelRef, ...] = ()  # epochs of the same run, that scores may be taken over
     minimised: tuple[str, ...] = ()  # scores that the method itself minimises: they have no vote
+    by: AdaptedWith | None = None  # what the source was adapted with; None: not to be compared
 
 
 class Decision(Config):
@@ -116,35 +122,79 @@ def gather_evidence(
         if champion.sha256 != contest.source.sha256:
             more["labelled_source"] = _gain(contest.source, contest, device)
     undecided = gain is None or gain.too_few
-    if undecided and contest.policy.unattended and not evidence.vetoes:
-        more["preferences"] = _preferences(champion, contest, device)
+    asked = undecided and contest.policy.unattended and not evidence.vetoes
+    rehearsals = _rehearsals(contest)
+    if asked or rehearsals:
+        looks = _looks(champion, contest, device)
+        if asked:
+            more["preferences"] = _preferences(looks, champion, contest)
+        if rehearsals:
+            more["rehearsed"] = _likeness(rehearsals, looks, contest, device)
     return evidence.model_copy(update=more)
 
 
-def _preferences(
-    champion: ModelRef, contest: Contest, device: DeviceName
-) -> tuple[Preference, ...]:
-    """What scores without labels say of the candidate against the champion. The source and the
-    other epochs of the run take part in the consensus; one network is held at a time.
+def _looks(champion: ModelRef, contest: Contest, device: DeviceName) -> dict[str, Look]:
+    """What the source, the candidate and the other epochs of its run make of the pool, and the
+    champion where that is another one; one network is held at a time.
     """
     named = {SOURCE_NAME: contest.source, "candidate": contest.candidate}
     named |= {f"epoch {number}": model for number, model in enumerate(contest.others)}
-    before = SOURCE_NAME
     if champion.sha256 != contest.source.sha256:
-        before = "champion"
-        named[before] = champion
+        named["champion"] = champion
 
     def contenders() -> Iterator[tuple[str, Contender]]:
         for name, model in named.items():
             side = open_side(model, contest.pool.target, device)
             yield name, Contender(side.network, side.spec, side.opened)
 
-    looked = look_at_all(contenders(), choose(device))
-    if not {before, "candidate"} <= looked.looks.keys():
+    return look_at_all(contenders(), choose(device)).looks
+
+
+def _preferences(
+    looks: dict[str, Look], champion: ModelRef, contest: Contest
+) -> tuple[Preference, ...]:
+    """What scores without labels say of the candidate against the champion."""
+    before = SOURCE_NAME if champion.sha256 == contest.source.sha256 else "champion"
+    if not {before, "candidate"} <= looks.keys():
         return ()
     groups = open_part(contest.pool.target, read_spec(locate(champion.uri))).split.groups
-    return preferences(
-        looked.looks, before, "candidate", minimised=contest.minimised, groups=groups
+    return preferences(looks, before, "candidate", minimised=contest.minimised, groups=groups)
+
+
+def _rehearsals(contest: Contest) -> Rehearsals | None:
+    """Those in the source's card, where they are of this very model and method."""
+    card = read_card(locate(contest.source.uri)) if contest.by else None
+    done = card.facts.rehearsals if card else None
+    if done is None or contest.by is None or done.method != contest.by.name:
+        return None
+    same = done.model_sha256 == digest_without_card(*open_model(contest.source))
+    return done if same and done.problem == contest.source.problem else None
+
+
+def _likeness(
+    rehearsals: Rehearsals, looks: dict[str, Look], contest: Contest, device: DeviceName
+) -> Likeness | None:
+    """Where the candidate lies among rehearsals; None where it answers as the source, or outputs
+    are not finite.
+    """
+    if not {SOURCE_NAME, "candidate"} <= looks.keys() or contest.by is None:
+        return None
+    one, other = (
+        open_side(model, contest.pool.target, device)
+        for model in (contest.source, contest.candidate)
+    )
+    change = scan_change(
+        one.network, other.network, one.opened, one.spec, other.spec, choose(device)
+    ).report
+    if not change.changed:
+        return None
+    pairs = paired_scores(looks, SOURCE_NAME, "candidate")
+    return likeness_among(
+        rehearsals,
+        change.share,
+        {name: before.value for name, (_, before, _) in pairs.items()},
+        {name: after.value for name, (_, _, after) in pairs.items()},
+        settings_sha256=contest.by.settings_sha256,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # these import torch
     from flows.train_prior import PriorResult
     from flows.train_source import TrainResult
     from sfda.refs import Report, Version
+    from sfda.weights.rehearsals import Rehearsals
     from tasks.champion import ChampionMove
     from tasks.prefect_runtime.status import Status, TargetStatus
     from tasks.tracking import RegisteredModel, RunSummary
@@ -66,8 +67,8 @@ def registered_fields(result: Registered) -> dict[str, Any]:
     return {"name": version.name, "version": version.version, "uri": version.uri}
 
 
-def show_source(out: Output, trained: TrainResult) -> None:
-    """A source model that was trained or given a card."""
+def show_source(out: Output, trained: TrainResult, rehearsals: Rehearsals | None = None) -> None:
+    """A source model that was trained or given a card, and what its rehearsals came to."""
     report = trained.report
     result = {
         **registered_fields(trained),
@@ -76,7 +77,11 @@ def show_source(out: Output, trained: TrainResult) -> None:
         "mlflow_run_id": trained.mlflow_run_id,
     }
     metrics = ", ".join(f"{n.replace('_', ' ')} {v:.4f}" for n, v in report.metrics.items())
-    out.show(result, f"{trained.version.uri} registered; on {report.split}: {metrics}")
+    text = f"{trained.version.uri} registered; on {report.split}: {metrics}"
+    if rehearsals is not None:
+        result["rehearsals"] = rehearsals.model_dump()
+        text += f"\n{rehearsals.text}"
+    out.show(result, text)
 
 
 def show_prior(out: Output, trained: PriorResult) -> None:
@@ -115,6 +120,7 @@ def adapt_result(adapted: AdaptResult, seconds: float) -> dict[str, Any]:
         "verdict": adapted.verdict,
         "kind": adapted.kind,
         "change": adapted.change.model_dump() if adapted.change else None,
+        "rehearsed": adapted.rehearsed.stated if adapted.rehearsed else None,
         "champion": adapted.champion,
         "next": list(adapted.next),
         "audit": adapted.audit,
@@ -141,6 +147,7 @@ def adapt_text(result: dict[str, Any]) -> str:
     if (profile := result["profile"]) and profile["recommendation"]["kind"] != "adapt":
         lines += [f"the target's profile: {r}" for r in profile["recommendation"]["reasons"]]
     lines.append(f"registered as {result['uri']}")
+    lines += [result["rehearsed"]["text"]] if result["rehearsed"] else []
     lines += [f"{name} {result[name]}" for name in ("picture", "panel", "report") if result[name]]
     return "\n".join([*lines, verdict_text(result)])
 

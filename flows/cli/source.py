@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
-from flows.cli.model_input import new_views, problem_of_manifest, skeleton_of, stated_input
+from flows.cli.model_input import (
+    new_views,
+    problem_of_manifest,
+    problem_of_model,
+    skeleton_of,
+    stated_input,
+)
 from flows.cli.options import (
     ArchOption,
     ArchSetOption,
@@ -108,19 +115,80 @@ def train_source(
         )
 
 
+class RehearseCommand(TyperCommand):
+    """A command whose `--rehearse` may stand without a number: the usual one is meant then."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The same with the number put in."""
+        return super().parse_args(ctx, with_number(args))
+
+
+def with_number(words: list[str]) -> list[str]:
+    """The words of a command, with 24 after each `--rehearse` that has no number.
+
+    >>> with_number(["--rehearse", "--data", "m"]), with_number(["--rehearse", "8"])
+    (['--rehearse', '24', '--data', 'm'], ['--rehearse', '8'])
+    """
+    out: list[str] = []
+    for number, word in enumerate(words):
+        out.append(word)
+        if word == "--rehearse" and (words[number + 1 :] or ["--"])[0].startswith("-"):
+            out.append("24")
+    return out
+
+
 def card(
     model: SourceOption,
     data: Annotated[Path, typer.Option(help="a labelled manifest of the source")],
     split: SplitOption = "val",
     name: UnsetNameOption = None,
+    rehearse: Annotated[
+        int | None,
+        typer.Option(metavar="[N]", help="adapt to N (24) synthetic shifts first, and keep gains"),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="of rehearsals; default: the problem's")
+    ] = None,
+    settings: SettingsOption = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="of a rehearsal; default at most 5")
+    ] = None,
+    seed: SeedOption = 0,
+    budget: Annotated[
+        str | None, typer.Option(help="time after which no rehearsal begins, e.g. 30m")
+    ] = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """At the source site: give a model the card that travels instead of its data."""
     with session(json, flow=True, models=[model], data=[data]) as out:
         from flows.card import make_card
+        from sfda.errors import BadInput
+        from sfda.rehearsal.plan import plan_rehearsals
+        from sfda.settings import seconds_of
 
-        show_source(out, make_card(model, str(data), split=split, name=name, device=device))
+        plan = None
+        if rehearse is not None:
+            plan = plan_rehearsals(
+                problem_of_model(model),
+                count=rehearse,
+                method=method,
+                settings=read_settings(settings),
+                epochs=epochs,
+                seed=seed,
+            )
+        elif method or settings or epochs or budget:
+            raise BadInput("--method, --set, --epochs and --budget are of --rehearse: add it")
+        carded = make_card(
+            model,
+            str(data),
+            split=split,
+            name=name,
+            device=device,
+            rehearsal=plan,
+            budget=seconds_of(budget),
+        )
+        show_source(out, carded, carded.rehearsals)
 
 
 def train_prior(
@@ -206,5 +274,5 @@ def register(app: typer.Typer) -> None:
     """Put these commands on the command line."""
     app.command("train-source")(train_source)
     app.command("import-model")(import_model)
-    app.command("card")(card)
+    app.command("card", cls=RehearseCommand)(card)
     app.command("train-prior")(train_prior)

@@ -1,4 +1,4 @@
-"""Random weak and strong views of stored images; the only code that uses albumentations."""
+"""Random weak and strong views of stored images, by albumentations."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from sfda.decision.gate import Preference, Referee
+from sfda.decision.gate import Preference, Referee, ScoreFamily
 from sfda.inference.forward import refuse_not_finite
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan_views
@@ -190,21 +190,35 @@ def preferences(
     over 200 resamples of the images, or of `groups` (volumes, videos, by image). A family that has
     nothing to say is missing. Raises KeyError for a name that is not there.
     """
-    one, other = looks[before], looks[after]
-    ensemble = ensemble_scores(looks)
-    pairs = {
-        "ensv": ("ensemble", ensemble.get(before), ensemble.get(after)),
-        "nuclear_norm": ("dispersity", nuclear_score(one), nuclear_score(other)),
-        "agreement": ("perturbation", agreement_score(one), agreement_score(other)),
-    }
     preferred = []
-    for name, (family, first, second) in pairs.items():
-        if name in minimised or first is None or second is None:
+    for name, (family, first, second) in paired_scores(looks, before, after).items():
+        if name in minimised:
             continue
         gain = second.value - first.value
         low = lower_limit(first, second, groups, seed)
         preferred.append(Preference(family=family, score=name, gain=gain, low=low))
     return tuple(preferred)
+
+
+def paired_scores(
+    looks: Mapping[str, Look], before: str, after: str
+) -> dict[str, tuple[ScoreFamily, Score, Score]]:
+    """By their name, the family and both models' values of all scores that have something to say.
+
+    `looks` as of `preferences`. Raises KeyError for a name that is not there.
+    """
+    one, other = looks[before], looks[after]
+    ensemble = ensemble_scores(looks)
+    pairs: dict[str, tuple[ScoreFamily, Score | None, Score | None]] = {
+        "ensv": ("ensemble", ensemble.get(before), ensemble.get(after)),
+        "nuclear_norm": ("dispersity", nuclear_score(one), nuclear_score(other)),
+        "agreement": ("perturbation", agreement_score(one), agreement_score(other)),
+    }
+    return {
+        name: (family, first, second)
+        for name, (family, first, second) in pairs.items()
+        if first is not None and second is not None
+    }
 
 
 def lower_limit(

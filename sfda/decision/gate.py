@@ -15,8 +15,10 @@ from sfda.decision.audit_text import state_text
 from sfda.decision.change import ChangeReport
 from sfda.decision.paired import PairedInterval
 from sfda.policy import DecisionPolicy
+from sfda.rehearsal.likeness import Likeness
 
 Kind = Literal["promote", "keep", "hold", "reject"]
+ScoreFamily = Literal["ensemble", "dispersity", "perturbation"]
 FAMILIES_NEEDED = 2  # of the three families of scores
 _PAST: dict[Kind, str] = {
     "promote": "better",
@@ -29,7 +31,7 @@ _PAST: dict[Kind, str] = {
 class Preference(Config):
     """What one family of scores without labels says of B against A."""
 
-    family: Literal["ensemble", "dispersity", "perturbation"]
+    family: ScoreFamily
     score: str
     gain: float  # B's score less A's
     low: float  # lower limit of the gain, by bootstrap over images
@@ -71,6 +73,7 @@ class Evidence(Config):
     audit: Audited | None = None
     preferences: tuple[Preference, ...] = ()
     referee: Referee | None = None
+    rehearsed: Likeness | None = None  # with the source, among its rehearsals; decides nothing
     pool: str = ""  # what the decision was made on, where adaptation has seen of that
     # of each class, of all answers: before, and by the candidate; those that moved most
     class_shares: dict[str, tuple[float, float]] = {}

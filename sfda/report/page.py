@@ -135,6 +135,8 @@ def _evidence(outcome: VerdictPart) -> Iterator[Piece]:
     if evidence.labelled_source:
         rows.append(("against the source", evidence.labelled_source.text()))
     rows += [(f"score: {one.family}", _preference(one)) for one in evidence.preferences]
+    if evidence.rehearsed:
+        rows.append(("rehearsals", evidence.rehearsed.text))
     if referee := evidence.referee:
         text = f"agrees with the candidate {referee.with_candidate} times, with the champion "
         rows.append((f"referee {referee.name}", f"{text}{referee.with_champion} times"))

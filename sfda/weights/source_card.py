@@ -19,6 +19,7 @@ from sfda.errors import BadInput
 from sfda.refs import Metrics
 from sfda.weights.bundle import other_card, read_spec, read_verified, write_model_files
 from sfda.weights.bundle_files import CARD_FILE, SPEC, check_files, read_small
+from sfda.weights.rehearsals import Rehearsals
 from sfda.weights.tensor_file import TensorFile
 
 
@@ -26,7 +27,9 @@ def write_card(folder: Path, card: Card) -> None:
     """Put the card into a bundle's folder, in one step. The same card is the same bytes."""
     part = folder / f".{CARD_FILE}.{os.getpid()}"
     tensors = {name: tensor.contiguous() for name, tensor in card.tensors.items()}
-    facts = card.facts.model_dump_json()
+    # without rehearsals it is the card that versions before them wrote, and read
+    unsaid = None if card.facts.rehearsals else {"rehearsals"}
+    facts = card.facts.model_dump_json(exclude=unsaid)
     stated = json.dumps({"facts": facts, "sha256": _digest(facts, tensors)})
     # in a single word: of several the file's writer chooses the order anew each time
     save_file(tensors, part, metadata={"card": stated})
@@ -113,6 +116,7 @@ class CardFacts(Config):
     count: int
     metrics: Metrics
     temperature: float  # divides the logits so that confidence fits accuracy
+    rehearsals: Rehearsals | None = None
 
 
 @dataclass(frozen=True)
