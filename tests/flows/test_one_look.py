@@ -20,7 +20,7 @@ from conftest import World, sfda
 from PIL import Image
 
 from sfda.formats.table import csv_bytes
-from sfda.manifests import opening
+from sfda.manifests import digests, opening
 from sfda.problems.classification.panel import SHOWN
 from sfda.weights import bundle
 from sfda.weights.tensor_file import TensorFile
@@ -97,6 +97,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
     """Counters on what digests and parses, and on what reads tensors."""
     counts = Counts()
     digest, parse = hashlib.file_digest, opening.parse_yaml
+    hash_file = digests.hash_file
     begin, tensor, pieces = TensorFile.__init__, TensorFile.tensor, TensorFile.pieces
 
     def note(file: TensorFile, name: str) -> None:
@@ -111,12 +112,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
         counts.hashed[os.readlink(f"/proc/self/fd/{handle.fileno()}")] += 1
         return digest(handle, kind)
 
+    def hashed_file(path: Path | str) -> str:
+        counts.hashed[os.path.abspath(path)] += 1
+        return hash_file(path)
+
     def parse_yaml(content: bytes, *more: Any) -> Any:
         counts.parsed[content] += 1
         return parse(content, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(hashlib, "file_digest", file_digest)
+        patch.setattr(digests, "hash_file", hashed_file)
         patch.setattr(opening, "parse_yaml", parse_yaml)
         patch.setattr(TensorFile, "__init__", init)
         patch.setattr(TensorFile, "tensor", lambda f, name: (note(f, name), tensor(f, name))[1])
