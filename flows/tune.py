@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
@@ -12,21 +11,17 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.addresses import registered_name, short_address
+from flows.addresses import short_address
 from flows.form import USUAL_RUN, takes_flat
-from sfda.adaptation import target as adaptation_target
-from sfda.adaptation.plan import AdaptPlan, kind_of, make_plan
-from sfda.building_blocks.device import resolve
+from flows.tune_job import Search, TuneJob, make_job
+from sfda.adaptation.plan import kind_of
 from sfda.config import Config
 from sfda.decision.ranking import Ranking
-from sfda.errors import BadInput
 from sfda.loading import opened as manifests
-from sfda.profiling.trials import trials, usual_methods
-from sfda.refs import ManifestRef, ModelRef, Version
-from sfda.report.trials_text import trials_text
+from sfda.refs import ModelRef, Version
+from sfda.rehearsal.plan import adapted_with
+from sfda.report.reproduce import files_beside, tune_command
 from sfda.settings import (
-    AdaptSettings,
-    DeviceName,
     Duration,
     MethodName,
     RunSettings,
@@ -34,12 +29,12 @@ from sfda.settings import (
     seconds_of,
 )
 from tasks import tracking
-from tasks.decide import Contest, Decision, DecisionPool, next_commands, pool_for, settle
+from tasks.decide import Contest, Decision, next_commands, settle
 from tasks.import_model import import_source
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.register import register_model
-from tasks.tracking.models import locate, model_ref
-from tasks.tune import PlannedTrial, SearchedModels, TriedModel, drop_trials, rank_trials, try_all
+from tasks.report import SearchFacts, report_search
+from tasks.tune import drop_trials, rank_trials, try_all
 
 log = logging.getLogger("sfda")
 
@@ -56,6 +51,7 @@ class TuneResult(Config):
     promoted: bool = False
     table: str
     next: tuple[str, ...] = ()
+    report: str | None = None  # path of the page; None: it could not be written
 
 
 def _title() -> str:
@@ -90,7 +86,7 @@ def tune(
         promote: make it champion if the verdict says so
         adaptation: what all trials share
     """
-    job = _job(source, target, methods, grid, seed, name, adaptation)
+    job = make_job(source, target, methods, grid, seed, name, adaptation)
     seconds = seconds_of(budget) or 0.0
     key = tracking.run_key("tune", job.model, job.manifest, job.plans, job.name, budget)
     tags = {"prefect.flow_run_id": str(flow_run.id), "source.sha256": job.model.sha256}
@@ -101,100 +97,12 @@ def tune(
         tracking.log_json(run_id, "ranking.json", search.ranking.model_dump(mode="json"))
         create_markdown_artifact(search.text, key="trials")
         version, decision = _judge(job, start, search, run_id, promote)
+        result, state = _result(job, run_id, search, version, decision)
+        command = {"methods": methods, "grid": grid, "budget": budget, "promote": promote}
+        page = _report(job, search, result, state, decision, command)
         drop_trials(search.tried, search.ranking.best)
-    return _end(job, run_id, search, version, decision)
-
-
-@dataclass(frozen=True)
-class TuneJob:
-    """All that one search is about, every choice made and checked."""
-
-    model: ModelRef
-    manifest: ManifestRef
-    address: str  # of the target, in short
-    planned: list[PlannedTrial]
-    name: str  # to register under
-    pool: DecisionPool
-    device: DeviceName
-    adaptation: RunSettings
-    stated: tuple[str, str]  # source and target, as they were stated
-
-    @property
-    def plans(self) -> list[AdaptPlan]:
-        """Those of the trials."""
-        return [one.plan for one in self.planned]
-
-
-@dataclass(frozen=True)
-class Search:
-    """What was tried, and its order."""
-
-    tried: SearchedModels
-    ranking: Ranking
-
-    @property
-    def text(self) -> str:
-        """A table of both."""
-        return trials_text(self.ranking, self.tried.left_out)
-
-    @property
-    def best(self) -> TriedModel | None:
-        """None: the source."""
-        return next((one for one in self.tried.models if one.name == self.ranking.best), None)
-
-
-def _job(
-    source: str,
-    target: str,
-    methods: list[str] | None,
-    grid: dict[str, dict[str, list[Any]]] | None,
-    seed: int,
-    name: str | None,
-    adaptation: RunSettings,
-) -> TuneJob:
-    """Choices made and checked before anything is loaded. Raises BadInput."""
-    model, stated = model_ref(source), (source, target)
-    target = adaptation_target.as_manifest(target, lambda: model.problem)
-    manifest = manifests.manifest_ref(target)
-    tracking.check_name(called := name or registered_name(source))
-    test = manifests.evaluation_split(manifest, adaptation.test_split)
-    planned = _planned(model, manifest, methods, grid or {}, adaptation, seed)
-    return TuneJob(
-        model=model,
-        manifest=manifest,
-        address=short_address(target),
-        planned=planned,
-        name=called,
-        pool=pool_for(manifest, adaptation.split, test),
-        device=resolve(adaptation.device),
-        adaptation=adaptation,
-        stated=stated,
-    )
-
-
-def _planned(
-    model: ModelRef,
-    target: ManifestRef,
-    methods: list[str] | None,
-    grid: dict[str, dict[str, list[Any]]],
-    adaptation: RunSettings,
-    seed: int,
-) -> list[PlannedTrial]:
-    """Every trial with its choices; of methods that nobody named those that can be used here."""
-    bundle, planned = locate(model.uri), []
-    for trial in trials(model.problem, methods or usual_methods(model.problem), grid):
-        asked = AdaptSettings(
-            **dict(adaptation), method=trial.method, settings=trial.settings, seed=seed
-        )
-        try:
-            planned.append(PlannedTrial(trial, make_plan(model, target, asked, bundle=bundle)))
-        except BadInput as error:
-            if methods:
-                raise
-            log.info("%s is left out: %s", trial.name, error)
-    if not planned:
-        raise BadInput("no method can be tried here; name some with --methods")
-    return planned
+    result = result.model_copy(update={"report": page})
+    return Completed(name=state, message=result.verdict, data=result)
 
 
 def _search(job: TuneJob, source: ModelRef, run_id: str, budget: float) -> Search:
@@ -245,18 +153,19 @@ def _judge(
         expected=plan.expected,
         others=tuple(one.model for one in others if one.name != best.name),
         minimised=tuple(sorted(kind_of(plan.method).minimises)),
+        by=adapted_with(plan),
     )
     return version, settle(version, contest, promote, run_id, job.device)
 
 
-def _end(
+def _result(
     job: TuneJob,
     run_id: str,
     search: Search,
     version: Version | None,
     decision: Decision | None,
-) -> State[Any]:
-    """The final state, whose name tells the verdict."""
+) -> tuple[TuneResult, str]:
+    """What there is to tell, and the name of the final state, which is the verdict's."""
     if version is None or decision is None:
         state, verdict, commands = "Kept", search.ranking.text, source_commands(*job.stated)
     else:
@@ -273,7 +182,40 @@ def _end(
         table=search.text,
         next=commands,
     )
-    return Completed(name=state, message=verdict, data=result)
+    return result, state
+
+
+def _report(
+    job: TuneJob,
+    search: Search,
+    result: TuneResult,
+    state: str,
+    decision: Decision | None,
+    asked: dict[str, Any],
+) -> str | None:
+    """The address of the page of this search; None where it could not be written."""
+    kind = decision.verdict.kind if decision else "keep"
+    own = {"seed": job.plans[0].seed, "name": job.name, "promote": asked["promote"]}
+    facts = SearchFacts(
+        target=job.address,
+        source=job.model,
+        manifest=job.manifest,
+        state=state,
+        kind="promote" if result.promoted else kind,
+        sentence=result.verdict,
+        next=result.next,
+        ranking=search.ranking,
+        tried=search.tried,
+        chosen_by={one.trial.name: one.plan.select_by for one in job.planned},
+        version=result.version,
+        command=tune_command(
+            *job.stated, asked["methods"], asked["grid"], asked["budget"], own, job.adaptation
+        ),
+        files=files_beside(job.adaptation, asked["grid"]),
+        run_id=result.mlflow_run_id,
+        flow_run_id=result.flow_run_id,
+    )
+    return report_search(facts)
 
 
 def source_commands(source: str, target: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ import sfda
 from sfda.adaptation.plan import AdaptPlan
 from sfda.adaptation.run_folder import read_history
 from sfda.config import Config
+from sfda.decision.ranking import Ranking
 from sfda.errors import BadInput
 from sfda.profiling.findings import TargetProfile
 from sfda.refs import Adaptation, Candidate, ManifestRef, ModelRef, Report, SideBySide, Version
@@ -27,10 +28,12 @@ from sfda.report.folders import REPORT_FILE, new_report_folder, write_into
 from sfda.report.model_card import model_card
 from sfda.report.page import RunReport, VerdictPart, run_page
 from sfda.report.reproduce import adapt_command, files_beside, setting_lines
+from sfda.report.search_page import SearchReport, TrialLine, search_page, trials_text
 from sfda.settings import AdaptSettings
 from tasks import tracking
 from tasks.decide import Decision
 from tasks.prefect_runtime.retry import SERVERS
+from tasks.tune import SearchedModels
 
 log = logging.getLogger("sfda")
 
@@ -93,14 +96,7 @@ def report_comparison(facts: ComparisonFacts, table: str) -> str | None:
         rows=facts.rows,
         source=facts.floor.metrics,
         runs=facts.epochs,
-        lineage={
-            "source": facts.source.uri,
-            "source, SHA-256": facts.source.sha256,
-            "target's manifest, SHA-256": facts.manifest.sha256,
-            "MLflow run": facts.run_id,
-            "Prefect flow run": facts.flow_run_id,
-            **machine(),
-        },
+        lineage=_origin(facts),
         command=facts.command,
     )
     files = {"table.md": f"{table}\n".encode(), "plot.png": comparison_plot(report)}
@@ -108,6 +104,73 @@ def report_comparison(facts: ComparisonFacts, table: str) -> str | None:
     if page is not None:
         publish_report(page, facts.run_id, report.title)
     return page
+
+
+class SearchFacts(Config):
+    """All that is known of a search at its end."""
+
+    target: str  # its short address
+    source: ModelRef
+    manifest: ManifestRef
+    state: str  # of the run, in a word
+    kind: str  # of the verdict
+    sentence: str
+    next: tuple[str, ...]
+    ranking: Ranking
+    tried: SearchedModels
+    chosen_by: dict[str, str]  # of each trial
+    version: Version | None
+    command: str
+    files: dict[str, str]  # that it names, and what they hold
+    run_id: str
+    flow_run_id: str
+
+
+def report_search(facts: SearchFacts) -> str | None:
+    """The address of the page, beside which the table of the ranking lies; None as `report_run`."""
+    now = datetime.now().astimezone()
+    report = SearchReport(
+        title=f"tune on {facts.target}",
+        made=_date(now),
+        state=facts.state,
+        kind=facts.kind,
+        sentence=facts.sentence,
+        next=facts.next,
+        ranking=facts.ranking,
+        trials=[
+            TrialLine(
+                name=one.trial,
+                chosen=one.chosen_epoch,
+                chosen_by=facts.chosen_by[one.trial],
+                vetoes=one.vetoes,
+                seconds=one.adaptation.seconds,
+                history=read_history(Path(one.adaptation.folder), one.adaptation.history_sha256),
+            )
+            for one in facts.tried.records
+        ],
+        left_out=facts.tried.left_out,
+        lineage=_origin(facts) | ({"candidate": facts.version.uri} if facts.version else {}),
+        command=facts.command,
+        files=facts.files,
+    )
+    table = trials_text(facts.ranking, facts.tried.left_out)
+    files = {"table.md": f"{table}\n".encode()}
+    page = write_page(facts.target, "tune", search_page(report), now, files)
+    if page is not None:
+        publish_report(page, facts.run_id, report.title)
+    return page
+
+
+def _origin(facts: ComparisonFacts | SearchFacts) -> dict[str, str]:
+    """Where what was held against each other comes from."""
+    return {
+        "source": facts.source.uri,
+        "source, SHA-256": facts.source.sha256,
+        "target's manifest, SHA-256": facts.manifest.sha256,
+        "MLflow run": facts.run_id,
+        "Prefect flow run": facts.flow_run_id,
+        **machine(),
+    }
 
 
 def _date(now: datetime) -> str:

@@ -101,6 +101,7 @@ def _text(result: dict[str, Any]) -> str:
     version = result["version"]
     lines = [result["table"], ""]
     lines += [f"registered as {version['uri']}"] if version else []
+    lines += [f"report {result['report']}"] if result["report"] else []
     return "\n".join([*lines, verdict_text(result)])
 
 

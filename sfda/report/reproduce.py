@@ -12,7 +12,7 @@ from sfda.adaptation.plan import AdaptPlan
 from sfda.policy import DecisionPolicy
 from sfda.settings import AdaptSettings, RunSettings
 
-POLICY_FILE = "policy.yaml"
+POLICY_FILE, GRID_FILE = "policy.yaml", "grid.yaml"
 OPTIONS = ("epochs", "name", "split", "test_split", "budget", "notify")
 
 
@@ -48,14 +48,41 @@ def compare_command(
     """The command of a comparison, for a shell."""
     words = ["sfda", "compare", "--source", source, "--target", target]
     words += ["--methods", ",".join(methods), "--seeds", ",".join(map(str, seeds))]
-    usual = RunSettings()
+    words += _shared(asked)
+    for name, value in setting_lines(settings):
+        words += ["--set", f"{name}={value}"]
+    return shlex.join([*words, *_views(asked)])
+
+
+def tune_command(
+    source: str,
+    target: str,
+    methods: Sequence[str] | None,
+    grid: Mapping[str, Mapping[str, Sequence[Any]]] | None,
+    budget: str,
+    own: Mapping[str, Any],
+    asked: RunSettings,
+) -> str:
+    """The command of a search, for a shell; `own`: its seed, its name, and whether it promotes."""
+    words = ["sfda", "tune", "--source", source, "--target", target, "--budget", budget]
+    words += ["--methods", ",".join(methods)] if methods else []
+    words += ["--grid", GRID_FILE] if grid else []
+    words += ["--seed", str(own["seed"])] + (["--name", own["name"]] if own["name"] else [])
+    words += _shared(asked)
+    for name, share in (asked.prior or {}).items():
+        words += ["--prior", f"{name}={share!r}"]
+    words += ["--decision", POLICY_FILE] if asked.decision != DecisionPolicy() else []
+    return shlex.join([*words, *(["--promote"] if own["promote"] else [])])
+
+
+def _shared(asked: RunSettings) -> list[str]:
+    """What every kind of run can be asked for, where it is not the usual."""
+    words, usual = [], RunSettings()
     for name in ("select_by", "epochs", "split", "test_split"):
         value = getattr(asked, name)
         if value != getattr(usual, name):
             words += [f"--{name.replace('_', '-')}", str(value)]
-    for name, value in setting_lines(settings):
-        words += ["--set", f"{name}={value}"]
-    return shlex.join([*words, *_views(asked)])
+    return words
 
 
 def _views(asked: RunSettings) -> list[str]:
@@ -63,12 +90,18 @@ def _views(asked: RunSettings) -> list[str]:
     return [word for n, v in setting_lines(stated) for word in ("--set", f"views.{n}={v}")]
 
 
-def files_beside(asked: AdaptSettings) -> dict[str, str]:
+def files_beside(
+    asked: RunSettings, grid: Mapping[str, Mapping[str, Sequence[Any]]] | None = None
+) -> dict[str, str]:
     """Content of the files that the command names besides model and target."""
-    if asked.decision == DecisionPolicy():
-        return {}
-    stated = asked.decision.model_dump(mode="json", exclude_defaults=True)
-    return {POLICY_FILE: yaml.safe_dump(stated, allow_unicode=True, sort_keys=False)}
+    files = {GRID_FILE: _yaml({name: dict(own) for name, own in grid.items()})} if grid else {}
+    if asked.decision != DecisionPolicy():
+        files[POLICY_FILE] = _yaml(asked.decision.model_dump(mode="json", exclude_defaults=True))
+    return files
+
+
+def _yaml(content: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
 
 
 def setting_lines(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

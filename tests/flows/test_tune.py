@@ -68,6 +68,17 @@ def test_all_that_was_tried_and_the_source_are_ranked_without_labels(tuned: Any)
     assert f"| {names[0]} |" in tuned["table"]
 
 
+def test_the_search_has_a_page_that_tells_the_verdict_first(tuned: Any, target: Path) -> None:
+    page = Path(tuned["report"]).read_text()
+    assert Path(tuned["report"]).parent.name.startswith("tune-bare-tune-")
+    assert page.index(tuned["verdict"].partition(":")[0]) < page.index("<h2>Ranking</h2>")
+    for name in [one["name"] for one in tuned["ranking"]["candidates"]][:3]:
+        assert name in page
+    assert f"--target {target}" in page
+    assert "schedule.lr" in page.partition("grid.yaml is")[2]  # what the command needs
+    assert (Path(tuned["report"]).parent / "table.md").read_text().startswith("| candidate |")
+
+
 def test_the_best_is_registered_and_judged_and_the_rest_deleted(tuned: Any, home: Any) -> None:
     best = tuned["ranking"]["candidates"][0]["name"]
     assert best != SOURCE_NAME
