@@ -44,7 +44,7 @@ def manifest(
     model: Annotated[str | None, typer.Option(help="take the class names of this model")] = None,
     classes: Annotated[str | None, typer.Option(help="a,b,c")] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="CSV with file,class; multilabel: file,classes")
+        Path | None, typer.Option(help="CSV with file,class (file,classes where several fit)")
     ] = None,
     template: Annotated[Path | None, typer.Option(help="a benchmark's template")] = None,
     masks: Annotated[

@@ -22,7 +22,7 @@ from sfda.state_folder import Stamp, stamp_of
 
 WORTH_KEEPING = 1 << 20  # bytes of a single file from which its digest is kept for other processes
 IN_ONE_PIECE = 10_000  # digests that are kept at once
-READ_AT_ONCE = 1 << 16  # bytes of a file
+_READ_AT_ONCE = 1 << 16  # bytes of a file
 
 
 def file_digest(path: Path) -> str:
@@ -73,7 +73,7 @@ def hash_file(path: Path | str) -> str:
     """
     digest, file = hashlib.sha256(), os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        while content := os.read(file, READ_AT_ONCE):
+        while content := os.read(file, _READ_AT_ONCE):
             digest.update(content)
     except OSError as error:
         error.filename = os.fspath(path)
