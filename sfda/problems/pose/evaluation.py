@@ -14,6 +14,7 @@ from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.measures.resampled import ImageCounts, Resampled
 from sfda.problems._outputs import Evaluator, SplitInference
+from sfda.problems.classification.metrics import reliability_of
 from sfda.problems.pose.inference import Joints
 from sfda.problems.pose.metrics import PoseMetric
 from sfda.refs import ModelSpec, Report, Skeleton
@@ -33,6 +34,7 @@ def pose_report(
         per_class=metric.per_class(),
         confusion=[],
         note=metric.note(),
+        reliability=reliability_of(metric.bins()),
     )
 
 

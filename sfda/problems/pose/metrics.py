@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from sfda.formats.keypoints import Person
+from sfda.problems.classification.metrics import BINS
 from sfda.problems.coco_eval import coco_precision
 from sfda.refs import Metrics, Skeleton
 
 ALPHAS = (0.05, 0.1, 0.2)
+RIGHT = 0.1  # the share below which a joint counts as right where there is one answer alone
 OKS_SIGMA = 0.05  # of OKS where the skeleton names none
 
 
@@ -70,6 +75,20 @@ class PoseMetric:
         metrics["mean_distance"] = float(table[known].mean()) if known.any() else 0.0
         metrics["oks_ap"] = oks_ap(self.rows, self.joints, self.skeleton.sigmas)
         return metrics
+
+    def bins(self) -> Float[Tensor, "3 M"]:
+        """Labelled joints by their peak, of 0 to 1: ones, peaks, and how many are right by PCK at
+        0.1, summed.
+        """
+        bins = np.zeros((3, BINS))
+        for shares, (_, scores, _) in zip(self.shares, self.rows, strict=True):
+            known = ~np.isnan(shares)
+            peaks = np.clip(scores[known].astype(np.float64), 0, 1)
+            number = np.minimum((peaks * BINS).astype(np.int64), BINS - 1)
+            sums = (np.ones(len(peaks)), peaks, shares[known] < RIGHT)
+            for row, own in zip(bins, sums, strict=True):
+                np.add.at(row, number, own)
+        return torch.from_numpy(bins)
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """`pck` (at 0.1), `pck_at_0.2` and `count` of each joint, and of each group of joints."""
