@@ -13,7 +13,6 @@ from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PlainSerializer, PositiveInt
-from sklearn.metrics import cohen_kappa_score
 
 from sfda.config import Config
 from sfda.decision.betting import ROUNDING, PerAnswer, can_declare, declared, evidence, limits
@@ -292,6 +291,8 @@ def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     >>> cohens_kappa([("a", "a"), ("b", "b"), ("a", "b"), ("b", "b")])
     0.5
     """
+    from sklearn.metrics import cohen_kappa_score  # half a second, which only answers need
+
     one, other = ([pair[n] for pair in pairs] for n in (0, 1))
     if len({*one, *other}) < 2:
         return None
