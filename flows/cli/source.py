@@ -151,7 +151,7 @@ def card(
     ] = None,
     settings: SettingsOption = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="of a rehearsal; default at most 5")
+        int | None, typer.Option(min=1, help="of a rehearsal; default at most 15")
     ] = None,
     seed: SeedOption = 0,
     budget: Annotated[

@@ -27,7 +27,7 @@ _PARTS: Mapping[str, Callable[[int], A.BasicTransform]] = {
         brightness_limit=(0, 0), contrast_limit=(-0.25 * s, -0.25 * s), p=1
     ),
     "gamma": lambda s: A.RandomGamma(gamma_limit=(100 + 60 * s, 100 + 60 * s), p=1),
-    "fog": lambda s: A.RandomFog(fog_coef_range=(0.2 * s, 0.2 * s), alpha_coef=0.1, p=1),
+    "fog": lambda s: A.RandomFog(fog_coef_range=(0.4, 0.4), alpha_coef=0.06 * s, p=1),
     "jpeg": lambda s: A.ImageCompression(quality_range=(28 - 8 * s, 28 - 8 * s), p=1),
     "colour": lambda s: A.HueSaturationValue(
         hue_shift_limit=(12 * s, 12 * s),

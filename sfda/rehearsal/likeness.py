@@ -3,10 +3,10 @@ these had gained.
 
 A rehearsal is a point: of each score without labels that all rehearsals and the candidate have, the
 adapted model's less the source's, and the share of answers that changed. Each coordinate is divided
-by its standard deviation over the rehearsals; those that never vary are left out. The distance is
-the root mean square of the differences. *Like* it are all rehearsals within ALIKE_WITHIN = 1 of it,
-if they are at least LEAST_ALIKE = 3. None are where it lies outside the range of all rehearsals in
-any coordinate, by more than half a standard deviation. What they say is no proof: it overrides
+by its standard deviation over the rehearsals; those that never vary are left out. *Like* a
+candidate are the K = 5 rehearsals of the least distance, the root mean square of the differences.
+None are where it lies outside the range of all rehearsals in any coordinate, by more than half a
+standard deviation, or where there are fewer than five. What they say is no proof: it overrides
 neither a veto nor a label.
 """
 
@@ -16,13 +16,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sfda.config import Config
 from sfda.weights.rehearsals import Rehearsals, RehearsedPair
 
-ALIKE_WITHIN = 1.0  # distance within which scores are alike
-LEAST_ALIKE = 3  # rehearsals that tell something together
+NEAREST = 5  # K; odd, so that there is a majority
 BEYOND = 0.5  # standard deviations that a range is widened by
 NO_SPREAD = 1e-9
 _Points = Float[np.ndarray, "N D"]
@@ -43,12 +42,18 @@ class Likeness(Config):
     @property
     def text(self) -> str:
         """One sentence, with how far it can be relied on."""
-        of = f"of {self.rehearsals} rehearsals at the source"
-        if not self.like:
-            where = ": they lie outside the range of all" if self.outside else ""
-            first = f"none {of} had scores like these{where}"
+        if self.like:
+            first = (
+                f"of the {self.like} rehearsals with scores most like these, out of "
+                f"{self.rehearsals} at the source, {self.like_gained} had gained"
+            )
+        elif self.outside:
+            first = (
+                f"none of {self.rehearsals} rehearsals at the source had scores like these: they "
+                "lie outside the range of all"
+            )
         else:
-            first = f"{of} {self.like} had scores like these, and {self.like_gained} had gained"
+            first = f"{self.rehearsals} rehearsals at the source are too few to be compared with"
         rely = (
             f"left out one by one, {self.right} of {self.predicted} are told right by those like "
             f"them; {self.gained} of all {self.rehearsals} had gained"
@@ -80,37 +85,33 @@ def likeness_among(
     points = score_points(rehearsals.pairs, names)
     own = np.array([change, *(after[name] - before[name] for name in names)])
     gains = np.array([pair.gain > 0 for pair in rehearsals.pairs])
-    outside = is_outside(points, own)
-    near = np.zeros(len(points), bool) if outside else are_near(points, own)
+    near = nearest(points, own)
     return Likeness(
         rehearsals=len(gains),
         gained=int(gains.sum()),
-        like=int(near.sum()),
+        like=len(near),
         like_gained=int(gains[near].sum()),
         predicted=rehearsals.predicted,
         right=rehearsals.right,
-        outside=outside,
+        outside=is_outside(points, own),
         other_settings=settings_sha256 != rehearsals.settings_sha256,
     )
 
 
 def leave_one_out(pairs: Sequence[RehearsedPair]) -> tuple[int, int]:
     """How many rehearsals' signs are told by the majority of those like them among the others, and
-    how many of these rightly. Where none are like it, or as many gained as not, nothing is told.
+    how many of these rightly. Where none are like it, nothing is told.
     """
     points = score_points(pairs, shared_scores(pairs))
     gains = np.array([pair.gain > 0 for pair in pairs])
     predicted = right = 0
     for number in range(len(pairs)):
-        others = np.arange(len(pairs)) != number
-        if others.sum() < LEAST_ALIKE or is_outside(points[others], points[number]):
-            continue
-        near = are_near(points[others], points[number])
-        balance = int(np.where(gains[others][near], 1, -1).sum())
-        if balance:
+        others = np.flatnonzero(np.arange(len(pairs)) != number)
+        near = others[nearest(points[others], points[number])]
+        if len(near):
             predicted += 1
-            right += (balance > 0) == gains[number]
-    return predicted, int(right)
+            right += int((2 * gains[near].sum() > len(near)) == gains[number])
+    return predicted, right
 
 
 def shared_scores(
@@ -136,13 +137,13 @@ def is_outside(points: _Points, own: Float[np.ndarray, " D"]) -> bool:
     return bool(((own < points.min(0) - margin) | (own > points.max(0) + margin)).any())
 
 
-def are_near(points: _Points, own: Float[np.ndarray, " D"]) -> np.ndarray:
-    """[N]: which points are like this one; none where they are fewer than LEAST_ALIKE."""
+def nearest(points: _Points, own: Float[np.ndarray, " D"]) -> Int[np.ndarray, " K"]:
+    """The numbers of those that are like this one, the nearest first; none where they are fewer
+    than K, or it lies outside their range. Of equally near ones the first.
+    """
+    if len(points) < NEAREST or is_outside(points, own):
+        return np.zeros(0, np.int64)
     spread = points.std(0)
     varied = spread > NO_SPREAD
-    if not varied.any():
-        near = np.ones(len(points), bool)  # all are the same, and it lies within their range
-    else:
-        steps = ((points - own)[:, varied] / spread[varied]) ** 2
-        near = np.sqrt(steps.mean(1)) <= ALIKE_WITHIN
-    return near if near.sum() >= LEAST_ALIKE else np.zeros(len(points), bool)
+    steps = ((points - own)[:, varied] / spread[varied]) ** 2
+    return np.argsort(steps.sum(1), kind="stable")[:NEAREST]

@@ -13,7 +13,7 @@ from sfda.settings import AUTO
 from sfda.weights.rehearsals import MOST_REHEARSALS
 
 USUAL_COUNT = 24
-USUAL_EPOCHS = 5  # of a rehearsal, where the method's own number is larger
+USUAL_EPOCHS = 15  # at most: with fewer than a job has, its scores lie beyond all rehearsals'
 
 
 class RehearsalPlan(Config):

@@ -65,9 +65,8 @@ def read_card(folder: Path) -> Card | None:
     try:
         return _card(content)
     except (KeyError, ValueError, RuntimeError, MemoryError) as error:
-        raise BadInput(
-            f"{file} is damaged ({str(error)[:300]}); make it anew with `sfda card`"
-        ) from error
+        why = " ".join(str(error).split())[:300]
+        raise BadInput(f"{file} is damaged ({why}); make it anew with `sfda card`") from error
 
 
 def _card(content: bytes) -> Card:
