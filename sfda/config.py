@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sfda.documents import YAML_BYTES, Unreadable, cut_off, parse_yaml, read_bounded
 from sfda.errors import BadInput
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Config(BaseModel):
@@ -49,7 +52,7 @@ def say_faults(error: ValidationError, kind: type[BaseModel], what: str) -> str:
     return f"{what}: " + "; ".join(_say(fault, kind) for fault in error.errors())
 
 
-def _say(fault: Any, kind: type[BaseModel]) -> str:
+def _say(fault: ErrorDetails, kind: type[BaseModel]) -> str:
     name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] != "extra_forbidden":
         return f"{name} = {cut_off(repr(fault['input']), 300)} is refused: {fault['msg']}"

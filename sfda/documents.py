@@ -163,13 +163,14 @@ class _Loader(yaml.SafeLoader):
         self._extents: dict[int, tuple[int, int]] = {}  # by node: its size and height
         self._level = self._total = 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node:
         """A node. Raises YAMLError where it is too much, too deep, or part of itself."""
         alias = self.check_event(yaml.AliasEvent)
         self._level += 1
         if self._level > DEPTH:
             raise yaml.YAMLError(f"it is nested more than {DEPTH} deep")
         node = super().compose_node(parent, index)
+        assert node is not None  # there is an event, so there is a node
         self._level -= 1
         if alias and id(node) not in self._extents:
             raise yaml.YAMLError("it names a part of itself that is not finished")
@@ -181,7 +182,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"it is nested more than {DEPTH} deep")
         return node
 
-    def _extent(self, node: Any) -> tuple[int, int]:
+    def _extent(self, node: yaml.Node) -> tuple[int, int]:
         if isinstance(node, yaml.ScalarNode):
             kind = node.tag.rpartition(":")[2]
             if kind in ("int", "float", "timestamp") and len(node.value) > NUMBER_CHARACTERS:
@@ -251,7 +252,7 @@ def parse_xml(content: bytes) -> ET.Element:
         open_tags.pop()
         builder.end(tag)
 
-    def refuse(*_: Any) -> None:
+    def refuse(*_: object) -> None:
         raise Unreadable("it defines entities or a document type, which no export does")
 
     parser.StartElementHandler, parser.EndElementHandler = begin, end

@@ -67,7 +67,7 @@ def foreign() -> list[Foreign]:
     return [entry for folder in OPEN_FOLDERS for entry in _others(folder).values()]
 
 
-def load(folder: str, name: str) -> Any:
+def load(folder: str, name: str) -> type[Any]:
     """The one public class that the file `sfda/<folder>/<name>.py` exports as `EXPORT`.
 
     Raises BadInput for a name that is not there, with the nearest one that is, and for a class of

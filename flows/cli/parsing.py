@@ -32,7 +32,7 @@ def read_settings(pairs: list[str] | None, option: str = "--set") -> dict[str, A
     return settings
 
 
-def _value(text: str, pair: str) -> Any:
+def _value(text: str, pair: str) -> object:
     """What stands behind the `=` of a pair."""
     from sfda.config import read_yaml
     from sfda.documents import Unreadable, parse_yaml
@@ -49,7 +49,7 @@ def _value(text: str, pair: str) -> Any:
     return _number(text) if isinstance(value, str) else value
 
 
-def _number(text: str) -> Any:
+def _number(text: str) -> float | str:
     """YAML takes 1e-3 for text; a person means a number."""
     try:
         return float(text)
@@ -82,7 +82,7 @@ def settings_by_method(
     return {m: merged(merged(preset.get(m, {}), shared), overrides.get(m, {})) for m in methods}
 
 
-def stated(**values: Any) -> dict[str, Any]:
+def stated(**values: object) -> dict[str, Any]:
     """Those of the values that were stated: not None."""
     return {name: value for name, value in values.items() if value is not None}
 

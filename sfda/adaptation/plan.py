@@ -168,7 +168,9 @@ def expected_classes(source: ModelRef, shift: ClassShift, prior: Prior | None) -
     return Expected(effective=float(len(source.classes) - len(shift.missing)))
 
 
-def _validator_settings(stated: Any, names: list[str], problem: str) -> dict[str, dict[str, Any]]:
+def _validator_settings(
+    stated: object, names: list[str], problem: str
+) -> dict[str, dict[str, Any]]:
     """What `validators.NAME.k=v` says, checked. Raises BadInput."""
     if not isinstance(stated, dict) or not all(isinstance(own, dict) for own in stated.values()):
         raise BadInput("validators is a group of settings: write --set validators.NAME.k=VALUE")

@@ -14,6 +14,7 @@ from sfda.formats.keypoints import joints_of, persons_of
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import manifest_ref, open_ref
 from sfda.manifests.rows import read_split
+from sfda.problems.pose.network import PoseNet
 from sfda.problems.pose.prior import tree
 from sfda.problems.pose.prior_training import PriorConfig, PriorReport, learn_prior
 from sfda.refs import ModelSpec
@@ -44,7 +45,7 @@ def poses_in(
 
 
 def attach_prior(
-    network: Any,
+    network: PoseNet,
     spec: ModelSpec,
     poses: Path,
     split: str | None,

@@ -23,6 +23,8 @@ from sfda.sandbox.crossing import opened_within, read_within
 from sfda.sandbox.messages import Message, Unacceptable, plain, refused, valid
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from sfda.adaptation.training import Watch
     from sfda.adaptation.worker import Order
     from sfda.loading.progress import ProgressBar
@@ -141,9 +143,14 @@ class Ear:
     def __enter__(self) -> Ear:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._bar:
-            self._bar.__exit__(*error)
+            self._bar.__exit__(kind, error, trace)
 
     def hear(self, message: Message) -> None:
         """Show one message. Raises Unacceptable for one that the work never sends."""

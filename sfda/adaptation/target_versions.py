@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -238,7 +238,7 @@ def added_images(
         return manifest_ref(build_manifest(path, problem=problem, out=out, skip=others))
 
 
-def remember(folder: str, record: TargetRecord, **changes: Any) -> TargetRecord:
+def remember(folder: str, record: TargetRecord, **changes: object) -> TargetRecord:
     """Keep what has changed, in one step."""
     now = record.model_copy(update=changes)
     with disk_errors(folder):

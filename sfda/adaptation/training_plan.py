@@ -32,7 +32,7 @@ class TrainPlan(Config):
     seed: int
 
 
-def spec_for(data: ManifestRef, arch: str, **stated: Any) -> ModelSpec:
+def spec_for(data: ManifestRef, arch: str, **stated: object) -> ModelSpec:
     """The spec of a network of `arch` for a manifest's problem and classes.
 
     Of what is `stated` (`head`, `bottleneck_dim`, `input`, `views`), None is the usual. Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -250,12 +250,17 @@ def spare_lone_values(network: nn.Module) -> None:
             layer.register_forward_hook(_wake, always_call=True)
 
 
-def _rest_if_lone(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+_RESTED = "rested"  # the mark of a layer whose mode we have set
+
+
+def _rest_if_lone(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     lone = inputs[0].numel() == inputs[0].shape[1]
     if layer.training and lone:
-        layer.training, layer.rested = False, True
+        layer.training = False
+        setattr(layer, _RESTED, True)
 
 
-def _wake(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    if getattr(layer, "rested", False):
-        layer.training, layer.rested = True, False
+def _wake(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    if getattr(layer, _RESTED, False):
+        layer.training = True
+        setattr(layer, _RESTED, False)

@@ -11,7 +11,7 @@ reward confident or constant answers, so they have a say only after the vetoes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from sfda.problems._base import AnyProblem
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec
 from sfda.types import SeenViews
+
+OutputParts = TypeVar("OutputParts", bound=NamedTuple)  # a batch's output by its parts
 
 SOURCE_NAME = "source"  # how looks name the source model
 LEAST_MEMBERS = 3  # of an ensemble that has something to say
@@ -104,12 +106,12 @@ class _Cells:
         return csr_matrix((self.values, (self.rows, self.columns)), shape=(height, width))
 
 
-def _image_of(output: Any, number: int) -> Any:
+def _image_of(output: OutputParts, number: int) -> OutputParts:
     """What an output says of one image of its batch."""
     parts = (
         part[number : number + 1] if isinstance(part, Tensor | list) else part for part in output
     )
-    return type(output)(*parts)
+    return type(output)._make(parts)
 
 
 def distinct(looks: Mapping[str, Look]) -> list[str]:

@@ -106,7 +106,7 @@ def _items(images: Any) -> Iterator[Any]:
     return iter(images)
 
 
-def _pixels(image: Any) -> Pixels8:
+def _pixels(image: object) -> Pixels8:
     """One image as uint8 [H, W, 3] or [H, W]. Raises BadInput."""
     if isinstance(image, Image.Image):
         return np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))

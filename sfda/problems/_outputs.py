@@ -233,7 +233,9 @@ class OutputQuestions(ProblemFolder, Generic[Net, NetOutput, Prediction]):
         """Distance in pixels of the image that counts as near in a row; 0 where none does."""
         return 0.0
 
-    def changed(self, one: Any, other: Any, spec: ModelSpec, reach: float = 0.0) -> ImageUnits:
+    def changed(
+        self, one: object, other: object, spec: ModelSpec, reach: float = 0.0
+    ) -> ImageUnits:
         """Where the answers of two models, A and B, to one image differ; `reach` is its own one.
         The classes of both are those of `spec`.
         """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ def watch_norms(network: nn.Module) -> Iterator[_WatchedNorms]:
     """Inside, the mean of each channel of each image that goes into a batch norm is noted."""
     watched: _WatchedNorms = [(layer, []) for layer in norms(network)]
 
-    def noting(parts: list[Tensor]) -> Any:
+    def noting(parts: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             values = inputs[0].detach().float()
             parts.append(values.flatten(2).mean(2).cpu() if values.ndim > 2 else values.cpu())

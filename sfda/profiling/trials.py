@@ -104,5 +104,5 @@ def _dotted(settings: Mapping[str, Any], above: str = "") -> list[tuple[str, Any
     return pairs
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from sfda.adaptation.supervised import BOUND
@@ -86,12 +87,12 @@ class ComparisonRow(Config):
         }
 
 
-def mean(values: Any) -> float:
+def mean(values: Sequence[float]) -> float:
     """Arithmetic mean."""
     return statistics.fmean(values)
 
 
-def spread(values: Any) -> float:
+def spread(values: Sequence[float]) -> float:
     """Standard deviation of the sample; 0 for a single value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
 

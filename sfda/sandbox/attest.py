@@ -69,7 +69,7 @@ def _tried(way: Way, baits: Baits, missing: Mapping[str, str]) -> str:
     return OPEN + (str(answer) if answer else "it was not refused")
 
 
-def _call(name: str, *arguments: Any) -> None:
+def _call(name: str, *arguments: int | ctypes.Array[ctypes.c_size_t]) -> None:
     """A system call by its number. One that this machine lacks counts as refused.
 
     Raises OSError, _Unknown where its number is not known.
@@ -81,12 +81,9 @@ def _call(name: str, *arguments: Any) -> None:
     if number is None:
         raise OSError(errno.ENOSYS, name)
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(ctypes.c_long(number), *map(_word, arguments)) < 0:
+    words = (ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)
+    if libc.syscall(ctypes.c_long(number), *words) < 0:
         raise OSError(ctypes.get_errno(), name)
-
-
-def _word(argument: Any) -> Any:
-    return ctypes.c_long(argument) if isinstance(argument, int) else argument
 
 
 def _read(baits: Baits) -> None:

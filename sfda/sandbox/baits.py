@@ -40,7 +40,9 @@ def baits() -> Iterator[dict[str, Any]]:
         }
 
 
-def _listener(stack: ExitStack, family: int, address: Any) -> socket.socket | None:
+def _listener(
+    stack: ExitStack, family: int, address: str | tuple[str, int]
+) -> socket.socket | None:
     """A socket that can be connected to; None where the machine has none of the family."""
     with suppress(OSError):
         listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))

@@ -111,7 +111,7 @@ class Forkserver:
         finally:
             self._lock.release()
 
-    def _ask(self, name: str, files: Sequence[int] = (), **request: Any) -> int | None:
+    def _ask(self, name: str, files: Sequence[int] = (), **request: object) -> int | None:
         """What the copy says of the present process, asked for it or not; None where it is gone.
 
         After an exchange that was not carried through it is let go: what it says later would be

@@ -7,12 +7,14 @@ import os
 import select
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sfda.errors import BadInput
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+Valid = TypeVar("Valid")
 
 LONGEST = 1 << 23  # bytes of one message
 AT_ONCE = 1 << 16  # bytes
@@ -91,10 +93,12 @@ def read_message(line: bytes) -> Message:
         raise Unacceptable("a message that is no JSON") from None
     if not isinstance(document, dict):
         raise Unacceptable("a message that is no JSON object")
-    return dict(_plain_parts(document, DEEPEST))
+    parts = _plain_parts(document, DEEPEST)
+    assert isinstance(parts, dict)
+    return parts
 
 
-def _plain_parts(value: Any, depth: int) -> Any:
+def _plain_parts(value: object, depth: int) -> object:
     if not depth:
         raise Unacceptable(f"a message of more than {DEEPEST} levels")
     match value:
@@ -107,7 +111,7 @@ def _plain_parts(value: Any, depth: int) -> Any:
     return value
 
 
-def valid(kind: TypeAdapter[Any], value: Any, what: str) -> Any:
+def valid(kind: TypeAdapter[Valid], value: object, what: str) -> Valid:
     """A value, or JSON as bytes, as what it should be. Raises Unacceptable."""
     from pydantic import ValidationError  # slow to load, and not wanted in the process itself
 

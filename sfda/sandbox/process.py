@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+from typing import BinaryIO, NamedTuple, Protocol, cast
 
 import sfda
 from sfda.errors import BadInput
@@ -252,7 +252,7 @@ class _Pipe:
     def __init__(self, number: int) -> None:
         self._file = os.fdopen(number, "w")
 
-    def send(self, **message: Any) -> None:
+    def send(self, **message: object) -> None:
         self._file.write(json.dumps(message) + "\n")
         self._file.flush()
 

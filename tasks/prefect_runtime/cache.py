@@ -15,6 +15,7 @@ from typing import Any
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 from prefect.settings import get_current_settings
+from pydantic import BaseModel
 
 import sfda
 import tasks
@@ -84,8 +85,10 @@ class SameWork(CachePolicy):
             record.unlink()
         return key
 
-    def _counted(self, name: str, value: Any) -> object:
-        return value.model_dump(exclude={"manifest"}) if name in self.seen_alone else value
+    def _counted(self, name: str, value: object) -> object:
+        if name in self.seen_alone and isinstance(value, BaseModel):
+            return value.model_dump(exclude={"manifest"})
+        return value
 
 
 def intact(result: object) -> bool:

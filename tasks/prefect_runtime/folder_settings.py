@@ -11,13 +11,18 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from pydantic_settings import DotEnvSettingsSource
+
+PROFILES_PATH = "_get_profiles_path"  # Prefect's function
+READ_FILES = "_read_env_files"  # pydantic's
 SETTINGS_MODULE = "prefect.settings.sources"
 _ignored = False
 
@@ -63,17 +68,18 @@ class _Loader(importlib.machinery.SourceFileLoader):
         _close(module)
 
 
-def _close(module: Any) -> None:
+def _close(module: ModuleType) -> None:
     """Let the classes that read such files read none; a change in Prefect's names shows at once."""
     for reader, method in (
-        (module.FilteredDotEnvSettingsSource, "_read_env_files"),
+        (module.FilteredDotEnvSettingsSource, READ_FILES),
         (module.PrefectTomlConfigSettingsSource, "_read_files"),
         (module.PyprojectTomlConfigSettingsSource, "_read_files"),
     ):
         if not callable(getattr(reader, method, None)):
             raise ImportError(f"this release of Prefect reads its files otherwise: {method}")
         setattr(reader, method, _nothing)
-    if not callable(getattr(module, "_get_profiles_path", None)):
+    _read_none_of_folder(module.DotEnvSettingsSource)
+    if not callable(getattr(module, PROFILES_PATH, None)):
         raise ImportError("this release of Prefect reads its profiles otherwise")
     usual, home = module.DEFAULT_PROFILES_PATH, module.DEFAULT_PREFECT_HOME
 
@@ -85,7 +91,23 @@ def _close(module: Any) -> None:
         own = Path(home, "profiles.toml")
         return own if own.exists() else Path(usual)
 
-    module._get_profiles_path = profiles_path
+    setattr(module, PROFILES_PATH, profiles_path)
+
+
+def _read_none_of_folder(reader: type[DotEnvSettingsSource]) -> None:
+    """Let pydantic's own reader of such files open none whose path is relative.
+
+    It reads the file for each class of settings before that class may say that it wants another
+    reader, and a few hundred bytes of names in names unpack to gigabytes.
+    """
+    read = reader._read_env_files
+
+    def of_elsewhere(self: DotEnvSettingsSource) -> Mapping[str, str | None]:
+        stated = self.env_file or ()
+        files = [stated] if isinstance(stated, str | os.PathLike) else stated
+        return read(self) if all(map(os.path.isabs, files)) else {}
+
+    setattr(reader, READ_FILES, of_elsewhere)
 
 
 def _nothing(*_: object, **__: object) -> dict[str, Any]:

@@ -169,13 +169,14 @@ def log_json(run_id: str, name: str, value: dict[str, Any]) -> None:
     client().log_dict(run_id, value, name)
 
 
-def read_json(run_id: str, name: str) -> Any:
+def read_json(run_id: str, name: str) -> dict[str, Any] | None:
     """A JSON document that was kept with the run; None where there is none."""
     if name not in {artifact.path for artifact in client().list_artifacts(run_id)}:
         return None
     with tempfile.TemporaryDirectory() as scratch:
         path = client().download_artifacts(run_id, name, scratch)
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        return document
 
 
 def log_manifest(run_id: str, name: str, manifest: ManifestRef, context: str) -> None:
