@@ -12,10 +12,12 @@ import os
 
 from tasks.prefect_runtime.deployed import enter_run
 from tasks.prefect_runtime.home import DEFAULTS
+from tasks.prefect_runtime.loopback import spare_loopback
 from tasks.prefect_runtime.secrets import lock_own_server
 
 for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)
 logging.getLogger("sfda").setLevel(logging.INFO)
+spare_loopback()
 lock_own_server()
 enter_run()
