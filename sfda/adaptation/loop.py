@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import torch
 from torch import Tensor, nn, optim
@@ -23,7 +23,7 @@ def adapt(
     *,
     seed: int = 0,
     resume: State | None = None,
-) -> Iterator[EpochStart | StepEnd | EpochEnd]:
+) -> Generator[EpochStart | StepEnd | EpochEnd, None, None]:
     """Minimise what `method` names on the target's batches, epoch after epoch.
 
     Every epoch seeds torch anew from (seed, epoch), so that a run resumed from the `State` of an

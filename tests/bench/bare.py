@@ -12,6 +12,7 @@ from sfda.adaptation.loop import adapt
 from sfda.adaptation.scoring import score_unlabelled
 from sfda.images.decode import decode_images
 from sfda.loading.batches import TargetLoader
+from sfda.loading.labels import labels_in
 from sfda.loading.opened import decode_key
 from sfda.loading.scan import labelled_scan, scan
 from sfda.manifests.opening import open_manifest
@@ -28,12 +29,12 @@ def main(target: str, bundle: str, seed: int, scratch: Path) -> None:
     """Scan, one epoch of SHOT, scores, and both models evaluated."""
     network, spec = read_bundle(Path(bundle))
     manifest = open_manifest(Path(target))
-    images, labels, rows = {}, {}, {}
+    images, rows = {}, {}
     for name in ("adapt", "test"):
         split = read_split(manifest, name)
         key = decode_key(unlabelled_digest(manifest, name), spec.input)
         images[name] = decode_images(split, spec.input, scratch, key=key)
-        labels[name], rows[name] = split.labels, split.row_ids
+        rows[name] = split.row_ids
     kind = plugins.load("methods", "shot")
     config = kind.Config.from_settings({"schedule": {"epochs": 1}})
     look = scan(images["adapt"], spec.input, device=CPU)
@@ -46,7 +47,8 @@ def main(target: str, bundle: str, seed: int, scratch: Path) -> None:
         if isinstance(event, EpochEnd):
             seen = (SeenViews(*part) for part in look(event.adapted))
             score_unlabelled(seen, {name: plugins.load("validators", name)() for name in SCORES})
-    both = labelled_scan(images["test"], labels["test"], spec.input, device=CPU)
+    truth = labels_in(read_split(manifest, "test"), spec.classes).index
+    both = labelled_scan(images["test"], truth, spec.input, device=CPU)
     for model in (network, method.adapted):
         classification_report(both(model), spec.classes, split="test")
 

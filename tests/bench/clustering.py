@@ -66,7 +66,8 @@ def target(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
 
     def noise(*shape: int) -> Tensor:
-        return torch.randn(*shape, DIM, generator=generator) / DIM**0.5
+        drawn: Tensor = torch.randn(*shape, DIM, generator=generator) / DIM**0.5
+        return drawn
 
     share = torch.ones(CLASSES)
     share[:2] = CLASSES / 4

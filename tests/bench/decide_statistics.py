@@ -194,12 +194,13 @@ def text(results: dict[str, Any]) -> str:
 
 def worst(results: dict[str, Any]) -> float:
     """The largest relative difference of a number of answers in the table of costs."""
-    return max(
+    largest: float = max(
         abs(ours / theirs - 1)
         for row in results["costs"]
         for pool, said in zip(row["answers"], COSTS[row["change"], row["gain"]][:3], strict=True)
         for ours, theirs in zip(pool, said, strict=True)
     )
+    return largest
 
 
 def _row(errors: dict[tuple[int, float], float], pool: int) -> str:

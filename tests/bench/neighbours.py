@@ -128,7 +128,8 @@ def case(size: int) -> dict[str, Any]:
 
 def batches(drawn: Drawn) -> tuple[Tensor, ...]:
     order = torch.randperm(drawn.size, generator=drawn.generator)
-    return order.split(BATCH)[: STEPS[drawn.size] + WARM_UP]
+    parts: tuple[Tensor, ...] = order.split(BATCH)
+    return parts[: STEPS[drawn.size] + WARM_UP]
 
 
 def step(bank: MemoryBank, rows: Tensor, features: Tensor, labels: Tensor) -> Tensor:

@@ -37,9 +37,8 @@ def test_a_fault_and_a_lack_of_time_are_told(
 ) -> None:
     out = tmp_path / "gpu.json"
     tiny = ["--device", "cpu", "--tiny", "--out", str(out), "--methods", "shot", "--only", "ddp"]
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
-    )
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:  # a second group is refused
         assert main(tiny) == 1
     finally:

@@ -6,7 +6,9 @@ import importlib
 import json
 import re
 import shlex
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ def test_commands_of_the_tables_have_the_options_that_they_state(
     monkeypatch.setenv("SFDA_DATA", "data")
     bloodcells.measure(tmp_path)
     monkeypatch.setattr(overhead, "seconds", lambda words, env=None: record(commands, words))
-    monkeypatch.setattr(overhead.subprocess, "run", lambda words, **more: None)
+    monkeypatch.setattr(subprocess, "run", lambda words, **more: None)
     (tmp_path / "demo").mkdir()
     overhead.call("demo", {"SFDA_HOME": str(tmp_path)})
     overhead.job_seconds(tmp_path, {}, 1)
@@ -97,13 +99,18 @@ def test_the_bare_work_of_a_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         pictures(tmp_path / "photos" / label, side=28, count=10)
     manifest = tmp_path / "drawn.yaml"
     build_manifest(tmp_path / "photos", problem="classification", out=manifest, classes=("a", "b"))
-    asked = []
+    asked: list[str] = []
+
+    def noting(name: str, compute: Callable[[Any], float]) -> Callable[[Any], float]:
+        def noted(validator: Any) -> float:
+            asked.append(name)
+            return compute(validator)
+
+        return noted
+
     for name in bare.SCORES:
-        compute = plugins.load("validators", name).compute
-        monkeypatch.setattr(
-            plugins.load("validators", name), "compute",
-            lambda self, n=name, work=compute: asked.append(n) or work(self),
-        )  # fmt: skip
+        kind = plugins.load("validators", name)
+        monkeypatch.setattr(kind, "compute", noting(name, kind.compute))
     bare.main(str(manifest), str(tmp_path / "model"), 0, tmp_path / "scratch")
     assert sorted(asked) == sorted(bare.SCORES)
 

@@ -134,7 +134,7 @@ def _adapted(run: Run, folder: Path) -> dict[str, Any]:
     pool = pool_of(manifest, plan.split)
     own = run_folder(run, folder)
     own.mkdir(parents=True, exist_ok=True)
-    row = {
+    row: dict[str, Any] = {
         "run": run._asdict(),
         "source": str(bundle),
         "target": str(target),

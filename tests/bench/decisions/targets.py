@@ -29,7 +29,7 @@ class Kind(NamedTuple):
 
     source: str
     helpful: bool
-    make: Callable[[Rng, int], tuple[Labelled, Labelled]]  # rows, and rows for the truth
+    make: Callable[[Rng, int], tuple[Labelled, ...]]  # rows, and rows for the truth
     declared: bool = False  # whether its manifest names the classes
     faster: float = 1.0  # times the methods' own rates
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,11 +195,11 @@ def _audited(case: Case, evidence: Evidence, name: str, seed: int, erring: float
     classes, problem = case.spec.classes, PROBLEMS[case.spec.problem]
     xs: list[float] = []
     for row in differs[numbers]:
-        names = [_named(one[row], classes, UNKNOWN_NAME) for one in (first, second)]
+        names = tuple(_named(one[row], classes, UNKNOWN_NAME) for one in (first, second))
         answer = _named(case.labels[row], classes, NONE_OF_THESE)
         if rng.random() < erring:
             answer = _misled(answer, names, rng)
-        x = problem.x_of(Unit((), "", *names), answer)
+        x = problem.x_of(Unit((), "", names[0], names[1]), answer)
         assert x is not None
         xs.append(x[0])
         if sum(one != 0 for one in xs) >= plan.budget:
@@ -226,7 +226,7 @@ def _named(label: int, classes: tuple[str, ...], none: str) -> str:
     return none if label == NONE else classes[label]
 
 
-def _misled(answer: str, names: list[str], rng: np.random.Generator) -> str:
+def _misled(answer: str, names: Sequence[str], rng: np.random.Generator) -> str:
     """What the other model says, or one of them where neither is right."""
     said = NONE_OF_THESE if answer == UNKNOWN_NAME else answer
     others = [NONE_OF_THESE if one == UNKNOWN_NAME else one for one in names]

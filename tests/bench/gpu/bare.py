@@ -26,7 +26,7 @@ class Pass(NamedTuple):
 
     part: str
     learns: bool
-    count: int
+    size: int
 
 
 class Bare:
@@ -38,7 +38,9 @@ class Bare:
         method.train()
         self.student = method.student
         self.frozen = copy.deepcopy(self.student).requires_grad_(False).eval()
-        self.optimizer = make_optimizer(config.schedule, method.parameter_groups(config.schedule))
+        optimizer = make_optimizer(config.schedule, method.parameter_groups(config.schedule))
+        assert optimizer is not None
+        self.optimizer = optimizer
         self.usual = config.schedule.batch_size
         self.batches: dict[int, Images] = {}
         self.goals: dict[int, Any] = {}
@@ -51,7 +53,7 @@ class Bare:
                 started = seconds(self.target.device)
                 for one in passes:
                     if one.part == part:
-                        self.step(one.count) if one.learns else self.look(one.count)
+                        self.step(one.size) if one.learns else self.look(one.size)
                 spans[part] = seconds(self.target.device) - started
         return spans
 

@@ -29,7 +29,7 @@ from sfda.loading.scan import scan
 from sfda.networks.torchvision_detection import TorchvisionDetector
 from sfda.problems.pose.network import PoseNet
 from sfda.problems.registry import PROBLEMS
-from sfda.refs import InputSpec, ModelSpec, Skeleton
+from sfda.refs import InputSpec, ModelSpec, Profile, Skeleton
 from sfda.types import Images, Scan, TargetInfo
 
 BLOCKS = (16, 32, 64)  # pixels of one colour in a synthetic image
@@ -173,7 +173,11 @@ class Target:
             method,
             self.case.problem,
             self.device,
-            {"classes": dict.fromkeys(self.spec.classes, 1.0), "mean_confidence": 0.5},
+            Profile(
+                classes=dict.fromkeys(self.spec.classes, 1),
+                confidence_histogram=[],
+                mean_confidence=0.5,
+            ),
         )
 
     def batch(self, count: int) -> Images:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sfda.adaptation.loop import adapt
-from sfda.types import EpochEnd
+from sfda.types import EpochEnd, StepEnd
 from tests.bench.gpu.bare import SCAN, SCORING, TRAINING, Bare, Pass, seconds
 from tests.bench.gpu.cases import SLOW, Target
 from tests.bench.gpu.waits import blamed, counted, refused
@@ -30,6 +30,7 @@ def epochs(target: Target, until: float) -> dict[str, Any]:
     if target.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     # copies of the network, the teacher among them, take the hook with them
+    assert isinstance(target.source.backbone, nn.Module)
     noting = target.source.backbone.register_forward_pre_hook(note)
     method = target.method(config)
     noting.remove()
@@ -44,6 +45,7 @@ def epochs(target: Target, until: float) -> dict[str, Any]:
         marks.append(seconds(target.device))
         part[0], images = TRAINING, 0
         while not isinstance(event := next(events), EpochEnd):
+            assert isinstance(event, StepEnd)
             images += event.images
         marks.append(seconds(target.device))
         part[0] = SCORING
@@ -55,7 +57,8 @@ def epochs(target: Target, until: float) -> dict[str, Any]:
     rounds = [epoch()]  # warms up, and fills the banks that are filled once
     peak = torch.cuda.max_memory_allocated() / 1e9 if target.device.type == "cuda" else None
     bare = Bare(target, config)
-    rounds, bares = [], []
+    rounds.clear()
+    bares: list[dict[str, float]] = []
     while len(rounds) < target.repeats and not (rounds and time.monotonic() > until):
         rounds.append(epoch())
         if not bares:

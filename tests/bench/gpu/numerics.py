@@ -81,6 +81,7 @@ def steps_of(
     """The loop's step, written out: the losses of each."""
     schedule = method.config.schedule
     optimizer = make_optimizer(schedule, method.parameter_groups(schedule))
+    assert optimizer is not None
     torch.manual_seed(1)
     for n, batch in enumerate(batches):
         clock = Clock(n, len(batches) + 1, 2)
@@ -164,7 +165,7 @@ def _floats(losses: dict[str, Tensor]) -> dict[str, float]:
 @contextmanager
 def one_process_group(backend: str) -> Iterator[None]:
     """A process group of this process alone, met in memory."""
-    store = torch.distributed.HashStore()
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
     torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     try:
         yield
@@ -199,7 +200,8 @@ def many_classes(bench: Bench, tiny: bool, until: float) -> dict[str, Any]:
         before = torch.cuda.memory_allocated()
         step()
         memory = (torch.cuda.max_memory_allocated() - before) / 1e6
-    rounds, calls = [], 2 if tiny else 20
+    rounds: list[float] = []
+    calls = 2 if tiny else 20
     while len(rounds) < bench.repeats and not (rounds and time.monotonic() > until):
         started = seconds(device)
         for _ in range(calls):

@@ -89,7 +89,7 @@ def _timed(bare: Bare) -> tuple[float, float]:
 def _set(switch: Switch) -> Iterator[None]:
     before = (
         torch.are_deterministic_algorithms_enabled(),
-        deterministic.fill_uninitialized_memory,
+        deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark,
     )
     _apply(switch.deterministic, switch.fill, switch.search)
@@ -101,5 +101,5 @@ def _set(switch: Switch) -> Iterator[None]:
 
 def _apply(determined: bool, fill: bool, search: bool) -> None:
     torch.use_deterministic_algorithms(determined, warn_only=True)
-    deterministic.fill_uninitialized_memory = fill
+    deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = search

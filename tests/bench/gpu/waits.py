@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class _Operators(TorchDispatchMode):
     """Counts operators that would wait."""
 
     def __init__(self, lines: Counter[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lines = lines
 
     def __torch_dispatch__(
@@ -87,7 +88,7 @@ class _Operators(TorchDispatchMode):
 
 def _in(folder: Path) -> bool:
     """Whether a function of this folder is on the stack."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if Path(frame.f_code.co_filename).is_relative_to(folder):
             return True
@@ -97,7 +98,7 @@ def _in(folder: Path) -> bool:
 
 def source_line() -> str:
     """The innermost line of ours on the stack, as `methods/shot.py:88 losses`."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         if path.is_relative_to(OURS):
