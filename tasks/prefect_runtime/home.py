@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sfda.state_folder import home, named_by_a_person, private_file
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
+from tasks.prefect_runtime.loopback import spare_loopback
 from tasks.prefect_runtime.secrets import know_own_server, lock_own_server
 from tasks.prefect_runtime.stated import URL, address_in_folder
 
@@ -40,6 +41,7 @@ def prepare_environment() -> None:
     database below home.
     """
     ignore_folder_settings()
+    spare_loopback()
     if not os.environ.get(URL) and (file := address_in_folder()):
         log.warning("%s names a Prefect server and is not read; export %s to use it", file, URL)
     folder = home()
