@@ -37,10 +37,11 @@ from sfda.report.report_text import report_tag
 from sfda.settings import AdaptSettings, DeviceName, seconds_of
 from tasks import tracking
 from tasks.adapt import adapt_to_target, log_attestation
-from tasks.decide import Contest, Decision, next_commands, pool_for
+from tasks.decide import Contest, Decision, pool_for
 from tasks.evaluate import evaluate, log_report
 from tasks.import_model import import_source
 from tasks.ladder import settle_by_steps
+from tasks.next_commands import next_commands
 from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.prefect_runtime.notify import check_block, notify_verdict
 from tasks.prepared_audit import prepare_audit
@@ -229,13 +230,9 @@ def _version_tags(job: AdaptJob, sides: SideBySide, adaptation: Adaptation) -> d
         "manifest.sha256": job.manifest.sha256,
         "report": report_tag(sides),
     }
-    if job.profile:
-        tags["profile"] = job.profile.recommendation.text
-    if adaptation.cut:
-        tags["budget"] = adaptation.cut
-    if adaptation.confinement:
-        tags["source_free"] = adaptation.confinement.says
-    return tags
+    tags |= {"profile": job.profile.recommendation.text} if job.profile else {}
+    tags |= {"budget": adaptation.cut} if adaptation.cut else {}
+    return tags | ({"source_free": adaptation.confinement.says} if adaptation.confinement else {})
 
 
 def _facts(

@@ -18,7 +18,7 @@ from sfda.annotation.audit.questions import AUDIT_FILE
 from sfda.annotation.waiting import forget, note_waiting
 from sfda.building_blocks.device import DeviceName
 from sfda.config import Config
-from sfda.errors import BadInput
+from sfda.errors import BadInput, shell_command
 from sfda.loading.opened import manifest_ref
 from sfda.policy import DecisionPolicy
 from sfda.settings import Duration, Seed, seconds_of
@@ -155,7 +155,8 @@ def _text(folder: Path, now: AuditStanding) -> str:
     if now.kind == "hold":
         lines.append(
             f"`{folder / 'audit.html'}` asks them, in a browser; answers come back by their path, "
-            f"or by `sfda audit {folder} ANSWERS`. Those that were taken lie in `{ANSWERS_FILE}`."
+            f"or by `{shell_command('sfda', 'audit', folder, 'ANSWERS')}`. Those that were taken "
+            f"lie in `{ANSWERS_FILE}`."
         )
         return "\n\n".join(lines)
     return "\n\n".join([*lines, *(f"`{command}`" for command in now.next_commands)])

@@ -29,8 +29,9 @@ from sfda.settings import (
     seconds_of,
 )
 from tasks import tracking
-from tasks.decide import Contest, Decision, next_commands, settle
+from tasks.decide import Contest, Decision, settle
 from tasks.import_model import import_source
+from tasks.next_commands import next_commands, predict_command
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.register import register_model
 from tasks.report import SearchFacts, report_search
@@ -220,7 +221,7 @@ def _report(
 
 def source_commands(source: str, target: str) -> tuple[str, ...]:
     """What to type where the source stays."""
-    return (f"sfda predict --model {source} --data {target} --out DIR",)
+    return (predict_command(source, target),)
 
 
 def run_tune(source: str, target: str, **inputs: Any) -> TuneResult:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
 class BadInput(ValueError):
@@ -15,7 +15,7 @@ class BadInput(ValueError):
     somebody else's making, so nothing in it is a command to a terminal.
     """
 
-    def __init__(self, message: object = "", *more: Any) -> None:
+    def __init__(self, message: object = "", *more: object) -> None:
         super().__init__(for_terminal(str(message)), *more)
 
 
@@ -26,6 +26,15 @@ def for_terminal(text: str) -> str:
     'class ?[2J'
     """
     return "".join("?" if ord(character) in OBEYED else character for character in text)
+
+
+def shell_command(*words: object) -> str:
+    """A command as it is typed: whatever a name holds is a word to the shell, and nothing else.
+
+    >>> shell_command("sfda", "check", "my site$(id).yaml")
+    "sfda check 'my site$(id).yaml'"
+    """
+    return shlex.join(map(str, words))
 
 
 # control characters but for tab and newline, surrogates, and what turns the direction of text

@@ -21,13 +21,14 @@ from sfda.annotation.make_request import refuse_full
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.decision.audit_text import state_text
 from sfda.decision.change import Side
-from sfda.errors import BadInput
+from sfda.errors import BadInput, shell_command
 from sfda.loading.opened import open_part, open_ref, shift_of
 from sfda.loading.pool import pool_of
 from sfda.policy import DecisionPolicy
 from sfda.refs import ManifestRef, ModelRef, Version
 from tasks import tracking
 from tasks.champion import make_champion, promotions_of
+from tasks.next_commands import predict_command
 from tasks.prefect_runtime.notify import notify_verdict
 from tasks.tracking.models import model_ref, open_model
 
@@ -130,16 +131,16 @@ class AuditStanding(NamedTuple):
     def next_commands(self) -> tuple[str, ...]:
         """What to type after the verdict."""
         if self.kind == "hold":
-            return (f"open {self.folder}/audit.html", f"sfda audit {self.folder} ANSWERS")
+            page = shell_command("open", f"{self.folder}/audit.html")
+            return (page, shell_command("sfda", "audit", self.folder, "ANSWERS"))
         name, number = _version_in(self.request.candidate.uri)
         if self.weekly:
-            return (f"sfda monitor {name}",)
+            return (shell_command("sfda", "monitor", name),)
         if self.kind == "promote" and number and not self.promoted:
-            return (f"sfda promote {name} {number}",)
+            return (shell_command("sfda", "promote", name, number),)
         stays = self.request.before if self.kind != "promote" else self.request.candidate
         model = f"models:/{name}@champion" if self.promoted else stays.uri
-        data = self.request.target.manifest.path
-        return (f"sfda predict --model {model} --data {data} --out DIR",)
+        return (predict_command(model, self.request.target.manifest.path),)
 
 
 def standing(folder: Path) -> AuditStanding:
@@ -166,7 +167,8 @@ def conclude(now: AuditStanding, *, promote: bool) -> AuditStanding:
     name, number = _version_in(now.request.candidate.uri)
     if now.weekly:
         if promote:
-            raise BadInput(f"a week's answers promote nothing: `sfda monitor {name}` tells of all")
+            command = shell_command("sfda", "monitor", name)
+            raise BadInput(f"a week's answers promote nothing: `{command}` tells of all")
         return now
     if now.kind == "hold" or not number:
         if promote and now.kind == "promote":

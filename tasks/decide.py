@@ -270,23 +270,3 @@ def record(version: Version, decision: Decision, run_id: str | None) -> None:
     if decision.evidence:
         text += f"\n\nAgainst `{decision.champion}`: {change_text(decision.evidence.change)}"
     create_markdown_artifact(text, key="promotion-verdict")
-
-
-def next_commands(
-    decision: Decision, version: Version, source: str, target: str, audit: str | None
-) -> tuple[str, ...]:
-    """What to type after a verdict, with the addresses of this run; `audit` is the folder of the
-    questions that wait for a person.
-    """
-    champion, kind = f"models:/{version.name}@champion", decision.verdict.kind
-    if not decision.promoted and not decision.champion.startswith(f"models:/{version.name}/"):
-        champion = decision.champion  # the name has none: the source stays
-    predict = f"sfda predict --model {champion} --data {target} --out DIR"
-    if decision.promoted:
-        return (predict,)
-    if kind == "promote":
-        return (f"sfda promote {version.name} {version.version}",)
-    if kind == "hold":
-        return (f"open {audit}/audit.html", f"sfda audit {audit} ANSWERS --promote")
-    again = f"sfda adapt --source {source} --target {target} --method bn"
-    return (again, predict) if kind == "reject" else (predict,)

@@ -11,7 +11,7 @@ from sfda.annotation.audit.make import AuditJob
 from sfda.annotation.audit.questions import AuditRequest
 from sfda.building_blocks.device import DeviceName
 from sfda.decision.monitor import Monitor, MonitorState, Week, monitor_state
-from sfda.errors import BadInput
+from sfda.errors import BadInput, shell_command
 from sfda.loading.opened import shift_of
 from sfda.loading.pool import pool_of
 from sfda.manifests.digests import key_of
@@ -22,6 +22,7 @@ from sfda.state_folder import disk_errors, home
 from tasks import tracking
 from tasks.audit import AuditStanding, ask_audit, standing
 from tasks.champion import promotions_of, rollback
+from tasks.next_commands import predict_command
 from tasks.tracking.models import model_ref
 
 
@@ -46,11 +47,11 @@ class MonitorStanding(NamedTuple):
         """What to type now."""
         name = self.monitor.name
         if self.rolled_back_to:
-            return (f"sfda predict --model models:/{name}@champion --data {self.target} --out DIR",)
+            return (predict_command(f"models:/{name}@champion", self.target),)
         if self.waiting:
-            answer = (f"sfda audit {folder} ANSWERS" for folder in self.waiting)
-            return (*answer, f"sfda monitor {name}")
-        return (f"sfda monitor {name} --target {self.target}",)
+            answer = (shell_command("sfda", "audit", folder, "ANSWERS") for folder in self.waiting)
+            return (*answer, shell_command("sfda", "monitor", name))
+        return (shell_command("sfda", "monitor", name, "--target", self.target),)
 
 
 def ask_week(
@@ -107,7 +108,8 @@ def conclude_weeks(name: str) -> MonitorStanding:
     with promotions_of(name):
         monitor = _read(name)
         if monitor is None:
-            raise BadInput(f"nobody watches '{name}' yet: sfda monitor {name} --target MANIFEST")
+            command = shell_command("sfda", "monitor", name, "--target", "MANIFEST")
+            raise BadInput(f"nobody watches '{name}' yet: {command}")
         weeks = [_standing(week) for week in monitor.weeks]
         state = monitor_state(monitor.alpha, [week.result.state for week in weeks])
         target = weeks[-1].request.target.manifest.path

@@ -5,6 +5,7 @@ These tests read the sources and import nothing, so they cost a second or two.
 
 import ast
 import builtins
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ OPEN = {
     "queries",
     "families",
 }  # as many files as there are methods
+COMMAND = re.compile(r"\bsfda [a-z][a-z-]*\b[^`]* \{|\bopen \{")  # sfda's, with a name in it
 MOST_FILES, MOST_LINES, MOST_LONG = 15, 300, 3
 HARD_WORDS = {"found", "given", "kept", "place", "told", "wanted", "said"}
 MODULE_NAMES = {"__file__", "__name__", "__path__"}
@@ -108,6 +110,17 @@ def test_the_formatter_formats_everything(trees):
         if "# fmt:" in line
     ]
     assert not skipped, lines(skipped)
+
+
+def test_commands_are_made_of_words_not_of_text(trees):
+    """What a name holds would be a command to the shell that it is pasted into."""
+    pasted = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr) and COMMAND.search(ast.unparse(node))
+    ]
+    assert not pasted, lines(pasted)
 
 
 def names_in(tree: ast.Module) -> Iterator[tuple[int, str]]:

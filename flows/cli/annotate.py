@@ -28,6 +28,7 @@ from flows.cli.parsing import (
     settings_by_method,
 )
 from flows.cli.session import session
+from sfda.errors import shell_command
 
 
 def query(
@@ -76,7 +77,8 @@ def query(
         }
         text = (
             f"{out}: {len(files)} images are to be labelled (label_studio.json, cvat_coco.json, "
-            f"request.csv)\nthen: sfda answer {out} ANSWERS --target {manifest}"
+            "request.csv)\nthen: "
+            + shell_command("sfda", "answer", out, "ANSWERS", "--target", manifest)
         )
         output.show(result, text)
 

@@ -16,7 +16,7 @@ from torch import nn
 from sfda.annotation.choose_rows import PROBABILITIES, ChosenRows
 from sfda.annotation.query_plan import QueryPlan
 from sfda.annotation.request_files import documents
-from sfda.errors import BadInput
+from sfda.errors import BadInput, shell_command
 from sfda.formats.keypoints import CropReader
 from sfda.formats.request import REQUEST_FILE, Guess, Request, RequestedRow, image_name
 from sfda.formats.volumes import slice_of
@@ -173,8 +173,8 @@ def request_text(request: Request, folder: str) -> str:
         f"The request lies in `{folder}`: `label_studio.json` with `label_studio.xml`, "
         "`cvat_coco.json`, `request.csv`.",
         "",
-        f"Answers come back with `sfda answer {folder} ANSWERS --target MANIFEST`; the next "
-        "`sfda adapt` starts from the manifest that it writes.",
+        f"Answers come back with `{shell_command('sfda', 'answer', folder, 'ANSWERS')} --target "
+        "MANIFEST`; the next `sfda adapt` starts from the manifest that it writes.",
         "",
         "| image | the model says | confidence |",
         "|---|---|---:|",

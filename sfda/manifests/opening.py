@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sfda.documents import YAML_BYTES, Unreadable, cut_off, parse_yaml, read_bounded
-from sfda.errors import BadInput, check_path, no_manifest
+from sfda.errors import BadInput, check_path, no_manifest, shell_command
 from sfda.manifests.digests import bytes_digest
 from sfda.manifests.schema import Manifest
 from sfda.state_folder import Stamp, data_folder, stamp_of, state_folder
@@ -26,7 +26,8 @@ def open_manifest(path: Path | str, *, data_root: Path | None = None) -> Manifes
     if manifest.template:
         raise BadInput(
             f"{path} is a template: it names no files yet; point it at your copy of the data with "
-            f"`sfda manifest FOLDER --template {path} --problem {manifest.problem} --out M.yaml`"
+            f"`{shell_command('sfda', 'manifest', 'FOLDER', '--template', path)} "
+            f"--problem {manifest.problem} --out M.yaml`"
         )
     if PurePosixPath(manifest.root).is_absolute() and not is_ours(path):
         raise BadInput(

@@ -131,5 +131,6 @@ def difference(points: float, unit: str = "", *, digits: int = 1, judged: bool =
 def whole_page(title: str, *pieces: Piece) -> str:
     """The page: the frame with its styles, around the pieces."""
     template = resources.files("sfda.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    before, _, after = template.replace("@TITLE@", escaped(title)).partition("@BODY@")
-    return before + joined(pieces) + after
+    head, _, rest = template.partition("@TITLE@")
+    before, _, after = rest.partition("@BODY@")
+    return head + escaped(title) + before + joined(pieces) + after

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sfda.errors import BadInput, no_model
+from sfda.errors import BadInput, no_model, shell_command
 from sfda.problems.registry import read_bundle
 from sfda.refs import ModelRef, ModelSpec
 from sfda.weights.bundle import opened_digest, read_spec
@@ -23,8 +23,9 @@ def locate(uri: str) -> Path:
     path = Path(uri)
     if path.is_file():
         raise BadInput(
-            f"{path} holds bare weights; register them first with `sfda import-model {path} "
-            "--arch ... --problem ... --classes ... --name ...` and use the address it prints"
+            f"{path} holds bare weights; register them first with "
+            f"`{shell_command('sfda', 'import-model', path)} --arch ... --problem ... "
+            "--classes ... --name ...` and use the address it prints"
         )
     if not (path / "spec.json").is_file():
         raise no_model(uri)

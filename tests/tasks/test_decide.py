@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from sfda.loading.opened import evaluation_split, manifest_ref
 from sfda.policy import DecisionPolicy, VetoLimits
 from sfda.refs import ModelRef, Version
 from sfda.weights.bundle import write_bundle
-from tasks.decide import Contest, Decision, gather_evidence, next_commands, pool_for
+from tasks.decide import Contest, Decision, gather_evidence, pool_for
+from tasks.next_commands import next_commands, predict_command
 
 LENIENT = VetoLimits(effective_classes=0.0, one_class=1.0, surest_agreement=0.0)
 
@@ -143,3 +146,13 @@ def test_what_to_type_names_a_model_that_answers():
     assert "--model models:/other/1 " in next_commands(first, *words)[0]
     promoted = first.model_copy(update={"promoted": True})
     assert "--model models:/toy@champion " in next_commands(promoted, *words)[0]
+
+
+def test_a_printed_command_is_one_command_whatever_the_target_is_called() -> None:
+    line = predict_command("models:/m/1", "t$(touch PWNED).yaml; id")
+    words = ["sfda", "predict", "--model", "models:/m/1", "--data", "t$(touch PWNED).yaml; id"]
+    assert shlex.split(line) == [*words, "--out", "DIR"]
+    told = subprocess.run(  # what a shell makes of it
+        ["sh", "-c", line.replace("sfda", "printf '%s\\n'", 1)], capture_output=True, text=True
+    )
+    assert told.stdout.splitlines() == [*words[1:], "--out", "DIR"]

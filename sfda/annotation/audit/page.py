@@ -11,6 +11,7 @@ import hashlib
 import html
 import importlib.resources
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -42,9 +43,10 @@ def audit_page(request: AuditRequest, pictures: Mapping[str, PagePicture]) -> by
         style=_digest_of(template, "<style>", "</style>"),
     )
     title = html.escape(f"{len(request.questions)} questions about {request.manifest}")
-    page = template.replace("@POLICY@", policy).replace("@TITLE@", title)
-    before, _, after = page.partition("@DATA@")
-    return f"{before}{_script_json(_content(request, pictures))}{after}".encode()
+    data = _script_json(_content(request, pictures))
+    parts = {"@POLICY@": policy, "@TITLE@": title, "@DATA@": data}
+    # in one go: a name may hold another part's mark
+    return re.sub("|".join(parts), lambda mark: parts[mark[0]], template).encode()
 
 
 def _content(request: AuditRequest, pictures: Mapping[str, PagePicture]) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def _digest_of(template: str, opening: str, closing: str) -> str:
     return f"'sha256-{digest}'"
 
 
-def _script_json(value: Any) -> str:
+def _script_json(value: object) -> str:
     r"""JSON that may stand in a script element: nothing in it ends the element.
 
     >>> _script_json("</script>")

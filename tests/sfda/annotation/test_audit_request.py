@@ -11,7 +11,7 @@ import pytest
 from auditing import CLASSES, MODELS, audit_of
 from PIL import Image
 
-from sfda.annotation.audit.page import PAGE_FILE
+from sfda.annotation.audit.page import PAGE_FILE, PagePicture, audit_page
 from sfda.annotation.audit.pictures import jpeg_bytes
 from sfda.annotation.audit.questions import (
     AUDIT_FILE,
@@ -236,3 +236,14 @@ def test_questions_read_as_questions(tmp_path: Path) -> None:
         "Left and right are their own.",
         "multilabel": "Is there a cat in this image?",
     }
+
+
+def test_a_manifest_called_as_a_mark_of_the_page_moves_nothing(tmp_path: Path) -> None:
+    request = audit_of(tmp_path / "one", "classification")
+    pictures = {q.id: PagePicture(b"", (1, 1), None, (1, 1)) for q in request.questions}
+    named = request.model_copy(update={"manifest": "@DATA@ @POLICY@"})
+    page = audit_page(named, pictures).decode()
+    title, rest = page.partition("<title>")[2].split("</title>", 1)
+    assert title == f"{len(request.questions)} questions about @DATA@ @POLICY@"
+    data = rest.partition('id="data">')[2].partition("</script>")[0]
+    assert json.loads(data)["audit"] == request.id

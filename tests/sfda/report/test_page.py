@@ -275,3 +275,12 @@ def test_a_line_of_many_points_and_a_long_command_are_whole():
 
 def test_attributes_are_escaped_too():
     assert element("a", "x", href='"><b>') == '<a href="&quot;&gt;&lt;b&gt;">x</a>'
+
+
+@pytest.mark.parametrize("mark", ["@BODY@", "@TITLE@", "@BODY@ @TITLE@"])
+def test_a_name_that_is_a_mark_of_the_template_moves_nothing(mark):
+    page = run_page(made(mark))
+    title, rest = page.partition("<title>")[2].split("</title>", 1)
+    assert title == f"adapt {mark} with shot"
+    assert rest.index("<body>") < rest.index(f"held: {mark}")
+    assert "How to reproduce" in rest
