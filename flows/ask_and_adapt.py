@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
@@ -27,6 +26,7 @@ from sfda.loading import opened as manifests
 from sfda.settings import AdaptSettings, Duration, seconds_of
 from sfda.state_folder import data_folder, home
 from tasks.prefect_runtime.attempts import refuse_endless
+from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.tracking.models import model_ref
 
 WEEK = "7d"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
@@ -34,6 +33,7 @@ from tasks.audit import (
 )
 from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.prefect_runtime.notify import check_block
+from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.tracking.models import model_ref
 
 USUAL_DECISION = DecisionPolicy()

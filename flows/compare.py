@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from flows.addresses import short_address
@@ -43,6 +42,7 @@ from tasks import tracking
 from tasks.adapt import adapt_to_target
 from tasks.compare import WeightsGone, evaluate_epochs, evaluate_source
 from tasks.import_model import import_source
+from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.report import ComparisonFacts, report_comparison
 from tasks.select import select

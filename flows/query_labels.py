@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from flows.addresses import short_address
@@ -21,6 +20,7 @@ from sfda.formats.request import Request
 from sfda.loading import opened as manifests
 from sfda.refs import ModelRef
 from sfda.settings import Seed
+from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.query_labels import query_labels
 from tasks.tracking.models import model_ref
 

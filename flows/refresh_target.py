@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -38,6 +37,7 @@ from sfda.settings import AdaptSettings
 from tasks import tracking
 from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.prefect_runtime.events import announce_version
+from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.pseudo_label import pseudo_label
 from tasks.tracking.models import model_ref
 

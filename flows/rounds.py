@@ -8,7 +8,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from flows.addresses import short_address
@@ -32,6 +31,7 @@ from tasks.adapt import adapt_to_target
 from tasks.evaluate import evaluate_model
 from tasks.import_model import import_source
 from tasks.prefect_runtime.cache import code_digest
+from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.pseudo_label import pseudo_label
 from tasks.query_labels import query_labels
 from tasks.select import select

@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -32,6 +31,7 @@ from tasks import tracking
 from tasks.decide import Contest, Decision, settle
 from tasks.import_model import import_source
 from tasks.next_commands import next_commands, predict_command
+from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.pseudo_label import pseudo_label, show_profile
 from tasks.register import register_model
 from tasks.report import SearchFacts, report_search

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
@@ -33,6 +32,7 @@ from tasks.champion import make_champion, number_of, promotions_of
 from tasks.change import open_side
 from tasks.prefect_runtime.cache import SameWork
 from tasks.prefect_runtime.retry import SERVERS
+from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.tracking.models import locate, model_ref, open_model
 
 

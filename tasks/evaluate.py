@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.decision.evaluation import make_evaluator
@@ -21,6 +20,7 @@ from sfda.weights.bundle import read_spec
 from tasks import tracking
 from tasks.prefect_runtime.cache import SameWork
 from tasks.prefect_runtime.retry import SERVERS
+from tasks.prefect_runtime.tame_artifacts import create_image_artifact, create_markdown_artifact
 from tasks.shards import inference_over
 from tasks.tracking.models import locate, open_model
 

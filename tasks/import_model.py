@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from safetensors import safe_open
 
 from sfda.manifests.digests import key_of
@@ -19,6 +18,7 @@ from sfda.weights.bundle_files import WEIGHTS
 from sfda.weights.checkpoints import read_weights
 from sfda.weights.source_card import missing, read_card
 from tasks.prefect_runtime.retry import SERVERS
+from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.tracking import models
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from sfda.adaptation.plan import AdaptPlan, make_plan
@@ -20,6 +19,7 @@ from sfda.settings import AUTO, AdaptSettings
 from sfda.weights.source_card import read_card
 from tasks import tracking
 from tasks.prefect_runtime.retry import SERVERS
+from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.pseudo_label import pseudo_label
 from tasks.tracking.models import locate, model_ref, open_model
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.inference.pseudo_labels import keep_pseudo_labels
@@ -17,6 +16,7 @@ from sfda.report.profile_text import profile_text
 from sfda.state_folder import disk_errors, home, one_at_a_time
 from tasks.prefect_runtime.cache import SameWork
 from tasks.prefect_runtime.retry import SERVERS
+from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.shards import inference_over
 from tasks.tracking.models import open_model
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from prefect import task
-from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 
 import sfda
@@ -33,6 +32,7 @@ from sfda.settings import AdaptSettings
 from tasks import tracking
 from tasks.decide import Decision
 from tasks.prefect_runtime.retry import SERVERS
+from tasks.prefect_runtime.tame_artifacts import create_link_artifact
 from tasks.tune import SearchedModels
 
 log = logging.getLogger("sfda")

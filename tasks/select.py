@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
 
 from sfda.adaptation.run_folder import best_epoch
 from sfda.refs import SOURCE_EPOCH, Adaptation, Candidate, ModelRef
 from tasks import tracking
 from tasks.prefect_runtime.retry import SERVERS
+from tasks.prefect_runtime.tame_artifacts import create_table_artifact
 from tasks.tracking.models import locate
 from tasks.tracking.watch import log_history
 

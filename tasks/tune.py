@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
 
 from sfda.adaptation.plan import AdaptPlan, kind_of
 from sfda.adaptation.run_folder import best_epoch, drop_weights, epoch_folder
@@ -34,6 +33,7 @@ from tasks import tracking
 from tasks.adapt import adapt_to_target
 from tasks.change import open_side
 from tasks.ladder import rung
+from tasks.prefect_runtime.tame_artifacts import create_table_artifact
 from tasks.tracking.watch import log_history
 
 MOST_EPOCHS = 4  # of one trial that take part in the ranking: the chosen one, and others

@@ -1,0 +1,51 @@
+"""Names in artifacts: no picture, no tag, no link, and our own tables stay."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+
+from tasks.prefect_runtime.tame_artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    tame,
+)
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = "![x](//h/md)<img src=//h/i>[a]: //h\n[b][a]<!-- --></td><http://h>"
+
+
+def test_nothing_is_loaded_or_led_to() -> None:
+    text = tame(HOSTILE)
+    assert not re.search(r"<[A-Za-z/!?]", text)
+    assert not re.search(r"\](\(|\[|:)", text)
+    assert tame("| a | 1 < 2 |\n|---|---:|\n`x`") == "| a | 1 < 2 |\n|---|---:|\n`x`"
+
+
+@pytest.mark.flow
+def test_what_is_stored_is_tame(prefect_api: None) -> None:
+    create_markdown_artifact(f"### {HOSTILE}", key="tame-text")
+    create_link_artifact(
+        "https://ours/", link_text="a](//h) [b", key="tame-link", description=HOSTILE
+    )
+    with get_client(sync_client=True) as client:
+        made = {one.key: one for one in client.read_artifacts()}
+    assert made["tame-text"].data == f"### {tame(HOSTILE)}"
+    assert made["tame-link"].description == tame(HOSTILE)
+    assert str(made["tame-link"].data) == r"[a\](//h) \[b](https://ours/)"
+
+
+def test_artifacts_are_made_nowhere_else() -> None:
+    others = [
+        str(path.relative_to(ROOT))
+        for folder in ("flows", "tasks")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name not in ("tame_artifacts.py", "artifacts.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "prefect.artifacts"
+    ]
+    assert not others
