@@ -68,7 +68,9 @@ def _home() -> Path:
 def _dotenv(name: str) -> str | None:
     """What `.env` sets `name` to, with quotes and comments left on."""
     text = _text(Path(".env"))
-    lines = re.findall(rf"^\s*(?:export\s+)?{name}\s*=[ \t]*['\"]?([^'\"#\s]+)", text, re.M | re.I)
+    lines = re.findall(
+        rf"^[ \t]*(?:export\s+)?{name}\s*=[ \t]*['\"]?([^'\"#\s]+)", text, re.M | re.I
+    )
     return lines[-1] if lines else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -102,6 +103,38 @@ def test_our_processes_read_no_settings_of_the_current_folder(folder):
         assert subprocess.run(command, capture_output=True, text=True).stdout == text
 
 
+OPENS = """
+import sys
+def watch(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".env"):
+        print("opened", arguments[0])
+sys.addaudithook(watch)
+if sys.argv[1] == "served":
+    sys.argv = ["served", "prefect.server.api.server"]  # which uvicorn imports there
+    from tasks.prefect_runtime import served
+    served.main()
+else:
+    from tasks.prefect_runtime.folder_settings import ignore_folder_settings
+    if sys.argv[1] == "late":
+        import pydantic_settings
+    ignore_folder_settings()
+    import flows.adapt, mlflow
+print("done")
+"""
+
+
+@pytest.mark.parametrize("start", ["command", "late", "served"])
+def test_no_process_of_ours_opens_a_file_of_variables_of_the_current_folder(folder, start):
+    """A short one of names in names unpacks to more than the machine's memory."""
+    (folder / ".env").write_text(
+        "A0=aa\n" + "".join(f"A{n + 1}=${{A{n}}}${{A{n}}}\n" for n in range(20))
+    )
+    words = [sys.executable, "-P", "-c", OPENS, start]
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(words, env=os.environ | path, capture_output=True, text=True)
+    assert done.stdout == "done\n", done.stderr
+
+
 def test_profiles_of_the_user_are_read(folder):
     (folder / "prefect" / "profiles.toml").write_text(PROFILE)
     (folder / "prefect.toml").write_text('[api]\nurl = "http://evil/api"\n')
@@ -161,6 +194,13 @@ def test_once_prefect_is_imported_nothing_is_set(folder, monkeypatch):
     monkeypatch.setattr(sys, "modules", {"prefect": None})
     lock_own_server()
     assert not {CLIENT, SERVER} & set(os.environ)
+
+
+def test_a_file_of_empty_lines_takes_no_time(folder):
+    (folder / ".env").write_text("\n" * 100_000)  # 40 s, were each line looked through to the end
+    started = time.perf_counter()
+    assert not states_address()
+    assert time.perf_counter() - started < 2
 
 
 @pytest.mark.parametrize("file", [".env", "prefect.toml", "pyproject.toml"])
