@@ -12,7 +12,7 @@ from sfda.loading import opened as manifests
 from sfda.rehearsal.plan import RehearsalPlan
 from sfda.weights.rehearsals import Rehearsals
 from tasks import tracking
-from tasks.rehearse import keep_rehearsals, refuse_without_card, rehearse
+from tasks.rehearse import keep_rehearsals, rehearse
 from tasks.tracking.models import model_ref
 from tasks.train_source import add_card
 
@@ -46,8 +46,6 @@ def make_card(
     source, manifest = model_ref(model), manifests.manifest_ref(data)
     name = name or registered_name(model)
     tracking.check_name(name)
-    if rehearsal is not None:
-        refuse_without_card(source.problem)
     key = tracking.run_key("card", source, manifest, split, name, rehearsal)
     tags = {"prefect.flow_run_id": str(flow_run.id)}
     done = None
@@ -56,7 +54,7 @@ def make_card(
         carded, report = add_card(source, manifest, split, device)
         if rehearsal is not None:
             done = rehearse(carded, manifest, split, rehearsal, device, budget)
-            carded = keep_rehearsals(carded, done)
+            carded = keep_rehearsals(carded, done, manifest, split, report)
         version = register_reported(carded, name, run_id, report, short_address(data))
     return CardResult(
         flow_run_id=str(flow_run.id),

@@ -7,17 +7,15 @@ from prefect.cache_policies import NO_CACHE
 
 from sfda.adaptation.source_card import copy_with_card
 from sfda.building_blocks.device import DeviceName, choose
-from sfda.errors import BadInput
 from sfda.loading.labels import labels_in
-from sfda.loading.opened import open_labelled
+from sfda.loading.opened import open_labelled, open_ref
 from sfda.manifests.digests import key_of
-from sfda.problems.registry import PROBLEMS
-from sfda.refs import ManifestRef, ModelRef
+from sfda.refs import ManifestRef, ModelRef, Report
 from sfda.rehearsal.plan import RehearsalPlan
 from sfda.rehearsal.rehearse import Rehearser
 from sfda.state_folder import home
 from sfda.weights.rehearsals import Rehearsals
-from sfda.weights.source_card import Card, read_card
+from sfda.weights.source_card import Card, CardFacts, read_card
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import locate, open_model
 
@@ -31,7 +29,7 @@ def rehearse(
     device: DeviceName = "auto",
     budget: float | None = None,
 ) -> Rehearsals:
-    """Adapt a model that has a card to synthetic shifts of its own data. Raises BadInput."""
+    """Adapt a model to synthetic shifts of its own data. Raises BadInput."""
     network, spec = open_model(model)
     opened = open_labelled(data, split, spec)
     labels_in(opened.split, spec.classes)  # or BadInput, before anything is rehearsed
@@ -51,21 +49,28 @@ def rehearse(
 
 
 @task(name="rehearsals into the card", **SERVERS)
-def keep_rehearsals(model: ModelRef, rehearsals: Rehearsals) -> ModelRef:
-    """A copy of the model whose card has the rehearsals, too."""
+def keep_rehearsals(
+    model: ModelRef, rehearsals: Rehearsals, data: ManifestRef, split: str, report: Report
+) -> ModelRef:
+    """A copy of the model whose card has the rehearsals, too. Sources of poses and of several
+    labels an image have no other card: theirs holds the rehearsals alone, beside the facts.
+    """
     bundle = locate(model.uri)
-    card = read_card(bundle)
-    assert card is not None  # `refuse_without_card` has seen to that
+    card = read_card(bundle) or Card(_facts_alone(model, data, split, report), {})
     facts = card.facts.model_copy(update={"rehearsals": rehearsals})
     folder = home() / "cards" / key_of(model=model.sha256, facts=facts)[:24]
     digest = copy_with_card(bundle, Card(facts, card.tensors), folder)
     return model.model_copy(update={"uri": str(folder), "sha256": digest})
 
 
-def refuse_without_card(problem: str) -> None:
-    """Raise BadInput for a problem whose sources have no card to keep rehearsals in."""
-    if not PROBLEMS[problem].card_parts:
-        raise BadInput(
-            f"a source of {problem} has no card, so there is nothing to keep rehearsals in; leave "
-            "--rehearse out"
-        )
+def _facts_alone(model: ModelRef, data: ManifestRef, split: str, report: Report) -> CardFacts:
+    return CardFacts(
+        classes=model.classes,
+        source_sha256=model.sha256,
+        manifest=open_ref(data).name,
+        manifest_sha256=data.sha256,
+        split=split,
+        count=report.count,
+        metrics=report.metrics,
+        temperature=1.0,  # confidences are taken as they are
+    )

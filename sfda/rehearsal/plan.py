@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sfda.adaptation.plan import AdaptPlan, default_choice, settings_for
+from sfda.adaptation.plan import AdaptPlan, default_choice, kind_of, settings_for
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.manifests.digests import key_of
@@ -44,6 +44,8 @@ def plan_rehearsals(
     if method == AUTO:
         raise BadInput("auto follows the profile of a target; name the method to rehearse")
     config = settings_for(method, problem, settings or {}, epochs)
+    if kind_of(method).learns == "nothing":
+        raise BadInput(f"{method} adapts nothing, so there is no gain to rehearse; name another")
     own = config.schedule
     if epochs is None and own.epochs > USUAL_EPOCHS:
         fewer = own.model_copy(update={"epochs": USUAL_EPOCHS})

@@ -6,19 +6,21 @@ from pathlib import Path
 
 import pytest
 import small
+from five_problems import two_models
 from test_decide import LENIENT, disturbed
 
 from sfda.adaptation.source_card import copy_with_card
 from sfda.decision.gate import decide
 from sfda.decision.vetoes import Expected
-from sfda.errors import BadInput
 from sfda.loading.opened import manifest_ref
 from sfda.policy import DecisionPolicy
-from sfda.refs import ModelRef
+from sfda.problems.registry import read_bundle
+from sfda.refs import ModelRef, Report
 from sfda.rehearsal.plan import AdaptedWith, method_digest, plan_rehearsals
+from sfda.weights.rehearsals import Rehearsals
 from sfda.weights.source_card import Card, CardFacts, read_card
 from tasks.decide import Contest, gather_evidence, pool_for
-from tasks.rehearse import keep_rehearsals, refuse_without_card, rehearse
+from tasks.rehearse import keep_rehearsals, rehearse
 
 PLAN = plan_rehearsals("classification", count=5, method="bn")
 FACTS = {
@@ -36,7 +38,8 @@ def rehearsed(home: Path, tmp_path: Path) -> ModelRef:
     model = bare.model_copy(update={"uri": str(tmp_path / "carded"), "sha256": digest})
     path = small.write(tmp_path, "own", small.arrays({"val": 90}, seed=5), {"val": 90})
     done = rehearse.fn(model, manifest_ref(path), "val", PLAN, "cpu")
-    return keep_rehearsals.fn(model, done)
+    report = Report(split="val", count=90, metrics={}, per_class={}, confusion=[])
+    return keep_rehearsals.fn(model, done, manifest_ref(path), "val", report)
 
 
 def contest(source: ModelRef, folder: Path, method: str = "bn", **changes: object) -> Contest:
@@ -83,7 +86,15 @@ def test_another_method_another_model_and_no_change_are_compared_with_none(rehea
     assert seen(contest(small.bundle(tmp_path / "bare"), tmp_path)) is None
 
 
-def test_a_source_without_a_card_cannot_be_rehearsed():
-    with pytest.raises(BadInput, match=r"pose has no card.*leave --rehearse out"):
-        refuse_without_card("pose")
-    refuse_without_card("segmentation")
+@pytest.mark.parametrize("problem", ["pose", "multilabel"])
+def test_where_there_is_no_card_it_holds_the_rehearsals_alone(home, tmp_path, problem):
+    two = two_models(problem, tmp_path)
+    done = Rehearsals(
+        problem=problem, method="bn", settings_sha256="a" * 64, model_sha256="b" * 64, epochs=1,
+        planned=2, stopped=2, predicted=0, right=0, seconds=1.0, pairs=(),
+    )  # fmt: skip
+    report = Report(split="test", count=12, metrics={"x": 0.5}, per_class={}, confusion=[], note="")
+    carded = keep_rehearsals.fn(two.source, done, two.manifest, "test", report)
+    card = read_card(Path(carded.uri))
+    assert (card.facts.rehearsals, card.facts.count, card.tensors) == (done, 12, {})
+    assert read_bundle(Path(carded.uri), sha256=carded.sha256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import five_problems
 import numpy as np
 import pytest
 import small
@@ -13,6 +14,7 @@ import torch
 from sfda.errors import BadInput
 from sfda.loading.opened import Opened, manifest_ref, open_labelled
 from sfda.problems.detection.network import make_spec as detection_spec
+from sfda.problems.registry import read_bundle
 from sfda.rehearsal.plan import method_digest, plan_rehearsals
 from sfda.rehearsal.rehearse import Rehearser, digest_without_card
 from sfda.rehearsal.shifts import (
@@ -137,6 +139,8 @@ def test_what_cannot_be_rehearsed_is_refused():
         plan_rehearsals("classification", count=0)
     with pytest.raises(BadInput, match="name the method"):
         plan_rehearsals("classification", method="auto")
+    with pytest.raises(BadInput, match="adapts nothing"):
+        plan_rehearsals("classification", method="source")
     with pytest.raises(BadInput, match="not for"):
         plan_rehearsals("detection", method="shot")
 
@@ -149,3 +153,18 @@ def test_epochs_alone_leave_the_settings_the_same():
     digests = [method_digest(plan.method, plan.config) for plan in (one, two, other)]
     assert digests[0] == digests[1] != digests[2]
     assert plan_rehearsals("classification", method="shot").config["schedule"]["epochs"] == 15
+
+
+@pytest.mark.parametrize(
+    ("problem", "method"),
+    [("segmentation", "bn"), ("detection", "mean_teacher"), ("pose", "bn"), ("multilabel", "bn")],
+)
+def test_every_problem_can_be_rehearsed(home, tmp_path, monkeypatch, problem, method):
+    monkeypatch.setattr(five_problems, "SIZES", {"adapt": 44, "test": 12})
+    two = five_problems.two_models(problem, tmp_path)
+    network, spec = read_bundle(Path(two.source.uri))
+    own = open_labelled(two.manifest, "adapt", spec)
+    plan = plan_rehearsals(problem, count=3, method=method, epochs=1)
+    done = Rehearser(network, spec, two.source, own, plan, torch.device("cpu")).run()
+    assert [pair.kind for pair in done.pairs] == ["noise", "blur", "strange"]
+    assert all("agreement" in pair.after for pair in done.pairs)
