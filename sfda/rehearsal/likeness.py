@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from sfda.config import Config
 from sfda.weights.rehearsals import Rehearsals, RehearsedPair
 
-NEAREST = 5  # K; odd, so that there is a majority
+LIKE_IT = 5  # K; odd, so that there is a majority
 BEYOND = 0.5  # standard deviations that a range is widened by
 NO_SPREAD = 1e-9
 _Points = Float[np.ndarray, "N D"]
@@ -86,13 +86,14 @@ def likeness_among(
     own = np.array([change, *(after[name] - before[name] for name in names)])
     gains = np.array([pair.gain > 0 for pair in rehearsals.pairs])
     near = nearest(points, own)
+    predicted, right = leave_one_out(rehearsals.pairs)  # whatever a stranger's card says of it
     return Likeness(
         rehearsals=len(gains),
         gained=int(gains.sum()),
         like=len(near),
         like_gained=int(gains[near].sum()),
-        predicted=rehearsals.predicted,
-        right=rehearsals.right,
+        predicted=predicted,
+        right=right,
         outside=is_outside(points, own),
         other_settings=settings_sha256 != rehearsals.settings_sha256,
     )
@@ -141,9 +142,9 @@ def nearest(points: _Points, own: Float[np.ndarray, " D"]) -> Int[np.ndarray, " 
     """The numbers of those that are like this one, the nearest first; none where they are fewer
     than K, or it lies outside their range. Of equally near ones the first.
     """
-    if len(points) < NEAREST or is_outside(points, own):
+    if len(points) < LIKE_IT or is_outside(points, own):
         return np.zeros(0, np.int64)
     spread = points.std(0)
     varied = spread > NO_SPREAD
     steps = ((points - own)[:, varied] / spread[varied]) ** 2
-    return np.argsort(steps.sum(1), kind="stable")[:NEAREST]
+    return np.argsort(steps.sum(1), kind="stable")[:LIKE_IT]

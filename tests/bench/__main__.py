@@ -13,9 +13,9 @@ from pathlib import Path
 NAMES = (
     "overhead", "throughput", "methods", "neighbours", "clustering", "large_image", "queries",
     "figures", "camvid", "lpld_step", "bloodcells", "pose_step", "many_files",
-    "decide_statistics", "decide", "profile",
+    "decide_statistics", "decide", "profile", "rehearsed",
 )  # fmt: skip
-WITHOUT_DATA = {"decide_statistics"}  # simulated
+WITHOUT_DATA = {"decide_statistics", "rehearsed"}  # simulated, and the demo's
 OUT = Path("bench")
 
 

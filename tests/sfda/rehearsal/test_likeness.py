@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sfda.rehearsal.likeness import NEAREST, leave_one_out, likeness_among
+from sfda.rehearsal.likeness import LIKE_IT, leave_one_out, likeness_among
 from sfda.weights.rehearsals import Rehearsals, RehearsedPair
 
 
@@ -65,7 +65,7 @@ def test_outside_the_range_of_all_there_are_none():
 
 
 def test_few_rehearsals_are_compared_with_nothing():
-    seen = like(LIVELY[: NEAREST - 1], 0.52, 0.3)
+    seen = like(LIVELY[: LIKE_IT - 1], 0.52, 0.3)
     assert (seen.like, seen.outside) == (0, False)
     assert "4 rehearsals at the source are too few" in seen.text
     assert like([], 0.5, 0.3) is None
@@ -100,6 +100,13 @@ def test_other_settings_are_told():
     assert seen is not None
     assert "they had other settings" in seen.text
     assert "12 of 12 are told right" in seen.text
+
+
+def test_a_card_cannot_boast_of_how_well_its_rehearsals_tell():
+    pairs = [*CALM, pair(0.025, 0.025, 3.0), *LIVELY]
+    boasting = rehearsals(pairs, predicted=13, right=13)
+    seen = likeness_among(boasting, 0.1, {}, {}, settings_sha256="a" * 64)
+    assert (seen.predicted, seen.right) == leave_one_out(pairs) == (13, 12)
 
 
 @pytest.mark.parametrize("gain", [0.0, -0.1])
