@@ -23,7 +23,12 @@ from sfda.networks.foreign.trusted import trusted_packages
 from sfda.state_folder import PERSONS_UMASK, close_new_files
 from tasks.prefect_runtime.deployed import SAFE_PATH
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
-from tasks.prefect_runtime.store_address import STORE, check_store, store_fault
+from tasks.prefect_runtime.store_address import (
+    STORE,
+    check_prefect_server,
+    check_store,
+    store_fault,
+)
 
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own lines go to the terminal
@@ -63,6 +68,7 @@ def session(
                 _prepare()
             _check_addresses(models, data)
             if flow:
+                check_prefect_server()
                 from tasks.prefect_runtime.server import start_server
 
                 server = start_server(_server_log())

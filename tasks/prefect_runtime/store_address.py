@@ -1,19 +1,29 @@
-"""The MLflow store that a person names: it must answer, and no line shows its password."""
+"""Servers and stores that a person names: they must answer, and no line shows a password."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
+import sqlite3
+import time
+import urllib.request
+from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sfda.errors import BadInput
+from tasks.prefect_runtime.stated import URL
 
+log = logging.getLogger("sfda")
 STORE = "MLFLOW_TRACKING_URI"
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 LOCAL_STORES = ("sqlite", "file", "")
 ANSWER_TIME = 5.0  # seconds for a connection
+SILENT_TIME, LOCKED_TIME = 4.0, 60.0  # seconds of waiting for a lock, before it is said and after
+LOCKED = "database is locked"  # SQLite's words
 HIDDEN = "***"
 PLAIN = re.compile(r"[\w.\-/]*|(sqlite|file):///[\w./ \-+~]*")  # a word or a path
 HOST = re.compile(r"[\w.\-]*(\[[0-9a-fA-F:.]+\])?(:\d{1,5})?(/[\w./\-]*)?")  # and a path
@@ -34,21 +44,83 @@ def check_store(address: str) -> None:
         ) from None
     kind = parts.scheme.partition("+")[0]
     if kind in LOCAL_STORES:
-        folder = Path(address.partition(":///")[2].partition("?")[0] or parts.path).parent
-        if kind == "sqlite" and not folder.is_dir():
-            raise BadInput(f"{STORE}={shown}: there is no folder {folder}; make it")
+        file = Path(address.partition(":///")[2].partition("?")[0] or parts.path)
+        if kind == "sqlite" and not file.parent.is_dir():
+            raise BadInput(f"{STORE}={shown}: there is no folder {file.parent}; make it")
+        if kind == "sqlite" and file.is_file():
+            wait_for_lock(file, f"{STORE}={shown}")
         return
     if kind not in PORTS:
         return
     if not host:
         raise BadInput(f"{STORE}={shown} names no host; write {kind}://HOST:PORT")
+    remedy = f"start that server, or unset {STORE} to keep everything below SFDA_HOME"
+    check_answers(kind, host, port or PORTS[kind], f"{STORE}={shown}", remedy)
+
+
+def check_prefect_server() -> None:
+    """Raise BadInput where nobody answers at the address of the user's Prefect server."""
+    address = os.environ.get(URL, "")
     try:
-        socket.create_connection((host, port or PORTS[kind]), ANSWER_TIME).close()
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    shown = f"{URL}={without_password(address)}"
+    if not address:
+        return
+    if not host or parts.scheme not in ("http", "https"):
+        raise BadInput(f"{shown} is no address; write http://HOST:PORT/api")
+    remedy = f"start that server, or unset {URL}: then every command has one of its own"
+    check_answers(parts.scheme, host, port or PORTS[parts.scheme], shown, remedy)
+
+
+def check_answers(kind: str, host: str, port: int, shown: str, remedy: str) -> None:
+    """Raise BadInput where nobody answers within 5 s: there, or at the proxy that leads there."""
+    proxy = "" if urllib.request.proxy_bypass(f"{host}:{port}") else proxies().get(kind, "")
+    if proxy:
+        through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        host, port = through.hostname or host, through.port or PORTS["http"]
+        remedy += f"; the proxy {without_password(proxy)} is asked for it, unless NO_PROXY names it"
+    try:
+        socket.create_connection((host, port), ANSWER_TIME).close()
     except OSError as error:
-        raise BadInput(
-            f"nobody answers at {STORE}={shown} ({error.strerror or error}); start that server, or "
-            f"unset {STORE} to keep everything below SFDA_HOME"
-        ) from None
+        reason = error.strerror or error
+        raise BadInput(f"nobody answers at {shown} ({reason}); {remedy}") from None
+
+
+def proxies() -> dict[str, str]:
+    """Those of the environment, by kind of address."""
+    stated = urllib.request.getproxies_environment()
+    both = {kind: stated.get(kind) or stated.get("all", "") for kind in ("http", "https")}
+    return {kind: address for kind, address in both.items() if address}
+
+
+def wait_for_lock(file: Path, shown: str) -> None:
+    """Wait while another process locks a SQLite store, at most a minute, and say so after 4 s.
+
+    Raises BadInput where it is locked at the end.
+    """
+    if not _is_locked(file, SILENT_TIME):
+        return
+    end = time.monotonic() + LOCKED_TIME
+    until = datetime.now().astimezone() + timedelta(seconds=LOCKED_TIME)
+    log.warning("%s is locked by another process; trying until %s", shown, f"{until:%H:%M:%S}")
+    while time.monotonic() < end:
+        if not _is_locked(file, 1.0):
+            return
+    raise BadInput(f"{shown} is locked by another process; end that one, and start again")
+
+
+def _is_locked(file: Path, patience: float) -> bool:
+    """Whether nothing can be written for so many seconds; other faults are told later."""
+    try:
+        with closing(sqlite3.connect(file, timeout=patience, isolation_level=None)) as store:
+            store.execute("BEGIN IMMEDIATE")
+            store.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+    return False
 
 
 def without_password(address: str) -> str:
@@ -78,6 +150,8 @@ def store_fault(error: BaseException) -> str | None:
     if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "requests"):
         return None
     shown = without_password(address)
+    if address.startswith("sqlite") and LOCKED in str(error):
+        return f"{STORE}={shown} is locked by another process; end that one, and start again"
     secret = HIDDEN in shown
     if not address or (not secret and address.partition(":")[0] in LOCAL_STORES):
         return None

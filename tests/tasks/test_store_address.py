@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import socket
-from contextlib import suppress
+import sqlite3
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from sfda.errors import BadInput
-from tasks.prefect_runtime.store_address import STORE, check_store, store_fault, without_password
+from tasks.prefect_runtime import store_address
+from tasks.prefect_runtime.store_address import (
+    STORE,
+    check_prefect_server,
+    check_store,
+    store_fault,
+    without_password,
+)
 
 
 @pytest.fixture
@@ -89,3 +99,85 @@ def test_what_a_store_says_is_one_line_without_its_password(
     assert store_fault(ValueError(address)) is None
     monkeypatch.setenv(STORE, "sqlite:////a/b.db")  # ours to mend: a traceback is of use
     assert store_fault(said) is None
+
+
+def test_a_prefect_server_that_is_away_is_named_with_its_address(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://me:Secret-Pass@127.0.0.1:{closed_port}/api")
+    with pytest.raises(
+        BadInput, match=r"nobody answers at PREFECT_API_URL=http://\*\*\*@"
+    ) as error:
+        check_prefect_server()
+    assert "Secret-Pass" not in str(error.value)
+    monkeypatch.setenv("PREFECT_API_URL", "127.0.0.1:4200")
+    with pytest.raises(BadInput, match="is no address; write http://HOST:PORT/api"):
+        check_prefect_server()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.getsockname()[1]}/api")
+        check_prefect_server()
+    monkeypatch.delenv("PREFECT_API_URL")
+    check_prefect_server()
+
+
+def test_behind_a_proxy_it_is_the_proxy_that_must_answer(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        check_store("http://only-the-proxy-knows.invalid:5000")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with pytest.raises(BadInput, match="nobody answers") as error:
+            check_store(f"http://127.0.0.1:{closed_port}")
+        assert "proxy" not in str(error.value)
+    with pytest.raises(BadInput, match=r"the proxy http://127\.0\.0\.1:\d+ is asked for it"):
+        check_store("http://only-the-proxy-knows.invalid:5000")
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Path:
+    file = tmp_path / "runs.db"
+    with closing(sqlite3.connect(file)) as store:
+        store.execute("CREATE TABLE runs (id)")
+        store.commit()
+    return file
+
+
+def test_a_locked_store_is_said_waited_for_and_refused(
+    locked: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store_address, "SILENT_TIME", 0.1)
+    monkeypatch.setattr(store_address, "LOCKED_TIME", 0.5)
+    address = f"sqlite:///{locked}"
+    check_store(address)
+    with closing(sqlite3.connect(locked, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with (
+            caplog.at_level(logging.WARNING, "sfda"),
+            pytest.raises(BadInput, match="is locked by another process; end that one"),
+        ):
+            check_store(address)
+    assert f"{address} is locked by another process; trying until" in caplog.text
+    check_store(address)
+
+
+def test_a_store_that_is_free_again_in_time_is_used(
+    locked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_address, "SILENT_TIME", 0.1)
+    other = sqlite3.connect(locked, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.5, other.close)
+    release.start()
+    check_store(f"sqlite:///{locked}")
+    release.join()
+
+
+def test_a_lock_that_comes_later_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    monkeypatch.setenv(STORE, "sqlite:////data/runs.db")
+    error = OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+    message = "is locked by another process; end that one, and start again"
+    assert store_fault(error) == f"{STORE}=sqlite:////data/runs.db {message}"
