@@ -211,8 +211,6 @@ class Attestation(Config):
     network: bool = True  # False: every probe of a socket was refused
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
-    images: int = 0  # files of the target that could be read, beside `read`
-    location: str | None = None  # the folder that they lie below
     # each way out -> "refused", "open: why" or "not enforceable here: why", as the process tried it
     ways_out: dict[str, str] = {}
     source_sha256: str | None = None

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,16 +67,19 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
         return work(order, watch), Attestation(
             enforced=False, says=f"not enforced: {reason}", kernel=kernel
         )
-    read, images, location = _readable(order)
     (own, modules), folder = _system(Path(order.bundle)), Path(order.folder)
-    job = process.SandboxJob(
-        work="sfda.adaptation.worker:work_in_sandbox",
-        order={"order": order.model_dump(mode="json"), "shown": watch.shown()},
-        folder=folder,
-        read=[*own, *read, *images],
-        listed=[*modules, location],
-    )
-    with Ear(watch, order.title, _epochs(order)) as ear:
+    with ExitStack() as stack:
+        sealed = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sfda.")))
+        read = [sealed, Path(order.bundle), Path(order.predictions.folder), *_seal(order, sealed)]
+        inner = order.model_copy(update={"sealed": str(sealed)})
+        job = process.SandboxJob(
+            work="sfda.adaptation.worker:work_in_sandbox",
+            order={"order": inner.model_dump(mode="json"), "shown": watch.shown()},
+            folder=folder,
+            read=[*own, *read],
+            listed=modules,
+        )
+        ear = stack.enter_context(Ear(watch, order.title, _epochs(order)))
         done = process.run_job(job, ear.hear)
     level, ways = done.held
     return taken_over(done.result, order), Attestation(
@@ -85,8 +90,6 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
         read=tuple(str(path) for path in (*own, *read)),
         write=tuple(str(path) for path in (folder, *process.devices())),
         ways_out=ways,
-        images=len(images),
-        location=str(location),
         kernel=kernel,
     )
 
@@ -109,22 +112,13 @@ def _system(bundle: Path) -> tuple[list[Path], list[Path]]:
     ]
 
 
-def _readable(order: Order) -> tuple[list[Path], list[Path], Path]:
-    """Files of the manifest, the model and its decoded images; the images; and where those lie."""
-    from sfda.loading.opened import decode_key, open_ref
-    from sfda.loading.parts import rows_file
-    from sfda.manifests.rows import seen_files
-    from sfda.state_folder import decoded_folder
+def _seal(order: Order, folder: Path) -> list[Path]:
+    """Write what may be seen of the target to a folder; the files that hold its decoded images."""
+    from sfda.loading.sealed import seal
     from sfda.weights.bundle import read_spec
 
-    manifest = open_ref(order.target.manifest).unlabelled()
-    own, images = seen_files(manifest, order.target.split)
-    key = decode_key(order.target.seen, read_spec(Path(order.bundle)).input)
-    decoded = sorted(decoded_folder().glob(f"{key}.*"))
-    more = [Path(order.bundle), Path(order.predictions.folder)]
-    if order.target.rows:
-        more.append(rows_file(order.target.rows))
-    return [*own, *more, *decoded], images, manifest.location
+    spec, answers = read_spec(Path(order.bundle)), order.plan.answers is not None
+    return seal(order.target, order.stamps, spec, folder, answers=answers)
 
 
 def _epochs(order: Order) -> int:

@@ -22,11 +22,17 @@ from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
 from sfda.decision.vetoes import SUREST, Expected, figures_of
 from sfda.inference.predictions import verify_predictions
-from sfda.loading.annotated_rows import annotated_rows, with_annotated
+from sfda.loading.annotated_rows import (
+    FramedRows,
+    annotated_rows,
+    framed_rows,
+    with_annotated,
+)
 from sfda.loading.batches import TargetLoader
 from sfda.loading.opened import Opened, open_stamped
 from sfda.loading.progress import STEP
 from sfda.loading.scan import scan
+from sfda.loading.sealed import open_sealed
 from sfda.methods._base import Method
 from sfda.problems.registry import PROBLEMS, read_bundle
 from sfda.refs import Adaptation, MetricPoint, ModelRef, ModelSpec, PredictionsRef, SplitRef
@@ -53,6 +59,7 @@ class Order(Config):
     workers: int
     budget: float | None
     threads: int  # of torch on the processor
+    sealed: str | None = None  # the folder that a restricted process has its target from
 
 
 def work(order: Order, watch: Watch) -> Adaptation:
@@ -60,14 +67,24 @@ def work(order: Order, watch: Watch) -> Adaptation:
     torch.set_num_threads(order.threads)
     network, spec = read_bundle(Path(order.bundle), sha256=order.source.sha256)
     verify_predictions(order.predictions)
-    opened = open_stamped(order.target, order.stamps, spec.input)
-    return adapt_network(network, spec, opened, order, watch)
+    if order.sealed:
+        opened, framed = open_sealed(Path(order.sealed), spec)
+    else:
+        opened, framed = open_stamped(order.target, order.stamps, spec.input), None
+    return adapt_network(network, spec, opened, order, watch, framed)
 
 
 def adapt_network(
-    network: nn.Module, spec: ModelSpec, opened: Opened, order: Order, watch: Watch
+    network: nn.Module,
+    spec: ModelSpec,
+    opened: Opened,
+    order: Order,
+    watch: Watch,
+    framed: FramedRows | None = None,
 ) -> Adaptation:
-    """The same with source model and target in hand."""
+    """The same with source model and target in hand, and with annotated rows in the network's
+    frame where somebody has brought them there.
+    """
     plan, problem, folder = order.plan, PROBLEMS[order.source.problem], Path(order.folder)
     chosen = choose(order.device)
     settings = settings_for(plan.method, problem.name, plan.config)
@@ -77,10 +94,11 @@ def adapt_network(
     info = opened.info(plan.regime, order.source, plan.source_ratios, whole=not spec.input.tiled)
     annotated = None
     if plan.answers:
+        framed = framed or framed_rows(opened.split, spec, folder / "answers")
+    if plan.answers and framed:
         annotated = annotated_rows(
-            opened, spec, views, folder / "answers", seed=plan.seed, device=chosen
+            framed, opened.images, spec, views, seed=plan.seed, device=chosen
         )
-    if annotated is not None:
         info = replace(info, labelled=torch.from_numpy(annotated.rows).to(chosen))
     algorithm = kind(network, info, settings)
     to_device(algorithm, chosen)

@@ -57,9 +57,8 @@ def decode_images(
 
     Raises BadInput naming all images that cannot be read, or if the disk is too small.
     """
-    shape = (len(split), *spec.stored, spec.depth)
-    path = folder / f"{key}.{'ragged' if spec.tiled else 'npy'}"
-    pictures = open_ragged(path, len(split)) if spec.tiled else _stored(path, shape)
+    shape, path = _stored_as(len(split), spec, folder, key)
+    pictures = decoded_images(len(split), spec, folder, key)
     if pictures is not None:
         return pictures
     # how large images of their own sizes are shows as they are decoded
@@ -75,10 +74,22 @@ def decode_images(
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _full(folder, needed, _free_bytes(folder)) from None
         raise BadInput(f"cannot keep decoded images in {folder}: {error}") from None
-    pictures = open_ragged(path, len(split)) if spec.tiled else _stored(path, shape)
+    pictures = decoded_images(len(split), spec, folder, key)
     if pictures is None:
         raise BadInput(f"{path} was changed by another program while it was made; run again")
     return pictures
+
+
+def decoded_images(count: int, spec: InputSpec, folder: Path, key: str) -> Pictures | None:
+    """What `decode_images` has kept, of so many images; None where that is not whole or not so."""
+    shape, path = _stored_as(count, spec, folder, key)
+    return open_ragged(path, count) if spec.tiled else _stored(path, shape)
+
+
+def _stored_as(count: int, spec: InputSpec, folder: Path, key: str) -> tuple[tuple[int, ...], Path]:
+    """Shape [N, H, W, C] of images that are all of one size, and the file for them."""
+    suffix = "ragged" if spec.tiled else "npy"
+    return (count, *spec.stored, spec.depth), folder / f"{key}.{suffix}"
 
 
 def write_images(

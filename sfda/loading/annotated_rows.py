@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from sfda.augment.geometric import WarpMaker
 from sfda.augment.photometric import ViewMaker
 from sfda.images.preprocess import BatchRows, standardise
 from sfda.images.store import Pictures
-from sfda.loading.opened import Opened
+from sfda.manifests.rows import Split
 from sfda.problems._labels import AnyTargets
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import InputSpec, ModelSpec, Views
@@ -126,15 +126,20 @@ def with_annotated(
     return BatchesWithAnnotated(batches, annotated, batch_size=batch_size)
 
 
-def annotated_rows(
-    opened: Opened, spec: ModelSpec, views: Views, folder: Path, *, seed: int, device: torch.device
-) -> AnnotatedRows | None:
+class FramedRows(NamedTuple):
+    """Annotated rows of a target, and what people said of each, in the frame of a network."""
+
+    rows: BatchRows
+    targets: AnyTargets
+
+
+def framed_rows(split: Split, spec: ModelSpec, folder: Path) -> FramedRows | None:
     """The annotated rows of a split in the model's classes; None where there are none.
 
     Files are kept in `folder`. Rows of a class that the model lacks are left out, and said to be;
     so are boxes of such a class. Raises BadInput where no class is shared, or joints differ.
     """
-    annotations, split = opened.split.annotations, opened.split
+    annotations = split.annotations
     if annotations is None:
         return None
     labels = annotations.labels.in_classes(
@@ -146,6 +151,18 @@ def annotated_rows(
     if not len(known):
         return None
     rows = annotations.rows[known]
-    targets = labels.take(known).framed(split.reader, rows.tolist(), spec, folder)
+    return FramedRows(rows, labels.take(known).framed(split.reader, rows.tolist(), spec, folder))
+
+
+def annotated_rows(
+    framed: FramedRows,
+    images: Pictures,
+    spec: ModelSpec,
+    views: Views,
+    *,
+    seed: int,
+    device: torch.device,
+) -> AnnotatedRows:
+    """Annotated rows of a target whose images these are, to be learnt from."""
     maker = PROBLEMS[spec.problem].view_maker(spec.input, views, seed=seed)
-    return AnnotatedRows(opened.images, rows, targets, spec.input, maker, seed=seed, device=device)
+    return AnnotatedRows(images, *framed, spec.input, maker, seed=seed, device=device)

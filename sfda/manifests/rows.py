@@ -157,9 +157,9 @@ def look_at(manifest: Manifest, rows: Split) -> Sight:
     """What an adaptation can see of rows; labels have no part in it. Images are read that have
     changed since they ever were. Raises BadInput.
     """
-    digest = hashlib.sha256()
-    for part in (repr(manifest.classes), *rows.row_ids):
-        digest.update(f"{part}\n".encode())
+    lines = "\n".join((repr(manifest.classes), *rows.row_ids))
+    digest = hashlib.sha256(f"{lines}\n".encode())
+    del lines  # of a million rows 17 MB
     digest.update(PROBLEMS[manifest.problem].seen_facts(rows).encode())
     stamps, files = hashlib.sha256(), array("Q")
     for text in _content_digests(manifest, rows, _noted(stamped_files(manifest, rows), stamps)):
@@ -248,30 +248,3 @@ def row_files(manifest: Manifest, seen: Split) -> tuple[str, ...]:
     if files == seen.names:  # a row each
         return seen.names
     return tuple(dict.fromkeys(files))
-
-
-def own_files(manifest: Manifest, rows: Split) -> list[Path]:
-    """The files besides images that an adaptation to these rows has to read: those of the manifest.
-
-    Files of masks are none of them, nor those of other splits. Raises BadInput.
-    """
-    spec = manifest.splits[rows.name]
-    own = [manifest.path, manifest.rows_path(spec), manifest.archive_path]
-    if spec.answers and rows.annotations:
-        table = manifest.path.parent / spec.answers.rows
-        own.append(table)
-        for file in rows.annotations.files:
-            inside(table.parent, file.relative_to(table.parent).as_posix())
-        own.extend(rows.annotations.files)
-    return [path for path in own if path]
-
-
-def seen_files(manifest: Manifest, split: str) -> tuple[list[Path], list[Path]]:
-    """All files that an adaptation to `split` has to read: those of the manifest, and the images.
-
-    Raises BadInput.
-    """
-    rows = read_split(manifest.unlabelled(), split)
-    own = own_files(manifest, rows)
-    files = [] if manifest.archive_path else stamped_files(manifest, rows)
-    return own, [Path(path) for path, _ in files]

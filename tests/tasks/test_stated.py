@@ -197,7 +197,7 @@ def test_once_prefect_is_imported_nothing_is_set(folder, monkeypatch):
 
 
 def test_a_file_of_empty_lines_takes_no_time(folder):
-    (folder / ".env").write_text("\n" * 100_000)  # 40 s, were each line looked through to the end
+    (folder / ".env").write_text("\n" * 100_000)  # 27 s, were each line looked through to the end
     started = time.perf_counter()
     assert not states_address()
     assert time.perf_counter() - started < 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import small_multi
 import small_seg
 import torch
 import yaml
+from PIL import Image
 
 from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.adaptation.sandboxed import adapt_in_sandbox
@@ -26,6 +28,7 @@ from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
 from sfda.problems.registry import read_bundle
 from sfda.refs import Adaptation, ManifestRef, MetricPoint, ModelRef
+from sfda.sandbox import process
 from sfda.sandbox.landlock import abi
 from sfda.settings import AdaptSettings
 
@@ -183,6 +186,88 @@ def test_the_process_in_its_sandbox_opens_the_part(tmp_path, monkeypatch, worker
     adaptation, attestation = adapt_in_sandbox(order, Watching())
     assert attestation.enforced
     assert weights(adaptation) == expected
+
+
+@pytest.mark.skipif(abi() < 1, reason="this kernel offers no Landlock")
+def test_answers_to_rows_are_learnt_from_there_as_outside(tmp_path, monkeypatch):
+    job, path = Job("classification", tmp_path, "shot"), target("classification", tmp_path)
+    without = weights(job.adapted(path, "without"))
+    document, table = yaml.safe_load(path.read_text()), tmp_path / "answers.csv"
+    table.write_text(f"index,class\n3,{small.CLASSES[0]}\n40,{small.CLASSES[1]}\n")
+    about = {"rows": table.name, "sha256": small.sha256(table), "count": 2}
+    document["splits"]["adapt"]["answers"] = about | {"classes": list(small.CLASSES)}
+    path.write_text(yaml.safe_dump(document))
+    expected = weights(job.adapted(path, "open"))
+    monkeypatch.delenv("SFDA_CONFINE")
+    assert weights(adapt_in_sandbox(job.order(path, "closed"), Watching())[0]) == expected
+    assert expected != without
+
+
+PROBE = """
+from pathlib import Path
+
+def look(order, send):
+    opened = []
+    for file in order["target"]:
+        try:
+            opened += [file] if Path(file).read_bytes() else []
+        except PermissionError:
+            continue
+    there = [p for top in order["read"] for p in (Path(top), *Path(top).rglob("*")) if p.is_file()]
+    spelt = [str(p) for p in there if order["label"].encode() in p.read_bytes()]
+    return {"opened": opened, "read": len(there), "spelt": spelt}
+"""
+
+
+@pytest.mark.skipif(abi() < 1, reason="this kernel offers no Landlock")
+@pytest.mark.parametrize("problem", ["classification", "segmentation", "rows of both splits"])
+def test_no_file_of_the_target_can_be_opened_there_nor_a_label_read(tmp_path, monkeypatch, problem):
+    """A row file has the classes of all splits, an archive has labels, a path may spell one."""
+    kind, folder = problem if problem in TOYS else "classification", tmp_path / "data"
+    job, path = Job(kind, tmp_path, "shot" if kind == "classification" else None), folder
+    path = target(kind, folder) if problem in TOYS else in_folders(folder)
+    order = job.order(path, "probed")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "probe.py").write_text(PROBE)
+    monkeypatch.delenv("SFDA_CONFINE")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
+    run_job, seen = process.run_job, {}
+
+    def probing(sandbox: process.SandboxJob, hear: Any) -> process.Done:
+        system = {*process.system_paths(), tmp_path / "code"}
+        asked = {
+            "target": [str(file) for file in folder.rglob("*") if file.is_file()],
+            "read": [str(one) for one in sandbox.read if one not in system],
+            "label": "secretly",
+        }
+        job = replace(sandbox, work="probe:look", order=asked)
+        seen.update(run_job(replace(job, read=[*job.read, tmp_path / "code"]), hear).result)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "run_job", probing)
+    with pytest.raises(KeyboardInterrupt):
+        adapt_in_sandbox(order, Watching())
+    assert seen["opened"] == seen["spelt"] == []
+    assert seen["read"] > 5  # decoded images, model, predictions, what is known of the rows
+
+
+def in_folders(folder: Path) -> Path:
+    """A target of image files in folders of their classes, and a row file that says them again."""
+    lines = ["file,class,split"]
+    for row, picture in enumerate(small.arrays({"a": 48}, seed=2, dull=True)["x"]):
+        name = f"secretly {row % 3}/{row}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / name)
+        lines.append(f"{name},{small.CLASSES[row % 3]},{'test' if row < 8 else 'adapt'}")
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
+    entry = {"rows": "rows.csv", "sha256": small.sha256(folder / "rows.csv")}
+    splits = {"adapt": entry | {"where": "adapt", "count": 40}}
+    splits["test"] = entry | {"where": "test", "count": 8}
+    about = {"name": "target", "problem": "classification", "origin": "drawn", "root": "."}
+    (folder / "t.yaml").write_text(
+        yaml.safe_dump(about | {"classes": list(small.CLASSES), "splits": splits})
+    )
+    return folder / "t.yaml"
 
 
 def test_a_run_that_was_killed_goes_on_with_the_same_part(tmp_path):
