@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from sfda.config import Config
-from sfda.refs import Digest, ProblemName
+from sfda.refs import Digest, Name, ProblemName
 
 MOST_REHEARSALS = 1000  # of one card
 ShiftKind = Literal[
@@ -58,7 +58,7 @@ class Rehearsals(Config):
     """The rehearsals of a model by one method, and how far their likeness tells their gain."""
 
     problem: ProblemName
-    method: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]+$", max_length=200)]
+    method: Name  # of a class in a file: FILE.py:Class, wherever it lies
     settings_sha256: Digest  # of the method's settings but for the epochs
     model_sha256: Digest  # of the source model, whatever its card
     epochs: Annotated[int, Field(ge=1, le=10**6)]

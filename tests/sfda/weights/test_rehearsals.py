@@ -97,7 +97,7 @@ def test_a_strange_rehearsal_is_refused_when_the_card_is_opened(tmp_path, change
         {"right": 2},
         {"predicted": 2, "right": 2},
         {"method": "<b>shot\n"},
-        {"method": "x" * 201},
+        {"method": "x" * 257},
         {"problem": "everything"},
         {"model_sha256": "b"},
         {"seconds": float("nan")},
