@@ -60,10 +60,13 @@ def data_folder() -> Path:
 
 
 PERSONS_UMASK = "SFDA_UMASK"  # the umask that a command was called with, for what it starts
-NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # where room is not what is missing
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, *CLOSED)
+MAKE_ROOM, MAY_WRITE = "free some space", "get the right to write there"
+LEAST_FREE = 4 << 20  # bytes without which servers do not start
 SETTLED = 2.0  # seconds after which another change would show in a file's times
 REMEDY = (
-    "free some space or point SFDA_HOME to another disk, then start the same command again: "
+    f"{MAKE_ROOM} or point SFDA_HOME to another disk, then start the same command again: "
     "it goes on where it stopped"
 )
 
@@ -178,7 +181,17 @@ def disk_errors(what: str, remedy: str = REMEDY) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NOT_WRITABLE:
             raise
+        if error.errno in CLOSED:
+            remedy = remedy.replace(MAKE_ROOM, MAY_WRITE)
         raise BadInput(f"cannot write {what}: {os.strerror(error.errno or 0)}; {remedy}") from error
+
+
+def full_disk(folder: Path) -> str | None:
+    """What there is to say where the disk of a folder has no room for anything; else None."""
+    free = shutil.disk_usage(folder).free
+    if free >= LEAST_FREE:
+        return None
+    return f"the disk of {folder} is full: {free:,} bytes are free; {REMEDY}"
 
 
 @contextmanager

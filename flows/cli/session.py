@@ -20,7 +20,7 @@ from flows.cli.output import Output
 from sfda.errors import BadInput, for_terminal, no_manifest, no_model
 from sfda.images.imports import SEARCHED, whole_folders
 from sfda.networks.foreign.trusted import trusted_packages
-from sfda.state_folder import PERSONS_UMASK, close_new_files
+from sfda.state_folder import PERSONS_UMASK, close_new_files, full_disk
 from tasks.prefect_runtime.deployed import SAFE_PATH
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
 from tasks.prefect_runtime.store_address import (
@@ -68,6 +68,8 @@ def session(
                 _prepare()
             _check_addresses(models, data)
             if flow:
+                if fault := full_disk(_server_log().parent.parent):
+                    raise BadInput(fault)
                 check_prefect_server()
                 from tasks.prefect_runtime.server import start_server
 
@@ -85,7 +87,8 @@ def session(
         if message := _bad_input_behind(error):
             out.fail(message)
         if server is not None and server.poll() is not None:
-            out.fail(f"Prefect's server did not start; its last words are in {_server_log()}")
+            words = f"Prefect's server did not start; its last words are in {_server_log()}"
+            out.fail(full_disk(_server_log().parent) or words)
         raise
     finally:
         out.close()

@@ -9,11 +9,11 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from sfda.state_folder import disk_errors, home
+from sfda.state_folder import MAKE_ROOM, disk_errors, home
 
 REPORT_FILE = "report.html"
 LONGEST_PART = 40  # letters of a target's or method's name
-RUN_SAFE = "free some space or point SFDA_HOME to another disk; the run itself is not lost"
+RUN_SAFE = f"{MAKE_ROOM} or point SFDA_HOME to another disk; the run itself is not lost"
 
 
 def new_report_folder(target: str, what: str, now: datetime) -> Path:

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,16 @@ def test_what_the_user_has_set_stays(tmp_path, monkeypatch):
     assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
-def test_a_full_or_closed_disk_is_bad_input_that_says_what_to_do(number):
-    output = f"cannot write the state: {os.strerror(number)}; free some space"
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free some space"), (errno.EDQUOT, "free some space"),
+        (errno.EROFS, "get the right to write there"), (errno.EACCES, "get the right to write"),
+        (errno.EPERM, "get the right to write there"),
+    ],
+)  # fmt: skip
+def test_a_full_or_closed_disk_is_bad_input_that_says_what_to_do(number, remedy):
+    output = f"cannot write the state: {os.strerror(number)}; {remedy}"
     with pytest.raises(BadInput, match=output), state_folder.disk_errors("the state"):
         raise OSError(number, os.strerror(number))
 
@@ -70,6 +78,13 @@ def test_a_really_full_disk_is_told_so():
         state_folder.disk_errors("it"),
     ):
         Path("/dev/full").write_text("x")
+
+
+def test_a_disk_without_room_is_told_before_a_server_is_blamed(tmp_path, monkeypatch):
+    assert state_folder.full_disk(tmp_path) is None
+    free = shutil.disk_usage(tmp_path).free
+    monkeypatch.setattr(state_folder, "LEAST_FREE", 2 * free)
+    assert str(state_folder.full_disk(tmp_path)).startswith(f"the disk of {tmp_path} is full: ")
 
 
 def test_other_errors_are_not_dressed_up():
