@@ -10,6 +10,8 @@ from pydantic import Field, PositiveInt
 from sfda.config import Config, read_yaml
 from sfda.errors import BadInput
 
+MOST_BUDGET = 10_000  # answers of people, of one audit
+
 
 class VetoLimits(Config):
     """Figures past which a result is rejected, whatever its scores say (decide.md, section 5)."""
@@ -43,7 +45,7 @@ class DecisionPolicy(Config):
     margin: float = Field(
         0.0, ge=0, lt=1, description="gain that a new version must exceed: 0.01 is one point"
     )
-    budget: PositiveInt = Field(40, le=10_000, description="answers that decide, of an audit")
+    budget: PositiveInt = Field(40, le=MOST_BUDGET, description="answers that decide, of an audit")
     unchanged_share: float = Field(
         0.2, ge=0, le=0.5, description="of the questions, those that tell the level alone"
     )

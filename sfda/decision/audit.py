@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PlainSerializer, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeFloat, PlainSerializer, model_validator
 
 from sfda.config import Config
 from sfda.decision.betting import ROUNDING, PerAnswer, can_declare, declared, evidence, limits
+from sfda.policy import MOST_BUDGET
 
 Finding = Literal["better", "harm"]
 FINDINGS: tuple[Finding, ...] = ("better", "harm")
+MOST_UNITS = 10**15  # pixels of ten million images
 One = TypeVar("One")
 X = float | tuple[float, float]  # of detection a pair: were the F1 of A 0, and were it 1
 
@@ -38,17 +40,28 @@ class AuditPlan(Config):
     count here too, `known` says how many, and `known_sums` what their x add up to.
     """
 
-    units: NonNegativeInt  # N = D: changed units of the pool
-    answers: PositiveInt  # of a model in all of the pool: d = units / answers
+    units: int = Field(ge=0, le=MOST_UNITS)  # N = D: changed units of the pool
+    answers: int = Field(ge=1, le=MOST_UNITS)  # of a model in all of the pool: d = units / answers
     alpha: float = Field(0.05, gt=0, lt=0.5)
     margin: float = Field(0.0, ge=0, lt=1)
     harm_margin: float = Field(0.0, ge=0, lt=1)
-    budget: PositiveInt = 40  # K: answers that decide
+    budget: int = Field(40, ge=1, le=MOST_BUDGET)  # K: answers that decide
     metric: str | None = None  # that the gain is of; None: only its sign is asked
     detection: bool = False  # x are pairs, and the evidence is demanded at both ends
-    most: PositiveInt | None = None  # answers at most; None: twice the budget
-    known: NonNegativeInt = 0
-    known_sums: tuple[float, ...] = (0.0, 0.0)
+    # answers at most; None: twice the budget
+    most: int | None = Field(None, ge=1, le=MOST_UNITS)
+    known: int = Field(0, ge=0, le=MOST_UNITS)
+    known_sums: tuple[FiniteFloat, ...] = Field((0.0, 0.0), max_length=2)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AuditPlan:
+        if self.known > self.units:
+            raise ValueError(f"{self.known} of {self.units} changed units are known")
+        if len(self.known_sums) < 1 + self.detection:
+            raise ValueError(f"`known_sums` are {len(self.known_sums)}, too few")
+        if any(abs(known) > self.known + ROUNDING for known in self.known_sums):
+            raise ValueError(f"`known_sums` are more than {self.known} answers can add up to")
+        return self
 
     @property
     def pool(self) -> int:
@@ -282,18 +295,3 @@ def _variance(right: int, asked: int) -> float:
     """Of a share, not 0 where all answers are alike."""
     share = (right + 1) / (asked + 2)
     return share * (1 - share) / asked
-
-
-def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
-    """Agreement of two persons' answers to the same units, beyond what chance gives: 1 is full, 0
-    is chance. None where both gave one and the same answer throughout, or none.
-
-    >>> cohens_kappa([("a", "a"), ("b", "b"), ("a", "b"), ("b", "b")])
-    0.5
-    """
-    from sklearn.metrics import cohen_kappa_score  # half a second, which only answers need
-
-    one, other = ([pair[n] for pair in pairs] for n in (0, 1))
-    if len({*one, *other}) < 2:
-        return None
-    return float(cohen_kappa_score(one, other))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Int
+from pydantic import Field, NonNegativeInt
 from torch import nn
 
 from sfda.config import Config
@@ -36,11 +37,11 @@ ChangeCounts = dict[str, tuple[int, int]]  # answers, and how many of them chang
 class ChangeReport(Config):
     """How many answers change, for reports and tables; `share` is d, in [0, 1]."""
 
-    answers: int
-    changed: int
-    share: float
-    images: int
-    images_changed: int  # with any change
+    answers: NonNegativeInt
+    changed: NonNegativeInt
+    share: float = Field(ge=0, le=1)
+    images: NonNegativeInt
+    images_changed: NonNegativeInt  # with any change
     units: str  # what the answers are: images, pixels, boxes, joints
     metric: str | None  # that cannot move by more than `share`; None: there is no such bound
     by_class: ChangeCounts  # of each class that A answers, the most changed ones

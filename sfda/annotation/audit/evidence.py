@@ -12,7 +12,6 @@ from sfda.decision.audit import (
     Level,
     X,
     audit_state,
-    cohens_kappa,
     level,
     longest_prefix,
 )
@@ -20,6 +19,7 @@ from sfda.decision.audit_text import state_text
 from sfda.decision.gate import Audited, Evidence, Verdict, decide
 from sfda.errors import BadInput
 from sfda.measures.change import CANNOT_TELL, Unit
+from sfda.measures.kappa import cohens_kappa
 from sfda.problems.registry import PROBLEMS
 
 

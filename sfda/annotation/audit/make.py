@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sfda.annotation.audit.questions import AuditedModel, AuditRequest
+from sfda.annotation.audit.questions import AuditedModel, AuditRequest, counts_twice
 from sfda.annotation.audit.request import draw_questions, write_audit
 from sfda.annotation.audit.reuse import Facts, as_known, known_units, plan_after
 from sfda.config import Config
@@ -15,7 +15,6 @@ from sfda.decision.change import ChangeReport, Side, scan_change
 from sfda.decision.judge import figures_over
 from sfda.decision.vetoes import Expected, vetoes
 from sfda.loading.opened import open_ref
-from sfda.measures.change import CANNOT_TELL, Unit
 from sfda.policy import DecisionPolicy
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelRef, SplitRef
@@ -89,7 +88,6 @@ def make_audit(
 
 def plan_of_change(change: ChangeReport, problem: str, policy: DecisionPolicy) -> AuditPlan:
     """The plan of an audit of all that changes, fixed before anything is answered."""
-    nothing = PROBLEMS[problem].x_of(Unit((), "", "", ""), CANNOT_TELL) or (0.0,)
     return AuditPlan(
         units=change.changed,
         answers=max(1, change.answers),
@@ -97,7 +95,7 @@ def plan_of_change(change: ChangeReport, problem: str, policy: DecisionPolicy) -
         margin=policy.margin if change.metric else 0.0,
         budget=policy.budget,
         metric=change.metric,
-        detection=len(nothing) > 1,
+        detection=counts_twice(problem),
     )
 
 

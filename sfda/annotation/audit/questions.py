@@ -8,36 +8,44 @@ alone.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from sfda.config import Config
 from sfda.decision.audit import AuditPlan
 from sfda.decision.change import ChangeReport
-from sfda.documents import Unreadable, parse_json, read_bounded
-from sfda.errors import BadInput
+from sfda.documents import Unreadable, cut_off, parse_json, read_bounded
+from sfda.errors import BadInput, listed
 from sfda.measures.change import CANNOT_TELL, NO, NONE_OF_THESE, YES, Question, Unit
 from sfda.policy import DecisionPolicy
+from sfda.problems.registry import PROBLEMS
 from sfda.refs import ProblemName, SplitRef
 
 AUDIT_FILE = "audit.json"
 AUDIT_BYTES = 64 << 20
 FIRST_CHOICES = 2  # classes that are named first: those of both models, or one and a decoy
+MOST_PIXELS = 10**7  # of an image's side, and of a distance in it
 UNKNOWN_CLASS = "unknown"  # what a model says that rejects; to a person it is "none of these"
+
+
+_Corner = Annotated[int, Field(ge=-MOST_PIXELS, le=MOST_PIXELS)]
+_Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+_Pixels = Annotated[float, Field(ge=-MOST_PIXELS, le=MOST_PIXELS, allow_inf_nan=False)]
 
 
 class Frame(NamedTuple):
     """The part of an image that a picture shows, in its pixels, and how large the picture is."""
 
-    left: int
-    top: int
-    width: int
-    height: int
-    shown_width: int
-    shown_height: int
+    left: _Corner
+    top: _Corner
+    width: _Side
+    height: _Side
+    shown_width: _Side
+    shown_height: _Side
 
     def in_image(self, x: float, y: float) -> tuple[float, float]:
         """A point of the picture, from its corner, in pixels of the image, from the middle of its
@@ -73,16 +81,16 @@ class AuditQuestion(Config):
     `choices` are the classes that a person is shown before all others.
     """
 
-    id: str
+    id: Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]  # of its picture's file, too
     row: str  # its opaque id
     key: str  # path or index in the manifest
     changed: bool
-    spot: tuple[float, ...]
+    spot: tuple[_Pixels, ...]
     subject: str
     first: str
     second: str
-    reach: float = 0.0
-    beside: tuple[tuple[float, ...], ...] = ()
+    reach: _Pixels = 0.0
+    beside: tuple[tuple[_Pixels, ...], ...] = ()
     choices: tuple[str, ...] = ()
     frame: Frame
     person: bool = False  # the picture shows the one person that the row is about, in its middle
@@ -109,11 +117,11 @@ class KnownAnswer(Config):
     """A changed unit that an earlier audit has the answer to: it is not asked about again."""
 
     row: str
-    spot: tuple[float, ...]
+    spot: tuple[_Pixels, ...]
     subject: str
     first: str
     second: str
-    reach: float = 0.0
+    reach: _Pixels = 0.0
     answer: str
 
     @property
@@ -147,6 +155,22 @@ class AuditRequest(Config):
     known: tuple[KnownAnswer, ...] = ()
     questions: tuple[AuditQuestion, ...]
 
+    @model_validator(mode="after")
+    def _consistent(self) -> AuditRequest:
+        times = Counter(question.id for question in self.questions)
+        if twice := [name for name, count in times.items() if count > 1]:
+            raise ValueError(f"several questions have one id: {listed(twice)}")
+        changed = sum(question.changed for question in self.questions)
+        if changed > self.plan.pool:
+            raise ValueError(f"{changed} questions are about {self.plan.pool} changed units")
+        if self.question != PROBLEMS[self.problem].claim.question:
+            raise ValueError(f"of {self.problem} nobody is asked for a {self.question}")
+        if self.plan.detection != counts_twice(self.problem):
+            raise ValueError(
+                f"`plan.detection` is {self.plan.detection}, and {self.problem} not so"
+            )
+        return self
+
     @property
     def options(self) -> tuple[str, ...]:
         """All that may be answered, where the answer is no place."""
@@ -158,6 +182,11 @@ class AuditRequest(Config):
     def by_id(self) -> dict[str, AuditQuestion]:
         """The questions by their ids."""
         return {question.id: question for question in self.questions}
+
+
+def counts_twice(problem: str) -> bool:
+    """Whether an answer speaks by a pair of numbers, as of detection."""
+    return len(PROBLEMS[problem].x_of(Unit((), "", "", ""), CANNOT_TELL) or ()) > 1
 
 
 def read_audit(folder: Path) -> AuditRequest:
@@ -172,9 +201,17 @@ def read_audit(folder: Path) -> AuditRequest:
             "DIR` writes one"
         ) from None
     except ValidationError as error:
-        raise BadInput(f"{file} is no audit: {error.error_count()} faults") from None
+        why = _faults(error)
+        raise BadInput(f"{file} is no audit: {why}; make it anew with `sfda audit`") from None
     except Unreadable as error:
         raise BadInput(f"{file} is no audit: {error}") from None
+
+
+def _faults(error: ValidationError) -> str:
+    """The first ones, by the names of the fields."""
+    every = error.errors(include_url=False, include_input=False)
+    faults = [f"{'.'.join(map(str, fault['loc']))} {fault['msg']}" for fault in every]
+    return listed([cut_off(fault.replace("Value error, ", ""), 200) for fault in faults], "; ")
 
 
 def question_text(request: AuditRequest, question: AuditQuestion) -> str:

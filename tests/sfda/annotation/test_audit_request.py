@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -178,7 +180,7 @@ def test_nothing_to_ask_and_too_much_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="nothing to ask"):
         audit_of(tmp_path / "a", count=0)
     with pytest.raises(BadInput, match="2001 questions are too many"):
-        audit_of(tmp_path / "a", count=2001)
+        audit_of(tmp_path / "a", count=2001, total=4000)
 
 
 def test_the_cross_leaves_its_pixel_visible_and_is_where_it_is(tmp_path: Path) -> None:
@@ -247,3 +249,47 @@ def test_a_manifest_called_as_a_mark_of_the_page_moves_nothing(tmp_path: Path) -
     assert title == f"{len(request.questions)} questions about @DATA@ @POLICY@"
     data = rest.partition('id="data">')[2].partition("</script>")[0]
     assert json.loads(data)["audit"] == request.id
+
+
+def with_plan(**plan: object) -> Callable[[Any], None]:
+    return lambda document: document["plan"].update(plan)
+
+
+def of_first(**fields: object) -> Callable[[Any], None]:
+    return lambda document: document["questions"][0].update(fields)
+
+
+HOSTILE_AUDITS: list[tuple[Callable[[Any], None], str]] = [
+    (of_first(frame=[0, 0, 0, 4, 4, 4]), "questions.0.frame.* greater than or equal to 1"),
+    (of_first(frame=[0, 0, 4, 4, 10**8, 4]), "questions.0.frame.* less than or equal to 10000000"),
+    (of_first(spot=[1e400, 0]), "questions.0.spot.0"),
+    (of_first(id="../../x"), "questions.0.id"),
+    (with_plan(known=10**6), "1000000 of 6 changed units are known"),
+    (with_plan(units=10**400), "plan.units"),
+    (with_plan(units=10**9, budget=10**8), "plan.budget .* less than or equal to 10000"),
+    (with_plan(units=5), "6 questions are about 5 changed units"),
+    (with_plan(known_sums=[]), "`known_sums` are 0, too few"),
+    (with_plan(known_sums=[float("nan"), 0]), "plan.known_sums.0 .*finite"),
+    (with_plan(known_sums=[2, 0]), "more than 0 answers can add up to"),
+    (with_plan(detection=True), "`plan.detection` is True"),
+    (with_plan(alpha=float("nan")), "plan.alpha"),
+    (lambda document: document["change"].update(share=float("nan")), "change.share"),
+    (lambda document: document.update(question="place"), "nobody is asked for a place"),
+    (
+        lambda document: document["questions"].append(document["questions"][0]),
+        "several questions have one id: [0-9a-f]{16}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "fault"), HOSTILE_AUDITS)
+def test_numbers_that_no_audit_has_are_one_message(
+    tmp_path: Path, change: Callable[[Any], None], fault: str
+) -> None:
+    audit_of(tmp_path / "a")
+    file = tmp_path / "a" / AUDIT_FILE
+    document = json.loads(file.read_text())
+    change(document)
+    file.write_text(json.dumps(document).replace("Infinity", "1e400"))
+    with pytest.raises(BadInput, match=f"is no audit: .*{fault}.*; make it anew with `sfda audit`"):
+        read_audit(tmp_path / "a")

@@ -13,13 +13,13 @@ from sfda.decision.audit import (
     AuditPlan,
     AuditState,
     audit_state,
-    cohens_kappa,
     level,
     longest_prefix,
     remaining,
 )
 from sfda.decision.audit_text import state_text
 from sfda.decision.betting import declared, evidence, limits
+from sfda.measures.kappa import cohens_kappa
 
 ACCURACY = AuditPlan(units=112, answers=1000, metric="overall_accuracy")
 
