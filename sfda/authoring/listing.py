@@ -96,7 +96,7 @@ def list_images(
             f"{path} holds files whose names are no UTF-8 text of one line: {listed(odd)}; rename "
             "them"
         )
-    rows = tuple(each for key in own for each in _slices(path, key))
+    rows = tuple(each for key in own for each in _slices(path, key)) if volumes else tuple(own)
     return Listing(path, rows, in_list=path.suffix.lower() == ".txt")
 
 

@@ -50,10 +50,10 @@ class FileIndex:
             by_key = dict(zip(_keys([path for path, _ in part], kind), part, strict=True))
             question = f"SELECT * FROM digests WHERE file IN ({','.join('?' * len(by_key))})"
             try:
-                for key, *stamp, digest in self._database.execute(question, tuple(by_key)):
-                    path, now = by_key[key]
-                    if tuple(stamp) == now:
-                        digests[path] = digest.hex()
+                for row in self._database.execute(question, tuple(by_key)):
+                    path, now = by_key[row[0]]
+                    if row[1:5] == now:
+                        digests[path] = row[5].hex()
             except sqlite3.Error as error:
                 self._note(error)
                 return digests
@@ -111,12 +111,12 @@ def _open(file: Path) -> sqlite3.Connection | None:
     try:
         with one_at_a_time(file):
             try:
-                return _connected(file)  # another process has made it anew meanwhile
+                return _connected(file, make=True)  # or another process has made it meanwhile
             except sqlite3.OperationalError:
                 return None
             except sqlite3.DatabaseError:
                 _delete(file)
-                return _connected(file)
+                return _connected(file, make=True)
     except (sqlite3.Error, OSError):
         return None
 
@@ -126,9 +126,12 @@ def _delete(file: Path) -> None:
         Path(f"{file}{part}").unlink(missing_ok=True)
 
 
-def _connected(file: Path) -> sqlite3.Connection:
+def _connected(file: Path, *, make: bool = False) -> sqlite3.Connection:
     """The database. Raises sqlite3.DatabaseError for one that is damaged or not ours, and
     sqlite3.OperationalError or OSError where it cannot be used.
+
+    `make` lays out an empty one; one process at a time may, so that none takes another's half of
+    it for a stranger's.
     """
     private_file(file)
     database = sqlite3.connect(file, timeout=_WAIT)
@@ -138,7 +141,7 @@ def _connected(file: Path) -> sqlite3.Connection:
             for mark in ("application_id", "user_version")
         )
         if marks != INDEX_MARK:
-            if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if not make or database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise sqlite3.DatabaseError(f"{file} is not ours")
             database.executescript(f"PRAGMA journal_mode = WAL; {_LAYOUT} {_MARKS}")
         database.execute("PRAGMA synchronous = NORMAL")

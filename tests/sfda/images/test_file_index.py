@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -75,6 +76,20 @@ list(file_digests((p, stamp_of(p)) for p in sys.argv[1:]))
     assert read_again(old) == 0
 
 
+def test_processes_that_make_it_at_once_keep_each_others_rows(old):
+    for _ in range(5):
+        file_index._delete(file_index.index_file())
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(keep_one, old[:8]))
+        assert read_again(old[:8]) == 0
+
+
+def keep_one(file: Path) -> None:
+    with file_index.open_index() as index:
+        assert index is not None
+        index.add([(str(file), stamp_of(file), hash_file(file))])
+
+
 def test_files_that_have_just_been_written_are_read_again(tmp_path):
     file = tmp_path / "new.png"
     file.write_bytes(b"a")
@@ -126,7 +141,8 @@ def test_a_file_that_is_damaged_or_not_ours_is_made_anew(old, spoil):
 def test_damaged_pages_make_no_digest_wrong_and_do_not_stay(old, first):
     read_again(old)
     with file_index.open_index() as index:
-        index.add([(f"/{n}", stamp_of(old[0]), "00" * 32) for n in range(2000)])
+        near = old[0].parent  # rows of one folder lie among each other, on many pages
+        index.add([(f"{near}/{n}", stamp_of(old[0]), "00" * 32) for n in range(2000)])
     file = file_index.index_file()
     pages = len(file.read_bytes()) // 4096
     assert pages > 20
