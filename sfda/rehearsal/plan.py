@@ -68,18 +68,7 @@ class AdaptedWith(Config):
 
 def adapted_with(plan: AdaptPlan) -> AdaptedWith:
     """What a plan adapts with, to be compared with rehearsals."""
-    return AdaptedWith(
-        name=name_in_card(plan.method), settings_sha256=method_digest(plan.method, plan.config)
-    )
-
-
-def name_in_card(method: str) -> str:
-    """A method's name without the folder that its file lies in: that stays here.
-
-    >>> name_in_card("shot"), name_in_card("/home/me/mine.py:Mine")
-    ('shot', 'mine.py:Mine')
-    """
-    return method.rpartition("/")[2]
+    return AdaptedWith(name=plan.method, settings_sha256=method_digest(plan.method, plan.config))
 
 
 def method_digest(method: str, config: dict[str, Any]) -> str:
@@ -87,4 +76,4 @@ def method_digest(method: str, config: dict[str, Any]) -> str:
     their own.
     """
     schedule = {k: v for k, v in config.get("schedule", {}).items() if k != "epochs"}
-    return key_of(method=name_in_card(method), config={**config, "schedule": schedule})
+    return key_of(method=method, config={**config, "schedule": schedule})

@@ -34,7 +34,7 @@ from sfda.loading.opened import Opened
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import Adaptation, ManifestRef, MetricPoint, ModelRef, ModelSpec, SplitRef
 from sfda.rehearsal.likeness import leave_one_out
-from sfda.rehearsal.plan import RehearsalPlan, method_digest, name_in_card
+from sfda.rehearsal.plan import RehearsalPlan, method_digest
 from sfda.rehearsal.shifts import (
     FEWEST_REHEARSED,
     SyntheticShift,
@@ -92,7 +92,7 @@ class Rehearser:
         predicted, right = leave_one_out(pairs)
         return Rehearsals(
             problem=self.spec.problem,
-            method=name_in_card(self.plan.method),
+            method=self.plan.method,
             settings_sha256=method_digest(self.plan.method, self.plan.config),
             model_sha256=digest_without_card(self.network, self.spec),
             epochs=self.plan.config["schedule"]["epochs"],

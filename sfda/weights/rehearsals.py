@@ -58,7 +58,7 @@ class Rehearsals(Config):
     """The rehearsals of a model by one method, and how far their likeness tells their gain."""
 
     problem: ProblemName
-    method: Name  # of a class in a file: FILE.py:Class, wherever it lies
+    method: Name
     settings_sha256: Digest  # of the method's settings but for the epochs
     model_sha256: Digest  # of the source model, whatever its card
     epochs: Annotated[int, Field(ge=1, le=10**6)]
