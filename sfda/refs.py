@@ -28,15 +28,22 @@ Metrics = dict[str, float]
 MetricPoint = tuple[str, float, int]  # name, value, step
 
 
-def _one_line(name: str) -> str:
-    """The same name, if it is of one line and of no character that a terminal obeys."""
+def one_line(name: str) -> str:
+    """The same name, if it is of one line and of no character that a terminal obeys; ValueError
+    otherwise, and for one of more than 256.
+    """
+    if len(name) > LONGEST_CALLED:
+        raise ValueError(
+            f"{name[:80]!r} goes on for {len(name)} characters, {LONGEST_CALLED} may be"
+        )
     if odd := sorted({ord(character) for character in name} & UNSEEN):
         raise ValueError(f"{name[:80]!r} holds {', '.join(f'U+{number:04X}' for number in odd)}")
     return name
 
 
 UNSEEN = OBEYED | set(map(ord, "\t\n\u2028\u2029"))  # and tab and ends of lines
-Name = Annotated[str, Field(max_length=256), AfterValidator(_one_line)]
+LONGEST_CALLED = 256
+Name = Annotated[str, Field(max_length=LONGEST_CALLED), AfterValidator(one_line)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 LONGEST_CLASS_LIST = 100_000
 
@@ -46,7 +53,7 @@ class Skeleton(Config):
 
     edges: tuple[tuple[str, str], ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()  # left and right: they change places in a mirror
-    groups: dict[str, tuple[str, ...]] = {}  # joints that are reported together
+    groups: dict[Name, tuple[str, ...]] = {}  # joints that are reported together
     # what distances are a share of: that of two joints, or the longer side of the box
     unit: tuple[str, str] | Literal["box"] = "box"
     sigmas: dict[str, float] = {}  # of OKS; 0.05 for a joint that is not named

@@ -101,6 +101,8 @@ def comma_list(text: str) -> list[str]:
 
 def class_names(text: str | None, file: Path | None = None) -> tuple[str, ...]:
     """Class names from `a,b,c` or from a file with one a line. Raises BadInput."""
+    from sfda.refs import one_line
+
     if (text is None) == (file is None):
         raise BadInput("give the class names once: --classes a,b,c or --classes-file FILE")
     if file is None:
@@ -115,7 +117,10 @@ def class_names(text: str | None, file: Path | None = None) -> tuple[str, ...]:
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise BadInput("no class name was given")
-    return names
+    try:
+        return tuple(map(one_line, names))
+    except ValueError as error:
+        raise BadInput(f"a class cannot be called so: {error}") from None
 
 
 def read_seeds(text: str) -> list[int]:

@@ -19,7 +19,7 @@ from sfda.config import Config
 from sfda.documents import cut_off
 from sfda.errors import listed
 from sfda.problems.registry import PROBLEMS
-from sfda.refs import ProblemName, Skeleton
+from sfda.refs import Name, ProblemName, Skeleton, one_line
 
 DIGEST_CHARACTERS = 64
 
@@ -120,7 +120,7 @@ class Manifest(Config):
     It knows the file it came from and whether labels may be read through it.
     """
 
-    name: str
+    name: Name
     problem: ProblemName
     version: int = 1
     origin: str
@@ -131,7 +131,7 @@ class Manifest(Config):
     values: tuple[int, ...] | None = None  # masks: the value of each class; None: 0, 1, 2 ...
     archive: Archive | None = None
     arrays: Arrays | None = None
-    splits: dict[str, SplitSpec] = {}
+    splits: dict[Name, SplitSpec] = {}
     template: bool = False  # True: says what a benchmark holds; its rows are made by its owner
     layout: str | None = None  # how the files are expected to lie, for a reader
     counts: int | dict[str, int] | None = None  # official number of images, in all or by class
@@ -154,7 +154,7 @@ class Manifest(Config):
         if odd:
             name = cut_off(repr(odd[0]))
             raise ValueError(f"class {name} is not text; put it in quotes")
-        return tuple(str(name) for name in value)
+        return tuple(one_line(str(name)) for name in value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

@@ -27,12 +27,16 @@ how its networks learn, in `_outputs.py` what they say, in `_rows.py` what peopl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
+from pydantic import ValidationError
 from torch import Tensor
 
+from sfda.config import say_faults
+from sfda.errors import BadInput
 from sfda.networks.families._base import Answer
 from sfda.problems._class_score import ClassScore
 from sfda.problems._labels import BatchLabels
@@ -89,7 +93,8 @@ class Problem(
         """A spec with what the architecture states filled in; `input`, `views` and the problem's
         own `spec_options` may be stated.
         """
-        spec: ModelSpec = self._file("network").make_spec(arch, classes, **parts)
+        with _as_bad_input():
+            spec: ModelSpec = self._file("network").make_spec(arch, classes, **parts)
         return spec
 
     def build_from_spec(self, spec: ModelSpec) -> Net:
@@ -99,7 +104,8 @@ class Problem(
 
     def load_network(self, weights: Mapping[str, Tensor], **how: object) -> tuple[Net, ModelSpec]:
         """Weights trained elsewhere as a network of ours, every key accounted for."""
-        loaded: tuple[Net, ModelSpec] = self._file("weights").load_network(weights, **how)
+        with _as_bad_input():
+            loaded: tuple[Net, ModelSpec] = self._file("weights").load_network(weights, **how)
         return loaded
 
     def load_backbone(self, network: Net, weights: Mapping[str, Tensor]) -> None:
@@ -151,6 +157,15 @@ class Problem(
     def make_guard(self, target: TargetInfo, network: Net) -> Guard | None:
         """What watches the pseudo-labels of a mean teacher; None where nothing does."""
         return None
+
+
+@contextmanager
+def _as_bad_input() -> Iterator[None]:
+    """What a spec refuses, such as a class that is called by an escape sequence, in one message."""
+    try:
+        yield
+    except ValidationError as error:
+        raise BadInput(say_faults(error, ModelSpec, "this model cannot be")) from None
 
 
 AnyProblem = Problem[Any, Any, Any, Any]  # of which only the name is known

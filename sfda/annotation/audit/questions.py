@@ -23,7 +23,7 @@ from sfda.errors import BadInput, listed
 from sfda.measures.change import CANNOT_TELL, NO, NONE_OF_THESE, YES, Question, Unit
 from sfda.policy import DecisionPolicy
 from sfda.problems.registry import PROBLEMS
-from sfda.refs import ProblemName, SplitRef
+from sfda.refs import Name, ProblemName, SplitRef
 
 AUDIT_FILE = "audit.json"
 AUDIT_BYTES = 64 << 20
@@ -145,7 +145,7 @@ class AuditRequest(Config):
     column: str  # file or index
     before: AuditedModel
     candidate: AuditedModel
-    classes: tuple[str, ...]
+    classes: tuple[Name, ...]
     question: Question
     change: ChangeReport
     plan: AuditPlan
