@@ -86,10 +86,6 @@ def _call(name: str, *arguments: int | ctypes.Array[ctypes.c_size_t]) -> None:
         raise OSError(ctypes.get_errno(), name)
 
 
-def _read(baits: Baits) -> None:
-    Path(baits["file"]).read_bytes()
-
-
 def _write(baits: Baits) -> None:
     with Path(baits["file"]).with_name("new").open("wb"):
         pass
@@ -155,6 +151,12 @@ def _metadata(change: Callable[[str], object]) -> Callable[[Baits], None]:
     return attempt
 
 
+def _umask(_: Baits) -> None:
+    """By its number: the C library believes that this call never fails."""
+    now = Path("/proc/self/status").read_text().partition("Umask:\t")[2].split()[0]
+    _call("umask", int(now, 8))
+
+
 def _program(_: Baits) -> None:
     child = os.fork()
     if child == 0:
@@ -167,10 +169,6 @@ def _program(_: Baits) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code:
         raise OSError(code, sys.executable)
-
-
-def _signal(baits: Baits) -> None:
-    os.kill(baits["process"], 0)
 
 
 def _other_memory(baits: Baits) -> None:
@@ -247,10 +245,11 @@ def _death_signal(_: Baits) -> None:
 
 SEIZE, NEW_NAMES, SESSION = 0x4206, 0x04000000, -3
 GET_FLAGS, SET_FLAGS = 0x80086601, 0x40086602  # FS_IOC_GETFLAGS and its fellow
+OWNED = os.O_WRONLY | os.O_CREAT
 GET_DEATH_SIGNAL, SET_DEATH_SIGNAL = 2, 1  # linux/prctl.h
 INET, UNIX, STREAM, MPTCP = socket.AF_INET, socket.AF_UNIX, socket.SOCK_STREAM, 262
 WAYS: Mapping[str, Way] = {
-    "read of a file outside": Way(_read, "files"),
+    "read of a file outside": Way(lambda baits: Path(baits["file"]).read_bytes(), "files"),
     "write outside": Way(_write, "files"),
     "link to a file outside": Way(_link, "files"),
     "truncation outside": Way(lambda baits: os.truncate(baits["file"], 0), "calls"),
@@ -270,10 +269,14 @@ WAYS: Mapping[str, Way] = {
     "shared memory of others": Way(_memory, "memory"),
     "System V shared memory": Way(lambda _: _call("shmget", 0, 4096, 0o600), "calls"),
     "chmod": Way(_metadata(lambda path: Path(path).chmod(0o600)), "calls"),
+    "set-user-ID file": Way(
+        _metadata(lambda path: os.close(os.open(path, OWNED, 0o4600))), "calls"
+    ),
+    "umask": Way(_umask, "calls"),
     "utime": Way(_metadata(os.utime), "calls"),
     "setxattr": Way(_metadata(lambda path: os.setxattr(path, "user.sfda", b"x")), "calls"),
     "another program": Way(_program, "files"),
-    "signal to the parent": Way(_signal, "signals"),
+    "signal to the parent": Way(lambda baits: os.kill(baits["process"], 0), "signals"),
     "leaving its group": Way(lambda _: os.setpgid(0, 0), "calls"),
     "ptrace of the parent": Way(
         lambda baits: _call("ptrace", SEIZE, baits["process"], 0, 0), "calls"

@@ -11,12 +11,14 @@ import json
 import os
 import secrets
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+AS_ANOTHER = stat.S_ISUID | stat.S_ISGID
 UNTIL_GONE = 5.0  # seconds until killed processes are gone
 
 
@@ -124,6 +126,30 @@ def _note(folder: Path) -> Path:
 def _machine() -> str:
     start = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{start} {os.readlink('/proc/self/ns/pid')}"
+
+
+def drop_identities(top: Path) -> None:
+    """Let no file below a folder run as its owner or group, whoever starts it. No link is followed;
+    what lies deeper than a path reaches stays as it is."""
+    waiting = [top]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                elif entry.stat(follow_symlinks=False).st_mode & AS_ANOTHER:
+                    _drop_identity(entry.path)
+
+
+def _drop_identity(path: str) -> None:
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            about = os.fstat(handle)
+            if stat.S_ISREG(about.st_mode):
+                os.fchmod(handle, stat.S_IMODE(about.st_mode) & ~AS_ANOTHER)
+        finally:
+            os.close(handle)
 
 
 def remove_tree(top: Path) -> None:

@@ -31,7 +31,7 @@ from sfda.sandbox.confine import Held, Limits, confine
 from sfda.sandbox.environment import passed
 from sfda.sandbox.forkserver import DEATH_SIGNAL
 from sfda.sandbox.landlock import abi
-from sfda.sandbox.leftovers import end_earlier, note_group, remove_tree
+from sfda.sandbox.leftovers import drop_identities, end_earlier, note_group, remove_tree
 from sfda.sandbox.messages import (
     LONGEST_TEXT,
     Message,
@@ -151,6 +151,7 @@ def run_job(job: SandboxJob, hear: Callable[[Message], None]) -> Done:
     finally:
         end_earlier(job.folder)
         remove_tree(scratch)
+        drop_identities(job.folder)
 
 
 def _run(document: Message, folder: Path, scratch: Path, hear: Callable[[Message], None]) -> Done:

@@ -2,8 +2,7 @@
 
 What Landlock does not cover is refused here with EPERM: sockets of every family, new programs,
 other processes' memory, metadata of files, mounts and namespaces, and the kernel's less used doors.
-The filter is a program of classic BPF that is made here and handed over with `prctl`; threads and
-processes that come later inherit it, and nothing can take it off.
+The filter is a program of classic BPF, handed over with `prctl`; what starts later inherits it.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
+
+from sfda.sandbox.leftovers import AS_ANOTHER
 
 # linux/prctl.h, linux/seccomp.h
 NO_NEW_PRIVILEGES, GET_SECCOMP, SET_SECCOMP, MODE_FILTER = 38, 21, 22, 2
@@ -62,6 +63,7 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
         "fchown": (93, 55),
         "lchown": (94, None),
         "fchownat": (260, 54),
+        "umask": (95, 166),  # of what it leaves
         "utime": (132, None),
         "utimes": (235, None),
         "futimesat": (261, None),
@@ -162,13 +164,18 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
         "mq_unlink": (241, 181),
     }
 )
-CLONE, CLONE3, IOCTL = (56, 220), (435, 435), (16, 29)
+CLONE, IOCTL = (56, 220), (16, 29)
+# their arguments lie in memory, where no filter sees them: libraries take an older call instead
+IN_MEMORY = MappingProxyType({"clone3": (435, 435), "openat2": (437, 437)})
+# calls that make files, and which half argument is the mode: none runs as its owner or group
+MODES = MappingProxyType(
+    {"open": ((2, None), 4), "creat": ((85, None), 2), "openat": ((257, 56), 6)}
+)
 TERMINAL = (0x5412, 0x541C)  # TIOCSTI types into a terminal's shell, TIOCLINUX pastes there
 OWNERS = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP: who gets a socket's signals
 # families of requests that change files through a descriptor for reading: flags and versions
 # (FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_SETVERSION), verity, encryption; of FAT and btrfs too
 FILE_FAMILIES = (0x6600, 0x5800, 0x7600, 0x7200, 0x9400)
-FAMILY = 0xFF00
 CLONES = (0x40049409, 0x4020940D)  # FICLONE, FICLONERANGE: they need a descriptor for writing
 
 
@@ -221,10 +228,10 @@ def available() -> bool:
 def program(machine: str) -> bytes:
     """The filter for "x86_64" or "aarch64" as instructions of 8 bytes.
 
-    A call of another architecture ends the process. `clone3`, whose flags no filter can see, is
-    answered with ENOSYS, so that the C library takes `clone`; that is refused for new namespaces.
-    `ioctl` may not type into the terminal that the process came with, nor change files that it may
-    only read; what can be asked of a process can be asked of the process itself alone.
+    A call of another architecture ends the process. `clone3` and `openat2`, whose arguments no
+    filter can see, are answered with ENOSYS: `clone` is refused for new namespaces, `openat` for
+    files that run as another user. `ioctl` may not type into the terminal, nor change files that
+    are open for reading; of a process nothing can be asked but by itself.
     """
     column = list(AUDIT).index(machine)
     code: Code = [
@@ -233,12 +240,14 @@ def program(machine: str) -> bytes:
         (RETURN, 0, 0, KILL),
         (LOAD, 0, 0, NUMBER),
     ]
-    if machine == "x86_64":
-        code += [(BITS, 0, 1, X32), REFUSE]
+    code += [(BITS, 0, 1, X32), REFUSE]
     for numbers in CALLS.values():
         if (number := numbers[column]) is not None:
             code += [(EQUAL, 0, 1, number), REFUSE]
-    code += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, ERRNO | errno.ENOSYS)]
+    for unseen in IN_MEMORY.values():
+        code += [(EQUAL, 0, 1, unseen[column]), (RETURN, 0, 0, ERRNO | errno.ENOSYS)]
+    for numbers, word in MODES.values():
+        code += _where(numbers[column], word, [(BITS, 0, 1, AS_ANOTHER), REFUSE])
     code += _where(CLONE[column], 0, [(BITS, 0, 1, NAMESPACES), REFUSE])
     code += _where(IOCTL[column], 2, _requests())
     for argument in BY_ARGUMENT.values():
@@ -247,10 +256,10 @@ def program(machine: str) -> bytes:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
-def _where(number: int, word: int, test: Code) -> Code:
-    """Test half an argument of one call; what the test lets pass goes on."""
+def _where(number: int | None, word: int, test: Code) -> Code:
+    """Test half an argument of one call, if there is that; what the test lets pass goes on."""
     body = [(LOAD, 0, 0, ARGUMENTS + 4 * word), *test, (LOAD, 0, 0, NUMBER)]
-    return [(EQUAL, 0, len(body), number), *body]
+    return [] if number is None else [(EQUAL, 0, len(body), number), *body]
 
 
 def _values(argument: Argument) -> Code:
@@ -267,7 +276,7 @@ def _refused(values: tuple[int, ...]) -> Code:
 
 def _requests() -> Code:
     """Refuse requests of `ioctl`."""
-    families = [(AND, 0, 0, FAMILY), *_refused(FILE_FAMILIES)]
+    families = [(AND, 0, 0, 0xFF00), *_refused(FILE_FAMILIES)]
     jump = len(families) + len(CLONES) - 1  # over the families
     clones = [(EQUAL, jump - n, 0, value) for n, value in enumerate(CLONES)]
     return [*_refused((*TERMINAL, *OWNERS)), *clones, *families]

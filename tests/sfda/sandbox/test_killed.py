@@ -17,6 +17,7 @@ from patience import eventually
 from sfda.sandbox import process, seccomp
 from sfda.sandbox.landlock import abi
 from sfda.sandbox.leftovers import (
+    drop_identities,
     end_earlier,
     facts_of,
     live_processes,
@@ -194,3 +195,18 @@ def test_facts_of_a_process_are_read_whatever_it_is_called(tmp_path: Path) -> No
         process.kill()
     assert facts_of(process.pid) is None
     assert process.pid not in dict(live_processes())
+
+
+def test_what_is_left_runs_as_nobody_else(tmp_path):
+    """Where no filter refuses such a mode; a folder's own is left, and no link is followed."""
+    for name in ("other", "run/deep/left", "run/none"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o6755)
+    (tmp_path / "run" / "none").chmod(0o640)
+    (tmp_path / "run" / "link").symlink_to(tmp_path / "other")
+    (tmp_path / "run" / "deep").chmod(0o2755)
+    drop_identities(tmp_path / "run")
+    modes = [(tmp_path / n).stat().st_mode & 0o7777 for n in ("run/deep/left", "run/none", "other")]
+    assert modes == [0o755, 0o640, 0o6755]
+    assert (tmp_path / "run" / "deep").stat().st_mode & 0o7777 == 0o2755

@@ -49,10 +49,23 @@ def test_every_call_of_the_list_is_refused_and_what_work_needs_is_not(machine):
     for name, numbers in {"read": (0, 63), "openat": (257, 56), "futex": (202, 98)}.items():
         assert answer(machine, numbers[column]) == ALLOW, name
     assert answer(machine, 0, audit=0x40000003) == KILL, "calls of 32-bit programs"
-    clone, clone3 = seccomp.CLONE[column], seccomp.CLONE3[column]
+    clone = seccomp.CLONE[column]
     assert answer(machine, clone, 0x3D0F00) == ALLOW, "a thread"
     assert answer(machine, clone, 0x10000000) == REFUSED, "a user namespace"
-    assert answer(machine, clone3) == ERRNO | errno.ENOSYS
+    for name, unseen in seccomp.IN_MEMORY.items():
+        assert answer(machine, unseen[column]) == ERRNO | errno.ENOSYS, name
+
+
+@pytest.mark.parametrize("machine", list(AUDIT))
+def test_no_file_is_made_that_runs_as_another_user(machine):
+    for name, (numbers, word) in seccomp.MODES.items():
+        number = numbers[list(AUDIT).index(machine)]
+        for mode in (0o4755, 0o2600, 0o6777, 0o600, 0o1777):
+            arguments = [0x41] * (word // 2) + [mode]
+            refused = number is not None and mode & 0o6000
+            expected = REFUSED if refused else ALLOW
+            if number is not None:
+                assert answer(machine, number, *arguments) == expected, (name, oct(mode))
 
 
 # of ioctl, by linux/fs.h, linux/fsverity.h, linux/fscrypt.h, linux/msdos_fs.h, asm/ioctls.h
@@ -116,6 +129,8 @@ def test_numbers_are_those_of_the_machines_headers(machine):
     ours = {name: numbers[column] for name, numbers in CALLS.items()}
     ours |= {name.partition(",")[0]: rule.numbers[column] for name, rule in BY_ARGUMENT.items()}
     ours |= {"clone": seccomp.CLONE[column], "ioctl": seccomp.IOCTL[column]}
+    ours |= {name: numbers[column] for name, numbers in seccomp.IN_MEMORY.items()}
+    ours |= {name: numbers[column] for name, (numbers, _) in seccomp.MODES.items()}
     assert {name for name in ours if name in known} >= {"socket", "execveat", "prctl", "ioctl"}
     newest = max(known.values())  # headers may be older than the list
     for name, number in ours.items():
@@ -138,6 +153,7 @@ def test_calls_that_pass_by_the_numbers_of_x32_are_refused():
         "os.chmod(sys.argv[1], 0o600)",
         "os.utime(sys.argv[1])",
         "os.setxattr(sys.argv[1], 'user.x', b'x')",
+        "os.open(sys.argv[1] + '.other', os.O_CREAT | os.O_WRONLY, 0o6777)",
         "os.chroot('/')",
         "os.mkfifo(sys.argv[1] + '.pipe')",
         "import resource; resource.prlimit(os.getppid(), resource.RLIMIT_CORE)",
