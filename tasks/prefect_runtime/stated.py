@@ -78,7 +78,7 @@ def _table(file: str, *keys: str) -> dict[str, Any]:
     """A table of a TOML file; empty where it is not there or cannot be read."""
     try:
         table: Any = tomllib.loads(_text(Path(file)))
-    except ValueError:
+    except (ValueError, RecursionError):  # lists in lists without end
         return {}
     for key in keys:
         table = table.get(key, {}) if isinstance(table, dict) else {}

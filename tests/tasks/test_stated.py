@@ -196,8 +196,11 @@ def test_once_prefect_is_imported_nothing_is_set(folder, monkeypatch):
     assert not {CLIENT, SERVER} & set(os.environ)
 
 
-def test_a_file_of_empty_lines_takes_no_time(folder):
-    (folder / ".env").write_text("\n" * 100_000)  # 27 s, were each line looked through to the end
+@pytest.mark.parametrize(
+    ("file", "text"), [(".env", "\n" * 100_000), ("prefect.toml", "a = " + "[" * 100_000)]
+)
+def test_a_file_of_many_lines_or_brackets_takes_no_time(folder, file, text):
+    (folder / file).write_text(text)  # minutes, were each empty line looked through to the end
     started = time.perf_counter()
     assert not states_address()
     assert time.perf_counter() - started < 2
