@@ -65,11 +65,11 @@ from sfda.weights.bundle import read_spec
 open_split(open_ref(manifest_ref(manifest)).unlabelled(), "adapt", read_spec(bundle).input)
 """
 START = """
+import tempfile
 from sfda.adaptation.plan import make_plan
-from sfda.adaptation.sandboxed import _readable
-from sfda.adaptation.worker import Order
-from sfda.loading.opened import manifest_ref, open_stamped, open_unlabelled, shift_of, stamps_of
-from sfda.refs import ModelRef, PredictionsRef
+from sfda.loading.opened import manifest_ref, open_unlabelled, shift_of, stamps_of
+from sfda.loading.sealed import open_sealed, seal
+from sfda.refs import ModelRef
 from sfda.settings import AdaptSettings
 from sfda.weights.bundle import bundle_digest, read_spec
 began = time.perf_counter(), time.process_time()
@@ -83,12 +83,9 @@ open_unlabelled(ref, "adapt", spec, seen=part.seen)  # before the pseudo-labels
 shift_of(ref, model)
 opened = open_unlabelled(ref, "adapt", spec, seen=part.seen)
 stamps = stamps_of(part, opened.split)
-profile = {"classes": {}, "confidence_histogram": [], "mean_confidence": 0.0}
-predictions = PredictionsRef(folder=str(out), sha256="", source_sha256="", count=0, profile=profile)
-_readable(Order(source=model, bundle=str(bundle), predictions=predictions, target=part,
-                stamps=stamps, plan=plan, keep="best", folder=str(out), title="", device="cpu",
-                workers=0, budget=None, threads=1))
-open_stamped(part, stamps, spec.input)  # in the adapting process
+sealed = Path(tempfile.mkdtemp(dir=out))
+seal(part, stamps, spec, sealed, answers=False)
+open_sealed(sealed, spec)  # in the adapting process
 done(began)
 """
 MILLION = """
