@@ -28,7 +28,7 @@ Metrics = dict[str, float]
 MetricPoint = tuple[str, float, int]  # name, value, step
 
 
-def one_line(name: str) -> str:
+def printable_name(name: str) -> str:
     """The same name, if it is of one line and of no character that a terminal obeys; ValueError
     otherwise, and for one of more than 256.
     """
@@ -43,7 +43,7 @@ def one_line(name: str) -> str:
 
 UNSEEN = OBEYED | set(map(ord, "\t\n\u2028\u2029"))  # and tab and ends of lines
 LONGEST_CALLED = 256
-Name = Annotated[str, Field(max_length=LONGEST_CALLED), AfterValidator(one_line)]
+Name = Annotated[str, Field(max_length=LONGEST_CALLED), AfterValidator(printable_name)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 LONGEST_CLASS_LIST = 100_000
 

@@ -101,7 +101,7 @@ def comma_list(text: str) -> list[str]:
 
 def class_names(text: str | None, file: Path | None = None) -> tuple[str, ...]:
     """Class names from `a,b,c` or from a file with one a line. Raises BadInput."""
-    from sfda.refs import one_line
+    from sfda.refs import printable_name
 
     if (text is None) == (file is None):
         raise BadInput("give the class names once: --classes a,b,c or --classes-file FILE")
@@ -118,7 +118,7 @@ def class_names(text: str | None, file: Path | None = None) -> tuple[str, ...]:
     if not names:
         raise BadInput("no class name was given")
     try:
-        return tuple(map(one_line, names))
+        return tuple(map(printable_name, names))
     except ValueError as error:
         raise BadInput(f"a class cannot be called so: {error}") from None
 
