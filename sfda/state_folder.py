@@ -60,8 +60,8 @@ def data_folder() -> Path:
 
 
 PERSONS_UMASK = "SFDA_UMASK"  # the umask that a command was called with, for what it starts
-CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # where room is not what is missing
-NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, *CLOSED)
+NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)  # where room is not what is missing
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, *NO_RIGHT)
 MAKE_ROOM, MAY_WRITE = "free some space", "get the right to write there"
 LEAST_FREE = 4 << 20  # bytes without which servers do not start
 SETTLED = 2.0  # seconds after which another change would show in a file's times
@@ -181,7 +181,7 @@ def disk_errors(what: str, remedy: str = REMEDY) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NOT_WRITABLE:
             raise
-        if error.errno in CLOSED:
+        if error.errno in NO_RIGHT:
             remedy = remedy.replace(MAKE_ROOM, MAY_WRITE)
         raise BadInput(f"cannot write {what}: {os.strerror(error.errno or 0)}; {remedy}") from error
 

@@ -7,15 +7,25 @@ from the command that started it, and ends however that command does.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import runpy
 import signal
 import sys
 import threading
+from importlib.metadata import version
+from pathlib import Path
 
+from sfda.state_folder import one_at_a_time
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
 
 TIED = "--tied"
+PREFECT, MLFLOW = "uvicorn", "mlflow"  # the modules that serve them
+DATABASES = (
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+    "PREFECT_API_DATABASE_CONNECTION_URL",
+    "PREFECT_SERVER_DATABASE_DRIVER",
+)
 
 
 def end_with_input() -> None:
@@ -29,6 +39,40 @@ def _wait_for_the_end() -> None:
     os.killpg(0, signal.SIGTERM)
 
 
+def make_database() -> None:
+    """Make Prefect's database below home, where it is not made yet by this version of Prefect.
+
+    Of two first commands in a new home the second waits for the first: migrations of both at once
+    would break on each other's tables. Whoever names a database has made it.
+    """
+    folder = os.environ.get("PREFECT_HOME")
+    if not folder or any(os.environ.get(name) for name in DATABASES):
+        return
+    made = Path(folder) / f"database-{version('prefect')}"
+    if made.exists():
+        return
+    with one_at_a_time(made):
+        if made.exists():
+            return
+        from prefect.server.database import provide_database_interface
+
+        asyncio.run(provide_database_interface().create_db())
+        made.touch()
+
+
+def make_store() -> None:
+    """Make MLflow's store in SQLite, where it is new."""
+    uri = os.environ.get("MLFLOW_BACKEND_STORE_URI", "")
+    file = Path(uri.partition(":///")[2])
+    if uri.startswith("sqlite:///") and (not file.is_file() or not file.stat().st_size):
+        from tasks.tracking.store import made_by_one
+
+        with made_by_one(uri):
+            from mlflow.tracking import MlflowClient
+
+            MlflowClient(uri, uri)
+
+
 def main() -> None:
     """Become the server that the command line names."""
     words = sys.argv[1:]
@@ -36,6 +80,10 @@ def main() -> None:
         end_with_input()
         words = words[1:]
     ignore_folder_settings()
+    if words[0] == PREFECT:
+        make_database()
+    elif words[0] == MLFLOW:
+        make_store()
     sys.argv = words
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 

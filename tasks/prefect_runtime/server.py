@@ -19,7 +19,7 @@ from sfda.state_folder import log_file
 from tasks.prefect_runtime.secrets import CLIENT, SERVER, prefect_secret
 from tasks.prefect_runtime.stated import packages, states_address
 
-PATIENCE = 5.0  # seconds to end politely
+PATIENCE = 3.0  # seconds to end politely; a command is to be gone in five
 END_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 ENDS_WITH_COMMAND = "SFDA_SERVER_ENDS_WITH_COMMAND"  # in the environment: nobody can look later
 OWN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}

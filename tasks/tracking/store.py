@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from sfda.state_folder import home
+from sfda.state_folder import home, one_at_a_time
 
 EXPERIMENT = "sfda"
 TRANSIENT = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
@@ -24,7 +27,21 @@ def client() -> MlflowClient:
 def _client(uri: str) -> MlflowClient:
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    return MlflowClient(uri, uri)
+    with made_by_one(uri):
+        return MlflowClient(uri, uri)
+
+
+@contextmanager
+def made_by_one(uri: str) -> Iterator[None]:
+    """A store in SQLite is made, or brought up to date, by one process at a time: two at once would
+    break on each other's tables.
+    """
+    file = Path(uri.partition(":///")[2].partition("?")[0])
+    if not uri.startswith("sqlite:///") or not file.parent.is_dir():
+        yield
+        return
+    with one_at_a_time(file):
+        yield
 
 
 def experiment() -> str:

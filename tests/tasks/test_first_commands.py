@@ -1,0 +1,42 @@
+"""Two first commands in a home that is new: one makes the databases, the other waits for it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+PREFECT = "from tasks.prefect_runtime.served import make_database; make_database()"
+MLFLOW = "; from tasks.tracking.store import client; client()"
+
+
+def test_both_databases_are_made_once(tmp_path: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    env |= {"PREFECT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", PREFECT + MLFLOW], env=env, stderr=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        errors = process.communicate()[1]
+        assert process.returncode == 0, errors.decode()
+    assert list(tmp_path.glob("database-*[0-9]"))
+    for name in ("prefect.db", "m.db"):
+        with closing(sqlite3.connect(tmp_path / name)) as made:
+            assert made.execute("SELECT version_num FROM alembic_version").fetchone(), name
+
+
+def test_a_database_that_a_person_names_is_left_to_them(tmp_path: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    env |= {
+        "PREFECT_HOME": str(tmp_path),
+        "PREFECT_API_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:////absent/x.db",
+    }
+    done = subprocess.run([sys.executable, "-P", "-c", PREFECT], env=env, check=False)
+    assert done.returncode == 0
+    assert not list(tmp_path.iterdir())
