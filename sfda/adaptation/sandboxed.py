@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,9 @@ from sfda.errors import BadInput
 from sfda.sandbox import process
 from sfda.sandbox.attest import NETWORK
 from sfda.sandbox.crossing import opened_within, read_within
+from sfda.sandbox.leftovers import remove_tree
 from sfda.sandbox.messages import Message, Unacceptable, plain, refused, valid
+from sfda.state_folder import disk_errors
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,7 +71,7 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
         )
     (own, modules), folder = _system(Path(order.bundle)), Path(order.folder)
     with ExitStack() as stack:
-        sealed = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sfda.")))
+        sealed = stack.enter_context(_emptied(folder.with_suffix(".sealed")))
         read = [sealed, Path(order.bundle), Path(order.predictions.folder), *_seal(order, sealed)]
         inner = order.model_copy(update={"sealed": str(sealed)})
         job = process.SandboxJob(
@@ -112,13 +114,28 @@ def _system(bundle: Path) -> tuple[list[Path], list[Path]]:
     ]
 
 
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """An empty folder beside the run's, where the process cannot write; nothing is left of it, nor
+    of what a killed command has left there.
+    """
+    remove_tree(folder)
+    with disk_errors(str(folder)):
+        folder.mkdir(mode=0o700, parents=True)
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
+
+
 def _seal(order: Order, folder: Path) -> list[Path]:
     """Write what may be seen of the target to a folder; the files that hold its decoded images."""
     from sfda.loading.sealed import seal
     from sfda.weights.bundle import read_spec
 
     spec, answers = read_spec(Path(order.bundle)), order.plan.answers is not None
-    return seal(order.target, order.stamps, spec, folder, answers=answers)
+    with disk_errors(f"what an adaptation is handed of its target in {folder}"):
+        return seal(order.target, order.stamps, spec, folder, answers=answers)
 
 
 def _epochs(order: Order) -> int:

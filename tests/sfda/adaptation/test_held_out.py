@@ -248,6 +248,7 @@ def test_no_file_of_the_target_can_be_opened_there_nor_a_label_read(tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         adapt_in_sandbox(order, Watching())
     assert seen["opened"] == seen["spelt"] == []
+    assert not Path(order.folder).with_suffix(".sealed").exists()
     assert seen["read"] > 5  # decoded images, model, predictions, what is known of the rows
 
 
