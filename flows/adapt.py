@@ -155,6 +155,7 @@ class AdaptJob:
     policy: DecisionPolicy
     stated: tuple[str, str]  # source and target, as they were stated
     block: str | None  # the block that tells people of the verdict
+    again: bool  # registered anew
 
     def contest(self, chosen: Candidate, source: ModelRef, adaptation: Adaptation) -> Contest:
         """The candidate, and what it is judged on."""
@@ -199,6 +200,7 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
         policy=adaptation.decision,
         stated=stated,
         block=adaptation.notify,
+        again=adaptation.again,
     )
 
 
@@ -216,7 +218,8 @@ def _record(job: AdaptJob) -> dict[str, Any]:
         "test_split": job.test.name if job.test else "none",
     }
     tags = {"prefect.flow_run_id": str(flow_run.id), "source.sha256": model.sha256}
-    key = tracking.run_key(plan, model, job.name, job.test)
+    again = str(flow_run.id) if job.again else None
+    key = tracking.run_key(plan, model, job.name, job.test, again=again)
     return {"key": key, "tags": tags, "params": params}
 
 

@@ -40,17 +40,20 @@ def import_model(
     skeleton: Skeleton | None = None,
     arch_settings: dict[str, Any] | None = None,
     head: str | None = None,
+    again: bool = False,
 ) -> ImportResult:
     """Read a checkpoint without running anything in it, and register it as source model `name`.
 
     `skeleton` says of a pose model how its joints hang together. `arch` may be a class of one's
     own, `package.module:Class` or `FILE.py:Class`, which is imported and made with
-    `arch_settings`; `head` names the layer that gives its logits, if a probe pass cannot tell.
+    `arch_settings`; `head` names the layer that gives its logits, if a probe pass cannot tell. The
+    same import gives the version that there is, but for one that is to be made `again`.
     """
     tracking.check_name(name)
     path = str(Path(weights).absolute())
     own = (arch_settings, head) if arch_settings or head else ()
-    key = tracking.run_key("import", path, problem, arch, classes, name, input, skeleton, *own)
+    work = ("import", path, problem, arch, classes, name, input, skeleton, *own)
+    key = tracking.run_key(*work, again=str(flow_run.id) if again else None)
     tags = {"prefect.flow_run_id": str(flow_run.id)}
     params = {"weights": path, "arch": arch, "classes": ", ".join(classes)}
     with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:

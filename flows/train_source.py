@@ -54,6 +54,7 @@ def train_source(
     device: DeviceName = "auto",
     workers: int = 0,
     arch_settings: dict[str, Any] | None = None,
+    again: bool = False,
 ) -> TrainResult:
     """Train `arch` on a labelled source, make its card, register it under `name`.
 
@@ -76,7 +77,7 @@ def train_source(
         seed=seed,
     )
     params = {"arch": arch, **plan.config, "seed": seed, "init": init or ""}
-    key = tracking.run_key(manifest, plan, name)
+    key = tracking.run_key(manifest, plan, name, again=str(flow_run.id) if again else None)
     tags = {"prefect.flow_run_id": str(flow_run.id)}
     title = _title()
     trusted = named_by_person(spec.code)  # whoever names an arch to be trained has named its code

@@ -146,6 +146,9 @@ class AdaptSettings(RunSettings):
         None, description="the name that the result is registered under; none: the source's"
     )
     promote: bool = Field(False, description="make it champion if the verdict says so")
+    again: bool = Field(
+        False, description="register anew what the same work has registered already"
+    )
     notify: str | None = Field(
         None, description="a Prefect block that tells people of a verdict; none: nobody is told"
     )

@@ -15,8 +15,10 @@ from sfda.weights.bundle import bundle_digest, check_card, read_spec
 from sfda.weights.bundle_files import CARD_FILE, CODE_FILE, MOST_BYTES, SPEC, WEIGHTS
 from tasks import tracking
 from tasks.champion import champion_if_first
+from tasks.prefect_runtime.cache import code_digest
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.tracking.models import locate
+from tasks.tracking.registry import WORK
 
 PACKAGES_BY_ARCH = {"smp": ("segmentation-models-pytorch",), "mmdet": ("mmdet", "mmcv-lite")}
 
@@ -30,12 +32,17 @@ def register_model(
     alias: str,
     source: ModelRef | None = None,
 ) -> Version:
-    """A new version of `name` with these weights, which `alias` names.
+    """A version of `name` with these weights, which `alias` names: that of a run that has finished
+    the same work by the same code, where there is one, else a new one.
 
     An adapted model carries its source's card on, since the source data are gone; it must be the
     card that its spec states, if that states one.
     """
     folder = locate(model.uri)
+    tags = {"sha256": model.sha256, WORK: _work(model, run_id, tags), **tags}
+    if same := tracking.version_of_work(name, tags):
+        tracking.set_alias(same, alias)
+        return same
     with tempfile.TemporaryDirectory() as scratch:
         bundle = _copied(folder, Path(scratch, "bundle"), model)
         cards = [*([locate(source.uri).resolve()] if source else []), folder]
@@ -47,11 +54,17 @@ def register_model(
             bundle,
             name,
             depth=read_spec(bundle).input.depth,
-            tags={"sha256": model.sha256, **tags},
+            tags=tags,
             needs=_needs(read_spec(bundle)),
         )
     tracking.set_alias(version, alias)
     return version
+
+
+def _work(model: ModelRef, run_id: str, tags: dict[str, str]) -> str:
+    """A digest of all that a version comes from: the run's own work, models, data and code."""
+    origin = [tags.get(name) for name in ("source.sha256", "manifest.sha256", "step", "trial")]
+    return tracking.run_key(tracking.key_of_run(run_id), model.sha256, origin, code_digest())
 
 
 def _copied(folder: Path, bundle: Path, model: ModelRef) -> Path:

@@ -13,6 +13,7 @@ import typer
 
 from flows.cli.model_input import model_views, problem_of_model
 from flows.cli.options import (
+    AgainOption,
     DecisionOption,
     DeviceOption,
     EpochsOption,
@@ -69,6 +70,7 @@ def adapt(
     split: UnsetSplitOption = None,
     test_split: TestSplitOption = None,
     promote: PromoteOption = False,
+    again: AgainOption = False,
     decision: DecisionOption = None,
     prior: PriorOption = None,
     notify: NotifyOption = None,
@@ -79,13 +81,12 @@ def adapt(
 ) -> None:
     """Adapt a model to unlabelled data, choose, judge, register."""
     with session(json, flow=True, adapts=True, models=[source], data=[target]) as out:
+        from flows import adapt as flow
         from flows import presets
-        from flows.adapt import adapt as flow
-        from flows.adapt import run_adapt
         from sfda.config import merged
         from sfda.settings import AdaptSettings
 
-        shipped = presets.read(preset, allowed=presets.allowed_for(flow)) if preset else {}
+        shipped = presets.read(preset, allowed=presets.allowed_for(flow.adapt)) if preset else {}
         overrides = read_settings(settings)
         views = merged(pop_group(shipped, "views"), pop_group(overrides, "views"))
         options = stated(
@@ -101,14 +102,12 @@ def adapt(
             prior=read_shares(prior),
             notify=notify,
         )
-        usual = {"promote": promote, "device": device, "workers": workers}
-        own = {
-            "settings": merged(pop_group(shipped, "settings"), overrides),
-            "views": model_views(source, views),
-        }
-        started = time.monotonic()
-        asked = AdaptSettings.from_settings(usual | shipped | options | own, "options")
-        result = adapt_result(run_adapt(source, target, asked), time.monotonic() - started)
+        usual = {"promote": promote, "again": again, "device": device, "workers": workers}
+        trained_with = merged(pop_group(shipped, "settings"), overrides)
+        own = {"settings": trained_with, "views": model_views(source, views)}
+        began, values = time.monotonic(), usual | shipped | options | own
+        asked = AdaptSettings.from_settings(values, "options")
+        result = adapt_result(flow.run_adapt(source, target, asked), time.monotonic() - began)
         out.show(result, adapt_text(result))
 
 
@@ -212,11 +211,10 @@ def refresh(
 ) -> None:
     """Look once at a target that grows: adapt if enough of it changed, or new images drift."""
     with session(json, flow=True, adapts=True, models=[source]) as out:
-        parameters = _refresh_parameters(target, labels, settings, policy, budget)
+        parameters = _refresh_parameters(target, labels, settings, policy, budget, decision)
         parameters |= {"source": source, "target_name": target_name, "name": name, "split": split}
         parameters |= {"method": method, "select_by": select_by, "epochs": epochs, "seed": seed}
-        parameters |= {"promote": promote, "announce": announce, "device": device}
-        parameters |= {"decision": stated_policy(decision), "notify": notify}
+        parameters |= {"promote": promote, "announce": announce, "device": device, "notify": notify}
         refresh_once(out, parameters)
 
 
@@ -247,11 +245,10 @@ def watch(
         from sfda.settings import seconds_of
 
         pause = seconds_of(every) or 0.0
-        parameters = _refresh_parameters(target, labels, settings, policy, budget)
+        parameters = _refresh_parameters(target, labels, settings, policy, budget, decision)
         parameters |= {"source": source, "target_name": target_name, "name": name, "split": split}
         parameters |= {"method": method, "select_by": select_by, "epochs": epochs, "seed": seed}
-        parameters |= {"promote": promote, "device": device}
-        parameters |= {"decision": stated_policy(decision), "notify": notify}
+        parameters |= {"promote": promote, "device": device, "notify": notify}
         for look in itertools.count(1):
             try:
                 refresh_once(out, parameters)
@@ -270,6 +267,7 @@ def _refresh_parameters(
     settings: list[str] | None,
     policy: list[str] | None,
     budget: str | None,
+    decision: Path | None,
 ) -> dict[str, Any]:
     """Those of the flow's parameters that options do not state as they are. Raises BadInput."""
     from sfda.adaptation.target_versions import RefreshPolicy
@@ -280,6 +278,7 @@ def _refresh_parameters(
         "settings": read_settings(settings),
         "policy": RefreshPolicy.from_settings(read_settings(policy), "policy"),
         "budget": checked_duration(budget),
+        "decision": stated_policy(decision),
     }
 
 
@@ -288,9 +287,9 @@ def refresh_once(out: Output, parameters: dict[str, Any]) -> None:
     from flows.refresh_target import refresh_target
 
     look: Any = refresh_target(**parameters)
-    result = look.model_dump(exclude={"adapted"})
-    result["adapted"] = adapt_result(look.adapted, 0.0) if look.adapted else None
-    lines = [f"  {command}" for command in look.adapted.next] if look.adapted else []
+    adapted = look.adapted
+    result = look.model_dump() | {"adapted": adapt_result(adapted, 0.0) if adapted else None}
+    lines = [f"  {command}" for command in adapted.next] if adapted else []
     out.show(result, "\n".join([f"{look.outcome}: {look.says}", *lines]))
 
 

@@ -51,6 +51,9 @@ TimeBudgetOption = Annotated[
 NameOption = Annotated[str, typer.Option(help="register under this name")]
 UnsetNameOption = Annotated[str | None, typer.Option(help="register under this name")]
 RegisteredNameArgument = Annotated[str, typer.Argument(help="a registered name")]
+AgainOption = Annotated[
+    bool, typer.Option("--again", help="register anew what the same work has registered already")
+]
 PromoteOption = Annotated[bool, typer.Option("--promote", help="if the verdict says so")]
 DecisionOption = Annotated[
     Path | None, typer.Option("--decision", help="YAML: alpha, margin, budget, unattended ...")

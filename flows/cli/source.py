@@ -16,6 +16,7 @@ from flows.cli.model_input import (
     stated_input,
 )
 from flows.cli.options import (
+    AgainOption,
     ArchOption,
     ArchSetOption,
     ChannelsOption,
@@ -68,6 +69,7 @@ def train_source(
     checkpoint: Annotated[Literal["best", "last"] | None, typer.Option(help="default best")] = None,
     epochs: EpochsOption = None,
     seed: UnsetSeedOption = None,
+    again: AgainOption = False,
     device: DeviceOption = "auto",
     workers: WorkersOption = 0,
     json: JsonOption = False,
@@ -109,7 +111,8 @@ def train_source(
             input=spec,
             views=new_views(arch, problem, views),
         )
-        parameters = {"device": device, "workers": workers, **shipped, **options}
+        usual = {"device": device, "workers": workers, "again": again}
+        parameters = {**usual, **shipped, **options}
         show_source(
             out, flow.train_source(str(data), arch, name, settings=trained_with, **parameters)
         )
@@ -228,6 +231,7 @@ def import_model(
     ] = None,
     arch_set: ArchSetOption = None,
     skeleton: SkeletonOption = None,
+    again: AgainOption = False,
     json: JsonOption = False,
 ) -> None:
     """Register a model that was trained elsewhere."""
@@ -257,6 +261,7 @@ def import_model(
             skeleton=bones,
             arch_settings=own or None,
             head=head,
+            again=again,
         )
         result = {
             **registered_fields(imported),

@@ -65,12 +65,9 @@ def make_store() -> None:
     uri = os.environ.get("MLFLOW_BACKEND_STORE_URI", "")
     file = Path(uri.partition(":///")[2])
     if uri.startswith("sqlite:///") and (not file.is_file() or not file.stat().st_size):
-        from tasks.tracking.store import made_by_one
+        from tasks.tracking.store import client_of
 
-        with made_by_one(uri):
-            from mlflow.tracking import MlflowClient
-
-            MlflowClient(uri, uri)
+        client_of(uri)
 
 
 def main() -> None:

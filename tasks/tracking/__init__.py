@@ -18,6 +18,7 @@ from tasks.tracking.registry import (
     set_alias,
     set_champion,
     tag_version,
+    version_of_work,
     version_tags,
     versions,
 )
@@ -25,6 +26,7 @@ from tasks.tracking.runs import (
     RunSummary,
     artifacts_page,
     flatten,
+    key_of_run,
     last_step,
     log_file,
     log_json,
@@ -60,6 +62,7 @@ __all__ = [
     "find_version",
     "flatten",
     "is_transient",
+    "key_of_run",
     "last_step",
     "log_file",
     "log_json",
@@ -77,6 +80,7 @@ __all__ = [
     "store_uri",
     "system_metrics",
     "tag_version",
+    "version_of_work",
     "version_tags",
     "versions",
 ]

@@ -25,6 +25,7 @@ from sfda.state_folder import close_copies, home
 from tasks.tracking.store import client, is_transient, store_uri
 
 LONGEST_MODEL_NAME = 200  # characters of a model's name
+WORK = "sfda.work"  # tag of a version: a digest of the work that made it
 HISTORY = "sfda.champions"  # tag of a registered model: its champions so far, oldest first
 PACKAGES = (
     "torch",
@@ -68,6 +69,16 @@ def registered_models() -> list[RegisteredModel]:
     return models
 
 
+def version_of_work(name: str, tags: dict[str, str]) -> Version | None:
+    """The version of `name` that the same work has made, its tags brought up to date; else None."""
+    check_name(name)
+    same = f"name = '{name}' AND tags.`{WORK}` = '{tags[WORK]}'"
+    for known in map(_version, client().search_model_versions(same, max_results=1)):
+        tag_version(known, tags)
+        return known
+    return None
+
+
 def register_bundle(
     run_id: str,
     bundle: Path,
@@ -77,10 +88,8 @@ def register_bundle(
     tags: dict[str, str],
     needs: tuple[str, ...] = (),
 ) -> Version:
-    """Log a bundle as a pyfunc model of the run and register it under `name`.
-
-    `needs` are packages that it needs beyond those of all models.
-
+    """Log a bundle as a pyfunc model of the run and register it under `name`. `needs` are packages
+    that it needs beyond those of all models.
     `tags["sha256"]` is the bundle's digest: a run that has registered these weights already gives
     that version back, so a job that was killed after this step registers nothing twice.
     """

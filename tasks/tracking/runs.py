@@ -23,6 +23,8 @@ from sfda.manifests.digests import key_of
 from sfda.refs import ManifestRef, MetricPoint
 from tasks.tracking.store import client, experiment, store_uri
 
+KEY_TAG = "sfda.key"  # tag of a run: a digest of its work
+
 
 class RunSummary(Config):
     """One run, for a list."""
@@ -72,20 +74,27 @@ def run(name: str, *, key: str, tags: dict[str, str], params: dict[str, Any]) ->
     client().set_terminated(run_id, "FINISHED")
 
 
-def run_key(*work: object) -> str:
-    """What a run is looked up by after a kill: a digest of the work it does."""
-    return key_of(work=work)
+def run_key(*work: object, again: str | None = None) -> str:
+    """What a run is looked up by after a kill, and its version by a second start: a digest of the
+    work it does; of work that is to be done `again` its own flow run counts, too.
+    """
+    return key_of(work=(*work, again) if again else work)
+
+
+def key_of_run(run_id: str) -> str:
+    """The key of a run's work; of a run without one its id, which no other has."""
+    return str(client().get_run(run_id).data.tags.get(KEY_TAG, run_id))
 
 
 def _open_run(name: str, *, key: str, tags: dict[str, str], params: dict[str, Any]) -> str:
     for status in ("RUNNING", "KILLED"):
-        where = f"tags.`sfda.key` = '{key}' AND attributes.status = '{status}'"
+        where = f"tags.`{KEY_TAG}` = '{key}' AND attributes.status = '{status}'"
         for run in client().search_runs([experiment()], where, max_results=1):
             client().update_run(run.info.run_id, status="RUNNING")
             client().log_batch(run.info.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
             return str(run.info.run_id)
     who = {"mlflow.user": _user(), "mlflow.source.name": "sfda"}
-    made = client().create_run(experiment(), run_name=name, tags={"sfda.key": key, **who, **tags})
+    made = client().create_run(experiment(), run_name=name, tags={KEY_TAG: key, **who, **tags})
     flat = [Param(k, str(v)[:6000]) for k, v in _nameable(flatten(params)).items()]
     client().log_batch(made.info.run_id, params=flat)
     return str(made.info.run_id)

@@ -20,11 +20,12 @@ TRANSIENT = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDE
 
 def client() -> MlflowClient:
     """The client of the store that `MLFLOW_TRACKING_URI` names now."""
-    return _client(store_uri())
+    return client_of(store_uri())
 
 
 @lru_cache
-def _client(uri: str) -> MlflowClient:
+def client_of(uri: str) -> MlflowClient:
+    """The client of a store, which is made or brought up to date first."""
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     with made_by_one(uri):

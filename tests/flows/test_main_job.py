@@ -268,7 +268,9 @@ def test_the_version_says_where_it_comes_from(story):
     assert tags["source.sha256"] == tracking_sha("1")
     assert tags["manifest.sha256"] == small.sha256(story.world.target)
     assert json.loads(tags["report"])["adapted"] == story.better["metrics"]["adapted"]
-    assert tags["verdict"] == story.better["verdict"]
+    # the same work once more, with --promote, has made no other version
+    assert story.promoted["version"] == story.better["version"] != story.held["version"]
+    assert tags["verdict"] == story.promoted["verdict"]
     assert tags["verdict.kind"] == "promote"
     assert tags["sha256"] == tracking_sha(version.version) != tracking_sha("1")
 

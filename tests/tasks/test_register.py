@@ -14,6 +14,7 @@ from sfda.errors import BadInput
 from sfda.refs import ModelRef, Version
 from sfda.weights.bundle import read_spec, write_bundle
 from tasks import register
+from tasks.tracking import run_key
 
 
 @pytest.fixture
@@ -25,7 +26,13 @@ def registered(monkeypatch):
         seen.append({file.name: file.read_bytes() for file in bundle.iterdir()})
         return Version(name=name, version="1", uri="models:/toy/1")
 
-    fake = SimpleNamespace(register_bundle=register_bundle, set_alias=lambda *_: None)
+    fake = SimpleNamespace(
+        register_bundle=register_bundle,
+        set_alias=lambda *_: None,
+        version_of_work=lambda *_: None,
+        key_of_run=str,
+        run_key=run_key,
+    )
     monkeypatch.setattr(register, "tracking", fake)
     return seen
 

@@ -21,6 +21,7 @@ from sfda.manifests.digests import file_digest
 from sfda.policy import DecisionPolicy
 from sfda.refs import ManifestRef, ModelRef, SplitRef, Version
 from tasks import champion, decide, tracking
+from tasks.register import register_model
 from tasks.tracking import registry
 from tasks.tracking.models import locate, model_ref, open_model
 
@@ -391,3 +392,26 @@ def test_nothing_is_promoted_where_anything_fails_on_the_way(registered, judged,
     with pytest.raises(BadInput, match="the pool is gone"):
         settle(registered())
     assert tracking.champions("toy") == ["1"]
+
+
+def test_the_same_work_has_one_version_and_other_work_one_of_its_own(home, tmp_path):
+    model = small.bundle(tmp_path / "toy")
+
+    def registered(*work, again=None, tags=None):
+        key = tracking.run_key(*work, again=again)
+        with tracking.run("toy", key=key, tags={}, params={}) as run_id:
+            made = register_model.fn(model, "toy", run_id, tags or {}, "candidate")
+        return made.version
+
+    origin = {"source.sha256": "1", "manifest.sha256": "2"}
+    assert registered("a", tags=origin) == "1"
+    assert registered("a", tags=origin | {"report": "newer"}) == "1"
+    assert tracking.version_tags(tracking.find_version("toy", "1"))["report"] == "newer"
+    assert registered("b", tags=origin) == "2"  # another plan
+    assert registered("a", tags=origin | {"manifest.sha256": "3"}) == "3"  # another target
+    assert registered("a", tags=origin, again="flow run 7") == "4"
+    assert tracking.by_alias("toy", "candidate").version == "4"
+    assert registered("a", tags=origin) == "1"
+    assert tracking.by_alias("toy", "candidate").version == "1"
+    tracking.client().delete_model_version("toy", "1")
+    assert registered("a", tags=origin) == "5"  # what was deleted is made anew
