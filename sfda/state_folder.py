@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from sfda.errors import BadInput
-from sfda.strangers import close_to_others, refuse_folder_of_others
+from sfda.strangers import close_to_others, refuse_brought_home, refuse_folder_of_others
 
 log = logging.getLogger("sfda")
 
@@ -74,9 +74,12 @@ REMEDY = (
 def home() -> Path:
     """The folder `$SFDA_HOME` (default `.sfda`), made if absent, closed to other users.
 
-    Raises BadInput where it cannot be written to, or where others could write to it.
+    Raises BadInput where it cannot be written to, where others could write to it, and, unless
+    `$SFDA_HOME` names it, where no command of this user has made it.
     """
     folder = state_folder()
+    if not os.environ.get("SFDA_HOME") and not _private.get():
+        refuse_brought_home(folder)
     try:
         private_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
@@ -103,7 +106,13 @@ def private_folder(folder: Path) -> None:
 
 def private_file(file: Path) -> None:
     """Make an empty file that its owner alone can read, or close one of ours that others can."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(file, flags, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise BadInput(f"{file} is a link, which is not followed; move it away") from None
     try:
         now = os.fstat(descriptor)
         if now.st_mode & 0o077 and now.st_uid == os.geteuid():

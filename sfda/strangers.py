@@ -1,18 +1,24 @@
-"""What other users of this machine may have put into a folder that is to be ours alone."""
+"""What others may have put into a folder that is to be ours alone: other users of this machine, and
+whoever packed what was unpacked here.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, shell_command
 
 LEVELS = 2  # that are looked at, but for these, which are looked at whole:
 WHOLE = ("prefect", "secrets", "run", "logs")
 SHOWN = 3
+MARK = "made-here"  # file of a home that was made where nobody named one
 
 
 def refuse_folder_of_others(folder: Path) -> os.stat_result:
@@ -27,6 +33,58 @@ def refuse_folder_of_others(folder: Path) -> os.stat_result:
     if now.st_mode & stat.S_IWOTH and shared:
         raise BadInput(f"{folder} is a folder that all users write to; {remedy}")
     return now
+
+
+def refuse_brought_home(folder: Path) -> None:
+    """Make a home that nobody has named, or see by its mark that a command of this user made it.
+
+    What lies in a home is obeyed: settings of libraries, addresses, results. An archive may bring
+    one along, which its user unpacks as their own; its mark is in no list of theirs. Raises
+    BadInput for such a home.
+    """
+    remedy = f"export SFDA_HOME={shell_command(folder)}"
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    try:
+        record = state.absolute() / "sfda" / "homes"
+        record.parent.mkdir(0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(record, flags, 0o600), "r+", encoding="utf-8") as homes:
+            fcntl.flock(homes, fcntl.LOCK_EX)
+            known = _mark_in(folder)
+            if known and f"{known} {folder}\n" in homes.readlines():
+                return
+            if not folder.exists() or not any(folder.iterdir()):
+                _mark(folder, homes)
+                return
+    except OSError as error:
+        raise BadInput(
+            f"the home {folder} cannot be told from one that was unpacked here, since "
+            f"{error.filename or state} is not written to ({error.strerror}); {remedy}"
+        ) from error
+    raise BadInput(
+        f"{folder} was made by no command of yours, or elsewhere, and what lies in a home is "
+        f"obeyed; move it away, or, if you trust it: {remedy}"
+    )
+
+
+def _mark_in(folder: Path) -> str | None:
+    """The mark of a home; None where there is none."""
+    try:
+        descriptor = os.open(folder / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(64).decode("ascii", "replace").strip()
+
+
+def _mark(folder: Path, homes: TextIO) -> None:
+    """Make a home and its mark, and put both into the list."""
+    mark = secrets.token_hex(16)
+    folder.mkdir(0o700, parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(folder / MARK, flags, 0o600), "w", encoding="ascii") as file:
+        file.write(mark)
+    homes.write(f"{mark} {folder}\n")
 
 
 def close_to_others(folder: Path, mode: int) -> None:

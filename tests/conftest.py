@@ -16,12 +16,14 @@ os.environ.update(
 )
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="sfda-tests-")  # no list of a person's
 torch.set_num_threads(1)  # two workers share two cores
 collect_ignore = ["plugin"]  # a distribution of its own, which tests install
 

@@ -16,7 +16,7 @@ import threading
 from importlib.metadata import version
 from pathlib import Path
 
-from sfda.state_folder import one_at_a_time
+from sfda.state_folder import one_at_a_time, private_file
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
 
 TIED = "--tied"
@@ -57,7 +57,7 @@ def make_database() -> None:
         from prefect.server.database import provide_database_interface
 
         asyncio.run(provide_database_interface().create_db())
-        made.touch()
+        private_file(made)
 
 
 def make_store() -> None:
