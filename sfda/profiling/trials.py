@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,9 +62,15 @@ def trials(
         for name in methods
     ]
     every = first + [trial for row in itertools.zip_longest(*more) for trial in row if trial]
-    if len(every) > MOST_TRIALS:
-        raise BadInput(f"the grid has {len(every)} trials; at most {MOST_TRIALS}")
+    _check_number(len(every))
     return every
+
+
+def _check_number(trials: int) -> None:
+    """Raises BadInput for more than MOST_TRIALS."""
+    if trials > MOST_TRIALS:
+        stated = f"{trials}" if trials < 10**12 else "over 10^12"  # which may have 5,000 digits
+        raise BadInput(f"the grid has {stated} trials; at most {MOST_TRIALS}")
 
 
 def _rates(problem: str, method: str) -> list[SearchTrial]:
@@ -77,10 +84,13 @@ def _rates(problem: str, method: str) -> list[SearchTrial]:
 
 
 def _of_grid(method: str, values: Mapping[str, Sequence[Any]]) -> list[SearchTrial]:
-    """All combinations. Raises BadInput where a setting has no list of values."""
+    """All combinations. Raises BadInput where a setting has no list of values, and for more
+    combinations than MOST_TRIALS.
+    """
     for key, one in values.items():
         if isinstance(one, str) or not isinstance(one, Sequence) or not one:
             raise BadInput(f"the grid's {method}.{key} needs a list of values, such as [0.01, 0.1]")
+    _check_number(math.prod(map(len, values.values())))
     combinations = itertools.product(*([(key, v) for v in one] for key, one in values.items()))
     return [SearchTrial(method, _nested(pairs)) for pairs in combinations if pairs]
 

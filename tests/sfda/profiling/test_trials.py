@@ -47,6 +47,8 @@ def test_every_problem_has_usual_methods_its_own_first(problem: str) -> None:
         (["shot"], {"shot": {"schedule.lr": 0.1}}, "needs a list of values"),
         (["shot"], {"shot": {"schedule.lr": []}}, "needs a list of values"),
         (["shot"], {"shot": {"schedule.lr": [*range(MOST_TRIALS)]}}, "at most 64"),
+        (["shot"], {"shot": {f"k{n}": [*range(10)] for n in range(9)}}, "has 1000000000 trials"),
+        (["shot"], {"shot": {f"k{n}": [*range(10)] for n in range(5000)}}, "has over 10.12 trials"),
         (["shoot"], None, "did you mean 'shot'"),
     ],
 )
