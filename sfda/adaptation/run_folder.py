@@ -6,8 +6,10 @@ The history is a list with a document an epoch: its losses, scores, and where it
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +31,9 @@ from sfda.state_folder import disk_errors
 from sfda.types import State
 from sfda.weights.bundle import bundle_digest
 
+log = logging.getLogger("sfda")
+# of a file that is no state, or one of something else: the process inside writes it
+SPOILT = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError)
 HISTORY_SIZE = 1 << 28  # bytes at most
 EPOCH_SIZE = 1 << 18  # bytes of what a history says of one epoch: some 90 losses of 100 points
 
@@ -108,17 +113,20 @@ def save_state(folder: Path, state: State, history: History) -> None:
 
 
 def load_state(folder: Path, device: torch.device) -> tuple[State, History] | None:
-    """Where an earlier start stopped; None if there was none, or its weights are spoilt."""
+    """Where an earlier start stopped; None if there was none, or its state or weights are spoilt."""
     file = folder / "state.pt"
     for left in folder.glob(".state.*"):
         left.unlink()
     if not file.is_file():
         return None
-    document = torch.load(file, map_location=device, weights_only=True)
-    history = _OWN.validate_json(document["history"])
-    if not all(_has_weights(epoch) for epoch in history):
+    try:
+        document = torch.load(file, map_location=device, weights_only=True)
+        history = _OWN.validate_json(document["history"])
+        state = State(document["next_epoch"], document["method"], document["optimizer"])
+    except SPOILT as error:
+        log.warning("%s is no state of a run (%s); it begins anew", file, type(error).__name__)
         return None
-    return State(document["next_epoch"], document["method"], document["optimizer"]), history
+    return (state, history) if all(map(_has_weights, history)) else None
 
 
 def sweep_weights(folder: Path, history: History) -> None:
