@@ -18,7 +18,7 @@ from sfda.errors import BadInput, shell_command
 LEVELS = 2  # that are looked at, but for these, which are looked at whole:
 WHOLE = ("prefect", "secrets", "run", "logs")
 SHOWN = 3
-MARK = "made-here"  # file of a home that was made where nobody named one
+MADE_HERE = "made-here"  # file of a home that was made where nobody named one
 
 
 def refuse_folder_of_others(folder: Path) -> os.stat_result:
@@ -70,7 +70,7 @@ def refuse_brought_home(folder: Path) -> None:
 def _mark_in(folder: Path) -> str | None:
     """The mark of a home; None where there is none."""
     try:
-        descriptor = os.open(folder / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(folder / MADE_HERE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     with os.fdopen(descriptor, "rb") as file:
@@ -82,7 +82,7 @@ def _mark(folder: Path, homes: TextIO) -> None:
     mark = secrets.token_hex(16)
     folder.mkdir(0o700, parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(folder / MARK, flags, 0o600), "w", encoding="ascii") as file:
+    with os.fdopen(os.open(folder / MADE_HERE, flags, 0o600), "w", encoding="ascii") as file:
         file.write(mark)
     homes.write(f"{mark} {folder}\n")
 

@@ -113,7 +113,7 @@ def save_state(folder: Path, state: State, history: History) -> None:
 
 
 def load_state(folder: Path, device: torch.device) -> tuple[State, History] | None:
-    """Where an earlier start stopped; None if there was none, or its state or weights are spoilt."""
+    """Where an earlier start stopped; None if there was none, or what it left is spoilt."""
     file = folder / "state.pt"
     for left in folder.glob(".state.*"):
         left.unlink()

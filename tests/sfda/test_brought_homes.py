@@ -8,7 +8,7 @@ import pytest
 
 from sfda.errors import BadInput
 from sfda.state_folder import home, private_file
-from sfda.strangers import MARK
+from sfda.strangers import MADE_HERE
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_home_that_was_unpacked_is_refused_until_it_is_named(
     (brought / "logging.yml").write_text("version: 1\n")
     for mark in (None, "", "0" * 32):
         if mark is not None:
-            (here / ".sfda" / MARK).write_text(mark)
+            (here / ".sfda" / MADE_HERE).write_text(mark)
         with pytest.raises(BadInput, match=r"made by no command of yours.*export SFDA_HOME="):
             home()
     monkeypatch.setenv("SFDA_HOME", str(here / ".sfda"))
@@ -44,12 +44,12 @@ def test_a_home_that_was_unpacked_is_refused_until_it_is_named(
 
 
 def test_a_mark_of_another_place_or_behind_a_link_counts_for_nothing(here: Path) -> None:
-    mark = home() / MARK
+    mark = home() / MADE_HERE
     (here / "moved").mkdir()
     (here / ".sfda").rename(here / "moved" / ".sfda")
     (here / ".sfda").mkdir()
     (here / ".sfda" / "x").write_text("")
-    (here / ".sfda" / MARK).symlink_to(here / "moved" / ".sfda" / MARK)
+    (here / ".sfda" / MADE_HERE).symlink_to(here / "moved" / ".sfda" / MADE_HERE)
     assert mark.read_text()
     with pytest.raises(BadInput, match="made by no command"):
         home()
