@@ -10,6 +10,8 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import PrefectException
 
+from tasks.prefect_runtime.tame_artifacts import tame
+
 AWAY = (httpx.HTTPError, PrefectException)
 log = logging.getLogger("sfda")
 
@@ -21,7 +23,7 @@ class RunPage:
     """
 
     def __init__(self, title: str) -> None:
-        self.title = title
+        self.title = tame(title)
         self.artifact: UUID | None = None
         self.inside = bool(FlowRunContext.get() or TaskRunContext.get())
 

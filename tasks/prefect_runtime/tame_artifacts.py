@@ -25,8 +25,12 @@ def create_markdown_artifact(markdown: str, *, key: str) -> None:
 
 
 def create_table_artifact(table: list[dict[str, Any]], *, key: str, description: str) -> None:
-    """A table on the page of this run; its cells are text."""
-    artifacts.create_table_artifact(table, key=key, description=tame(description))
+    """A table on the page of this run, which renders its names and its text as Markdown."""
+    tamed = [
+        {tame(name): tame(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+        for row in table
+    ]
+    artifacts.create_table_artifact(tamed, key=key, description=tame(description))
 
 
 def create_image_artifact(address: str, *, key: str, description: str) -> None:
