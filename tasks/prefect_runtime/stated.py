@@ -13,6 +13,13 @@ from typing import Any
 from tasks.prefect_runtime.folder_settings import are_ignored
 
 LONGEST_SETTINGS = 1 << 20  # bytes of a file of settings that are read
+LONGEST_TOML, MOST_DOTS = 1 << 16, 100  # characters of a TOML file; dots of a line of it
+# Strings and comments, each up to the end where nothing closes it: one pass over any text
+QUOTED = re.compile(
+    r""""{3}(?:\\.|[^\\])*?(?:"{3,5}|\\?\Z)|'{3}.*?(?:'{3,5}|\Z)"""
+    r"""|"(?:\\[^\n]|[^"\\\n])*"?|'[^'\n]*'?|#[^\n]*""",
+    re.S,
+)
 URL, PROFILES = "PREFECT_API_URL", "PREFECT_PROFILES_PATH"
 
 
@@ -75,14 +82,22 @@ def _dotenv(name: str) -> str | None:
 
 
 def _table(file: str, *keys: str) -> dict[str, Any]:
-    """A table of a TOML file; empty where it is not there or cannot be read."""
+    """A table of a TOML file; empty where it is not there, cannot be read or would take long."""
+    text = _text(Path(file))
+    if len(text) > LONGEST_TOML or _has_long_name(text):
+        return {}
     try:
-        table: Any = tomllib.loads(_text(Path(file)))
+        table: Any = tomllib.loads(text)
     except (ValueError, RecursionError):  # lists in lists without end
         return {}
     for key in keys:
         table = table.get(key, {}) if isinstance(table, dict) else {}
     return table if isinstance(table, dict) else {}
+
+
+def _has_long_name(text: str) -> bool:
+    """Whether a line has many dots outside of quotes: parsing a name takes its parts squared."""
+    return any(line.count(".") > MOST_DOTS for line in QUOTED.sub("", text).split("\n"))
 
 
 def _text(file: Path) -> str:
