@@ -51,7 +51,11 @@ def test_what_is_stored_is_tame(prefect_api: None) -> None:
 
 @pytest.mark.flow
 def test_the_title_of_a_progress_bar_is_tame(prefect_api: None) -> None:
-    flow(lambda: RunPage(HOSTILE).show(0.5), name="hostile-title")()
+    @flow
+    def hostile_title() -> None:
+        RunPage(HOSTILE).show(0.5)
+
+    hostile_title()
     with get_client(sync_client=True) as client:
         made = [one.description for one in client.read_artifacts() if one.key == "progress"]
     assert tame(HOSTILE) in made
