@@ -81,7 +81,7 @@ def test_stages_and_artifacts_are_those_of_every_problem(adapted):
     assert adapted["selected_by"] == "entropy"
     assert set(adapted["scores"]) == {"entropy", "boxes"}
     panel = np.array(Image.open(adapted["panel"]))
-    assert len(np.unique(panel[::4, ::4].reshape(-1, panel.shape[2]), axis=0)) > 50  # it shows something
+    assert len(np.unique(panel[::4, ::4].reshape(-1, panel.shape[2]), axis=0)) > 50
 
 
 def sha(output: Any) -> str:

@@ -98,7 +98,7 @@ def test_the_panel_and_the_picture_are_kept_with_the_run(adapted, tmp_path):
     names = {Path(adapted[key]).name for key in ("panel", "picture")}
     assert remaining == {f"pictures/{name}" for name in names}
     panel = np.array(Image.open(adapted["panel"]))
-    assert len(np.unique(panel[::4, ::4].reshape(-1, panel.shape[2]), axis=0)) > 50  # it shows something
+    assert len(np.unique(panel[::4, ::4].reshape(-1, panel.shape[2]), axis=0)) > 50
 
 
 def test_a_target_without_masks_gives_the_same_weights_and_still_a_panel(shop, adapted):
