@@ -23,7 +23,9 @@ from pathlib import Path
 import pytest
 import torch
 
-os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="sfda-tests-")  # no list of a person's
+# neither a person's home in the current folder nor their list of homes
+OWN = tempfile.mkdtemp(prefix="sfda-tests-")
+os.environ.update(XDG_STATE_HOME=OWN, SFDA_HOME=f"{OWN}/home")
 torch.set_num_threads(1)  # two workers share two cores
 collect_ignore = ["plugin"]  # a distribution of its own, which tests install
 

@@ -39,6 +39,18 @@ def _wait_for_the_end() -> None:
     os.killpg(0, signal.SIGTERM)
 
 
+def leave_folder() -> None:
+    """Work in `/`: Prefect's migrations put "." before all else that is searched for modules, which
+    would be the folder in which the command was called.
+    """
+    stated = [os.environ.get(name, "") for name in DATABASES]
+    if any(":///" in one and not one.partition(":///")[2].startswith("/") for one in stated):
+        return  # a file below the current folder, which a person names
+    if folder := os.environ.get("PREFECT_HOME"):
+        os.environ["PREFECT_HOME"] = os.path.abspath(os.path.expanduser(folder))
+    os.chdir("/")
+
+
 def make_database() -> None:
     """Make Prefect's database below home, where it is not made yet by this version of Prefect.
 
@@ -56,7 +68,9 @@ def make_database() -> None:
             return
         from prefect.server.database import provide_database_interface
 
+        searched = list(sys.path)
         asyncio.run(provide_database_interface().create_db())
+        sys.path[:] = searched
         private_file(made)
 
 
@@ -78,6 +92,7 @@ def main() -> None:
         words = words[1:]
     ignore_folder_settings()
     if words[0] == PREFECT:
+        leave_folder()
         make_database()
     elif words[0] == MLFLOW:
         make_store()

@@ -161,7 +161,7 @@ def test_a_source_recipe_is_followed_and_what_is_said_beside_it_wins(world, home
     ended = sfda(*words, "--preset", recipe)
     assert ended.code == 2
     assert re.search(
-        r"recipe\.yaml names arch; the flow takes arch_settings, bottleneck_dim, .*settings",
+        r"recipe\.yaml names arch; the flow takes again, arch_settings, bottleneck_dim, .*settings",
         ended.err,
     )
 

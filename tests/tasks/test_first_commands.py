@@ -10,6 +10,12 @@ from contextlib import closing
 from pathlib import Path
 
 PREFECT = "from tasks.prefect_runtime.served import make_database; make_database()"
+SERVER = """
+import sys
+from tasks.prefect_runtime.served import main
+sys.argv = ["served", "uvicorn", "--version"]
+main()
+"""
 MLFLOW = "; from tasks.tracking.store import client; client()"
 
 
@@ -40,3 +46,21 @@ def test_a_database_that_a_person_names_is_left_to_them(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-P", "-c", PREFECT], env=env, check=False)
     assert done.returncode == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_prefect_s_migrations_import_nothing_of_the_current_folder(tmp_path: Path) -> None:
+    for name in ("uvicorn", "asyncpg", "psycopg"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'a').write(__name__)")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    env |= {"PREFECT_HOME": "prefect"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", SERVER],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"uvicorn" in done.stdout
+    assert not (tmp_path / "ran").exists()
+    assert (tmp_path / "prefect" / "prefect.db").is_file()
