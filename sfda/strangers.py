@@ -43,8 +43,8 @@ def refuse_brought_home(folder: Path) -> None:
     BadInput for such a home.
     """
     remedy = f"export SFDA_HOME={shell_command(folder)}"
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     try:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
         record = state.absolute() / "sfda" / "homes"
         record.parent.mkdir(0o700, parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -56,10 +56,10 @@ def refuse_brought_home(folder: Path) -> None:
             if not folder.exists() or not any(folder.iterdir()):
                 _mark(folder, homes)
                 return
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter of a user without a home folder
         raise BadInput(
-            f"the home {folder} cannot be told from one that was unpacked here, since "
-            f"{error.filename or state} is not written to ({error.strerror}); {remedy}"
+            f"the home {folder} cannot be told from one that was unpacked here, since no list of "
+            f"homes can be kept ({error}); {remedy}"
         ) from error
     raise BadInput(
         f"{folder} was made by no command of yours, or elsewhere, and what lies in a home is "

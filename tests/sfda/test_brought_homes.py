@@ -74,3 +74,16 @@ def test_a_file_of_the_home_that_is_a_link_is_not_followed(tmp_path: Path) -> No
     with pytest.raises(BadInput, match="is a link"):
         private_file(tmp_path / "mlflow.db")
     assert victim.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_user_without_a_home_folder_names_one(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(BadInput, match=r"Could not determine home.*export SFDA_HOME="):
+        home()
+    assert not (here / ".sfda").exists()
