@@ -9,7 +9,7 @@ from prefect import task
 
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
-from sfda.decision.change import Side, scan_change
+from sfda.decision.change import ChangeReport, Side, scan_change
 from sfda.decision.evidence import SOURCE_NAME, Look, paired_scores, preferences
 from sfda.decision.gate import Evidence, Preference, Verdict, decide
 from sfda.decision.judge import judge
@@ -129,7 +129,8 @@ def gather_evidence(
         if asked:
             more["preferences"] = _preferences(looks, champion, contest)
         if rehearsals:
-            more["rehearsed"] = _likeness(rehearsals, looks, contest, device)
+            known = evidence.change if champion.sha256 == contest.source.sha256 else None
+            more["rehearsed"] = _likeness(rehearsals, looks, contest, device, known)
     return evidence.model_copy(update=more)
 
 
@@ -172,20 +173,18 @@ def _rehearsals(contest: Contest) -> Rehearsals | None:
 
 
 def _likeness(
-    rehearsals: Rehearsals, looks: dict[str, Look], contest: Contest, device: DeviceName
+    rehearsals: Rehearsals,
+    looks: dict[str, Look],
+    contest: Contest,
+    device: DeviceName,
+    known: ChangeReport | None,
 ) -> Likeness | None:
     """Where the candidate lies among rehearsals; None where it answers as the source, or outputs
-    are not finite.
+    are not finite. `known` is what changes against the source, where that was looked at already.
     """
     if not {SOURCE_NAME, "candidate"} <= looks.keys() or contest.by is None:
         return None
-    one, other = (
-        open_side(model, contest.pool.target, device)
-        for model in (contest.source, contest.candidate)
-    )
-    change = scan_change(
-        one.network, other.network, one.opened, one.spec, other.spec, choose(device)
-    ).report
+    change = known or _change(contest, device)
     if not change.changed:
         return None
     pairs = paired_scores(looks, SOURCE_NAME, "candidate")
@@ -196,6 +195,17 @@ def _likeness(
         {name: after.value for name, (_, _, after) in pairs.items()},
         settings_sha256=contest.by.settings_sha256,
     )
+
+
+def _change(contest: Contest, device: DeviceName) -> ChangeReport:
+    """What the candidate changes in the source's answers on the pool."""
+    one, other = (
+        open_side(model, contest.pool.target, device)
+        for model in (contest.source, contest.candidate)
+    )
+    return scan_change(
+        one.network, other.network, one.opened, one.spec, other.spec, choose(device)
+    ).report
 
 
 def _gain(before: ModelRef, contest: Contest, device: DeviceName) -> PairedInterval:

@@ -20,7 +20,7 @@ from flows.cli.output import Output
 from sfda.errors import BadInput, for_terminal, no_manifest, no_model
 from sfda.images.imports import SEARCHED, whole_folders
 from sfda.networks.foreign.trusted import trusted_packages
-from sfda.state_folder import PERSONS_UMASK, close_new_files, full_disk
+from sfda.state_folder import PERSONS_UMASK, close_new_files, full_disk, state_folder
 from tasks.prefect_runtime.deployed import SAFE_PATH
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
 from tasks.prefect_runtime.store_address import (
@@ -68,7 +68,7 @@ def session(
                 _prepare()
             _check_addresses(models, data)
             if flow:
-                if fault := full_disk(_server_log().parent.parent):
+                if fault := full_disk(state_folder()):
                     raise BadInput(fault)
                 check_prefect_server()
                 from tasks.prefect_runtime.server import start_server
@@ -88,7 +88,7 @@ def session(
             out.fail(message)
         if server is not None and server.poll() is not None:
             words = f"Prefect's server did not start; its last words are in {_server_log()}"
-            out.fail(full_disk(_server_log().parent) or words)
+            out.fail(full_disk(state_folder()) or words)
         raise
     finally:
         out.close()
@@ -168,8 +168,6 @@ def _check_addresses(models: Iterable[str], data: Iterable[str | Path]) -> None:
 
 
 def _server_log() -> Path:
-    from sfda.state_folder import state_folder
-
     return state_folder() / "logs" / "prefect.log"
 
 

@@ -193,6 +193,20 @@ class _Relay:
         self.send(share=done)
 
 
+class Unwatched:
+    """The watch of a run that nobody follows."""
+
+    def shown(self) -> int:
+        """No epoch."""
+        return -1
+
+    def points(self, points: list[MetricPoint]) -> None:
+        """Nothing is shown."""
+
+    def share(self, done: float) -> None:
+        """Nothing is shown."""
+
+
 class _ToParent(logging.Handler):
     """Lines of the log and steps of bars as messages: the parent alone has a terminal."""
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.adaptation.run_folder import Epoch, best_epoch, read_history
-from sfda.adaptation.worker import Order, adapt_network
+from sfda.adaptation.worker import Order, Unwatched, adapt_network
 from sfda.building_blocks.device import choose, resolve, to_device
 from sfda.inference.over_split import infer_split, read_parts, write_part
 from sfda.inference.pseudo_labels import keep_pseudo_labels
@@ -30,7 +30,6 @@ from sfda.refs import (
     Candidate,
     InputSpec,
     ManifestRef,
-    MetricPoint,
     ModelRef,
     PredictionsRef,
     Scores,
@@ -156,19 +155,6 @@ def compare_methods(
     return dict(zip(asked, results, strict=True))
 
 
-class _Silent:
-    """The watch of a run that nobody else follows."""
-
-    def shown(self) -> int:
-        return -1
-
-    def points(self, points: list[MetricPoint]) -> None:
-        return
-
-    def share(self, done: float) -> None:
-        return
-
-
 class _Prepared(NamedTuple):
     """A source and a target that are ready for any method."""
 
@@ -241,7 +227,9 @@ def _adapt(ready: _Prepared, asked: AdaptSettings, plan: AdaptPlan) -> Adapted:
             budget=seconds_of(asked.budget),
             threads=torch.get_num_threads(),
         )
-        result = adapt_network(copy.deepcopy(source.network), source.spec, opened, order, _Silent())
+        result = adapt_network(
+            copy.deepcopy(source.network), source.spec, opened, order, Unwatched()
+        )
         history = read_history(Path(result.folder), result.history_sha256)
         best = best_epoch(history, plan.select_by)
         chosen = None if best is None else result.candidates[best]

@@ -21,7 +21,7 @@ from torch import nn
 
 from sfda.adaptation.plan import AdaptPlan
 from sfda.adaptation.run_folder import best_epoch, read_history
-from sfda.adaptation.worker import Order, adapt_network
+from sfda.adaptation.worker import Order, Unwatched, adapt_network
 from sfda.building_blocks.device import to_device
 from sfda.decision.change import scan_change
 from sfda.decision.evidence import SOURCE_NAME, paired_scores
@@ -32,7 +32,7 @@ from sfda.inference.over_split import infer_split
 from sfda.inference.pseudo_labels import keep_pseudo_labels
 from sfda.loading.opened import Opened
 from sfda.problems.registry import PROBLEMS
-from sfda.refs import Adaptation, ManifestRef, MetricPoint, ModelRef, ModelSpec, SplitRef
+from sfda.refs import Adaptation, ManifestRef, ModelRef, ModelSpec, SplitRef
 from sfda.rehearsal.likeness import leave_one_out
 from sfda.rehearsal.plan import RehearsalPlan, method_digest
 from sfda.rehearsal.shifts import (
@@ -163,7 +163,7 @@ class Rehearser:
             threads=torch.get_num_threads(),
         )
         fresh = copy.deepcopy(self.network)
-        return adapt_network(fresh, self.spec, learnt, order, _Unwatched())
+        return adapt_network(fresh, self.spec, learnt, order, Unwatched())
 
     def _plan_of(self, learnt: Opened, seed: int) -> AdaptPlan:
         classes = float(len(self.spec.classes))
@@ -234,19 +234,6 @@ class _Model(NamedTuple):
 
     network: nn.Module
     spec: ModelSpec
-
-
-class _Unwatched:
-    """The watch of a run that nobody else follows."""
-
-    def shown(self) -> int:
-        return -1
-
-    def points(self, points: list[MetricPoint]) -> None:
-        return
-
-    def share(self, done: float) -> None:
-        return
 
 
 def _device_name(device: torch.device) -> DeviceName:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import urllib.request
 
 NAMES = ("no_proxy", "NO_PROXY")  # where both are set, libraries read the first
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -14,7 +15,7 @@ def spare_loopback() -> None:
     Behind a proxy, as in most hospitals, the requests to Prefect's server on this machine would go
     there and come back as its error page. Hosts that a person excepted stay excepted.
     """
-    if not any(name.lower().endswith("_proxy") and text for name, text in os.environ.items()):
+    if not urllib.request.getproxies_environment().keys() - {"no"}:
         return
     stated = next((os.environ[name] for name in NAMES if os.environ.get(name)), "")
     hosts = [host.strip() for host in stated.split(",") if host.strip()]

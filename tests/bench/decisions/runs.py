@@ -18,7 +18,7 @@ from torch import nn
 
 from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.adaptation.run_folder import History, read_history
-from sfda.adaptation.worker import Order, adapt_network
+from sfda.adaptation.worker import Order, Unwatched, adapt_network
 from sfda.building_blocks.rejection import predicted_labels
 from sfda.decision.evidence import SOURCE_NAME
 from sfda.errors import BadInput
@@ -26,7 +26,7 @@ from sfda.inference.over_split import infer_split
 from sfda.inference.pseudo_labels import keep_pseudo_labels
 from sfda.loading.opened import Opened, manifest_ref, open_part
 from sfda.loading.pool import HeldOut, pool_of
-from sfda.refs import MetricPoint, ModelRef, ModelSpec
+from sfda.refs import ModelRef, ModelSpec
 from sfda.settings import AdaptSettings
 from sfda.state_folder import temporary_state
 from sfda.weights.bundle import bundle_digest
@@ -84,19 +84,6 @@ def settings_of(run: Run) -> AdaptSettings:
     return AdaptSettings.from_settings(
         {"method": run.method, "settings": own, "seed": run.seed, "device": "cpu"}, "options"
     )
-
-
-class _Nobody:
-    """The watch of a run that nobody follows."""
-
-    def shown(self) -> int:
-        return -1
-
-    def points(self, points: list[MetricPoint]) -> None:
-        return
-
-    def share(self, done: float) -> None:
-        return
 
 
 def adapt_run(run: Run, folder: Path) -> dict[str, Any]:
@@ -190,7 +177,7 @@ def _history(
         budget=None,
         threads=1,
     )
-    result = adapt_network(network, spec, opened, order, _Nobody())
+    result = adapt_network(network, spec, opened, order, Unwatched())
     history = read_history(Path(result.folder), result.history_sha256)
     (own / "adapted" / "state.pt").unlink(missing_ok=True)
     return history, time.perf_counter() - started
