@@ -9,18 +9,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field, FiniteFloat
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sfda.config import Config
 from sfda.errors import BadInput
-from sfda.refs import Metrics
+from sfda.refs import LONGEST_CLASS_LIST, Digest, Name
 from sfda.weights.bundle import other_card, read_spec, read_verified, write_model_files
 from sfda.weights.bundle_files import CARD_FILE, SPEC, check_files, read_small
 from sfda.weights.rehearsals import Rehearsals
 from sfda.weights.tensor_file import TensorFile
+
+MOST_METRICS = 1_000_000  # one a class and a few more; a limit of what a file of 64 MiB names
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -78,6 +82,8 @@ def _card(content: bytes) -> Card:
         stated = CardWords.model_validate_json(stated["card"]).model_dump()
     facts = CardFacts.model_validate_json(stated["facts"])
     tensors = {name: opened.tensor(name) for name in opened.entries}
+    if odd := sorted(n for n, t in tensors.items() if not bool(torch.isfinite(t).all())):
+        raise ValueError(f"its {odd[0][:80]!r} holds numbers that are not finite")
     if stated.get("sha256", "") not in ("", _digest(stated["facts"], tensors)):
         raise ValueError("it was changed after it was written")
     for name in ("class_prior", "class_ratio"):
@@ -107,14 +113,15 @@ class CardWords(Config):
 class CardFacts(Config):
     """The card's part that a person can read."""
 
-    classes: tuple[str, ...]
-    source_sha256: str  # of the model the statistics were taken from
-    manifest: str
-    manifest_sha256: str
-    split: str
-    count: int
-    metrics: Metrics
-    temperature: float  # divides the logits so that confidence fits accuracy
+    classes: Annotated[tuple[Name, ...], Field(max_length=LONGEST_CLASS_LIST)]
+    source_sha256: Digest  # of the model the statistics were taken from
+    manifest: Name
+    manifest_sha256: Digest
+    split: Name
+    count: Annotated[int, Field(ge=1, lt=2**53)]
+    metrics: Annotated[dict[Name, FiniteFloat], Field(max_length=MOST_METRICS)]
+    # divides the logits so that confidence fits accuracy
+    temperature: Annotated[float, Field(gt=0, le=1000)]
     rehearsals: Rehearsals | None = None
 
 

@@ -109,9 +109,9 @@ def test_a_network_without_norms_is_told_of_by_the_features_on_its_card(tmp_path
     features = torch.cat([one.output.features for one in infer_split(network, opened, spec, CPU)])
     facts = CardFacts(
         classes=CLASSES,
-        source_sha256="",
+        source_sha256="0" * 64,
         manifest="",
-        manifest_sha256="",
+        manifest_sha256="0" * 64,
         split="val",
         count=len(features),
         metrics={},

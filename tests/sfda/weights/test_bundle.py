@@ -20,7 +20,7 @@ from sfda.weights.source_card import Card, CardFacts, attach_card, read_card, wr
 
 SPEC = make_spec("sfda:tiny", ("a", "b", "c"), bottleneck_dim=8)
 FACTS = CardFacts(
-    classes=("a",), source_sha256="0", manifest="m", manifest_sha256="0", split="test",
+    classes=("a",), source_sha256="0" * 64, manifest="m", manifest_sha256="0" * 64, split="test",
     count=1, metrics={}, temperature=1.0,
 )  # fmt: skip
 CARD = Card(FACTS, {"class_prior": torch.ones(1)})
@@ -253,6 +253,40 @@ def test_a_card_that_was_changed_is_refused(tmp_path):
     # as version 0.1.0 wrote it
     save_file({"class_prior": torch.ones(1)}, file, metadata={"facts": facts.model_dump_json()})
     assert read_card(tmp_path).facts == facts
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"temperature": 0.0},
+        {"temperature": -1.0},
+        {"temperature": 1e300},
+        {"count": -(10**30)},
+        {"count": 0},
+        {"count": 2**53},
+        {"manifest": "m\x1b]0;title\x07"},
+        {"split": "s" * 300},
+        {"classes": ["a\x1b[2J"]},
+        {"metrics": {"accuracy\x1b[2J": 1.0}},
+        {"source_sha256": "somewhere"},
+    ],
+    ids=str,
+)
+def test_facts_that_no_card_has_are_refused(tmp_path, odd):
+    stated = json.dumps({**json.loads(FACTS.model_dump_json()), **odd})
+    words = json.dumps({"facts": stated, "sha256": ""})
+    save_file({"class_prior": torch.ones(1)}, card_file(tmp_path), metadata={"card": words})
+    with pytest.raises(BadInput, match=rf"damaged .*{next(iter(odd))}") as refused:
+        read_card(tmp_path)
+    assert "\x1b" not in str(refused.value).replace(r"\x1b", "")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_statistics_that_are_no_numbers_are_refused(tmp_path, number):
+    tensors = {**CARD.tensors, "feature_mean": torch.tensor([0.0, number])}
+    write_card(tmp_path, Card(FACTS, tensors))
+    with pytest.raises(BadInput, match="'feature_mean' holds numbers that are not finite"):
+        read_card(tmp_path)
 
 
 def opened_every_way(folder, tmp_path):
