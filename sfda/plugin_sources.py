@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import os
 import re
 import sys
 import sysconfig
@@ -46,8 +47,8 @@ def plugin_sources() -> Sources:
 
 
 def plugin_paths() -> tuple[list[Path], list[Path]]:
-    """What plug-ins need to read, metadata of their distributions included, and the folders in
-    which the import system looks them up by listing names.
+    """What plug-ins need to read, metadata of their distributions included, and what of it the
+    import system looks up by its name.
     """
     packages = plugin_sources().packages
     facts = [getattr(entry.distribution, "_path", None) for entry in foreign()]
@@ -55,7 +56,21 @@ def plugin_paths() -> tuple[list[Path], list[Path]]:
     files = [paths for name, paths in packages.items() if name.startswith(FILE_MODULE)]
     by_path = set(chain(*files))
     looked_up = [path for path in read if path not in by_path]
-    return list(dict.fromkeys(read)), list(dict.fromkeys(path.parent for path in looked_up))
+    return list(dict.fromkeys(read)), list(dict.fromkeys(looked_up))
+
+
+def linked(paths: Iterable[Path], within: Path) -> list[Path]:
+    """Folders, made in `within`, of links to packages and modules: there they can be looked up by
+    name, and what lies beside them cannot be listed. Of one name there may be several.
+    """
+    folders = list[Path]()
+    for path in dict.fromkeys(paths):
+        free = next((one for one in folders if not os.path.lexists(one / path.name)), None)
+        if free is None:
+            folders.append(free := within / f"modules-{len(folders)}")
+            free.mkdir(mode=0o700)
+        (free / path.name).symlink_to(path.absolute())
+    return folders
 
 
 def plugin_digest() -> str:

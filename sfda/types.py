@@ -56,7 +56,7 @@ class TargetBatch:
 class TargetInfo:
     """What a method may know of the target set beforehand.
 
-    `row_ids` are opaque names (a digest of the path, since a path may spell the class).
+    `row_ids` and `groups` are numbers as text: a name, or its digest, could tell the class.
     """
 
     size: int

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
-import sfda
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.sandbox import process
@@ -61,6 +60,7 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
     where the process is killed.
     """
     from sfda.adaptation.worker import work
+    from sfda.plugin_sources import linked
     from sfda.refs import Attestation
 
     kernel = os.uname().release
@@ -69,9 +69,10 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
         return work(order, watch), Attestation(
             enforced=False, says=f"not enforced: {reason}", kernel=kernel
         )
-    (own, modules), folder = _system(Path(order.bundle)), Path(order.folder)
+    (own, by_name), folder = _system(Path(order.bundle)), Path(order.folder)
     with ExitStack() as stack:
         sealed = stack.enter_context(_emptied(folder.with_suffix(".sealed")))
+        modules = linked(by_name, sealed)
         read = [sealed, Path(order.bundle), Path(order.predictions.folder), *_seal(order, sealed)]
         inner = order.model_copy(update={"sealed": str(sealed)})
         job = process.SandboxJob(
@@ -79,7 +80,7 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
             order={"order": inner.model_dump(mode="json"), "shown": watch.shown()},
             folder=folder,
             read=[*own, *read],
-            listed=modules,
+            modules=modules,
         )
         ear = stack.enter_context(Ear(watch, order.title, _epochs(order)))
         done = process.run_job(job, ear.hear)
@@ -97,21 +98,16 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
 
 
 def _system(bundle: Path) -> tuple[list[Path], list[Path]]:
-    """What every adaptation reads, plug-ins and the network's own package included; and where
-    modules are looked for.
+    """What every adaptation reads besides, plug-ins and the network's own package; and what of it
+    is looked up by its name.
     """
     from sfda.networks.foreign.code import package_folders
     from sfda.plugin_sources import plugin_paths
     from sfda.weights.bundle import read_spec
 
-    plug_ins, listed = plugin_paths()
+    plug_ins, by_name = plugin_paths()
     network = package_folders(read_spec(bundle).code)
-    above = [path.parent for path in network]
-    return process.system_paths([*plug_ins, *network]), [
-        Path(sfda.__file__).parents[1],
-        *listed,
-        *above,
-    ]
+    return process.system_paths([*plug_ins, *network]), [*by_name, *network]
 
 
 @contextmanager

@@ -76,10 +76,11 @@ class Opened:
             ordered = np.zeros((len(priors), len(model.classes)), dtype=np.float32)
             ordered[:, index_of[index_of != UNKNOWN]] = priors[:, index_of != UNKNOWN]
             priors = ordered
+        split = self.split.unnamed()
         return TargetInfo(
-            len(self.split.row_ids),
-            self.split.row_ids,
-            groups=self.split.groups,
+            len(split.row_ids),
+            split.row_ids,
+            groups=split.groups,
             priors=None if priors is None else torch.from_numpy(np.array(priors, np.float32)),
             regime=regime,
             classes=model.classes if model else None,

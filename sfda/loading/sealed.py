@@ -54,14 +54,14 @@ def seal(
     """
     whole = open_stamped(target.model_copy(update={"rows": None}), stamps, spec.input)
     opened, key = whole.only(target.rows), decode_key(target.seen, spec.input)
-    split = opened.split
+    split, shown = opened.split, opened.split.unnamed()
     facts = _Facts(
         manifest=split.manifest,
         problem=split.problem,
         name=split.name,
-        row_ids=split.row_ids,
+        row_ids=shown.row_ids,
         classes=split.classes,
-        groups=split.groups,
+        groups=shown.groups,
         seen=opened.seen,
         rows=opened.rows,
         key=key,

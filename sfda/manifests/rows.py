@@ -95,6 +95,16 @@ class Split:
             annotations=self.annotations and self.annotations.among(rows),
         )
 
+    def unnamed(self) -> Split:
+        """The same rows and groups, called by numbers: a name, and a digest of one that can be
+        guessed, may tell a class.
+        """
+        rows, groups = tuple(map(str, range(len(self)))), self.groups
+        if groups is not None:
+            number_of = {name: str(number) for number, name in enumerate(dict.fromkeys(groups))}
+            groups = tuple(number_of[name] for name in groups)
+        return replace(self, row_ids=rows, names=rows, groups=groups)
+
 
 def read_split(manifest: Manifest, split: str) -> Split:
     """The rows of `split`, once its row file's digest, count and class names are verified.

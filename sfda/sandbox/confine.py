@@ -18,7 +18,6 @@ class Limits(NamedTuple):
 
     read: list[str]
     write: list[str]
-    listed: list[str]
     devices: list[str]
 
 
@@ -41,13 +40,13 @@ def confine(limits: Limits, baits: dict[str, Any]) -> Held:
     missing = {}
     if reason := own_shared_memory():
         missing["memory"] = reason
-    read, write, listed, devices = (list(map(Path, paths)) for paths in limits)
+    read, write, devices = (list(map(Path, paths)) for paths in limits)
     left = drop_capabilities([*read, *write])
     if left.foreign:
         missing["capabilities"] = f"root reads {left.foreign} of another user by one of them"
     if not left.bounded:  # nothing is held, and no program can be started that would get it back
         missing["bounding set"] = "without CAP_SETPCAP the bounding set of capabilities stays"
-    level = restrict(read, [*write, SHARED_MEMORY], listed, devices)
+    level = restrict(read, [*write, SHARED_MEMORY], devices)
     if level < SCOPE_ABI:
         missing["signals"] = f"Landlock's ABI is {level}, below {SCOPE_ABI}"
     if seccomp.available():

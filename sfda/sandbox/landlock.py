@@ -81,15 +81,13 @@ def rights_at(level: int) -> Access:
 def restrict(
     read: Iterable[Path],
     write: Iterable[Path],
-    listed: Iterable[Path] = (),
     devices: Iterable[Path] = (),
 ) -> int:
     """From now on this process can read below `read` and read and write below `write` alone.
 
-    Of `listed` folders names can be listed, at any depth, and nothing read. `devices` are used as
-    they are. Paths that do not exist are left out. Programs cannot be started. TCP, abstract UNIX
-    sockets and signals to others are closed too, where the kernel can. Returns the ABI level.
-    Raises OSError where the kernel refuses, and then nothing is given up.
+    `devices` are used as they are. Paths that do not exist are left out. Programs cannot be
+    started. TCP, abstract UNIX sockets and signals to others are closed too, where the kernel can.
+    Returns the ABI level. Raises OSError where the kernel refuses, and then nothing is given up.
     """
     level = abi()
     if level < 1:
@@ -107,7 +105,6 @@ def restrict(
         for paths, rights in (
             (read, READ),
             (write, WRITE),
-            (listed, Access.READ_DIR),
             (devices, DEVICE),
         ):
             for path in paths:

@@ -82,7 +82,7 @@ class SandboxJob:
     order: Message
     folder: Path  # which it may write to, like `devices`
     read: Sequence[Path]  # files and folders, besides those of the system
-    listed: Sequence[Path]  # folders of which the names can be seen
+    modules: Sequence[Path] = ()  # readable folders in which modules are looked for too
 
 
 class Done(NamedTuple):
@@ -139,12 +139,12 @@ def run_job(job: SandboxJob, hear: Callable[[Message], None]) -> Done:
     limits = Limits(
         read=[str(path) for path in job.read],
         write=[str(job.folder)],
-        listed=[str(path) for path in job.listed],
         devices=[str(path) for path in devices()],
     )
     try:
         with baits() as laid:
             document = {"work": job.work, "order": job.order, "limits": limits, "baits": laid}
+            document["modules"] = [str(path) for path in job.modules]
             return _run(document, job.folder, scratch, hear)
     except Unacceptable as error:
         raise refused(error, job.folder) from None
@@ -272,6 +272,7 @@ def main(order: int, messages: int) -> None:
         os.environ[KERNELS] = str(Path(limits.write[0], "kernels"))
         held = confine(limits, document["baits"])
         pipe.send(held=held)
+        sys.path.extend(document["modules"])
         module, _, name = document["work"].partition(":")
         work: Work = getattr(importlib.import_module(module), name)
         pipe.send(result=work(document["order"], pipe.send))

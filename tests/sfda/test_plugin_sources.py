@@ -11,17 +11,21 @@ from pathlib import Path
 
 import pytest
 
+import sfda
 from flows.cli.code_files import split_files
 from sfda import plugins
 from sfda.errors import BadInput
 from sfda.plugin_sources import (
     library_versions,
+    linked,
     plugin_digest,
     plugin_paths,
     plugin_sources,
     sources_of,
 )
 from sfda.plugins import CODE_FILES
+from sfda.sandbox import process
+from sfda.sandbox.landlock import abi
 from tasks.prefect_runtime import cache
 
 METHOD = '''"""Mine: the source as it is."""
@@ -78,13 +82,69 @@ def test_a_plug_in_is_its_whole_package_and_those_beside_it_that_it_imports(lab:
 
 
 def test_the_sandbox_may_read_packages_and_not_what_lies_beside_them(lab: Path) -> None:
-    read, listed = plugin_paths()
+    read, by_name = plugin_paths()
     code, site = lab / "code", lab / "site"
     own = {path for path in read if path.is_relative_to(lab)}
     assert own == {
         code / "lab", code / "lab_core", code / "lab_single.py", site / "lab-1.0.dist-info"
     }  # fmt: skip
-    assert {code, site} <= set(listed)
+    assert own <= set(by_name)
+
+
+INSIDE = """
+import os
+from pathlib import Path
+
+def look(order, send):
+    from sfda import plugins
+    from sfda.plugin_sources import plugin_digest
+
+    def closed(folder):
+        try:
+            return not os.listdir(folder)
+        except PermissionError:
+            return True
+
+    return {
+        "names": plugins.names("methods"),
+        "amount": plugins.load("methods", "mine").amount,
+        "digest": plugin_digest(),
+        "closed": [folder for folder in order["folders"] if closed(folder)],
+    }
+"""
+
+
+@pytest.mark.skipif(abi() < 1, reason="this kernel offers no Landlock")
+def test_a_plug_in_works_inside_and_what_lies_beside_it_is_not_listed(
+    lab: Path, tmp_path: Path
+) -> None:
+    mine = lab / "code/lab/ways/mine.py"
+    mine.write_text(METHOD.replace("import data_beside\n", ""))
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe" / "probe.py").write_text(INSIDE)
+    (tmp_path / "views").mkdir()
+    read, by_name = plugin_paths()
+    folders = [lab, lab / "code", lab / "site", Path(sfda.__file__).parents[1]]
+    job = process.SandboxJob(
+        work="probe:look",
+        order={"folders": list(map(str, folders))},
+        folder=tmp_path / "own",
+        read=[*process.system_paths(read), tmp_path / "probe", tmp_path / "views"],
+        modules=[tmp_path / "probe", *linked(by_name, tmp_path / "views")],
+    )
+    result = process.run_job(job, lambda _: None).result
+    assert "mine" in result["names"]
+    assert result["amount"] == plugins.load("methods", "mine").amount
+    assert result["digest"] == plugin_digest()
+    assert result["closed"] == list(map(str, folders))
+
+
+def test_two_of_one_name_are_both_looked_up(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "lab", tmp_path / "b" / "lab", tmp_path / "b" / "more.py"]
+    folders = linked(paths, tmp_path)
+    assert [[one.name for one in sorted(f.iterdir())] for f in folders] == [
+        ["lab", "more.py"], ["lab"]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -151,9 +211,9 @@ def test_a_class_of_a_file_is_known_by_its_name(my_file: Path) -> None:
     assert kind.amount == 0
     assert "Mine" in plugins.names("methods")
     assert "Mine" not in {*plugins.names("validators"), *plugins.names("queries")}
-    read, listed = plugin_paths()
+    read, by_name = plugin_paths()
     assert my_file in read
-    assert my_file.parent not in listed
+    assert my_file not in by_name
     before = plugin_digest()
     my_file.write_text(my_file.read_text().replace("nothing = 0", "nothing = 1"))
     assert plugin_digest() != before

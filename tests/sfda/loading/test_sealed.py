@@ -46,6 +46,8 @@ def test_a_target_and_the_answers_to_its_rows_are_the_same_there(problem, tmp_pa
     opened, framed = open_sealed(folder, spec)
     assert np.array_equal(np.asarray(opened.images), np.asarray(whole.images))
     assert opened.info() == whole.info()
+    assert opened.info().row_ids == opened.split.names == tuple(map(str, range(len(truth))))
+    assert not set(opened.split.row_ids) & {*truth.row_ids, *truth.names}
     assert opened.split.labels is None
     assert [file.parent for file in files] == [tmp_path / "home" / "decoded"]
     before = framed_rows(replace(truth, annotations=said), spec, tmp_path / "masks")

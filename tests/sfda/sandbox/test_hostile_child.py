@@ -86,7 +86,6 @@ def run(tmp_path: Path, name: str, **order: Any) -> tuple[process.Done, list[Any
             order=order | {"folder": str(own)},
             folder=own,
             read=[*process.system_paths(), code],
-            listed=[],
         )
         return process.run_job(job, heard.append), heard
 

@@ -60,7 +60,7 @@ from sfda.sandbox import process
 code, own = map(Path, sys.argv[1:])
 job = process.SandboxJob(
     work="somework:write", order={"folder": str(own)}, folder=own,
-    read=[*process.system_paths(), code], listed=[],
+    read=[*process.system_paths(), code],
 )
 process.run_job(job, print)
 """
@@ -77,7 +77,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def job(code: Path, name: str) -> process.SandboxJob:
     read = [*process.system_paths(), code]
     own = code.parent / "own"
-    return process.SandboxJob(f"somework:{name}", {"folder": str(own)}, own, read, [])
+    return process.SandboxJob(f"somework:{name}", {"folder": str(own)}, own, read)
 
 
 @needs

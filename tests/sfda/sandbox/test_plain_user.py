@@ -40,7 +40,7 @@ with baits() as laid:
     if child == 0:
         tempfile.tempdir = str(own / "run")
         system = [name for name in ("/usr", "/lib", "/lib64", "/proc/self") if Path(name).exists()]
-        held = confine(Limits(system, [str(own / "run")], [], ["/dev/null"]), laid)
+        held = confine(Limits(system, [str(own / "run")], ["/dev/null"]), laid)
         (own / "run" / "ways").write_text(json.dumps([os.getuid(), held.ways_out]))
         os._exit(0)
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

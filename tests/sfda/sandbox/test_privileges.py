@@ -38,7 +38,7 @@ with baits() as laid:
     if child == 0:
         tempfile.tempdir = str(own)
         system = ["/usr", "/lib", "/lib64", "/proc/self", sys.prefix, sys.base_prefix, file]
-        ways = confine(Limits(system, [str(own)], [], ["/dev/null"]), laid).ways_out
+        ways = confine(Limits(system, [str(own)], ["/dev/null"]), laid).ways_out
         try:
             text = Path(file).read_text()
         except OSError as error:

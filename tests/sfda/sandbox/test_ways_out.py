@@ -99,7 +99,6 @@ def run(tmp_path: Path, name: str, order: dict[str, object] | None = None) -> pr
             order=order or {},
             folder=tmp_path / "own",
             read=[*process.system_paths(), code],
-            listed=[],
         )
         return process.run_job(job, lambda _: None)
 
@@ -172,7 +171,6 @@ def test_an_open_way_ends_the_process_before_its_work(tmp_path, monkeypatch):
         order={},
         folder=tmp_path / "own",
         read=[*process.system_paths(), tmp_path / "site"],
-        listed=[],
     )
     with pytest.raises(process.WorkFailed, match=r"still open are: .*UDP datagram"):
         process.run_job(job, lambda _: None)
@@ -271,7 +269,7 @@ def test_loaders_hand_tensors_over_without_sockets(tmp_path):
 
 @needs
 def test_giving_up_and_trying_take_little_time(tmp_path):
-    limits = confine.Limits([str(p) for p in process.system_paths()], [str(tmp_path)], [], [])
+    limits = confine.Limits([str(p) for p in process.system_paths()], [str(tmp_path)], [])
     code = """
 import json, sys, time
 from sfda.sandbox.confine import Limits, confine
