@@ -18,7 +18,7 @@ from flows.query_labels import ask_people
 from sfda.adaptation import target as adaptation_target
 from sfda.annotation import carry_over
 from sfda.annotation.take import take_annotations
-from sfda.annotation.waiting import forget
+from sfda.annotation.waiting import forget, note_request
 from sfda.building_blocks.device import resolve
 from sfda.errors import BadInput
 from sfda.formats.request import REQUEST_FILE, read_request
@@ -87,6 +87,8 @@ def ask_and_adapt(
         ref, own, where = model_ref(model), query_settings or {}, resolve(adaptation.device)
         split, run = adaptation.split, str(flow_run.id)
         ask_people(ref, target, by, budget, folder, split, own, adaptation.seed, where, waits=run)
+    # also where a start ended after the one and before the other
+    note_request(folder, read_request(folder), target, by, str(flow_run.id))
     annotated = _annotated(folder, target, seconds_of(patience) or 0.0)
     name, method = adaptation.name or registered_name(model), adaptation.method or FEW_LABELS
     asked = adaptation.model_copy(update={"name": name, "method": method})

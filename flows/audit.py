@@ -13,7 +13,7 @@ from pydantic import Field
 from flows.addresses import short_address
 from sfda.adaptation import target as adaptation_target
 from sfda.annotation.audit.answers import ANSWERS_FILE
-from sfda.annotation.audit.questions import AUDIT_FILE
+from sfda.annotation.audit.questions import AUDIT_FILE, read_audit
 from sfda.annotation.waiting import forget, note_waiting
 from sfda.building_blocks.device import DeviceName
 from sfda.config import Config
@@ -104,9 +104,9 @@ def audit(
     if not (folder / AUDIT_FILE).is_file():
         target = adaptation_target.as_manifest(target, lambda: model_ref(candidate).problem)
         job = audit_job(candidate, against, manifest_ref(target), split, decision, seed)
-        request = ask_audit(folder, job, device=device)
-        note_waiting(folder, len(request.questions), target, "audit", str(flow_run.id))
+        ask_audit(folder, job, device=device)
         notify_of_audit(notify, standing(folder))
+    _note_waiting(folder)
     now = conclude(wait_for_verdict(folder, seconds_of(patience) or 0.0), promote=promote)
     forget(folder)
     notify_of_audit(notify, now)
@@ -114,6 +114,13 @@ def audit(
     return AuditOutcome(
         kind=now.kind, verdict=now.sentence, folder=str(folder), next=now.next_commands
     )
+
+
+def _note_waiting(folder: Path) -> None:
+    """Whoever takes answers finds this run, also where a start ended before that was noted."""
+    request = read_audit(folder)
+    target = request.target.manifest.path
+    note_waiting(folder, len(request.questions), target, "audit", str(flow_run.id))
 
 
 def wait_for_verdict(folder: Path, patience: float) -> AuditStanding:

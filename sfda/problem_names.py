@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 
+# by the importer: a served version's library lies in an archive, which no folder lists
 PROBLEM_NAMES = tuple(
-    sorted(path.parent.name for path in Path(__file__).parent.glob("problems/*/__init__.py"))
+    sorted(
+        module.name
+        for module in pkgutil.iter_modules([str(Path(__file__).parent / "problems")])
+        if module.ispkg
+    )
 )

@@ -15,7 +15,7 @@ from sfda.annotation.audit.answers import (
 )
 from sfda.annotation.audit.evidence import AuditResult, audit_result
 from sfda.annotation.audit.make import AuditJob, make_audit
-from sfda.annotation.audit.questions import AuditRequest, read_audit
+from sfda.annotation.audit.questions import AUDIT_FILE, AuditRequest, read_audit
 from sfda.annotation.audit.reuse import earlier_facts
 from sfda.annotation.make_request import refuse_full
 from sfda.building_blocks.device import DeviceName, choose, to_device
@@ -86,10 +86,10 @@ def audit_job(
 def ask_audit(
     folder: Path, job: AuditJob, earlier: Sequence[Path] = (), device: DeviceName = "auto"
 ) -> AuditRequest:
-    """Write the request to `folder`, whole or not at all. `earlier` are folders of audits whose
-    answers are used again. Raises BadInput.
+    """Write the request to `folder`, whole or not at all, unless just that is there. `earlier` are
+    folders of audits whose answers are used again. Raises BadInput.
     """
-    refuse_full(folder)
+    refuse_full(folder, AUDIT_FILE)
     facts = earlier_facts(earlier, job.target)
     before, candidate = (_judged(model, job, device) for model in (job.before, job.candidate))
     return make_audit(folder, job, before, candidate, facts, choose(device))

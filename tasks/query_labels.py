@@ -10,7 +10,7 @@ from sfda.annotation.choose_rows import choose_rows, refuse_annotated
 from sfda.annotation.make_request import guesses_for, make_request, refuse_full, write_request
 from sfda.annotation.query_plan import QueryPlan
 from sfda.building_blocks.device import DeviceName, choose, to_device
-from sfda.formats.request import Request
+from sfda.formats.request import REQUEST_FILE, Request
 from sfda.loading.opened import open_part
 from sfda.loading.pool import learning_part
 from sfda.refs import ManifestRef, ModelRef
@@ -30,11 +30,12 @@ def query_labels(
     """Choose rows, and write the request to the folder `out`, whole or not at all. What is held out
     for decisions is never asked about: methods learn from the answers.
 
-    `before` is the folder of the last request, whose model's probabilities `lftl` contrasts. Raises
-    BadInput where there is nothing left to ask, or `out` holds something already.
+    `before` is the folder of the last request, whose model's probabilities `lftl` contrasts. Where
+    `out` holds just this request it stays. Raises BadInput where there is nothing left to ask, or
+    `out` holds something else.
     """
     folder = Path(out)
-    refuse_full(folder)
+    refuse_full(folder, REQUEST_FILE)
     network, spec = open_model(model)
     chosen = choose(device)
     opened = open_part(learning_part(target, plan.split, plan.test_split), spec)

@@ -30,6 +30,8 @@ from flows.cli.parsing import (
 from flows.cli.session import session
 from sfda.errors import shell_command
 
+DONE = "done already; "  # an earlier start of the same command
+
 
 def query(
     model: ModelOption,
@@ -52,7 +54,9 @@ def query(
     with session(json, flow=True, models=[model], data=[target]) as output:
         from flows.query_labels import query as flow
         from sfda.adaptation.target import as_manifest
+        from sfda.formats.request import REQUEST_FILE
 
+        again = (out / REQUEST_FILE).is_file()  # another than this one is refused
         manifest = as_manifest(target, lambda: problem_of_model(model))
         request = flow(
             model,
@@ -74,10 +78,11 @@ def query(
             "manifest": manifest,
             "copied": request.copied,
             "wanted": files,
+            "again": again,
         }
         text = (
-            f"{out}: {len(files)} images are to be labelled (label_studio.json, cvat_coco.json, "
-            "request.csv)\nthen: "
+            f"{out}: {DONE if again else ''}{len(files)} images are to be labelled "
+            "(label_studio.json, cvat_coco.json, request.csv)\nthen: "
             + shell_command("sfda", "answer", out, "ANSWERS", "--target", manifest)
         )
         output.show(result, text)
@@ -106,7 +111,7 @@ def answer(
         taken = take_annotations(
             request, answers, target, out=out, data_root=data_folder(), empty=empty
         )
-        note_annotations(taken.manifest)
+        note_annotations(taken.manifest)  # a start that was killed may have left this undone
         resumed = go_on(request, taken.manifest)
         result = {
             "manifest": str(taken.manifest),
@@ -115,10 +120,11 @@ def answer(
             "total": taken.total,
             "left_out": taken.unmarked,
             "resumed": resumed,
+            "again": taken.again,
         }
         text = (
-            f"{taken.manifest}: {taken.annotated} of {taken.requested} answered, "
-            f"{taken.total} labels in all"
+            f"{taken.manifest}: {DONE if taken.again else ''}{taken.annotated} of "
+            f"{taken.requested} answered, {taken.total} labels in all"
             + (f"\n{unmarked_message(taken.unmarked, taken.nothing)}" if taken.unmarked else "")
             + (f"\nrun {resumed} goes on" if resumed else "")
         )

@@ -103,6 +103,7 @@ def audit(
                 "ANSWERS"
             )
         from sfda.adaptation.target import as_manifest
+        from sfda.annotation.audit.questions import AUDIT_FILE
         from sfda.loading.opened import manifest_ref
         from sfda.policy import DecisionPolicy
         from tasks.audit import ask_audit, audit_job, notify_of_audit, standing
@@ -112,10 +113,12 @@ def audit(
         uri = candidate
         manifest = manifest_ref(as_manifest(target, lambda: problem_of_model(uri)))
         job = audit_job(candidate, against, manifest, split, policy, seed)
+        again = (out / AUDIT_FILE).is_file()  # another than this one is refused
         request = ask_audit(out, job, before or [], device)
         now = standing(out)
         notify_of_audit(notify, now)
         text = f"{out}: {len(request.questions)} questions to a person; audit.html may be sent"
+        text += "; done already" if again else ""
         _show_audit(output, now, text, out)
 
 

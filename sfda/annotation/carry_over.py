@@ -30,6 +30,7 @@ from sfda.manifests.opening import open_manifest
 from sfda.manifests.readers import files_of
 from sfda.manifests.rows import read_split
 from sfda.manifests.schema import Manifest
+from sfda.manifests.write import put
 from sfda.problems.registry import PROBLEMS
 from sfda.state_folder import data_folder, disk_errors, home
 
@@ -51,7 +52,8 @@ class KnownAnnotations(Config):
 
 
 def note_annotations(path: Path) -> None:
-    """Remember the answers in the manifest at `path`, and forget manifests that had no others."""
+    """Remember the answers in the manifest at `path`, and forget manifests that had no others. What
+    was noted before stays as it is, also where a later version has taken its place."""
     manifest = open_manifest(path, data_root=data_folder())
     keys = {name: list(filed_annotations(manifest, name)) for name in manifest.splits}
     source = AnnotatedManifest(
@@ -60,22 +62,31 @@ def note_annotations(path: Path) -> None:
         rows=tuple(f"{name} {key}" for name, own in keys.items() for key in own),
     )
     known = _read(manifest)
+    if any(one == source or _succeeds(one, source) for one in known.sources):
+        return
     others = tuple(
         one
         for one in known.sources
-        if one.manifest != source.manifest
-        and not (
-            one.rows
-            and set(one.rows) <= set(source.rows)
-            and one.files.items() <= source.files.items()
-        )
+        if one.manifest != source.manifest and not (one.rows and _covers(source, one))
     )
     file = _file(manifest)
     with disk_errors(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(KnownAnnotations(sources=(*others, source)).model_dump_json(indent=1))
-        part.replace(file)
+        put({file: KnownAnnotations(sources=(*others, source)).model_dump_json(indent=1).encode()})
+
+
+def _covers(one: AnnotatedManifest, other: AnnotatedManifest) -> bool:
+    """Whether there are answers about all rows of the other, and the same images."""
+    return set(other.rows) <= set(one.rows) and other.files.items() <= one.files.items()
+
+
+def _succeeds(one: AnnotatedManifest, other: AnnotatedManifest) -> bool:
+    """Whether it was written later and says something of all that the other does."""
+    try:
+        later = os.stat(one.manifest).st_mtime_ns > os.stat(other.manifest).st_mtime_ns
+    except OSError:
+        return False
+    return later and _covers(one, other)
 
 
 def carry_annotations(path: Path) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +20,7 @@ from sfda.formats.request import REQUEST_FILE, Guess, Request, RequestedRow, ima
 from sfda.formats.volumes import slice_of
 from sfda.inference.over_split import infer_split
 from sfda.loading.opened import Opened, open_ref
+from sfda.manifests.partial import partial_folder
 from sfda.manifests.rows import Split
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
@@ -124,26 +123,40 @@ def _sliced(split: Split, rows: np.ndarray) -> bool:
     return any(slice_of(split.names[row]) for row in rows.tolist())
 
 
-def refuse_full(folder: Path) -> None:
-    """Raise BadInput for a folder that a request cannot be written to."""
+def refuse_full(folder: Path, request_file: str) -> None:
+    """Raise BadInput for a folder that a request cannot be written to; whether one that holds such
+    a file is the same request is seen later, by `lies_in`."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file; name a new folder with --out")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(folder.iterdir()) and not (folder / request_file).is_file():
         raise BadInput(f"{folder} holds something already; name a new folder with --out")
+
+
+def lies_in(folder: Path, request_file: str, content: bytes) -> bool:
+    """Whether a folder holds this request already. Raises BadInput where it holds another."""
+    file = folder / request_file
+    if not file.is_file():
+        return False
+    if file.read_bytes() != content:
+        raise BadInput(f"{folder} holds another request already; name a new folder with --out")
+    return True
 
 
 def write_request(
     folder: Path, request: Request, guesses: dict[str, Guess], split: Split, chosen: ChosenRows
 ) -> None:
-    """Write the folder, whole or not at all: the request for every tool, and the pictures."""
+    """Write the folder, whole or not at all: the request for every tool, and the pictures. Where it
+    is there already nothing is done. Raises BadInput where another is."""
+    files = documents(request, guesses)
+    if lies_in(folder, REQUEST_FILE, files[REQUEST_FILE]):
+        return
     rest = np.ones(len(split), bool)
     rest[chosen.rows] = False
     with disk_errors(str(folder)), named_by_a_person(folder) as umask:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
+        with partial_folder(folder.parent, folder.name) as part:
             part.chmod(0o777 & ~umask)
-            for name, content in documents(request, guesses).items():
+            for name, content in files.items():
                 (part / name).write_bytes(content)
             if request.copied:
                 for row, entry in zip(chosen.rows.tolist(), request.requested, strict=True):
@@ -159,8 +172,6 @@ def write_request(
             if folder.exists():
                 folder.rmdir()  # empty, as was made sure
             os.replace(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
 
 
 def request_text(request: Request, folder: str) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from PIL import Image
@@ -22,6 +22,7 @@ from sfda.formats.masks import Mask
 from sfda.formats.request import Request, RequestedRow
 from sfda.formats.table import csv_bytes, read_csv
 from sfda.manifests.digests import bytes_digest, file_digest, row_id
+from sfda.manifests.partial import partial_folder
 from sfda.manifests.schema import Manifest
 from sfda.manifests.write import put, refuse_other_suffix, relative_root
 from sfda.problems.labelling import Annotation
@@ -37,16 +38,21 @@ FiledBySplit = dict[str, tuple[tuple[str, ...], FiledAnnotations]]
 """Annotations and the classes they may name, by split."""
 
 
+class VersionWritten(NamedTuple):
+    """A manifest's next version."""
+
+    answers: int  # that it has, old and new
+    again: bool  # it was there already, as it is
+
+
 def put_version(
     manifest: Manifest, request: Request, row_annotations: RowAnnotations, out: Path
-) -> int:
-    """Write the manifest with these answers beside its earlier ones; how many there are then.
+) -> VersionWritten:
+    """Write the manifest with these answers beside its earlier ones, unless just that was written.
 
-    Raises BadInput where `out` exists, or holds answers in other classes.
+    Raises BadInput where `out` is anything else, or holds answers in other classes.
     """
     refuse_other_suffix(out)
-    if out.exists():
-        raise BadInput(f"{out} exists already; name another file with --out")
     old = manifest.splits[request.split].answers
     if old and old.classes != request.classes:
         raise BadInput(
@@ -64,13 +70,18 @@ def put_version(
             if spec.answers
         }
     filed[request.split] = (request.classes, filed_here)
-    _put(manifest, filed, out, version=manifest.version + 1)
-    return len(filed_here)
+    new = _files_of(manifest, filed, out, version=manifest.version + 1)
+    again = out.exists()
+    if again and not new.lie_there():
+        raise BadInput(f"{out} exists already with other content; name another file with --out")
+    if not again:
+        new.put(out)
+    return VersionWritten(len(filed_here), again)
 
 
 def put_annotations(manifest: Manifest, filed: FiledBySplit) -> None:
     """Write answers into a manifest that has none, in its place. Raises BadInput."""
-    _put(manifest, filed, manifest.path, version=manifest.version)
+    _files_of(manifest, filed, manifest.path, version=manifest.version).put(manifest.path)
 
 
 def filed_annotations(manifest: Manifest, split: str) -> FiledAnnotations:
@@ -100,7 +111,50 @@ def filed_annotations(manifest: Manifest, split: str) -> FiledAnnotations:
     return files
 
 
-def _put(manifest: Manifest, filed: FiledBySplit, out: Path, *, version: int) -> None:
+class _NewFiles(NamedTuple):
+    """The files of a manifest's next version: masks by their folder and name, then all others, the
+    manifest last."""
+
+    pictures: dict[Path, dict[str, Mask | Path]]
+    files: dict[Path, bytes]
+
+    def lie_there(self) -> bool:
+        """Whether each is there with just this content."""
+        masks = [
+            (folder / name, mask)
+            for folder, images in self.pictures.items()
+            for name, mask in images.items()
+        ]
+        return all(_holds(path, content) for path, content in self.files.items()) and all(
+            _holds(path, _png(mask)) for path, mask in masks
+        )
+
+    def put(self, out: Path) -> None:
+        """Write them all. Raises BadInput that names `out`, the manifest among them."""
+        try:
+            with named_by_a_person(out):
+                out.parent.mkdir(parents=True, exist_ok=True)
+            for masks, images in self.pictures.items():
+                if images:
+                    _put_masks(images, masks)
+            put(self.files)
+        except OSError as error:
+            raise BadInput(f"cannot write {out}: {error}") from None
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
+def _png(mask: Mask | Path) -> bytes:
+    if isinstance(mask, Path):
+        return mask.read_bytes()
+    content = BytesIO()
+    Image.fromarray(mask).save(content, format="png")
+    return content.getvalue()
+
+
+def _files_of(manifest: Manifest, filed: FiledBySplit, out: Path, *, version: int) -> _NewFiles:
     pictures: dict[Path, dict[str, Mask | Path]] = {}
     files: dict[Path, bytes] = {}
     entries: dict[str, Part] = {}
@@ -121,15 +175,7 @@ def _put(manifest: Manifest, filed: FiledBySplit, out: Path, *, version: int) ->
         }
     document = _manifest(manifest, entries, out, files) | {"version": version}
     files[out] = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100).encode()
-    try:
-        with named_by_a_person(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-        for masks, images in pictures.items():
-            if images:
-                _put_masks(images, masks)
-        put(files)
-    except OSError as error:
-        raise BadInput(f"cannot write {out}: {error}") from None
+    return _NewFiles(pictures, files)
 
 
 def _table_of(
@@ -161,19 +207,15 @@ def _document_of(manifest: Manifest, classes: tuple[str, ...], filed: FiledAnnot
 
 
 def _put_masks(images: dict[str, Mask | Path], masks: Path) -> None:
-    part = Path(tempfile.mkdtemp(dir=masks.parent, prefix=f".{masks.name}."))
-    try:
-        with named_by_a_person(masks) as umask:
-            part.chmod(0o777 & ~umask)
-            for name, mask in images.items():
-                if isinstance(mask, Path):
-                    shutil.copyfile(mask, part / name)
-                else:
-                    Image.fromarray(mask).save(part / name)
+    with (
+        partial_folder(masks.parent, masks.name) as part,
+        named_by_a_person(masks) as umask,
+    ):
+        part.chmod(0o777 & ~umask)
+        for name, mask in images.items():
+            (part / name).write_bytes(_png(mask))
         shutil.rmtree(masks, ignore_errors=True)  # of a start that was killed: no manifest names it
         part.rename(masks)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _beside(manifest: Manifest, out: Path) -> bool:

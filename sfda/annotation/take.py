@@ -29,6 +29,7 @@ class TakeResult(NamedTuple):
     total: int  # annotations that the manifest has now
     unmarked: int = 0  # pictures of the export without a box, which were left out
     nothing: str = "box"  # what those lack
+    again: bool = False  # just this was taken before, and nothing was written
 
 
 def take_annotations(
@@ -43,8 +44,9 @@ def take_annotations(
     """Check every answer to the request in `folder` and write the next version of `target`.
 
     It lies beside `target` (`usps.yaml`, then `usps.v2.yaml`) unless `out` says otherwise, with
-    earlier answers kept. `empty`: pictures in which nobody drew a box hold none; else only those
-    that somebody handed in so. Raises BadInput that names every fault; nothing is written then.
+    earlier answers kept; where just that is there already nothing is written. `empty`: pictures in
+    which nobody drew a box hold none; else only those that somebody handed in so.
+    Raises BadInput that names every fault; nothing is written then.
     """
     request = read_request(folder)
     manifest = open_manifest(target, data_root=data_root)
@@ -79,8 +81,9 @@ def take_annotations(
     if faults:
         raise BadInput(f"{export}: " + "; ".join(faults) + "; nothing was taken")
     path = out or next_path(target, manifest)
-    total = put_version(manifest, request, annotations, path)
-    return TakeResult(path, len(annotations), len(request.requested), total, unmarked, nothing)
+    new = put_version(manifest, request, annotations, path)
+    asked = len(request.requested)
+    return TakeResult(path, len(annotations), asked, new.answers, unmarked, nothing, new.again)
 
 
 def unmarked_message(count: int, nothing: str) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sfda.config import Config
-from sfda.formats.request import Request
-from sfda.manifests.digests import key_of
+from sfda.formats.request import REQUEST_FILE, Request
+from sfda.manifests.digests import file_digest, key_of
+from sfda.manifests.write import put
 from sfda.state_folder import disk_errors, home
 
 
@@ -22,16 +23,24 @@ class Waiting(Config):
     by: str
     asked: float  # seconds since the epoch
     flow_run_id: str | None = None  # of the run that goes on from the answers
+    request: str = ""  # digest of the request, where it is one for labels
+    answered: bool = False  # it waits no more; kept for who asks for the same once more
 
 
 def note_request(
     folder: Path, request: Request, target: str, by: str, flow_run_id: str | None
 ) -> None:
-    """Keep that this request waits, until `forget`."""
-    note_waiting(folder, len(request.requested), target, by, flow_run_id)
+    """Keep that this request waits, until `forget`; one that was noted before stays as it is."""
+    file = folder / REQUEST_FILE
+    digest = file_digest(file) if file.is_file() else ""
+    noted = _read(_file(folder))
+    if noted is None or not digest or noted.request != digest:
+        note_waiting(folder, len(request.requested), target, by, flow_run_id, digest)
 
 
-def note_waiting(folder: Path, count: int, target: str, by: str, flow_run_id: str | None) -> None:
+def note_waiting(
+    folder: Path, count: int, target: str, by: str, flow_run_id: str | None, request: str = ""
+) -> None:
     """The same of whatever `count` answers in a folder are wanted for."""
     one = Waiting(
         folder=str(folder.absolute()),
@@ -40,18 +49,25 @@ def note_waiting(folder: Path, count: int, target: str, by: str, flow_run_id: st
         by=by,
         asked=time.time(),
         flow_run_id=flow_run_id,
+        request=request,
     )
-    file = _file(folder)
+    _write(one)
+
+
+def _write(one: Waiting) -> None:
+    file = _file(Path(one.folder))
     with disk_errors(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(one.model_dump_json(indent=1))
+        put({file: one.model_dump_json(indent=1).encode()})
 
 
-def forget(folder: Path) -> Waiting | None:
-    """The request has its answers; what was kept of it."""
+def forget(folder: Path) -> None:
+    """The request has its answers, and waits no more."""
     one = _read(_file(folder))
-    _file(folder).unlink(missing_ok=True)
-    return one
+    if one is not None and one.request:
+        _write(one.model_copy(update={"answered": True}))
+    else:
+        _file(folder).unlink(missing_ok=True)
 
 
 def waiting() -> list[Waiting]:
@@ -61,7 +77,7 @@ def waiting() -> list[Waiting]:
         one = _read(file)
         if one is None or not Path(one.folder).is_dir():
             file.unlink(missing_ok=True)
-        else:
+        elif not one.answered:
             requests.append(one)
     return sorted(requests, key=lambda one: one.asked)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import nn
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.errors import BadInput
 from sfda.loading.opened import manifest_ref, open_ref, open_split
+from sfda.manifests.partial import partial_folder
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec
 from sfda.state_folder import disk_errors, named_by_a_person
@@ -49,8 +49,7 @@ def _whole_in(out: Path) -> Iterator[Path]:
     """
     with named_by_a_person(out) as umask:
         out.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=out, prefix=".predictions."))
-    try:
+    with partial_folder(out, "predictions") as part:
         yield part
         for made in part.rglob("*"):
             made.chmod((0o777 if made.is_dir() else 0o666) & ~umask)
@@ -59,5 +58,3 @@ def _whole_in(out: Path) -> Iterator[Path]:
             if there.is_dir():
                 shutil.rmtree(there)  # of an earlier call
             os.replace(made, there)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

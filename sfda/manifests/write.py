@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import os
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from sfda.errors import BadInput
+from sfda.manifests.partial import partial_folder
 from sfda.state_folder import named_by_a_person
 
 
 def put(files: dict[Path, bytes]) -> None:
-    """Write all files under temporary names, then move each into its place, in this order."""
+    """Write all files in folders beside them, then move each into its place, in this order."""
+    parts: dict[Path, Path] = {}
     temporary: dict[Path, Path] = {}
-    try:
+    with ExitStack() as stack:
         for path, content in files.items():
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            temporary[path] = Path(name)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
+            if path.parent not in parts:
+                beside = partial_folder(path.parent, path.name)
+                parts[path.parent] = stack.enter_context(beside)
+            part = parts[path.parent] / path.name
+            part.write_bytes(content)
             with named_by_a_person(path) as umask:
-                temporary[path].chmod(0o666 & ~umask)
-        for path, name_ in temporary.items():
-            name_.replace(path)
-    finally:
-        for leftover in temporary.values():
-            leftover.unlink(missing_ok=True)
+                part.chmod(0o666 & ~umask)
+            temporary[path] = part
+        for path, part in temporary.items():
+            part.replace(path)
 
 
 def write_files(files: dict[Path, bytes], out: Path) -> None:

@@ -15,13 +15,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-import sfda
 from sfda.config import Config
 from sfda.documents import cut_off
 from sfda.errors import BadInput
 from sfda.manifests.digests import key_of
 from sfda.refs import Version
 from sfda.state_folder import close_copies, home
+from tasks.tracking.code_archive import LOADER, write_code
 from tasks.tracking.store import client, is_transient, store_uri
 
 LONGEST_MODEL_NAME = 200  # characters of a model's name
@@ -98,12 +98,12 @@ def register_bundle(
         if known.tags.get("sha256") == tags["sha256"]:
             tag_version(_version(known), tags)
             return _version(known)
-    with mlflow.start_run(run_id=run_id):
+    with tempfile.TemporaryDirectory() as code, mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="adapted",
-            loader_module="sfda.inference.served",
+            loader_module=LOADER,
             data_path=str(bundle),
-            code_paths=[str(Path(sfda.__file__).parent)],
+            code_paths=write_code(Path(code)),
             signature=ModelSignature(
                 inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, depth))])
             ),

@@ -385,7 +385,9 @@ def test_a_version_answers_elsewhere_as_sfda_predict_does(story, tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout.splitlines()[-1])
-    assert Path(result["from"]).is_relative_to(story.home.path)  # the code that came with the model
+    code = Path(result["from"]).parents[1]  # the archive that came with the model
+    assert code.is_relative_to(story.home.path)
+    assert {file.name for file in code.parent.glob("[!_]*")} == {"sfda.zip", "sfda_archive.py"}
     assert "uint8" in result["signature"]
     assert "(-1, -1, -1, 1)" in result["signature"]
     assert np.allclose(result["sum"], 1)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -30,10 +28,12 @@ from sfda.annotation.audit.questions import (
     interleaved,
     question_id,
 )
+from sfda.annotation.make_request import lies_in
 from sfda.decision.audit import AuditPlan
 from sfda.decision.change import PoolChange, PoolUnit
 from sfda.errors import BadInput
 from sfda.images.intensity_window import Window
+from sfda.manifests.partial import partial_folder
 from sfda.manifests.rows import Split
 from sfda.measures.change import Unit
 from sfda.policy import DecisionPolicy
@@ -88,7 +88,7 @@ def audit_name(facts: AuditRequest, split: Split, asked: Sequence[AskedUnit]) ->
 def write_audit(
     folder: Path, facts: AuditRequest, asked: Sequence[AskedUnit], split: Split, window: Window
 ) -> AuditRequest:
-    """Write the folder, whole or not at all; what was written.
+    """Write the folder, whole or not at all, unless just that is there; the request.
 
     `facts` is the request before it has questions and an id. `window` makes 8 bits of intensities.
     Raises BadInput where there is nothing to ask, or too much, or an image cannot be read.
@@ -100,8 +100,7 @@ def write_audit(
     facts = facts.model_copy(update={"id": audit_name(facts, split, asked)})
     with disk_errors(str(folder)), named_by_a_person(folder) as umask:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
+        with partial_folder(folder.parent, folder.name) as part:
             part.chmod(0o777 & ~umask)
             questions, pictures = [], {}
             (part / "pictures").mkdir()
@@ -113,13 +112,13 @@ def write_audit(
             for name, content in tool_documents(request).items():
                 (part / name).write_bytes(content)
             (part / PAGE_FILE).write_bytes(audit_page(request, pictures))
-            text = request.model_dump_json(indent=1) + "\n"
-            (part / AUDIT_FILE).write_text(text, encoding="utf-8")
+            content = (request.model_dump_json(indent=1) + "\n").encode()
+            if lies_in(folder, AUDIT_FILE, content):
+                return request
+            (part / AUDIT_FILE).write_bytes(content)
             if folder.exists():
                 folder.rmdir()  # empty, as was made sure
             os.replace(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
     return request
 
 

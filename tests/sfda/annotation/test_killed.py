@@ -1,0 +1,116 @@
+"""Whenever `answer` is killed, the same command once more ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import small
+import small_seg
+from asking import exported, request_for
+from killed import kills
+
+from sfda.annotation import carry_over
+from sfda.annotation.take import TakeResult, take_annotations
+from sfda.annotation.waiting import note_request, waiting
+from sfda.errors import BadInput
+from sfda.manifests.verify import verify_manifest
+
+Write = Callable[[Path], Path]
+
+
+def classes(folder: Path) -> Path:
+    return small.write(folder, "target", small.target_arrays(), small.TARGET)
+
+
+def masks(folder: Path) -> Path:
+    return small_seg.write(folder, "target", small_seg.TARGET, seed=3, dull=True)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file by its path; locks are no content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+@pytest.mark.parametrize("write", [classes, masks])
+def test_killed_answers_are_taken_once(home: Path, tmp_path: Path, write: Write) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    target = write(folder)
+    request_for(target, [3, 1, 2], tmp_path / "ask")
+    answers = exported(tmp_path / "ask")
+
+    def answer() -> TakeResult:
+        taken = take_annotations(tmp_path / "ask", answers, target)
+        carry_over.note_annotations(taken.manifest)
+        return taken
+
+    before = tmp_path / "before"
+    shutil.copytree(folder, before, copy_function=shutil.copy2)
+    assert not answer().again
+    expected, noted = files(folder), files(home)
+    again = answer()
+    assert (again.again, again.total) == (True, 3)
+    assert (files(folder), files(home)) == (expected, noted)
+
+    def fresh() -> None:
+        for old in (folder, home / "answers"):
+            shutil.rmtree(old)
+        shutil.copytree(before, folder, copy_function=shutil.copy2)
+
+    fresh()
+    steps = 0
+    for steps in kills(answer):  # noqa: B007
+        answer()
+        assert files(folder) == expected
+        assert files(home) == noted
+        fresh()
+    assert steps > 10
+
+
+def test_other_answers_under_the_same_name_are_refused(home: Path, tmp_path: Path) -> None:
+    target = classes(tmp_path)
+    request_for(target, [0, 1], tmp_path / "ask")
+    first = take_annotations(tmp_path / "ask", exported(tmp_path / "ask"), target)
+    request_for(target, [0], tmp_path / "less")
+    with pytest.raises(BadInput, match="exists already with other content"):
+        take_annotations(tmp_path / "less", exported(tmp_path / "less"), target)
+    assert verify_manifest(first.manifest).count == sum(small.TARGET.values())
+
+
+def test_answers_noted_late_do_not_go_before_those_of_a_later_version(
+    home: Path, tmp_path: Path
+) -> None:
+    target = classes(tmp_path)
+    request_for(target, [0], tmp_path / "one")
+    first = take_annotations(tmp_path / "one", exported(tmp_path / "one"), target)
+    carry_over.note_annotations(first.manifest)
+    request_for(target, [1], tmp_path / "two")
+    second = take_annotations(tmp_path / "two", exported(tmp_path / "two"), first.manifest)
+    carry_over.note_annotations(second.manifest)
+    noted = files(home)
+    carry_over.note_annotations(first.manifest)  # the same `answer` as at first
+    assert files(home) == noted
+
+
+def test_a_request_that_was_answered_does_not_wait_again(home: Path, tmp_path: Path) -> None:
+    from sfda.annotation.waiting import forget
+
+    target = classes(tmp_path)
+    request = request_for(target, [0], tmp_path / "ask")
+    for _ in range(2):  # the second time by the same `query` once more
+        note_request(tmp_path / "ask", request, str(target), "margin", None)
+        assert [one.count for one in waiting()] == [1]
+    forget(tmp_path / "ask")
+    note_request(tmp_path / "ask", request, str(target), "margin", None)
+    assert waiting() == []
+    shutil.rmtree(tmp_path / "ask")
+    request = request_for(target, [0, 1], tmp_path / "ask")  # another one in its folder
+    note_request(tmp_path / "ask", request, str(target), "margin", None)
+    assert [one.count for one in waiting()] == [2]
