@@ -13,6 +13,7 @@ from sfda.annotation.waiting import Waiting, waiting
 from sfda.config import Config
 from sfda.state_folder import home
 from tasks import tracking
+from tasks.prefect_runtime.store_address import check_prefect_server
 from tasks.tracking.registry import RegisteredModel
 from tasks.tracking.runs import RunSummary
 
@@ -78,6 +79,7 @@ def _targets() -> list[TargetStatus]:
 
 
 def _jobs() -> JobStatus:
+    check_prefect_server()
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
     from prefect.client.schemas.sorting import FlowRunSort

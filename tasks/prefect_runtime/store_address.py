@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import os
 import re
 import socket
 import sqlite3
 import time
+import urllib.error
 import urllib.request
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -59,7 +61,9 @@ def check_store(address: str) -> None:
 
 
 def check_prefect_server() -> None:
-    """Raise BadInput where nobody answers at the address of the user's Prefect server."""
+    """Raise BadInput where nobody answers at the address of the user's Prefect server, or what
+    answers is none.
+    """
     address = os.environ.get(URL, "")
     try:
         parts = urlsplit(address)
@@ -73,6 +77,41 @@ def check_prefect_server() -> None:
         raise BadInput(f"{shown} is no address; write http://HOST:PORT/api")
     remedy = f"start that server, or unset {URL}: then every command has one of its own"
     check_answers(parts.scheme, host, port or PORTS[parts.scheme], shown, remedy)
+    if not host.endswith(".prefect.cloud") and (answer := _no_prefect_s(address)):
+        raise BadInput(
+            f"what answers at {shown} is no Prefect server ({answer}); its address ends in /api; "
+            + remedy
+        )
+
+
+def _no_prefect_s(address: str) -> str | None:
+    """What a server said that Prefect's never says; None if it is Prefect's, or cannot be told: it
+    is slow, wants a password, or its certificate is known to Prefect alone.
+    """
+    asked = f"{without_user(address).rstrip('/')}/health"
+    try:
+        with urllib.request.urlopen(asked, timeout=ANSWER_TIME) as answer:
+            return None if answer.read(100).strip() == b"true" else "not its words to /health"
+    except urllib.error.HTTPError as error:
+        asks_for_more = error.code in (401, 403, 407, 429) or error.code >= 502
+        return None if asks_for_more else f"HTTP {error.code} to /health"
+    except TimeoutError:
+        log.warning("%s=%s is slow to answer; going on", URL, without_password(address))
+    except http.client.HTTPException:
+        return "no HTTP"
+    except OSError:
+        pass
+    return None
+
+
+def without_user(address: str) -> str:
+    """An address without name and password.
+
+    >>> without_user("http://me:secret@server:4200/api")
+    'http://server:4200/api'
+    """
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def check_answers(kind: str, host: str, port: int, shown: str, remedy: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import logging
 import socket
 import sqlite3
@@ -113,11 +114,67 @@ def test_a_prefect_server_that_is_away_is_named_with_its_address(
     monkeypatch.setenv("PREFECT_API_URL", "127.0.0.1:4200")
     with pytest.raises(BadInput, match="is no address; write http://HOST:PORT/api"):
         check_prefect_server()
+    monkeypatch.delenv("PREFECT_API_URL")
+    check_prefect_server()
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    """Any server: of Prefect's interface it may know nothing, or all that is asked here."""
+
+    def do_GET(self) -> None:
+        """Say it, unless there is no such page."""
+        code, words = self.server.words[self.path]  # type: ignore[attr-defined]
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(words)
+
+    def log_message(self, *words: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "answer"),
+    [
+        (200, b"true", None),
+        (401, b"a password, please", None),
+        (503, b"it starts", None),
+        (404, b"no such page", "HTTP 404 to /health"),
+        (501, b"", "HTTP 501 to /health"),
+        (200, b"<html>a page of something else", "not its words to /health"),
+    ],
+)
+def test_what_answers_is_prefect_s_server_or_named(code, words, answer, monkeypatch):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
+        server.words = {"/api/health": (code, words)}  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        monkeypatch.setenv("PREFECT_API_URL", f"http://me:Secret-Pass@127.0.0.1:{port}/api")
+        if answer is None:
+            check_prefect_server()
+        else:
+            with pytest.raises(BadInput, match=f"no Prefect server .{answer}") as error:
+                check_prefect_server()
+            assert "Secret-Pass" not in str(error.value)
+        server.shutdown()
+
+
+def test_what_speaks_no_http_is_named_and_what_is_slow_is_waited_for(monkeypatch, caplog):
+    monkeypatch.setattr(store_address, "ANSWER_TIME", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.getsockname()[1]}/api")
         check_prefect_server()
-    monkeypatch.delenv("PREFECT_API_URL")
-    check_prefect_server()
+        assert "is slow to answer; going on" in caplog.text
+
+        def speak() -> None:
+            for _ in range(4):  # of before, of the look whether anybody is there, and the request
+                one, _ = server.accept()
+                with suppress(OSError), one:
+                    one.sendall(b"220 mail\r\n")
+
+        threading.Thread(target=speak, daemon=True).start()
+        monkeypatch.setattr(store_address, "ANSWER_TIME", 5.0)
+        with pytest.raises(BadInput, match=r"no Prefect server \(no HTTP"):
+            check_prefect_server()
 
 
 def test_behind_a_proxy_it_is_the_proxy_that_must_answer(
