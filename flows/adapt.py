@@ -36,7 +36,7 @@ from sfda.rehearsal.plan import adapted_with
 from sfda.report.report_text import report_tag
 from sfda.settings import AdaptSettings, DeviceName, seconds_of
 from tasks import tracking
-from tasks.adapt import adapt_to_target, log_attestation
+from tasks.adapt import adapt_to_target, drop_state, log_attestation
 from tasks.decide import Contest, Decision, pool_for
 from tasks.evaluate import evaluate, log_report
 from tasks.import_model import import_source
@@ -79,10 +79,9 @@ class AdaptResult(Config):
 
 
 def _title() -> str:
-    parameters = flow_run.parameters
-    adaptation = parameters.get(SETTINGS_GROUP) or USUAL
+    adaptation = flow_run.parameters.get(SETTINGS_GROUP) or USUAL
     method = f" with {adaptation.method}" if adaptation.method else ""
-    return f"adapt {short_address(parameters['target'])}{method}"
+    return f"adapt {short_address(flow_run.parameters['target'])}{method}"
 
 
 @takes_flat()
@@ -272,6 +271,7 @@ def _facts(
 
 def _end(facts: RunFacts, audit: str | None, page: str | None, block: str | None) -> State[Any]:
     """The final state, whose name tells the verdict."""
+    drop_state(facts.adaptation)
     decision, version = facts.decision, facts.version
     result = AdaptResult(
         flow_run_id=facts.flow_run_id,

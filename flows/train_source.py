@@ -17,6 +17,7 @@ from sfda.networks.foreign.code import named_by_person
 from sfda.refs import InputSpec, ModelRef, Report, Version, Views
 from sfda.settings import Epochs, Seed
 from tasks import tracking
+from tasks.adapt import drop_state
 from tasks.register import register_source
 from tasks.train_source import add_card, train, trained_model
 
@@ -87,6 +88,7 @@ def train_source(
         trained = trained_model(training, plan, run_id)
         model, report = add_card(trained, manifest, val_split, device)
         version = register_reported(model, name, run_id, report, short_address(data))
+        drop_state(training)
     return TrainResult(
         flow_run_id=str(flow_run.id), mlflow_run_id=run_id, version=version, report=report
     )

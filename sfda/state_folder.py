@@ -13,7 +13,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -206,10 +206,37 @@ def full_disk(folder: Path) -> str | None:
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Let no second process do the same work meanwhile: it waits, and then finds it done."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _opened(folder.with_suffix(".lock"), os.O_WRONLY, 0o666) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(folder, fcntl.LOCK_EX):
         yield
+
+
+@contextmanager
+def if_nobody_works(folder: Path) -> Iterator[bool]:
+    """The same without waiting: false where another process does that work."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            free = True
+        except BlockingIOError:
+            free = False
+        yield free
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    file = folder.with_suffix(".lock")
+    while True:
+        with _opened(file, os.O_WRONLY, 0o666) as lock:
+            fcntl.flock(lock, how)
+            try:
+                same = os.path.samestat(os.fstat(lock.fileno()), os.lstat(file))
+            except FileNotFoundError:
+                same = False
+            if same:
+                yield
+                return
+        # `sfda clean` has deleted it meanwhile: others lock a new one
 
 
 class Stamp(NamedTuple):

@@ -15,7 +15,7 @@ from sfda.building_blocks.device import DeviceName, choose
 from sfda.loading.opened import open_unlabelled, stamps_of
 from sfda.manifests.digests import key_of
 from sfda.refs import Adaptation, Attestation, ModelRef, PredictionsRef, SplitRef
-from sfda.state_folder import home, one_at_a_time
+from sfda.state_folder import home, if_nobody_works, one_at_a_time
 from sfda.weights.bundle import read_spec
 from tasks import tracking
 from tasks.prefect_runtime.cache import SameWork, code_digest
@@ -88,3 +88,13 @@ def log_attestation(attestation: Attestation | None, run_id: str) -> None:
         return
     tracking.log_json(run_id, "attestation.json", attestation.model_dump(mode="json"))
     tracking.set_tags(run_id, {"source_free": attestation.says})
+
+
+def drop_state(adaptation: Adaptation) -> None:
+    """Delete what a run would be resumed from that has gone through all its epochs and registered
+    its choice. Where it was cut the state stays: with a larger budget the run goes on.
+    """
+    folder = Path(adaptation.folder)
+    with if_nobody_works(folder) as free:
+        if free and adaptation.cut is None:
+            (folder / "state.pt").unlink(missing_ok=True)

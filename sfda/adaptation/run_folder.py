@@ -129,6 +129,18 @@ def load_state(folder: Path, device: torch.device) -> tuple[State, History] | No
     return (state, history) if all(map(_has_weights, history)) else None
 
 
+def finished_history(folder: Path, steps: int) -> History:
+    """The history of a run that took all of so many steps and whose state was dropped since;
+    empty where there is none, or weights that it refers to are gone.
+    """
+    try:
+        history = _OWN.validate_json(read_within(folder, "history.json", limit=HISTORY_SIZE))
+    except (BadInput, OSError, ValueError):
+        return []
+    whole = bool(history) and history[-1].last_step + 1 == steps
+    return history if whole and all(map(_has_weights, history)) else []
+
+
 def sweep_weights(folder: Path, history: History) -> None:
     """Delete weights that the history does not refer to."""
     referred = {epoch.weights for epoch in history}

@@ -18,6 +18,7 @@ from sfda.adaptation.run_folder import (
     best_epoch,
     check_score,
     epoch_folder,
+    finished_history,
     load_state,
     loss_name_fault,
     points_of,
@@ -103,13 +104,14 @@ class Training:
         a name that cannot be logged.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        resume = self._load_state()
+        total = self.batches.steps(self.method.sample(0)) * self.schedule.epochs
+        resume = self._load_state(total)
         self._log_missing()
         self._begun = self.now()
         self._before = self.history[-1].spent if self.history else 0.0
         self.watch.share(len(self.history) / self.schedule.epochs)
-        total = self.batches.steps(self.method.sample(0)) * self.schedule.epochs
-        with ProgressBar(self.title, total, done=self._steps_done()) as progress:
+        done = self.history[-1].last_step + 1 if self.history else 0
+        with ProgressBar(self.title, total, done=done) as progress:
             try:
                 self._go_through(resume, progress)
             except _NoNumber as error:
@@ -131,7 +133,8 @@ class Training:
         events = adapt(
             self.method, self.batches, self.scan, self.schedule, seed=self.seed, resume=resume
         )
-        for event in () if self.history and self._is_over() else events:
+        over = self.history and (resume is None or self._is_over())
+        for event in () if over else events:
             match event:
                 case EpochStart():
                     steps, started = [], time.perf_counter()
@@ -252,16 +255,13 @@ class Training:
             for epoch in self.history
         ]
 
-    def _load_state(self) -> State | None:
-        """Where an earlier start stopped, its history taken over."""
+    def _load_state(self, total: int) -> State | None:
+        """Where an earlier start stopped, its history taken over; of one that took all of `total`
+        steps its history alone may be left.
+        """
         earlier = load_state(self.folder, next(self.method.parameters()).device)
-        if earlier is None:
-            return None
-        state, self.history = earlier
+        state, self.history = earlier or (None, finished_history(self.folder, total))
         return state
-
-    def _steps_done(self) -> int:
-        return self.history[-1].last_step + 1 if self.history else 0
 
     def _log_missing(self) -> None:
         """What an earlier start finished and this run does not show yet."""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -315,6 +316,16 @@ def test_a_comparison_goes_on_after_a_veto_and_does_not_choose_it(training):
     assert len(result.candidates) == 4
     history = read_history(Path(result.folder), result.history_sha256)
     assert best_epoch(history, "infomax") == 3
+
+
+def test_a_finished_run_without_its_state_is_not_done_again(training):
+    first = training(make("shot"))
+    expected = first.run()
+    (first.folder / "state.pt").unlink()
+    again = training(make("shot"), scorer=Vetoed([], epoch=9)).run()  # it has no score left to give
+    assert outcome(again) == outcome(expected)
+    shutil.rmtree(next(first.folder.glob("epoch-*")))
+    assert outcome(training(make("shot")).run()) == outcome(expected)  # made anew
 
 
 def test_weights_that_explode_in_the_last_step_of_an_epoch_end_the_run_too(training, tmp_path):
