@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sfda.documents import YAML_BYTES, Unreadable, cut_off, parse_yaml, read_bounded
+from sfda.bounds.files import Unreadable, read_bounded
+from sfda.bounds.limits import YAML_BYTES
+from sfda.documents import cut_off, parse_yaml
 from sfda.errors import BadInput
 
 if TYPE_CHECKING:

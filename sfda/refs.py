@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator, with_config
 from typing_extensions import TypedDict  # below Python 3.12 pydantic asks for this one
 
+from sfda.bounds.limits import CLASS_COUNT, NAME_CHARACTERS
 from sfda.config import Config
 from sfda.errors import OBEYED
 from sfda.inputs import InputSpec as InputSpec
@@ -30,22 +31,28 @@ MetricPoint = tuple[str, float, int]  # name, value, step
 
 def printable_name(name: str) -> str:
     """The same name, if it is of one line and of no character that a terminal obeys; ValueError
-    otherwise, and for one of more than 256.
+    otherwise, and for one that is longer than names may be.
     """
-    if len(name) > LONGEST_CALLED:
-        raise ValueError(
-            f"{name[:80]!r} goes on for {len(name)} characters, {LONGEST_CALLED} may be"
-        )
+    if len(name) > NAME_CHARACTERS.most:
+        raise ValueError(f"{name[:80]!r} goes on for {NAME_CHARACTERS.refusal(len(name))}")
     if odd := sorted({ord(character) for character in name} & UNSEEN):
         raise ValueError(f"{name[:80]!r} holds {', '.join(f'U+{number:04X}' for number in odd)}")
     return name
 
 
 UNSEEN = OBEYED | set(map(ord, "\t\n\u2028\u2029"))  # and tab and ends of lines
-LONGEST_CALLED = 256
-Name = Annotated[str, Field(max_length=LONGEST_CALLED), AfterValidator(printable_name)]
+Name = Annotated[str, AfterValidator(printable_name)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-LONGEST_CLASS_LIST = 100_000
+
+
+def few_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The same classes, if they are not more than are taken; ValueError otherwise."""
+    if len(classes) > CLASS_COUNT.most:
+        raise ValueError(f"there are {CLASS_COUNT.refusal(len(classes))}")
+    return classes
+
+
+FewClasses = Annotated[tuple[Name, ...], AfterValidator(few_classes)]
 
 
 class Skeleton(Config):
@@ -122,7 +129,7 @@ class ModelSpec(Config):
     format: Literal[1] = 1
     problem: ProblemName
     arch: Name  # torchvision:resnet50, timm:..., sfda:lenet, sfda:tiny
-    classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=LONGEST_CLASS_LIST)]
+    classes: Annotated[FewClasses, Field(min_length=1)]
     input: InputSpec
     views: Views
     head: Literal["bottleneck", "plain"] = "bottleneck"  # SHOT's, or the network's own
@@ -236,7 +243,15 @@ class Adaptation(Config):
     images_per_second: float
     peak_memory_mb: float
     cut: str | None = None  # what a budget of time left out
+    parts: int = Field(1, ge=1, le=64)  # that memory took each batch in
     confinement: Attestation | None = None
+
+    @property
+    def warning(self) -> str | None:
+        """What a person should know of how it went."""
+        parts = f"for want of memory each batch was taken in {self.parts} parts"
+        texts = [self.cut, f"{parts}; batch norm saw those" if self.parts > 1 else None]
+        return "; ".join(text for text in texts if text) or None
 
 
 class ReliabilityBin(NamedTuple):

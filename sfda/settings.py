@@ -16,6 +16,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from sfda import plugins
+from sfda.bounds.limits import DURATION_DAYS
+from sfda.bounds.limits import LIMITS as LIMITS
 from sfda.config import Config, merged
 from sfda.documents import cut_off
 from sfda.errors import BadInput
@@ -23,7 +25,6 @@ from sfda.policy import DecisionPolicy
 from sfda.refs import Views
 
 DeviceName = Literal["auto", "cpu", "cuda"]
-LONGEST_TIME = 3650 * 86400  # seconds: ten years
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -76,8 +77,9 @@ def seconds_of(duration: str | None) -> float | None:
         raise BadInput(
             f"'{cut_off(duration)}' is no time; write a number above 0 and a unit: 90s, 30m, 2h"
         )
-    if seconds > LONGEST_TIME:
-        raise BadInput(f"'{cut_off(duration)}' is too long: at most {LONGEST_TIME // 86400}d")
+    if seconds > DURATION_DAYS.most * UNITS["d"]:
+        met = DURATION_DAYS.refusal(f"{seconds / UNITS['d']:.4g}")
+        raise BadInput(f"'{cut_off(duration)}' is too long: {met}")
     return seconds
 
 

@@ -35,7 +35,8 @@ def read_settings(pairs: list[str] | None, option: str = "--set") -> dict[str, A
 def _value(text: str, pair: str) -> object:
     """What stands behind the `=` of a pair."""
     from sfda.config import read_yaml
-    from sfda.documents import Unreadable, parse_yaml
+    from sfda.bounds.files import Unreadable
+    from sfda.documents import parse_yaml
 
     if text.startswith("@"):
         try:
@@ -101,7 +102,9 @@ def comma_list(text: str) -> list[str]:
 
 def class_names(text: str | None, file: Path | None = None) -> tuple[str, ...]:
     """Class names from `a,b,c` or from a file with one a line. Raises BadInput."""
-    from sfda.refs import printable_name
+    from sfda.bounds.files import read_bounded
+    from sfda.bounds.limits import LIST_BYTES
+    from sfda.refs import few_classes, printable_name
 
     if (text is None) == (file is None):
         raise BadInput("give the class names once: --classes a,b,c or --classes-file FILE")
@@ -111,14 +114,14 @@ def class_names(text: str | None, file: Path | None = None) -> tuple[str, ...]:
         raise BadInput(f"no file {file}; it should hold one class name a line")
     else:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (UnicodeDecodeError, OSError) as error:
+            lines = read_bounded(file, LIST_BYTES).decode().splitlines()
+        except (ValueError, OSError) as error:
             raise BadInput(f"{file} is no text with one class name a line: {error}") from None
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise BadInput("no class name was given")
     try:
-        return tuple(map(printable_name, names))
+        return few_classes(tuple(map(printable_name, names)))
     except ValueError as error:
         raise BadInput(f"a class cannot be called so: {error}") from None
 

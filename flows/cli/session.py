@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from flows.cli.output import Output
+from sfda.bounds.limits import check_limits
 from sfda.errors import BadInput, for_terminal, no_manifest, no_model
 from sfda.images.imports import SEARCHED, whole_folders
 from sfda.networks.foreign.trusted import trusted_packages
@@ -64,6 +65,7 @@ def session(
         with _shielded(state):
             _log_to_stderr()
             trusted_packages()  # raises for one that nobody may trust
+            check_limits(os.environ)
             if state:
                 _prepare()
             _check_addresses(models, data)

@@ -11,15 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sfda.documents import (
-    EXPORT_BYTES,
-    PICTURE_BYTES,
-    Unreadable,
-    cut_off,
-    parse_json,
-    read_bounded,
-    read_member,
-)
+from sfda.bounds.files import Unreadable, check_regular, read_bounded, read_member, zip_opened
+from sfda.bounds.limits import EXPORT_BYTES, PICTURE_BYTES
+from sfda.documents import cut_off, parse_json
 from sfda.errors import BadInput
 from sfda.formats.annotations import PART_ERRORS, DrawnBox, PictureAnnotations, PlacedJoint
 from sfda.formats.cvat import from_coco, from_xml
@@ -58,9 +52,10 @@ def read_export(path: Path) -> list[PictureAnnotations]:
 def _content(path: Path) -> tuple[str, bytes]:
     """Name and bytes of the file, or of the one document in a zip."""
     try:
+        check_regular(path)
         if not zipfile.is_zipfile(path):
             return path.name, read_bounded(path, EXPORT_BYTES)
-        with zipfile.ZipFile(path) as archive:
+        with zip_opened(path) as archive:
             names = [n for n in archive.namelist() if n.lower().endswith((".json", ".xml"))]
             if len(names) != 1:
                 raise BadInput(f"{path} holds {len(names)} JSON or XML files, one was expected")

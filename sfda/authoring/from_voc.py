@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfda.documents import EXPORT_BYTES, cut_off, parse_xml, read_bounded
+from sfda.bounds.files import read_bounded
+from sfda.bounds.limits import EXPORT_BYTES
+from sfda.documents import cut_off, parse_xml
 from sfda.errors import BadInput, listed
 from sfda.manifests.write import write_files
 

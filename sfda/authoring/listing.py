@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sfda.bounds.files import zip_opened
 from sfda.errors import BadInput, listed
 from sfda.formats.image_files import SUFFIXES, images_below, images_in_list, is_image_name
 from sfda.formats.readers import (
@@ -145,6 +146,7 @@ def _zip(path: Path, archive: zipfile.ZipFile, suffixes: tuple[str, ...]) -> lis
 def _npz(path: Path, *, masks: bool) -> Listing:
     """Images, and labels; or, with `masks`, masks and groups by the names of their arrays."""
     try:
+        zip_opened(path).close()  # its list of files is not too long
         with np.load(path, allow_pickle=False) as archive:
             names = list(archive.files)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, SupportsInt
 import cv2
 import numpy as np
 
-from sfda.documents import PICTURE_PIXELS
+from sfda.bounds.limits import PICTURE_PIXELS
 from sfda.formats.coco_rle import refuse_far
 from sfda.formats.masks import Bits, Mask
 
@@ -76,8 +76,11 @@ def drawn_size(height: str | SupportsInt, width: str | SupportsInt) -> tuple[int
     Raises ValueError, or what `int` raises, where they are none, or more than any picture has.
     """
     size = int(height), int(width)
-    if min(size) < 1 or size[0] * size[1] > PICTURE_PIXELS:
-        raise ValueError(f"a picture of {size[1]} x {size[0]} pixels")
+    met = f"{size[1]} x {size[0]}"
+    if min(size) < 1:
+        raise ValueError(f"a picture of {met} pixels")
+    if size[0] * size[1] > PICTURE_PIXELS.most:
+        raise ValueError(f"a picture of {PICTURE_PIXELS.refusal(met)}")
     return size
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from sfda.bounds.files import read_bounded
+from sfda.bounds.limits import TABLE_BYTES
 from sfda.building_blocks.boxes import BoxLabels
-from sfda.documents import TABLE_BYTES, parse_json, read_bounded
+from sfda.documents import parse_json
 from sfda.errors import BadInput, listed
 from sfda.formats.readers import Reader
 

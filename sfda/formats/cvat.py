@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sfda.documents import Unreadable, cut_off, parse_xml
+from sfda.bounds.files import Unreadable
+from sfda.documents import cut_off, parse_xml
 from sfda.errors import BadInput
 from sfda.formats.annotations import (
     PART_ERRORS,

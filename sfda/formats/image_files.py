@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
+from sfda.bounds.files import read_bounded
+from sfda.bounds.limits import LIST_BYTES
 from sfda.errors import BadInput
 from sfda.formats.volumes import VOLUMES
 from sfda.sandbox.crossing import Within, inside
@@ -91,9 +93,10 @@ def _is_pipe(entry: os.DirEntry[str]) -> bool:
 def images_in_list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
     """One path a line, relative to the list's folder. Raises BadInput naming all that is amiss."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bounded(path, LIST_BYTES).decode()
+    except (OSError, ValueError) as error:
         raise BadInput(f"{path} is no text with one image a line: {error}") from None
+    lines = map(str.strip, text.splitlines())
     keys = [line.replace("\\", "/").removeprefix("./") for line in lines if line]
     odd = [k for k in keys if PurePosixPath(k).is_absolute() or ".." in PurePosixPath(k).parts]
     other = [key for key in keys if not key.lower().endswith(suffixes)]

@@ -17,15 +17,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from sfda.documents import PICTURE_PIXELS, cut_off
+from sfda.bounds.limits import EXIF_BYTES, JPEG_SCANS, JPEG_SEGMENTS, PICTURE_PIXELS
+from sfda.documents import cut_off
 from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
 from sfda.images.tiff_directories import MOST_PAGES, ORIENTATION, refuse_exif, refuse_tiff
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # as PIL calls them
-MOST_SCANS = 100  # of a progressive JPEG, each of which goes over all its pixels; usual are 10
-MOST_SEGMENTS = 100_000  # of a JPEG
-EXIF_BYTES = 1 << 20  # of one picture: in a segment of a JPEG 65,527 have place
-_LONG_EXIF = f"it has more than {EXIF_BYTES} bytes of EXIF; save it without"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what begins a segment of a JPEG
 _EXIF = re.compile(rb"\xff\xe1(..)Exif\0\0", re.DOTALL)  # what begins one of EXIF
 
@@ -94,37 +91,36 @@ def open_picture(data: bytes) -> Image.Image:
     if data.startswith(b"\xff\xd8"):
         _refuse_scans(data)
         # PIL joins them and reads the whole, before one can look
-        if sum(int.from_bytes(part[1]) for part in _EXIF.finditer(data)) > EXIF_BYTES:
-            raise ValueError(_LONG_EXIF)
+        _refuse_long_exif(sum(int.from_bytes(part[1]) for part in _EXIF.finditer(data)))
     if data.startswith((b"II", b"MM")):
         refuse_tiff(data)
+    if PICTURE_PIXELS.most > (Image.MAX_IMAGE_PIXELS or 0):
+        Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS.most  # PIL refuses from twice as many on
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise ValueError(f"it has more than {PICTURE_PIXELS} pixels; cut it into parts") from None
-    if image.width * image.height > PICTURE_PIXELS:
-        raise ValueError(
-            f"it has {image.width} x {image.height} pixels, more than {PICTURE_PIXELS}; cut it "
-            "into parts"
-        )
+        raise ValueError(f"it has {PICTURE_PIXELS.beyond}; cut it into parts") from None
+    if image.width * image.height > PICTURE_PIXELS.most:
+        met = PICTURE_PIXELS.refusal(f"{image.width} x {image.height}")
+        raise ValueError(f"it has {met}; cut it into parts")
     return image
 
 
 def _refuse_scans(data: bytes) -> None:
     """Raise ValueError for a JPEG of very many scans or segments."""
-    position, scans = 2, 0
-    for _ in range(MOST_SEGMENTS):
+    position, scans, most = 2, 0, JPEG_SCANS.most
+    for _ in range(JPEG_SEGMENTS.most):
         marker = _MARKER.search(data, position)
         kind = data[marker.end() - 1] if marker else 0xD9
         if marker is None or kind == 0xD9:  # the end of the picture: what follows is not read
             return
         scans += kind == 0xDA
-        if scans > MOST_SCANS:
-            raise ValueError(f"it is a JPEG of more than {MOST_SCANS} scans; save it anew")
+        if scans > most:
+            raise ValueError(f"it is a JPEG of {JPEG_SCANS.beyond}; save it anew")
         bare = kind in (0x01, 0xD8)  # without a length
         length = 0 if bare else int.from_bytes(data[marker.end() : marker.end() + 2])
         position = marker.end() + length
-    raise ValueError(f"it is a JPEG of more than {MOST_SEGMENTS} segments; save it anew")
+    raise ValueError(f"it is a JPEG of {JPEG_SEGMENTS.beyond}; save it anew")
 
 
 def _upright(data: bytes) -> Image.Image:
@@ -145,10 +141,14 @@ def _orientation(image: Image.Image) -> int:
     return turned
 
 
+def _refuse_long_exif(size: int) -> None:
+    if size > EXIF_BYTES.most:
+        raise ValueError(f"it has {EXIF_BYTES.refusal(size)}; save it without")
+
+
 def _refuse_exif(info: dict[Any, Any]) -> None:
     exif = info.get("exif", b"")
-    if len(exif) > EXIF_BYTES:
-        raise ValueError(_LONG_EXIF)
+    _refuse_long_exif(len(exif))
     for _ in range(2):  # as PIL does
         exif = exif.removeprefix(b"Exif\0\0")
     if exif:

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sfda.documents import PICTURE_PIXELS, cut_off
+from sfda.bounds.limits import PICTURE_PIXELS
+from sfda.documents import cut_off
 from sfda.errors import BadInput, listed
 from sfda.formats.coco import Document, annotations_of, is_number
 from sfda.formats.readers import Indices, Reader
 from sfda.images.crops import Box, Crop, cut, square
 from sfda.images.intensity_window import Picture, Raw, Window
 
-MOST_SIDE = math.isqrt(PICTURE_PIXELS)  # pixels of a person's box, since its crop is a square
 AT = "@"  # between an image's file and the id of a person in it
 
 
@@ -93,8 +93,9 @@ def persons_of(
             box = entry.get("bbox")
             if box is not None and not _is_box(box):
                 faults.append(
-                    f"bbox of {key} is not four numbers with a size, of at most {MOST_SIDE} pixels "
-                    f"a side: {cut_off(str(box))}"
+                    f"bbox of {key} is not four numbers with a size, of at most {_most_side()} "
+                    f"pixels a side ({PICTURE_PIXELS.variable} raises that limit): "
+                    f"{cut_off(str(box))}"
                 )
                 box = None
             keys.append(key)
@@ -164,7 +165,13 @@ def _is_box(box: object) -> bool:
         return False
     if not all(map(is_number, box)):
         return False
-    return bool(0 < box[2] <= MOST_SIDE and 0 < box[3] <= MOST_SIDE)
+    most = _most_side()
+    return bool(0 < box[2] <= most and 0 < box[3] <= most)
+
+
+def _most_side() -> int:
+    """Pixels of a side of a person's box at most, since its crop is a square."""
+    return math.isqrt(PICTURE_PIXELS.most)
 
 
 def edges_of(document: Document) -> tuple[tuple[str, str], ...]:

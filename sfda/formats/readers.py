@@ -17,7 +17,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from sfda.documents import PICTURE_BYTES, claim_fault, cut_off, read_member, read_opened
+from sfda.bounds.files import claim_fault, read_member, read_opened, zip_opened
+from sfda.bounds.limits import PICTURE_BYTES
+from sfda.documents import cut_off
 from sfda.errors import BadInput
 from sfda.formats.images import decode_bytes, raw_bytes, size_of_bytes, value_bytes
 from sfda.formats.volumes import FileAddress, grid, slice_of, volume
@@ -30,7 +32,6 @@ BROKEN = (
     SyntaxError,
     EOFError,
     RuntimeError,
-    NotImplementedError,
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
@@ -221,10 +222,10 @@ class NpzReader:
 def open_zip(path: Path) -> zipfile.ZipFile:
     """The zip at `path`. Raises BadInput if it is missing or is none."""
     try:
-        return zipfile.ZipFile(path)
+        return zip_opened(path)
     except FileNotFoundError:
         raise BadInput(f"archive {path} is missing") from None
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise BadInput(f"archive {path} cannot be read: {_first_line(error)}") from None
 
 
@@ -238,6 +239,7 @@ def npz_array(path: Path, name: str) -> np.ndarray[Any, Any]:
 
 def _loaded(path: Path, name: str) -> np.ndarray[Any, Any]:
     try:
+        zip_opened(path).close()
         with np.load(path, allow_pickle=False) as archive:
             if name not in archive:
                 raise BadInput(
@@ -279,12 +281,10 @@ def npz_header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     Raises BadInput if it is not there, or claims more than the file can hold, or this machine.
     """
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as handle:
+        with zip_opened(path) as archive, archive.open(f"{name}.npy") as handle:
             about = archive.getinfo(f"{name}.npy")
-            version = np.lib.format.read_magic(handle)
-            reads = {(1, 0): np.lib.format.read_array_header_1_0}
-            read = reads.get(version, np.lib.format.read_array_header_2_0)
-            shape, _, dtype = read(handle)
+            kind = 1 if np.lib.format.read_magic(handle) == (1, 0) else 2
+            shape, _, dtype = getattr(np.lib.format, f"read_array_header_{kind}_0")(handle)
             start = handle.tell()
     except (KeyError, *BROKEN):
         array = _loaded(path, name)  # names what is wrong

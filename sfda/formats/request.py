@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from sfda.bounds.files import Unreadable, read_bounded
+from sfda.bounds.limits import REQUEST_BYTES
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.refs import ProblemName
@@ -61,7 +63,8 @@ problem's own output; None where it says nothing but `RequestedRow.label`."""
 def read_request(folder: Path) -> Request:
     """The request in a folder. Raises BadInput."""
     try:
-        return Request.model_validate_json((folder / REQUEST_FILE).read_bytes())
+        content = read_bounded(folder / REQUEST_FILE, REQUEST_BYTES)
+        return Request.model_validate_json(content)
     except OSError:
         raise BadInput(
             f"{folder} holds no request ({REQUEST_FILE}); `sfda query ... --out DIR` writes one"
@@ -70,6 +73,8 @@ def read_request(folder: Path) -> Request:
         raise BadInput(
             f"{folder / REQUEST_FILE} is no request: {error.error_count()} faults"
         ) from None
+    except Unreadable as error:
+        raise BadInput(f"{folder / REQUEST_FILE} is no request: {error}") from None
 
 
 def image_name(row: str) -> str:

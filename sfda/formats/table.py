@@ -10,12 +10,10 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, overload
 
-from sfda.documents import TABLE_BYTES, cut_off, stream_opened
+from sfda.bounds.files import open_regular, stream_opened
+from sfda.bounds.limits import ROW_CHARACTERS, TABLE_BYTES, TABLE_CELLS, TABLE_COLUMNS
+from sfda.documents import cut_off
 from sfda.errors import BadInput, listed
-
-MOST_CELLS = 40_000_000  # of a table that is read: 10 million rows of four
-MOST_COLUMNS = 10_000
-ROW_CHARACTERS = 1 << 20  # of a row, over as many lines as its quotes span
 
 
 class Table(Sequence[dict[str, str]]):
@@ -52,7 +50,7 @@ class Table(Sequence[dict[str, str]]):
 def read_csv(path: Path) -> tuple[Table, list[str]]:
     """Rows and column names of a CSV with a header. Raises BadInput if it is not one."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             stream = stream_opened(file, TABLE_BYTES)
             text = io.TextIOWrapper(stream, "utf-8-sig", newline="")  # Excel writes a mark first
             rows = _rows(text)
@@ -67,14 +65,14 @@ def _rows(text: io.TextIOBase) -> Iterator[list[str]]:
     """The cells of every row that has some. Raises ValueError for a row of very many characters,
     before it is split, and csv.Error.
     """
-    size = 0
+    size, most = 0, ROW_CHARACTERS.most
 
     def lines() -> Iterator[str]:
         nonlocal size
-        while line := text.readline(ROW_CHARACTERS + 1):
+        while line := text.readline(most + 1):
             size += len(line)
-            if size > ROW_CHARACTERS:
-                raise ValueError(f"it has a row of more than {ROW_CHARACTERS} characters")
+            if size > most:
+                raise ValueError(f"it has a row of {ROW_CHARACTERS.beyond}")
             yield line
 
     for cells in csv.reader(lines()):
@@ -85,8 +83,8 @@ def _rows(text: io.TextIOBase) -> Iterator[list[str]]:
 
 def _check_header(header: list[str]) -> None:
     """Raise ValueError for too many columns, or several of one name; without one they may be."""
-    if len(header) > MOST_COLUMNS:
-        raise ValueError(f"it has {len(header)} columns, more than {MOST_COLUMNS}")
+    if len(header) > TABLE_COLUMNS.most:
+        raise ValueError(f"it has {TABLE_COLUMNS.refusal(len(header))}")
     counts = Counter(filter(None, header))
     if twice := [cut_off(name) for name, count in counts.items() if count > 1]:
         raise ValueError(f"it has several columns of one name: {listed(twice)}")
@@ -94,11 +92,11 @@ def _check_header(header: list[str]) -> None:
 
 def _table(lines: Iterable[list[str]], header: list[str]) -> Table:
     """Cells that a line lacks are empty. Raises ValueError for too many cells, in all or a line."""
-    most = MOST_CELLS // max(1, len(header))
+    most = TABLE_CELLS.most // max(1, len(header))
     columns: list[list[str]] = [[] for _ in header]
     for count, cells in enumerate(lines, start=1):
         if count > most:
-            raise ValueError(f"more than {most} rows of {len(header)} columns are too many")
+            raise ValueError(f"rows of {len(header)} columns are {TABLE_CELLS.beyond}")
         if len(cells) > len(header):
             raise ValueError("it has rows with more cells than its header")
         cells += [""] * (len(header) - len(cells))

@@ -11,7 +11,6 @@ import gzip
 import io
 import math
 import threading
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,8 @@ from nibabel.spatialimages import HeaderDataError, ImageDataError
 from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
-from sfda.documents import VOLUME_BYTES, machine_memory, read_all, read_member
+from sfda.bounds.files import check_regular, machine_memory, read_all, read_member, zip_opened
+from sfda.bounds.limits import VOLUME_BYTES
 from sfda.errors import BadInput
 from sfda.images.intensity_window import Picture, Raw, Window, percentiles, to_bytes
 
@@ -178,9 +178,10 @@ def _grid(address: FileAddress, size: int, time: int) -> Grid:
 def _open(address: FileAddress) -> Any:
     try:
         if address.member is None:
+            check_regular(address.path)
             image: Any = nibabel.load(address.path)
         else:
-            with zipfile.ZipFile(address.path) as archive:
+            with zip_opened(address.path) as archive:
                 data = read_member(archive, address.member, VOLUME_BYTES)
             if address.member.lower().endswith(".gz"):
                 with gzip.open(io.BytesIO(data)) as file:
@@ -194,8 +195,8 @@ def _open(address: FileAddress) -> Any:
     if not (np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating)):
         raise ValueError(f"it holds {dtype}, not one number a voxel")
     needed = math.prod(map(int, image.shape)) * dtype.itemsize
-    if needed > VOLUME_BYTES:
-        raise ValueError(f"it claims {needed} bytes of voxels, more than {VOLUME_BYTES}")
+    if needed > VOLUME_BYTES.most:
+        raise ValueError(f"its voxels claim {VOLUME_BYTES.refusal(needed)}")
     return image
 
 

@@ -10,12 +10,9 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from sfda.bounds.limits import TIFF_FRACTIONS, TIFF_NUMBERS, TIFF_PARTS, TIFF_TAGS, TILE_BYTES
+
 MOST_PAGES = 16  # of a TIFF: the picture and smaller copies, each half as wide
-MOST_TAGS = 65_535  # of a directory; a BigTIFF could claim any number
-MOST_NUMBERS = 500_000  # in the tags of a directory; bytes and text are none
-MOST_PARTS = 1_000  # strips or tiles, if its pixels do not need more
-MOST_FRACTIONS = 10_000  # among them, each of which becomes an object
-TILE_BYTES = 64 << 20  # a tile may have so many, however small its picture is
 TILE_PICTURES = 4  # or so many times what its picture has
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
@@ -96,8 +93,8 @@ def _directory(data: bytes, layout: _Layout, address: int) -> tuple[dict[int, _E
     there. Raises ValueError for several entries of a tag that says how much is to be decoded.
     """
     (count,) = _unpacked(data, layout.order + layout.tags, address) or (0,)
-    if count > MOST_TAGS:
-        raise ValueError(f"a TIFF directory of {count} tags is too long; save it anew")
+    if count > TIFF_TAGS.most:  # a BigTIFF can claim any number
+        raise ValueError(f"a TIFF directory has {TIFF_TAGS.refusal(count)}; save it anew")
     entries: dict[int, _Entry] = {}
     step = struct.calcsize(layout.entry)
     at = address + struct.calcsize(layout.order + layout.tags)
@@ -134,11 +131,11 @@ def _with_those_within(
 def _refuse_numbers(entries: dict[int, _Entry]) -> None:
     """Raise ValueError for more values than PIL can make objects of in a second."""
     counts = [(e.kind, e.length) for e in entries.values() if e.kind not in TEXTS]
-    for most, kinds in ((MOST_NUMBERS, SIZES), (MOST_FRACTIONS, FRACTIONS)):
-        if sum(count for kind, count in counts if kind in kinds) > most:
-            what = "fractions" if kinds is FRACTIONS else "numbers"
+    for limit, kinds in ((TIFF_NUMBERS, SIZES), (TIFF_FRACTIONS, FRACTIONS)):
+        total = sum(count for kind, count in counts if kind in kinds)
+        if total > limit.most:
             raise ValueError(
-                f"its tags (TIFF or EXIF) hold more than {most} {what}; save it without, or anew"
+                f"its tags (TIFF or EXIF) hold {limit.refusal(total)}; save it without, or anew"
             )
 
 
@@ -149,18 +146,19 @@ def _refuse_parts(data: bytes, layout: _Layout, entries: dict[int, _Entry]) -> N
     one = {tag: _number(data, layout, entries, tag, 1) for tag in ONE_NUMBER}
     bits = max(_numbers(data, layout, entries, BITS, MOST_SAMPLES) or [1])
     pixel, wide, high = one[SAMPLES] * bits / 8, one[TILE_WIDTH], one[TILE_HEIGHT]
-    if wide * high * pixel > max(TILE_BYTES, TILE_PICTURES * one[WIDTH] * one[HEIGHT] * pixel):
+    if wide * high * pixel > max(TILE_BYTES.most, TILE_PICTURES * one[WIDTH] * one[HEIGHT] * pixel):
         raise ValueError(
-            f"a tile of {wide} x {high} pixels is far larger than its picture; save it anew"
+            f"a tile of {wide} x {high} pixels is far larger than its picture, and has "
+            f"{TILE_BYTES.beyond}; save it anew"
         )
     needed = -(-one[HEIGHT] // max(1, one[STRIP_HEIGHT])) if STRIP_HEIGHT in entries else 1
     if TILE_WIDTH in entries:
         needed += -(-one[WIDTH] // max(1, wide)) * -(-one[HEIGHT] // max(1, high))
     for tag in (STRIPS, TILES):
-        if tag in entries and entries[tag].length > max(MOST_PARTS, needed * one[SAMPLES]):
+        if tag in entries and entries[tag].length > max(TIFF_PARTS.most, needed * one[SAMPLES]):
             raise ValueError(
-                f"it has {entries[tag].length} strips or tiles, more than it has pixels for; save "
-                "it anew"
+                f"it has {TIFF_PARTS.refusal(entries[tag].length)}, and than it has pixels for; "
+                "save it anew"
             )
 
 

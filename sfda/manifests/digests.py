@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from pydantic_core import to_jsonable_python
 
-from sfda.documents import VOLUME_BYTES, read_member
+from sfda.bounds.files import read_member
+from sfda.bounds.limits import VOLUME_BYTES
 from sfda.errors import BadInput
 from sfda.formats.readers import BROKEN, npz_images, open_zip
 from sfda.images.file_index import FileIndex, open_index

@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sfda.documents import YAML_BYTES, Unreadable, cut_off, parse_yaml, read_bounded
+from sfda.bounds.files import Unreadable, read_bounded
+from sfda.bounds.limits import YAML_BYTES
+from sfda.documents import cut_off, parse_yaml
 from sfda.errors import BadInput, check_path, no_manifest, shell_command
 from sfda.manifests.digests import bytes_digest
 from sfda.manifests.schema import Manifest

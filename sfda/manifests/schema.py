@@ -19,7 +19,7 @@ from sfda.config import Config
 from sfda.documents import cut_off
 from sfda.errors import listed
 from sfda.problems.registry import PROBLEMS
-from sfda.refs import Name, ProblemName, Skeleton, printable_name
+from sfda.refs import Name, ProblemName, Skeleton, few_classes, printable_name
 
 DIGEST_CHARACTERS = 64
 
@@ -154,7 +154,7 @@ class Manifest(Config):
         if odd:
             name = cut_off(repr(odd[0]))
             raise ValueError(f"class {name} is not text; put it in quotes")
-        return tuple(printable_name(str(name)) for name in value)
+        return few_classes(tuple(printable_name(str(name)) for name in value))
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

@@ -10,8 +10,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from sfda.bounds.files import Unreadable, read_bounded
+from sfda.bounds.limits import YAML_BYTES
 from sfda.config import Config
-from sfda.documents import YAML_BYTES, Unreadable, parse_yaml, read_bounded
+from sfda.documents import parse_yaml
 from sfda.errors import BadInput, listed
 from sfda.formats.table import csv_bytes, read_csv
 from sfda.manifests.digests import bytes_digest, file_digest

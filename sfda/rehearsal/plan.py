@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from sfda.adaptation.plan import AdaptPlan, default_choice, kind_of, settings_for
+from sfda.bounds.limits import CARD_REHEARSALS
 from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.manifests.digests import key_of
 from sfda.problems.registry import PROBLEMS
 from sfda.settings import AUTO
-from sfda.weights.rehearsals import MOST_REHEARSALS
 
 USUAL_COUNT = 24
 USUAL_EPOCHS = 15  # at most: with fewer than a job has, its scores lie beyond all rehearsals'
@@ -38,8 +38,10 @@ def plan_rehearsals(
     """All choices made and checked; method and settings as `sfda adapt` takes them. Raises
     BadInput.
     """
-    if not 1 <= count <= MOST_REHEARSALS:
-        raise BadInput(f"--rehearse {count}: a card holds 1 to {MOST_REHEARSALS} rehearsals")
+    if not 1 <= count <= CARD_REHEARSALS.most:
+        hint = f" ({CARD_REHEARSALS.variable} raises that limit)" if count > 1 else ""
+        most = CARD_REHEARSALS.most
+        raise BadInput(f"--rehearse {count}: a card holds 1 to {most} rehearsals{hint}")
     method = method or PROBLEMS[problem].default_method
     if method == AUTO:
         raise BadInput("auto follows the profile of a target; name the method to rehearse")

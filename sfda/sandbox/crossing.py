@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
+from sfda.bounds.limits import Limit
 from sfda.errors import BadInput
 
 
@@ -91,7 +92,7 @@ def open_inside(folder: Path, name: str) -> int:
 
 
 @contextmanager
-def opened_within(folder: Path, name: str, *, limit: int) -> Iterator[BufferedReader]:
+def opened_within(folder: Path, name: str, *, limit: int | Limit) -> Iterator[BufferedReader]:
     """The file `name` below `folder`, to be read. Raises BadInput naming what is wrong with it.
 
     No link is followed.
@@ -105,24 +106,31 @@ def opened_within(folder: Path, name: str, *, limit: int) -> Iterator[BufferedRe
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
             raise _refused(path, "it is no regular file")
-        if about.st_size > limit:
-            raise _refused(path, f"it has {about.st_size} bytes, more than {limit}")
+        if about.st_size > _most(limit):
+            size = about.st_size
+            plain = f"{size} bytes, more than {limit}"
+            met = limit.refusal(size) if isinstance(limit, Limit) else plain
+            raise _refused(path, f"it has {met}")
         with os.fdopen(handle, "rb", closefd=False) as file:
             yield file
     finally:
         os.close(handle)
 
 
-def read_within(folder: Path, name: str, *, limit: int) -> bytes:
+def read_within(folder: Path, name: str, *, limit: int | Limit) -> bytes:
     """What a file holds. Raises BadInput as `opened_within`."""
     with opened_within(folder, name, limit=limit) as file:
-        return file.read(limit)
+        return file.read(_most(limit))
 
 
-def copy_within(folder: Path, name: str, to: Path, *, limit: int) -> None:
+def copy_within(folder: Path, name: str, to: Path, *, limit: int | Limit) -> None:
     """Copy a file's content to the new file `to`. Raises BadInput as `opened_within`."""
     with opened_within(folder, name, limit=limit) as file, to.open("xb") as copy:
         shutil.copyfileobj(file, copy)
+
+
+def _most(limit: int | Limit) -> int:
+    return limit.most if isinstance(limit, Limit) else limit
 
 
 def _refused(path: Path, why: str) -> BadInput:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sfda.documents import machine_memory
+from sfda.bounds.files import machine_memory
 from sfda.errors import BadInput, listed
 from sfda.networks.foreign.code import source_of
 from sfda.refs import ModelSpec

@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from io import BufferedReader
 from pathlib import Path
 
+from sfda.bounds.limits import CARD_BYTES, CODE_BYTES, SPEC_BYTES, WEIGHTS_BYTES
 from sfda.errors import BadInput, check_path
 from sfda.refs import NetworkCode
 
@@ -25,10 +26,10 @@ CODE_FILE = "network.py"  # the source of a network of somebody's own: run where
 OF_SYSTEMS = (".DS_Store", "._*", ".nfs*")  # of macOS, and of files deleted while they are open
 MIB = 2**20
 MOST_BYTES = {
-    SPEC: 4 * MIB,
-    WEIGHTS: 64 * 1024 * MIB,
-    CARD_FILE: 1024 * MIB,
-    CODE_FILE: MIB,
+    SPEC: SPEC_BYTES,
+    WEIGHTS: WEIGHTS_BYTES,
+    CARD_FILE: CARD_BYTES,
+    CODE_FILE: CODE_BYTES,
 }
 
 
@@ -71,7 +72,7 @@ def opened(file: Path) -> Iterator[BufferedReader]:
 def read_small(file: Path) -> bytes:
     """All of a bundle's file. Raises OSError or BadInput."""
     with opened(file) as handle:
-        return handle.read(MOST_BYTES[file.name])
+        return handle.read(MOST_BYTES[file.name].most)
 
 
 def file_sha256(file: Path) -> str:
@@ -114,6 +115,6 @@ def _check_status(file: Path, status: os.stat_result) -> None:
             f"{file} is a link or no regular file: a bundle holds its files themselves; put a copy "
             "of the file in its place, if you know where it comes from"
         )
-    if status.st_size > MOST_BYTES[file.name]:
-        most = MOST_BYTES[file.name] // MIB
-        raise BadInput(f"{file} has {status.st_size} bytes; at most {most} MiB are read")
+    limit = MOST_BYTES[file.name]
+    if status.st_size > limit.most:
+        raise BadInput(f"{file} has {limit.refusal(status.st_size)}")

@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sfda.bounds.files import Unreadable, zip_opened
+from sfda.bounds.limits import CHECKPOINT_LEVELS, CHECKPOINT_TIMES
 from sfda.errors import BadInput
 from sfda.weights.layouts import beside_objects
 
@@ -41,9 +43,8 @@ DAMAGED = (
 )  # what readers raise on a file that is cut short, flipped, encrypted or of another kind
 TORCH = (".pt", ".pth", ".bin", ".tar")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-DEEPEST_WRAP = 8  # of these in each other
 # a file that holds zeros alone may be packed so; what claims more is made to exhaust a machine
-TIMES_PACKED, TIMES_SHARED, SPARE = 100, 4, 64 * 2**20
+TIMES_SHARED, SPARE = 4, 64 * 2**20
 RESAVE = "save the weights alone where they were made: torch.save(model.state_dict(), 'weights.pt')"
 
 
@@ -62,7 +63,7 @@ def read_weights(source: Path | str | Sequence[Path | str]) -> dict[str, Tensor]
     _check_unpacked(path)
     weights = _strip(_read_file(path))
     claimed = sum(value.nbytes for value in weights.values())
-    _check_claim(path, claimed, TIMES_SHARED if path.suffix != ".npz" else TIMES_PACKED)
+    _check_claim(path, claimed, TIMES_SHARED if path.suffix != ".npz" else CHECKPOINT_TIMES.most)
     check_finite(weights, path)
     return weights
 
@@ -84,16 +85,23 @@ def check_finite(weights: Mapping[str, Tensor], origin: Path | str) -> None:
 def _check_unpacked(path: Path) -> None:
     """BadInput for an archive, as torch and numpy write them, that unpacks to far too much."""
     total = 0
-    with suppress(*DAMAGED), zipfile.ZipFile(path) as archive:  # its reader tells what is wrong
-        total = sum(part.file_size for part in archive.infolist())
-    _check_claim(path, total, TIMES_PACKED)
+    try:
+        with (
+            suppress(OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile),
+            zip_opened(path) as archive,
+        ):  # its reader tells what is wrong
+            total = sum(part.file_size for part in archive.infolist())
+    except Unreadable as error:
+        raise BadInput(f"{path} is no file of weights: {error}") from None
+    _check_claim(path, total, CHECKPOINT_TIMES.most)
 
 
 def _check_claim(path: Path, claimed: int, times: int) -> None:
     size = path.stat().st_size
     if claimed > times * size + SPARE:
         raise BadInput(
-            f"{path} has {size} bytes and claims to hold {claimed}: it is damaged, or made to "
+            f"{path} has {size} bytes and claims to hold {claimed}, more than {times} times as "
+            f"many ({CHECKPOINT_TIMES.variable} raises that limit): it is damaged, or made to "
             f"exhaust this machine; {RESAVE}"
         )
 
@@ -148,7 +156,7 @@ def _asked_for(message: str) -> str:
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
     """The state dict itself, out of the dict that a training script put around it."""
-    for _ in range(DEEPEST_WRAP):  # one may hold itself
+    for _ in range(CHECKPOINT_LEVELS.most):  # one may hold itself
         if not isinstance(content, Mapping):
             break
         if content and all(_is_plain(value) for value in content.values()):

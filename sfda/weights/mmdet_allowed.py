@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, overload
 
+from sfda.bounds.limits import MMDET_COUNT, MMDET_LEVELS, MMDET_VALUES
 from sfda.errors import BadInput
 from sfda.networks.foreign.trusted import is_never_trusted, trusted_packages
 
-DEEPEST, MOST_NODES = 32, 20_000
-LARGEST_COUNT = 100_000  # of whole numbers, which say how many layers, boxes or anchors
 KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 WORD = re.compile(r"[A-Za-z0-9_.,+\- ]{0,200}")
 # where mmdet's, mmcv's and our registered classes may come from
@@ -97,19 +96,21 @@ def without_other_weights(config: object) -> object:
 
 def check_size(config: object) -> None:
     """Raise BadInput for a configuration that is too deep, too large or no plain data."""
+    deepest, most, largest = MMDET_LEVELS.most, MMDET_VALUES.most, MMDET_COUNT.most
     for number, (path, depth, value) in enumerate(_nodes(config)):
-        if depth > DEEPEST or number > MOST_NODES:
+        if depth > deepest or number > most:
+            limit = MMDET_LEVELS if depth > deepest else MMDET_VALUES
             raise BadInput(
-                f"this model's mmdet configuration has more than {DEEPEST} levels or {MOST_NODES} "
-                f"entries (at {path[:80]}): no detector's has"
+                f"this model's mmdet configuration has {limit.beyond} at {path[:80]}: no "
+                "detector's has"
             )
         plain = value is None or isinstance(value, Mapping | list | tuple | str | int | float)
         if not plain:
             raise BadInput(f"{path} of this model's mmdet configuration is no plain data")
-        if isinstance(value, int) and abs(value) > LARGEST_COUNT:
+        if isinstance(value, int) and abs(value) > largest:
             raise BadInput(
-                f"{path[:80]} of this model's mmdet configuration is a whole number beyond "
-                f"{LARGEST_COUNT}: no detector counts so far"
+                f"{path[:80]} of this model's mmdet configuration counts {MMDET_COUNT.beyond}: no "
+                "detector counts so far"
             )
 
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
+from sfda.bounds.limits import CARD_REHEARSALS
 from sfda.config import Config
 from sfda.refs import Digest, Name, ProblemName
 
-MOST_REHEARSALS = 1000  # of one card
 ShiftKind = Literal[
     "noise",
     "blur",
@@ -30,7 +30,15 @@ ShiftKind = Literal[
 ]
 ScoreName = Literal["ensv", "nuclear_norm", "agreement"]  # of decisions without labels
 _Score = Annotated[float, Field(ge=-1, le=2)]  # scores lie in [0, 1], but for rounding
-_Count = Annotated[int, Field(ge=0, le=MOST_REHEARSALS)]
+
+
+def _few(count: int) -> int:
+    if count > CARD_REHEARSALS.most:
+        raise ValueError(f"there are {CARD_REHEARSALS.refusal(count)}")
+    return count
+
+
+_Count = Annotated[int, Field(ge=0), AfterValidator(_few)]
 _Rows = Annotated[int, Field(ge=1, le=10**6)]
 
 
@@ -67,7 +75,7 @@ class Rehearsals(Config):
     predicted: _Count  # left out one by one: those whose sign the others tell
     right: _Count  # of these: rightly
     seconds: Annotated[FiniteFloat, Field(ge=0)]  # that it took
-    pairs: Annotated[tuple[RehearsedPair, ...], Field(max_length=MOST_REHEARSALS)]
+    pairs: tuple[RehearsedPair, ...]  # at most as many as were planned
 
     @model_validator(mode="after")
     def _adds_up(self) -> Rehearsals:

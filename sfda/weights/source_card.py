@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sfda.config import Config
 from sfda.errors import BadInput
-from sfda.refs import LONGEST_CLASS_LIST, Digest, Name
+from sfda.refs import Digest, FewClasses, Name
 from sfda.weights.bundle import other_card, read_spec, read_verified, write_model_files
 from sfda.weights.bundle_files import CARD_FILE, SPEC, check_files, read_small
 from sfda.weights.rehearsals import Rehearsals
@@ -113,7 +113,7 @@ class CardWords(Config):
 class CardFacts(Config):
     """The card's part that a person can read."""
 
-    classes: Annotated[tuple[Name, ...], Field(max_length=LONGEST_CLASS_LIST)]
+    classes: FewClasses
     source_sha256: Digest  # of the model the statistics were taken from
     manifest: Name
     manifest_sha256: Digest

@@ -15,7 +15,8 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-MOST_HEADER = 4 * 2**20  # bytes; the names and shapes of 30,000 tensors
+from sfda.bounds.limits import HEADER_BYTES
+
 MOST_ELEMENTS = 2**48  # of one tensor, an axis of no length counted as one
 LONGEST_NAME = 512
 PIECE = 2**18  # bytes that are hashed at a time
@@ -59,8 +60,10 @@ class TensorFile:
         whole = file.seek(0, os.SEEK_END)
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
-        if whole < 8 or length > min(MOST_HEADER, whole - 8):
-            raise ValueError(f"its header has {length} bytes; {min(MOST_HEADER, whole)} may be")
+        if whole < 8 or length > whole - 8:
+            raise ValueError(f"its header has {length} bytes, the file {whole}")
+        if length > HEADER_BYTES.most:
+            raise ValueError(f"its header has {HEADER_BYTES.refusal(length)}")
         header = strict_json(file.read(length))
         if not isinstance(header, dict):
             raise ValueError("its header is no table of tensors")

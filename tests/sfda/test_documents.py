@@ -18,23 +18,18 @@ import pytest
 from flows.cli.parsing import read_settings
 from flows.deployments import read_jobs
 from flows.presets import read as read_preset
-from sfda import documents
+from sfda.annotation.exports import read_export
 from sfda.authoring.from_keypoints import read_skeleton
+from sfda.bounds.files import Unreadable, machine_memory, read_all, read_bounded, read_member
+from sfda.bounds.limits import DEPTH, Limit
 from sfda.config import read_yaml
-from sfda.documents import (
-    DEPTH,
-    Unreadable,
-    machine_memory,
-    parse_json,
-    parse_xml,
-    parse_yaml,
-    read_bounded,
-    read_member,
-)
+from sfda.documents import parse_json, parse_xml, parse_yaml
 from sfda.errors import BadInput
 from sfda.formats import table
+from sfda.formats.coco import read_coco
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.subset import read_regimes
+from sfda.weights.checkpoints import read_weights
 
 ROOT = Path(__file__).parents[2]
 NINES = "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
@@ -107,7 +102,7 @@ def test_what_is_meant_is_read() -> None:
     assert read["d"]["e"] is read["a"]
     assert (read["d"]["c"], read["f"]) == (True, 31)
     assert parse_yaml("{9007199254740992: 1, 0.5: 2}") == {2**53: 1, 0.5: 2}
-    assert parse_yaml("[" * (DEPTH - 2) + "]" * (DEPTH - 2))
+    assert parse_yaml("[" * (DEPTH.most - 2) + "]" * (DEPTH.most - 2))
     assert parse_yaml("{" + ", ".join(f"name {i}: 'class {i}'" for i in range(2000)) + "}")
 
 
@@ -135,8 +130,8 @@ def test_json_that_is_too_much_is_one_message(text: str) -> None:
 def test_json_of_too_many_values_is_refused_before_it_is_read(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    monkeypatch.setattr(documents, "MOST_JSON_CONTAINERS", 2)
-    monkeypatch.setattr(documents, "MOST_JSON_VALUES", 4)
+    monkeypatch.setenv("SFDA_LIMIT_JSON_CONTAINERS", "2")
+    monkeypatch.setenv("SFDA_LIMIT_JSON_VALUES", "4")
     for content in (text, text.encode(), text.encode("utf-16")):
         with pytest.raises(Unreadable, match=r"more than \d .*; cut it in parts"):
             parse_json(content)
@@ -145,7 +140,7 @@ def test_json_of_too_many_values_is_refused_before_it_is_read(
 
 @pytest.mark.parametrize("text", ["<a><b/><b/><b/></a>", '<a b="1" c="2" d="3"/>'])
 def test_xml_of_too_many_elements_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(documents, "MOST_XML_ELEMENTS", 3)
+    monkeypatch.setenv("SFDA_LIMIT_XML_ELEMENTS", "3")
     with pytest.raises(Unreadable, match="more than 3 elements"):
         parse_xml(text.encode())
     assert parse_xml(b'<a b="1"/>').attrib == {"b": "1"}
@@ -185,10 +180,25 @@ def test_no_more_is_read_than_was_meant(tmp_path: Path) -> None:
     file = tmp_path / "holes"
     with file.open("wb") as opened:
         opened.truncate(1 << 40)
+    limit = Limit("A", 1000, "bytes", "a file")
+    with pytest.raises(Unreadable, match=f"{1 << 40} bytes, more than 1000 .SFDA_LIMIT_A raises"):
+        read_bounded(file, limit)
     with pytest.raises(Unreadable, match="more than 1000 bytes"):
-        read_bounded(file, 1000)
-    with pytest.raises(Unreadable, match="more than 1000 bytes"):
-        read_bounded(Path("/dev/zero"), 1000)  # says that it has none
+        read_all(io.BytesIO(bytes(1001)), limit)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+def test_what_has_no_end_is_not_opened(tmp_path: Path, kind: str) -> None:
+    odd = tmp_path / kind
+    {"device": lambda: odd.symlink_to("/dev/zero"), "pipe": lambda: os.mkfifo(odd)}.get(
+        kind, odd.mkdir
+    )()
+    (tmp_path / "a.csv").symlink_to(odd)
+    for read in (table.read_csv, read_coco, read_export, read_weights):
+        with pytest.raises(BadInput):
+            read(tmp_path / "a.csv")
+    with pytest.raises(Unreadable, match="no regular file"):
+        read_bounded(odd, Limit("A", 1000, "bytes", "a file"))
 
 
 def test_a_table_is_read_little_by_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,10 +214,9 @@ def test_a_table_is_read_little_by_little(tmp_path: Path, monkeypatch: pytest.Mo
         tracemalloc.stop()
     assert (list(rows), header) == ([{"file": "a\r\nb.png", "class": "käse"}], ["file", "class"])
     assert peak < 4 << 20
-    monkeypatch.setattr(table, "TABLE_BYTES", 1000)
-    for path in (file, Path("/dev/zero")):  # the latter says that it has none
-        with pytest.raises(BadInput, match="more than 1000 bytes"):
-            table.read_csv(path)
+    monkeypatch.setenv("SFDA_LIMIT_TABLE_BYTES", "1000")
+    with pytest.raises(BadInput, match=r"more than 1000 .*SFDA_LIMIT_TABLE_BYTES"):
+        table.read_csv(file)
 
 
 @pytest.mark.parametrize("pages", [-1, 0, 100])
@@ -228,7 +237,7 @@ def test_a_member_is_no_larger_than_was_meant(kind: int, lies: bool) -> None:
         if lies:
             archive.getinfo("a").file_size = 900
         with pytest.raises((Unreadable, zipfile.BadZipFile)):
-            read_member(archive, "a", 1000)
+            read_member(archive, "a", Limit("A", 1000, "bytes", "a file"))
 
 
 def test_numbers_in_faults_are_cut(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from sfda.annotation.audit.exports import AnswersPart, UncheckedAnswer, read_answers
 from sfda.annotation.audit.questions import AuditQuestion, AuditRequest
+from sfda.bounds.files import Unreadable, read_bounded
+from sfda.bounds.limits import REQUEST_BYTES
 from sfda.config import Config
-from sfda.documents import Unreadable, cut_off, parse_json, read_bounded
+from sfda.documents import cut_off, parse_json
 from sfda.errors import BadInput, listed
 from sfda.manifests.digests import hash_file
 from sfda.measures.change import CANNOT_TELL, NONE_OF_THESE
@@ -21,7 +23,6 @@ from sfda.state_folder import disk_errors, named_by_a_person, one_at_a_time
 
 ANSWERS_FILE = "answers.json"
 PERSON_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
-TAKEN_BYTES = 64 << 20
 Answers = dict[str, str]
 """Checked answers by question: a class, yes or no, or "x,y" in pixels of the image."""
 
@@ -56,7 +57,7 @@ def taken_answers(folder: Path, request: AuditRequest, person: str = "") -> Take
     """The answers in an audit's folder, of a second `person` or else the first. Raises BadInput."""
     file = _file(folder, person)
     try:
-        taken = TakenAnswers.model_validate(parse_json(read_bounded(file, TAKEN_BYTES)))
+        taken = TakenAnswers.model_validate(parse_json(read_bounded(file, REQUEST_BYTES)))
     except FileNotFoundError:
         return TakenAnswers(audit=request.id)
     except (OSError, Unreadable, ValidationError) as error:

@@ -11,13 +11,13 @@ from sfda.annotation.audit.documents import POINT
 from sfda.annotation.audit.page import ANSWERS_FORMAT
 from sfda.annotation.audit.questions import AuditRequest
 from sfda.annotation.exports import read_export
-from sfda.documents import Unreadable, cut_off, parse_json, read_bounded
+from sfda.bounds.files import Unreadable, check_regular, read_bounded
+from sfda.bounds.limits import REQUEST_BYTES
+from sfda.documents import cut_off, parse_json
 from sfda.errors import BadInput
 from sfda.formats.annotations import PictureAnnotations
 from sfda.formats.readers import BROKEN
 from sfda.formats.table import Table, read_csv
-
-ANSWER_BYTES = 64 << 20  # of a file of answers that is no zip
 
 
 class UncheckedAnswer(NamedTuple):
@@ -66,9 +66,10 @@ def read_answers(path: Path, request: AuditRequest) -> AnswersPart:
 def _content(path: Path) -> bytes | None:
     """The bytes of a file; None of a zip, whose members have limits of their own."""
     try:
+        check_regular(path)
         if zipfile.is_zipfile(path):
             return None
-        return read_bounded(path, ANSWER_BYTES)
+        return read_bounded(path, REQUEST_BYTES)
     except BROKEN as error:
         raise BadInput(f"answers {path} cannot be read: {error}") from None
 

@@ -15,10 +15,12 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
+from sfda.bounds.files import Unreadable, read_bounded
+from sfda.bounds.limits import REQUEST_BYTES
 from sfda.config import Config
 from sfda.decision.audit import AuditPlan
 from sfda.decision.change import ChangeReport
-from sfda.documents import Unreadable, cut_off, parse_json, read_bounded
+from sfda.documents import cut_off, parse_json
 from sfda.errors import BadInput, listed
 from sfda.measures.change import CANNOT_TELL, NO, NONE_OF_THESE, YES, Question, Unit
 from sfda.policy import DecisionPolicy
@@ -26,7 +28,6 @@ from sfda.problems.registry import PROBLEMS
 from sfda.refs import Name, ProblemName, SplitRef
 
 AUDIT_FILE = "audit.json"
-AUDIT_BYTES = 64 << 20
 FIRST_CHOICES = 2  # classes that are named first: those of both models, or one and a decoy
 MOST_PIXELS = 10**7  # of an image's side, and of a distance in it
 UNKNOWN_CLASS = "unknown"  # what a model says that rejects; to a person it is "none of these"
@@ -193,7 +194,7 @@ def read_audit(folder: Path) -> AuditRequest:
     """The audit in a folder. Raises BadInput."""
     file = folder / AUDIT_FILE
     try:
-        content = read_bounded(file, AUDIT_BYTES)
+        content = read_bounded(file, REQUEST_BYTES)
         return AuditRequest.model_validate(parse_json(content))
     except OSError:
         raise BadInput(

@@ -24,12 +24,13 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
+from sfda.bounds.files import Unreadable, read_bounded
+from sfda.bounds.limits import CODE_BYTES
 from sfda.errors import BadInput
 from sfda.networks.foreign.trusted import TRUST_CODE, is_never_trusted, trusted_packages
 from sfda.networks.grammar import FILE, MODULE, is_foreign
 from sfda.refs import NetworkCode
 
-MOST_SOURCE = 2**20  # bytes of a file that travels in a bundle
 DIGITS = 32  # digits of a digest, of 64: as many a person has to give
 _named: ContextVar[frozenset[NetworkCode]] = ContextVar(
     "code named in this call", default=frozenset()
@@ -107,12 +108,11 @@ def code_of(arch: str) -> tuple[str, NetworkCode]:
 
 def _read(file: Path) -> bytes:
     try:
-        with file.open("rb") as handle:
-            source = handle.read(MOST_SOURCE + 1)
+        source = read_bounded(file, CODE_BYTES)
     except OSError as error:
         raise BadInput(f"--arch {file}: the file cannot be read ({error.strerror})") from None
-    if len(source) > MOST_SOURCE:
-        raise BadInput(f"{file} has more than {MOST_SOURCE // 1024} KiB: no source of a network")
+    except Unreadable as error:
+        raise BadInput(f"--arch {file} is no source of a network: {error}") from None
     if not re.fullmatch(r"[\w.-]+", file.name):
         raise BadInput(f"{file}: a file that travels is called by letters, digits, '_', '-', '.'")
     return source

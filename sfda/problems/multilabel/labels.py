@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sfda.bounds.limits import LABEL_FLAGS
 from sfda.errors import BadInput, listed
 from sfda.formats.readers import Reader, npz_array
 from sfda.manifests.class_matching import class_map, foreign_classes
@@ -18,8 +19,6 @@ from sfda.problems._labels import Array, ImageTargets, LabelSet
 from sfda.problems.multilabel.cells import cells_of, columns_in, flags_of_array, names_in
 from sfda.refs import ModelSpec
 from sfda.types import UNKNOWN, UNSURE
-
-MOST_FLAGS = 400_000_000  # bytes of labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +74,10 @@ class ClassSets(LabelSet):
 
 def _no_flags(rows: int, classes: int) -> np.ndarray[Any, np.dtype[np.int8]]:
     """[rows, classes] of zeros. Raises BadInput where that is more than memory is taken for."""
-    if rows * classes > MOST_FLAGS:
+    if rows * classes > LABEL_FLAGS.most:
         raise BadInput(
-            f"{rows} rows of {classes} classes are too many labels at once; make several "
-            "manifests, or name fewer classes"
+            f"{rows} rows of {classes} classes are {LABEL_FLAGS.refusal(rows * classes)}; make "
+            "several manifests, or name fewer classes"
         )
     return np.zeros((rows, classes), dtype=np.int8)
 

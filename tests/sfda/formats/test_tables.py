@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sfda.errors import BadInput
-from sfda.formats import table
 from sfda.formats.table import Table, read_csv
 
 
@@ -44,8 +43,8 @@ def test_more_cells_than_there_are_columns_are_refused(
     with pytest.raises(BadInput, match="more cells than its header"):
         read_csv(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("file,class\n" + "a.png,cat\n" * 3)
-    monkeypatch.setattr(table, "MOST_CELLS", 4)
-    with pytest.raises(BadInput, match="more than 2 rows of 2 columns"):
+    monkeypatch.setenv("SFDA_LIMIT_TABLE_CELLS", "4")
+    with pytest.raises(BadInput, match="rows of 2 columns are more than 4 cells"):
         read_csv(tmp_path / "a.csv")
 
 

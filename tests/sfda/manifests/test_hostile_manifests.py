@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli.app import app
-from sfda.documents import PICTURE_BYTES
+from sfda.bounds.limits import PICTURE_BYTES
 from sfda.errors import BadInput
 from sfda.formats.readers import Zip, npz_array, npz_count
 from sfda.formats.volumes import FileAddress, volume
@@ -125,7 +125,7 @@ def bomb(path: Path, name: str, size: int, claim: int | None = None) -> Path:
     return path
 
 
-@pytest.mark.parametrize("claim", [PICTURE_BYTES + 1, 10])
+@pytest.mark.parametrize("claim", [PICTURE_BYTES.most + 1, 10])
 def test_a_picture_in_a_zip_is_not_unpacked_for_ever(pictures: Path, claim: int) -> None:
     path = bomb(pictures / "data" / "a.zip", "a.png", 1_234_567, claim)
     with pytest.raises((ValueError, zipfile.BadZipFile)):
@@ -201,14 +201,14 @@ def test_a_volume_that_claims_much_is_not_read(tmp_path: Path) -> None:
     with zipfile.ZipFile(inside, "w") as archive:
         archive.writestr("v.nii.gz", packed.read_bytes())
     for address in (FileAddress(packed), FileAddress(inside, "v.nii.gz")):
-        with pytest.raises(ValueError, match="claims 8000000000 bytes"):
+        with pytest.raises(ValueError, match="claim 8000000000 bytes"):
             volume(address)
 
 
 def test_a_packed_volume_is_unpacked_within_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfda.formats.volumes.VOLUME_BYTES", 1 << 20)
+    monkeypatch.setenv("SFDA_LIMIT_VOLUME_BYTES", str(1 << 20))
     path = tmp_path / "v.zip"
     with zipfile.ZipFile(path, "w") as archive:
         packed = io.BytesIO()

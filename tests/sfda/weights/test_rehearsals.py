@@ -9,8 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sfda.bounds.limits import CARD_REHEARSALS
 from sfda.errors import BadInput
-from sfda.weights.rehearsals import MOST_REHEARSALS, Rehearsals
+from sfda.weights.rehearsals import Rehearsals
 from sfda.weights.source_card import CARD_FILE, Card, CardFacts, read_card, write_card
 
 PAIR = {
@@ -60,9 +61,14 @@ def test_a_card_without_them_is_the_one_that_earlier_versions_wrote(tmp_path):
 
 
 def test_as_many_as_may_be_fit_into_a_card(tmp_path):
-    many = {**DONE, "planned": MOST_REHEARSALS, "stopped": 0, "pairs": [PAIR] * MOST_REHEARSALS}
+    many = {
+        **DONE,
+        "planned": CARD_REHEARSALS.most,
+        "stopped": 0,
+        "pairs": [PAIR] * CARD_REHEARSALS.most,
+    }
     write_card(tmp_path, card(many))
-    assert len(read_card(tmp_path).facts.rehearsals.pairs) == MOST_REHEARSALS
+    assert len(read_card(tmp_path).facts.rehearsals.pairs) == CARD_REHEARSALS.most
 
 
 @pytest.mark.parametrize(
@@ -91,7 +97,7 @@ def test_a_strange_rehearsal_is_refused_when_the_card_is_opened(tmp_path, change
 @pytest.mark.parametrize(
     "change",
     [
-        {"pairs": [PAIR] * (MOST_REHEARSALS + 1), "planned": MOST_REHEARSALS},
+        {"pairs": [PAIR] * (CARD_REHEARSALS.most + 1), "planned": CARD_REHEARSALS.most},
         {"planned": 10**9},
         {"planned": 1},
         {"right": 2},

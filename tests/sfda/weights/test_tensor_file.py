@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from sfda.weights.tensor_file import KINDS, MOST_HEADER, TensorFile, strict_json
+from sfda.bounds.limits import HEADER_BYTES
+from sfda.weights.tensor_file import KINDS, TensorFile, strict_json
 
 
 def written(header: Any, data: bytes = b"") -> io.BytesIO:
@@ -53,7 +54,7 @@ def test_a_file_that_is_overwritten_later_changes_nothing(tmp_path: Path) -> Non
 HOSTILE: dict[str, tuple[io.BytesIO, str]] = {
     "nothing": (io.BytesIO(b""), "header"),
     "a huge header": (io.BytesIO((2**63).to_bytes(8, "little") + b"{}"), "header has"),
-    "a long header": (written(b" " * (MOST_HEADER + 1)), "header has"),
+    "a long header": (written(b" " * (HEADER_BYTES.most + 1)), "header has"),
     "no table": (written([1]), "no table"),
     "no JSON": (written(b"{"), "Expecting"),
     "no text": (written(b'{"\xff": 1}'), "utf-8"),
