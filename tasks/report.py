@@ -228,7 +228,7 @@ def report_of(facts: RunFacts, now: datetime) -> RunReport:
         history=read_history(Path(adaptation.folder), adaptation.history_sha256),
         chosen=facts.chosen.epoch,
         chosen_by=facts.plan.select_by,
-        cut=adaptation.cut,
+        cut=adaptation.warning,
         confinement=adaptation.confinement,
         profile=facts.profile,
         lineage=_lineage(facts),

@@ -13,6 +13,7 @@ from sfda.adaptation.training import Training
 from sfda.adaptation.training_plan import TrainPlan, select_by, starting_network
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.decision.evaluation import make_evaluator
+from sfda.inference.pieces import halving
 from sfda.loading.labelled_batches import labelled_batches
 from sfda.loading.opened import open_ref, open_split
 from sfda.loading.scan import scan
@@ -53,27 +54,32 @@ def train(
     manifest = open_ref(data)
     learn, check = (open_split(manifest, split, spec.input) for split in plan.splits)
     report_of = make_evaluator(check, spec, chosen, unknown=False)
-    algorithm = Supervised(network, learn.info(), settings)
-    to_device(algorithm, chosen)
     work = key_of(data=data.sha256, plan=plan, device=chosen.type, code=code_digest())
-    training = Training(
-        folder=home() / "runs" / work[:24],
-        method=algorithm,
-        spec=spec,
-        batches=labelled_batches(
-            learn, spec, settings.schedule.batch_size, seed=seed, device=chosen, workers=workers
-        ),
-        scan=scan(learn.images, spec.input, device=chosen),
-        schedule=settings.schedule,
-        seed=seed,
-        scorer=lambda network: EpochScores(report_of(network, None).metrics, None),
-        select_by=select_by(plan),
-        keep="best",
-        watch=RunWatch(run_id, title),
-        title=title,
-    )
-    with one_at_a_time(training.folder), tracking.system_metrics(run_id):
-        return training.run()
+    folder, batch_size = home() / "runs" / work[:24], settings.schedule.batch_size
+
+    def train_in(parts: int) -> Adaptation:
+        algorithm = Supervised(network, learn.info(), settings)
+        to_device(algorithm, chosen)
+        return Training(
+            folder=folder,
+            method=algorithm,
+            spec=spec,
+            batches=labelled_batches(
+                learn, spec, batch_size, seed=seed, device=chosen, workers=workers
+            ),
+            scan=scan(learn.images, spec.input, device=chosen),
+            schedule=settings.schedule,
+            seed=seed,
+            scorer=lambda network: EpochScores(report_of(network, None).metrics, None),
+            select_by=select_by(plan),
+            keep="best",
+            watch=RunWatch(run_id, title),
+            title=title,
+            parts=parts,
+        ).run()
+
+    with one_at_a_time(folder), tracking.system_metrics(run_id):
+        return halving(train_in, title, batch_size)
 
 
 def trained_model(adaptation: Adaptation, plan: TrainPlan, run_id: str) -> ModelRef:

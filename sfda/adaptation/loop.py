@@ -10,6 +10,7 @@ from torch import Tensor, nn, optim
 from sfda.adaptation.schedule import learning_rate, make_optimizer
 from sfda.building_blocks.precision import network_precision
 from sfda.errors import BadInput
+from sfda.inference.pieces import in_parts
 from sfda.methods._base import Method
 from sfda.settings import Schedule
 from sfda.types import Batches, Clock, EpochEnd, EpochStart, Losses, Scan, State, StepEnd
@@ -23,12 +24,15 @@ def adapt(
     *,
     seed: int = 0,
     resume: State | None = None,
+    parts: int = 1,
 ) -> Generator[EpochStart | StepEnd | EpochEnd, None, None]:
     """Minimise what `method` names on the target's batches, epoch after epoch.
 
     Every epoch seeds torch anew from (seed, epoch), so that a run resumed from the `State` of an
     `EpochEnd` goes on exactly as the undisturbed one. A batch without losses takes no optimiser
-    step, but the clock advances. Raises BadInput for a target too small for one batch.
+    step, but the clock advances. Networks that learn by gradient take a batch in so many `parts`,
+    for want of memory; its losses stay those of the whole. Raises BadInput for a target too small
+    for one batch.
     """
     per_epoch = batches.steps(method.sample(0))
     if per_epoch == 0:
@@ -37,6 +41,7 @@ def adapt(
     optimizer = _optimizer(method, schedule, first)
     if resume:
         _restore(resume, method, optimizer)
+    networks = _dividing(method)
     for epoch in range(first, schedule.epochs):
         if epoch > first and method.phase(epoch) != method.phase(epoch - 1):
             optimizer = _optimizer(method, schedule, epoch)
@@ -48,7 +53,7 @@ def adapt(
         for n, batch in enumerate(batches.epoch(epoch, method.sample(epoch))):
             clock = Clock(epoch * per_epoch + n, per_epoch, schedule.epochs)
             rate = learning_rate(schedule, clock)
-            with network_precision(batch.weak.device):
+            with network_precision(batch.weak.device), in_parts(networks, parts):
                 losses = method.losses(batch, clock) | method.labelled_losses(batch, clock)
             _minimise(losses, method, optimizer, rate, schedule.clip_norm)
             method.after_step(clock)
@@ -57,6 +62,14 @@ def adapt(
         for losses in method.end_epoch(clock):
             _minimise(losses, method, optimizer, learning_rate(schedule, clock), schedule.clip_norm)
         yield EpochEnd(clock, method.adapted, _state(epoch + 1, method, optimizer))
+
+
+def _dividing(method: Method) -> list[nn.Module]:
+    """The networks of a method that may take a batch in parts: none where the statistics of the
+    whole batch are what it learns."""
+    kind = type(method.student)
+    divide = method.learns == "network"
+    return [part for part in method.children() if divide and isinstance(part, kind)]
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

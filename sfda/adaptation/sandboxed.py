@@ -45,6 +45,7 @@ class _Outcome(Config):
     history_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     peak_memory_mb: Annotated[FiniteFloat, Field(ge=0)]
     cut: str | None
+    parts: Annotated[int, Field(ge=1, le=64)] = 1
 
 
 def preload_worker() -> None:
@@ -244,6 +245,7 @@ def taken_over(result: Message, order: Order) -> Adaptation:
         images_per_second=sum(epoch.images for epoch in history) / seconds,
         peak_memory_mb=outcome.peak_memory_mb,
         cut=outcome.cut and " ".join(plain(outcome.cut, LINE).split()),
+        parts=outcome.parts,
     )
 
 

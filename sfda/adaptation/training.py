@@ -88,6 +88,7 @@ class Training:
     title: str
     budget: float | None = None  # seconds for all epochs together; None: as many as it takes
     falls_back: bool = False  # to the epochs before, where numbers are no longer finite
+    parts: int = 1  # that networks take a batch in
     now: Callable[[], float] = time.perf_counter
     history: History = field(default_factory=list)
     cut: str | None = None  # what the budget left out
@@ -130,9 +131,8 @@ class Training:
         """The epochs, until they or the budget end, or one meets a veto."""
         steps: list[StepEnd] = []
         started, status = time.perf_counter(), self.method.status()
-        events = adapt(
-            self.method, self.batches, self.scan, self.schedule, seed=self.seed, resume=resume
-        )
+        fixed = {"seed": self.seed, "parts": self.parts}
+        events = adapt(self.method, self.batches, self.scan, self.schedule, resume=resume, **fixed)
         over = self.history and (resume is None or self._is_over())
         for event in () if over else events:
             match event:
@@ -173,12 +173,11 @@ class Training:
     def _summary(self, steps: list[StepEnd], seconds: float) -> Curves:
         """Losses of one epoch as numbers: the device is waited for here, once an epoch."""
         first, last = steps[0].clock, steps[-1].clock
-        names = sorted({name for step in steps for name in step.losses})
         table = {
             name: torch.stack(
                 [step.losses.get(name, torch.zeros(())).detach().float().cpu() for step in steps]
             )
-            for name in names
+            for name in sorted({name for step in steps for name in step.losses})
         }
         for name, values in table.items():
             if not values.isfinite().all():
@@ -292,6 +291,7 @@ class Training:
             images_per_second=sum(epoch.images for epoch in self.history) / seconds,
             peak_memory_mb=peak_memory_mb(device),
             cut=self.cut,
+            parts=self.parts,
         )
 
 

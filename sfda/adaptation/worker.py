@@ -21,6 +21,7 @@ from sfda.adaptation.training import Training, Watch
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
 from sfda.decision.vetoes import SUREST, Expected, figures_of
+from sfda.inference.pieces import halving
 from sfda.inference.predictions import verify_predictions
 from sfda.loading.annotated_rows import (
     FramedRows,
@@ -83,8 +84,26 @@ def adapt_network(
     framed: FramedRows | None = None,
 ) -> Adaptation:
     """The same with source model and target in hand, and with annotated rows in the network's
-    frame where somebody has brought them there.
+    frame where somebody has brought them there. Where memory does not hold a batch the work goes on
+    from its last epoch, with batches in parts.
     """
+    schedule = settings_for(order.plan.method, order.source.problem, order.plan.config).schedule
+    return halving(
+        lambda parts: _training(network, spec, opened, order, watch, framed, parts).run(),
+        order.title,
+        schedule.batch_size,
+    )
+
+
+def _training(
+    network: nn.Module,
+    spec: ModelSpec,
+    opened: Opened,
+    order: Order,
+    watch: Watch,
+    framed: FramedRows | None,
+    parts: int,
+) -> Training:
     plan, problem, folder = order.plan, PROBLEMS[order.source.problem], Path(order.folder)
     chosen = choose(order.device)
     settings = settings_for(plan.method, problem.name, plan.config)
@@ -103,7 +122,7 @@ def adapt_network(
     algorithm = kind(network, info, settings)
     to_device(algorithm, chosen)
     scan_target = scan(opened.images, spec.input, device=chosen)
-    training = Training(
+    return Training(
         folder=folder,
         method=algorithm,
         spec=spec,
@@ -147,8 +166,8 @@ def adapt_network(
         title=order.title,
         budget=order.budget,
         falls_back=True,
+        parts=parts,
     )
-    return training.run()
 
 
 def watched_for(order: Order) -> Watched:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from sfda.building_blocks.precision import network_precision
-from sfda.errors import NotFinite
+from sfda.errors import BadInput, NotFinite
+from sfda.inference.pieces import give_back_memory, is_short_of_memory, joined
 from sfda.types import Images
 
+log = logging.getLogger("sfda")
 Size = tuple[int, int]  # height, width in pixels
 BATCH_PIXELS = 2**19  # of one batch where features are as large as the images
 
@@ -36,7 +40,36 @@ def infer(network: nn.Module, images: Images, device: torch.device) -> Any:
         evaluating(network),
         network_precision(device),
     ):
-        return as_float(network(images))
+        return as_float(_in_memory(network, images))
+
+
+_fitting: WeakKeyDictionary[nn.Module, dict[torch.Size, int]] = WeakKeyDictionary()
+
+
+def _in_memory(network: nn.Module, images: Images) -> Any:
+    """Its outputs; where memory does not hold the batch those of halves, one after the other, and
+    from then on of batches that are no larger.
+
+    Raises BadInput where it does not hold a single image.
+    """
+    rows, shape = len(images), images.shape[1:]
+    most = _fitting.get(network, {}).get(shape, rows)
+    if rows > most:
+        return joined([_in_memory(network, part) for part in images.split(most)])
+    try:
+        return network(images)
+    except Exception as error:
+        if not is_short_of_memory(error):
+            raise
+        if rows == 1:
+            raise BadInput(
+                f"memory does not hold one image of {' x '.join(map(str, shape[1:]))} pixels in "
+                "this network; use --device cpu, or a machine that has more"
+            ) from None
+    _fitting.setdefault(network, {})[shape] = (rows + 1) // 2
+    log.warning("memory does not hold %d images at once; they are looked at in halves", rows)
+    give_back_memory()
+    return _in_memory(network, images)
 
 
 @contextmanager

@@ -242,7 +242,7 @@ def _adapt(ready: _Prepared, asked: AdaptSettings, plan: AdaptPlan) -> Adapted:
         scores={} if chosen is None else chosen.scores,
         history=tuple(epoch.model_copy(update={"weights": None}) for epoch in history),
         change=share_changed(source, ready.outputs, adapted, ready.judged, asked.device),
-        cut=result.cut,
+        cut=result.warning,
         pool=ready.pool.says,
     )
 

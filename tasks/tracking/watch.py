@@ -35,6 +35,8 @@ def log_history(adaptation: Adaptation, run_id: str) -> History:
     It does not yet where the adaptation came from the cache.
     """
     history = read_history(Path(adaptation.folder), adaptation.history_sha256)
+    if adaptation.parts > 1:
+        tracking.client().log_param(run_id, "batch_parts", adaptation.parts)
     logged = tracking.last_step(run_id, "epoch")
     for epoch in history:
         if epoch.epoch + 1 > logged:
