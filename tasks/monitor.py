@@ -17,7 +17,7 @@ from sfda.loading.pool import pool_of
 from sfda.manifests.digests import key_of
 from sfda.manifests.write import put
 from sfda.policy import DecisionPolicy
-from sfda.refs import ManifestRef, ModelRef
+from sfda.refs import ManifestRef, ModelRef, SplitRef, Version
 from sfda.state_folder import disk_errors, home
 from tasks import tracking
 from tasks.audit import AuditStanding, ask_audit, standing
@@ -64,7 +64,8 @@ def ask_week(
 ) -> tuple[Path, AuditRequest]:
     """Write this week's questions about a champion against the one before it; the folder.
 
-    By default it lies below the home. Another champion than that of the weeks before begins anew.
+    By default it lies below the home. Another champion than that of the weeks before begins anew;
+    where nobody has answered any of the last questions about the same images they are this week's.
     Raises BadInput where a name has had one champion alone, or the policy asks nothing.
     """
     if not policy.weekly:
@@ -83,6 +84,8 @@ def ask_week(
             )
         number = len(monitor.weeks) + 1
         held_out = pool_of(target, split)
+        if asked := _unanswered(monitor, held_out.part, out):
+            return asked
         folder = out or home() / "audits" / f"{name}-{Path(champion.uri).name}-week{number}"
         job = AuditJob(
             before=before,
@@ -98,6 +101,18 @@ def ask_week(
         week = Week(folder=str(folder.absolute()), audit=request.id)
         _write(monitor.model_copy(update={"weeks": (*monitor.weeks, week)}))
     return folder, request
+
+
+def _unanswered(
+    monitor: Monitor, part: SplitRef, out: Path | None
+) -> tuple[Path, AuditRequest] | None:
+    """The last questions, if they are about these images and nobody has answered any: a call that
+    was killed after it had asked is not one more week."""
+    if not monitor.weeks or (out and str(out.absolute()) != monitor.weeks[-1].folder):
+        return None
+    now = _standing(monitor.weeks[-1])
+    same = now.request.target == part and not now.result.state.answered
+    return (now.folder, now.request) if same else None
 
 
 def conclude_weeks(name: str) -> MonitorStanding:
@@ -116,13 +131,20 @@ def conclude_weeks(name: str) -> MonitorStanding:
         waiting = tuple(str(week.folder) for week in weeks if not week.result.state.answered)
         now = MonitorStanding(monitor, state, target, waiting)
         champion = tracking.by_alias(name, "champion")
-        if not state.fires or champion is None or champion.uri != monitor.champion:
+        if not state.fires or champion is None:
             return now
-        version, _ = rollback(name)
-        now = now._replace(rolled_back_to=version.version)
         watched = tracking.find_version(name, Path(monitor.champion).name)
+        if champion.uri == monitor.champion:
+            champion, _ = rollback(name)
+        elif champion.uri != monitor.before or _is_rejected(watched):
+            return now  # else a start was killed between the one and the other
+        now = now._replace(rolled_back_to=champion.version)
         tracking.tag_version(watched, {"verdict": now.sentence, "verdict.kind": "reject"})
     return now
+
+
+def _is_rejected(version: Version) -> bool:
+    return tracking.version_tags(version).get("verdict.kind") == "reject"
 
 
 def _standing(week: Week) -> AuditStanding:

@@ -37,8 +37,10 @@ def promote(
     """Make a version of a model the champion."""
     with session(json, flow=True) as out:
         from flows.promote import promote as flow
+        from tasks.tracking import forget_move
 
         show_champion(out, flow(name, version, notify))
+        forget_move(name)
 
 
 def rollback(
@@ -47,8 +49,10 @@ def rollback(
     """Make the champion before this one the champion again."""
     with session(json, flow=True) as out:
         from flows.rollback import rollback as flow
+        from tasks.tracking import forget_move
 
         show_champion(out, flow(name, notify))
+        forget_move(name)  # from now on the same words mean the one before
 
 
 def audit(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sfda.notebook.addresses import offer_resolver
+from tasks.tracking.moves import Move, begun_move, forget_move, note_move, set_champion
 from tasks.tracking.registry import (
     RegisteredModel,
     by_alias,
@@ -16,7 +17,6 @@ from tasks.tracking.registry import (
     register_bundle,
     registered_models,
     set_alias,
-    set_champion,
     tag_version,
     version_of_work,
     version_tags,
@@ -47,9 +47,11 @@ from tasks.tracking.store import (
 )
 
 __all__ = [
+    "Move",
     "RegisteredModel",
     "RunSummary",
     "artifacts_page",
+    "begun_move",
     "by_alias",
     "canonical",
     "champions",
@@ -61,6 +63,7 @@ __all__ = [
     "fetch_bundle",
     "find_version",
     "flatten",
+    "forget_move",
     "is_transient",
     "key_of_run",
     "last_step",
@@ -68,6 +71,7 @@ __all__ = [
     "log_json",
     "log_manifest",
     "log_points",
+    "note_move",
     "read_json",
     "recent_runs",
     "register_bundle",

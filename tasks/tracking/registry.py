@@ -195,31 +195,23 @@ def set_alias(version: Version, alias: str) -> None:
     client().set_registered_model_alias(version.name, alias, version.version)
 
 
+def stated_champions(name: str) -> list[str]:
+    """The history alone, which a kill may have left behind its alias, or before it."""
+    text = client().get_registered_model(name).tags.get(HISTORY, "[]")
+    return [str(version) for version in json.loads(text)]
+
+
 def champions(name: str) -> list[str]:
     """Versions that were champion, in order; the last one is it now.
 
     The alias is the truth: where it was moved by hand, or a job was killed between the alias and
     the history, the version it names is put last.
     """
-    text = client().get_registered_model(name).tags.get(HISTORY, "[]")
-    history = [str(v) for v in json.loads(text)]
+    history = stated_champions(name)
     champion = by_alias(name, "champion")
     if champion and history[-1:] != [champion.version]:
         history.append(champion.version)
     return history
-
-
-def set_champion(version: Version, history: list[str]) -> None:
-    """Make this version the champion and keep the history, which ends with it.
-
-    `previous` names the one before. Setting it again, after a kill, changes nothing.
-    """
-    set_alias(version, "champion")
-    client().set_registered_model_tag(version.name, HISTORY, json.dumps(history))
-    if len(history) > 1:
-        client().set_registered_model_alias(version.name, "previous", history[-2])
-    elif by_alias(version.name, "previous"):
-        client().delete_registered_model_alias(version.name, "previous")
 
 
 def find_version(name: str, version: str) -> Version:

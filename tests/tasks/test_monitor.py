@@ -60,6 +60,7 @@ def test_a_champion_that_does_harm_is_rolled_back(home: Path, tmp_path: Path, ta
         folder, request = ask_week("toy", target, "adapt", POLICY, None)
         assert folder == home / "audits" / f"toy-{bad}-week{week}"
         assert len(request.questions) == 4
+        assert ask_week("toy", target, "adapt", POLICY, None) == (folder, request)  # killed before
         before = conclude_weeks("toy")
         assert not before.state.fires
         assert before.sentence.startswith(f"champion models:/toy/{bad} stays")
@@ -77,6 +78,11 @@ def test_a_champion_that_does_harm_is_rolled_back(home: Path, tmp_path: Path, ta
     assert now.state.weeks == week > 1  # one week of so few answers cannot decide
     assert tracking.champions("toy") == [good]
     assert tracking.version_tags(tracking.find_version("toy", bad))["verdict.kind"] == "reject"
+    watched = tracking.find_version("toy", bad)
+    for tag in ("verdict", "verdict.kind"):  # killed between the rollback and its verdict
+        tracking.client().delete_model_version_tag("toy", bad, tag)
+    assert conclude_weeks("toy").rolled_back_to == good
+    assert tracking.version_tags(watched)["verdict.kind"] == "reject"
     again = conclude_weeks("toy")  # nothing more: another version is champion
     assert again.rolled_back_to is None
     assert tracking.champions("toy") == [good]
