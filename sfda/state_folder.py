@@ -75,9 +75,15 @@ def home() -> Path:
     """The folder `$SFDA_HOME` (default `.sfda`), made if absent, closed to other users.
 
     Raises BadInput where it cannot be written to, where others could write to it, and, unless
-    `$SFDA_HOME` names it, where no command of this user has made it.
+    `$SFDA_HOME` names it, where no command of this user has made it; and for a `?` in its path: in
+    the addresses of databases the path ends there, and they would be elsewhere.
     """
     folder = state_folder()
+    if "?" in str(folder) and not _private.get():
+        raise BadInput(
+            f"the path of SFDA_HOME {folder} has a '?', at which the address of a database ends; "
+            "set SFDA_HOME to a folder without one"
+        )
     if not os.environ.get("SFDA_HOME") and not _private.get():
         refuse_brought_home(folder)
     try:

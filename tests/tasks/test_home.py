@@ -114,3 +114,37 @@ def test_placing_on_the_cpu_changes_no_weight():
 def test_memory_is_told_in_megabytes():
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB
     assert own <= peak_memory_mb(torch.device("cpu")) < 1.1 * own
+
+
+def test_a_question_mark_in_its_path_is_refused_and_nothing_is_made(tmp_path, monkeypatch):
+    """The databases of `a?b` would lie in a file `a`."""
+    monkeypatch.setenv("SFDA_HOME", str(tmp_path / "a?b"))
+    with pytest.raises(BadInput, match=r"a\?b has a '\?'.*set SFDA_HOME to a folder without one"):
+        place_of_state.prepare_environment()
+    assert list(tmp_path.iterdir()) == []
+
+
+ODD = "h#1 %41+~'\"ü💡&;$(x)"
+
+
+def test_any_other_name_is_a_home(tmp_path, monkeypatch):
+    """Versions, their files and the links to them, by addresses of SQLite and of files."""
+    import small
+
+    from sfda.weights.bundle import bundle_digest
+    from tasks import tracking
+
+    home = tmp_path / ODD
+    monkeypatch.setenv("SFDA_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    model = small.bundle(tmp_path / "model")
+    with tracking.run("job", key="1", tags={}, params={}) as run:
+        tags = {"sha256": model.sha256}
+        version = tracking.register_bundle(run, tmp_path / "model", "toy", depth=1, tags=tags)
+        tracking.log_file(run, tmp_path / "model" / "spec.json", "report")
+    kept = tracking.fetch_bundle(version.uri)
+    assert bundle_digest(kept) == model.sha256
+    assert kept.is_relative_to(home / "mlartifacts")
+    assert (home / "mlflow.db").is_file()
+    assert len(list(home.rglob("report/spec.json"))) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [ODD, "model"]
