@@ -22,6 +22,7 @@ from sfda.documents import cut_off
 from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
 from sfda.images.tiff_directories import MOST_PAGES, ORIENTATION, refuse_exif, refuse_tiff
 
+AS_STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # as PIL calls them
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what begins a segment of a JPEG
 _EXIF = re.compile(rb"\xff\xe1(..)Exif\0\0", re.DOTALL)  # what begins one of EXIF
@@ -57,11 +58,13 @@ def raw_bytes(data: bytes, *, deep: bool = True) -> Raw:
         return np.asarray(image)
     if image.mode.startswith("I"):  # 16 bits a pixel, perhaps signed
         return np.asarray(image).astype(np.int32)
-    if deep and _sixteen_bit_colours(image, data):
-        colours = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if deep and image.mode in ("RGB", "RGBA") and _sixteen_bits(stored := open_picture(data), data):
+        colours = cv2.imdecode(np.frombuffer(data, np.uint8), AS_STORED)
         if colours is None:
             raise ValueError("its 16-bit colours are damaged, or stored in an unknown way")
-        return np.ascontiguousarray(colours[..., 2::-1])
+        # OpenCV turns a TIFF, whatever it is told
+        orientation = 1 if stored.format == "TIFF" else _orientation(stored)
+        return np.ascontiguousarray(_turned(colours[..., 2::-1], orientation))
     grey = image.mode in ("L", "1", "LA")
     return np.asarray(image.convert("L" if grey else "RGB"))
 
@@ -77,7 +80,8 @@ def value_bytes(data: bytes) -> Raw:
 def size_of_bytes(data: bytes) -> tuple[int, int]:
     """(height, width) of an encoded image, upright by EXIF, not decoded."""
     image = open_picture(data)
-    turned = _orientation(image) in (5, 6, 7, 8)
+    # PIL tells the upright sides of a TIFF, and the stored ones of all others
+    turned = _orientation(image) in (5, 6, 7, 8) and image.format != "TIFF"
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
@@ -132,6 +136,15 @@ def _upright(data: bytes) -> Image.Image:
     return ImageOps.exif_transpose(opened) if _orientation(opened) != 1 else opened
 
 
+def _turned(pixels: Raw, orientation: int) -> Raw:
+    """Pixels as they are stored made upright, as EXIF defines it."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+
+
 def _orientation(image: Image.Image) -> int:
     """How a picture lies by EXIF, 1 is upright. Raises ValueError for EXIF that claims much."""
     if image.format == "PNG" and "exif" not in image.info:
@@ -173,9 +186,8 @@ def _refuse_pages(image: Image.Image) -> None:
     image.seek(0)
 
 
-def _sixteen_bit_colours(image: Image.Image, data: bytes) -> bool:
-    if image.mode not in ("RGB", "RGBA"):
-        return False
+def _sixteen_bits(image: Image.Image, data: bytes) -> bool:
+    """Whether a picture of colours has so many for each."""
     if image.format == "PNG":
         return data[24] == 16
     bits: tuple[int, ...] = getattr(image, "tag_v2", {}).get(258, (8,))

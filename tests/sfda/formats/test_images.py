@@ -115,7 +115,10 @@ CARRIERS = ("JPEG", "PNG", "PNG last", "WEBP")
         ),
         (exif(kind=5, count=1, value=26, size=100), "tag 274 .* 1 values of type 5"),
         (exif(count=2), "tag 274 .* 2 values of type 3"),
-        (exif(tag=282, kind=5, count=10_001, value=26, size=81_000), "10001 fractions, more than 10000"),
+        (
+            exif(tag=282, kind=5, count=10_001, value=26, size=81_000),
+            "10001 fractions, more than 10000",
+        ),
         (exif(tag=34853, kind=5, count=1, value=26, size=100), "tag 34853"),
     ],
     ids=["long", "fraction", "two", "fractions", "address"],
