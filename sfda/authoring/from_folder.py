@@ -64,9 +64,7 @@ def build_manifest(
                 f"{problem} learns from {kind.label_word}, not labels: leave out --labels"
             )
         options = masks or MaskOptions()
-        rows, listing = mask_rows(
-            path, options, named=names is not None, fraction=test_fraction, skip=skip
-        )
+        rows, listing = mask_rows(path, options, classes=names, fraction=test_fraction, skip=skip)
         if official:
             _compare_count(official, rows.keys)
         more = options.keys(names) | {"version": version}

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+
+import numpy as np
 
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.pairing import pair_masks
 from sfda.authoring.splits import stratify
 from sfda.authoring.write import RowTable
 from sfda.errors import BadInput, listed
-from sfda.formats.readers import Folder, Zip, npz_array
+from sfda.formats.masks import IGNORE, one_value, values_concern
+from sfda.formats.readers import FileReader, Folder, NpzReader, Reader, Zip, npz_array
 from sfda.formats.volumes import grid, slice_of
 from sfda.manifests.columns import parse_spacing
+
+log = logging.getLogger("sfda")
+MASKS_LOOKED_AT = 200  # of all, evenly spread, when a manifest is made
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class MaskOptions:
     folder: Path | str | None = None
     values: tuple[int, ...] | None = None
     ignore: int | None = 255
+    ignore_is_said: bool = False  # a person named it
     groups: Literal["folder"] | None = None
     spacing: str | None = None
 
@@ -54,7 +62,7 @@ class MaskOptions:
                 f"the values of masks are whole numbers: --values {values or '0,255'} must be like "
                 f"0,255 and --ignore {ignore or 255} a number or none"
             ) from None
-        return cls(folder, numbers, number, groups, spacing)
+        return cls(folder, numbers, number, ignore is not None, groups, spacing)
 
     def keys(self, classes: tuple[str, ...] | int | None) -> dict[str, Any]:
         """What the manifest says of its masks."""
@@ -66,23 +74,24 @@ def mask_rows(
     path: Path,
     options: MaskOptions,
     *,
-    named: bool,
+    classes: tuple[str, ...] | int | None,
     fraction: float,
     skip: frozenset[str] = frozenset(),
 ) -> tuple[RowTable, Listing]:
-    """Images in `path` with their masks, if `options` say where those are and classes are `named`.
+    """Images in `path` with their masks, if `options` say where those are and what `classes` are.
 
     With masks everywhere `fraction` of the images, or of the volumes and videos, is held out for
     `test`; with masks for some those are `test`.
 
-    Raises BadInput where masks are missing, do not fit, or have no classes.
+    Raises BadInput where masks are missing, do not fit, have no classes, or other values than these
+    by what some of them show.
     """
     if options.spacing and not parse_spacing(options.spacing):
         raise BadInput(
             f"spacing {options.spacing} is not millimetres such as 0.5x0.5 (row x column) or "
             "2x0.5x0.5 (slice x row x column)"
         )
-    listing = list_images(path, volumes=True, skip=skip)
+    listing, named = list_images(path, volumes=True, skip=skip), classes is not None
     if listing.image:
         listing = _array(listing, options, named=named)
         masks = dict.fromkeys(listing.keys, listing.mask) if listing.mask else {}
@@ -93,6 +102,8 @@ def mask_rows(
             "masks need the names of their classes, in the order of their values: give "
             "--classes a,b,c or --model; leave out --masks to make a manifest without masks"
         )
+    if masks and classes is not None and options.values is None:
+        _refuse_values(listing, masks, options, classes)
     groups = _groups(listing, options)
     rows = RowTable(
         listing.keys,
@@ -103,6 +114,52 @@ def mask_rows(
         _spacings(listing, options),
     )
     return rows, listing
+
+
+def _refuse_values(
+    listing: Listing, masks: dict[str, Any], options: MaskOptions, classes: tuple[str, ...] | int
+) -> None:
+    """Raise BadInput where masks show values that are not 0, 1, 2 ... of the classes, or leave a
+    class out that the ignored value may be.
+    """
+    names = classes if isinstance(classes, tuple) else tuple(map(str, range(classes)))
+    stored = _stored(listing, masks)
+    pixels, odd = np.zeros(256, dtype=np.int64), set[float]()
+    for row in np.unique(
+        np.linspace(0, len(masks) - 1, min(len(masks), MASKS_LOOKED_AT), dtype=int)
+    ):
+        try:
+            values, counts = np.unique(one_value(stored.values(int(row))), return_counts=True)
+        except BadInput:
+            continue  # `check` says it, with all others
+        fits = np.isin(values, [*range(len(names)), *([] if options.ignore is None else [IGNORE])])
+        pixels[values[fits].astype(int)] += counts[fits]
+        odd |= set(values[~fits].tolist())
+    shown = sorted({*np.flatnonzero(pixels).tolist(), *odd})
+    if odd:
+        if len(shown) == len(names) and all(value == int(value) >= 0 for value in shown):
+            typed = ",".join(str(int(value)) for value in shown)
+            raise BadInput(
+                f"the masks hold the values {typed.replace(',', ', ')}, and not 0 to "
+                f"{len(names) - 1} of the {len(names)} classes: give the value of each class, in "
+                f"the classes' order, as in --values {typed}"
+            )
+        return
+    usual = tuple(range(len(names)))
+    concern = None if options.ignore_is_said else values_concern(pixels, names, usual, IGNORE)
+    if concern and concern.grave:
+        raise BadInput(f"{concern.text}; or --ignore 255, if it truly says nothing")
+    if concern:
+        log.warning("%s", concern.text)
+
+
+def _stored(listing: Listing, masks: dict[str, Any]) -> Reader:
+    """The masks of a listing, one after the other."""
+    if listing.image:
+        return NpzReader(listing.path, str(listing.mask), np.arange(len(masks)))
+    loose = listing.path.is_dir() or listing.in_list
+    files = Folder(listing.root) if loose else Zip(listing.path)
+    return FileReader(files, tuple(masks.values()), "mask")
 
 
 def _array(listing: Listing, options: MaskOptions, *, named: bool) -> Listing:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.readers import Reader
 from sfda.images.intensity_window import Raw
 from sfda.types import UNKNOWN
@@ -18,6 +18,7 @@ Bits = np.ndarray[Any, np.dtype[np.bool_]]  # [H, W], the pixels of one thing
 IGNORE = 255  # of a mask in memory: a pixel that does not count
 VALUES = 2**16  # more values than this no mask may hold
 VALUES_NAMED = 10  # so many values are named in one message
+PixelCounts = np.ndarray[Any, np.dtype[np.int64]]  # [256], of each class, and at 255 of no one's
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class MaskReader:
         Raises BadInput naming the file if it is missing or corrupt, holds colours or values that
         are none of the manifest's, has another size than its image, or no pixel that counts.
         """
-        stored, name = self.stored.values(row), self.stored.name_of(row)
+        stored, name = one_value(self.stored.values(row)), self.stored.name_of(row)
         if stored.ndim != 2:
             raise BadInput(
                 f"mask {name} is a colour image; masks hold one class index a pixel, not colours: "
@@ -79,8 +80,56 @@ class MaskReader:
         return (
             f"holds {few} {', '.join(odd[:VALUES_NAMED])}{more} of no class "
             f"({_ranged(self.values)} are classes) and not ignored ({ignored}); "
-            "mend the mask, or say in the manifest's `values` which value each class has"
+            "mend the mask, or say which value each class has: `values` in the manifest, --values "
+            "when it is made"
         )
+
+
+def one_value(stored: Raw) -> Raw:
+    """A mask's values; of colours that are all grey, as many programs save masks, their level."""
+    if stored.ndim == 3 and stored.shape[2] in (3, 4):
+        level = stored[..., 0]
+        if (stored[..., 1] == level).all() and (stored[..., 2] == level).all():
+            return level
+    return stored
+
+
+def count_pixels(mask: Mask) -> PixelCounts:
+    """How many pixels a mask has of each class, and at 255 how many that do not count."""
+    return np.bincount(mask.reshape(-1), minlength=256)
+
+
+@dataclass(frozen=True)
+class Concern:
+    """What is odd about the values of some masks; `grave`: they are misread beyond doubt."""
+
+    text: str
+    grave: bool
+
+
+def values_concern(
+    pixels: PixelCounts, classes: tuple[str, ...], values: tuple[int, ...], ignore: int | None
+) -> Concern | None:
+    """Classes that have no pixel in any mask while others do not count: perhaps they are theirs.
+
+    >>> seen = count_pixels(np.array([[0, 255]], dtype=np.uint8))
+    >>> values_concern(seen, ("tissue", "organ"), (0, 1), 255).grave
+    True
+    """
+    absent = [name for name, count in zip(classes, pixels, strict=False) if not count]
+    if ignore is None or not absent or not pixels[IGNORE]:
+        return None
+    share = pixels[IGNORE] / pixels.sum()
+    absent_values = [value for name, value in zip(classes, values, strict=True) if name in absent]
+    likely = [ignore if value == absent_values[-1] else value for value in values]
+    remedy = f"--values {','.join(map(str, likely))} (in a manifest `values`, and `ignore: null`)"
+    which, have = ("class", "has") if len(absent) == 1 else ("classes", "have")
+    return Concern(
+        f"{which} {listed(absent)} {have} no pixel in any mask, and {share:.1%} of the pixels have "
+        f"the value {ignore}, which does not count (`ignore`); if that is a class, say so: "
+        + remedy,
+        grave=len(classes) == 2,
+    )
 
 
 def _whole(stored: Raw) -> Raw | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sfda.errors import BadInput
 from sfda.formats.readers import FileReader, Folder, Zip, npz_count, open_zip
@@ -59,7 +60,8 @@ def verify_manifest(
         faults += problem.size_faults(manifest, split)
         filed.update(dict.fromkeys(zip(content.keys, content.label_files or (), strict=False)))
     faults += _image_faults(manifest, tuple(keys), progress)
-    faults += _label_faults(manifest, tuple(filed), progress)
+    more, odd = _label_faults(manifest, tuple(filed), progress)
+    faults, notes = faults + more, notes + odd
     faults = list(dict.fromkeys(faults))
     return CheckResult(not faults, faults, len(keys), manifest.classes, tuple(notes))
 
@@ -74,7 +76,7 @@ def _annotation_faults(manifest: Manifest, split: str, keys: list[str]) -> list[
         return [f"split '{split}': {error}"]
     if annotated is None:
         return []
-    return _faults_of(annotated.labels.check, len(annotated.rows), None)
+    return _faults_of(annotated.labels.check, len(annotated.rows), None)[0]
 
 
 def _archive_faults(manifest: Manifest) -> list[str]:
@@ -111,42 +113,55 @@ def _image_faults(
             reader = FileReader(Zip(path), keys)
     except BadInput as error:
         return [] if path and not path.is_file() else [str(error)]
-    return _faults_of(reader.image, len(keys), progress)
+    return _faults_of(reader.image, len(keys), progress, nothing=True)[0]
 
 
 def _label_faults(
     manifest: Manifest, pairs: tuple[tuple[str, str], ...], progress: Progress | None
-) -> list[str]:
+) -> tuple[list[str], list[str]]:
     """Read each file of labels once; what is wrong with it, or does not fit its image, is a
-    fault.
+    fault. And notes on all of them together.
     """
     if not pairs or not manifest.labelled:
-        return []
+        return [], []
     keys, files = [key for key, _ in pairs], [file for _, file in pairs]
     content = SplitContent(keys=keys, label_files=files)
     try:
         images = make_reader(manifest, keys)
         labels = PROBLEMS[manifest.problem].labels_of(manifest, content, images)
     except ValueError:
-        return []  # said of the images already
-    return _faults_of(labels.check, len(pairs), progress) if labels else []
+        return [], []  # said of the images already
+    if labels is None:
+        return [], []
+    faults, seen = _faults_of(labels.check, len(pairs), progress)
+    names = manifest.classes
+    if not isinstance(names, tuple):
+        names = tuple(str(number) for number in range(names or 0))
+    more, notes = labels.concerns(seen, names)
+    return faults + more, notes
 
 
-def _faults_of(read: Callable[[int], object], count: int, progress: Progress | None) -> list[str]:
-    """What is wrong with each of `count` rows, in order."""
+def _faults_of(
+    read: Callable[[int], object], count: int, progress: Progress | None, *, nothing: bool = False
+) -> tuple[list[str], list[Any]]:
+    """What is wrong with each of `count` rows, in order, and what was read of the others; with
+    `nothing` that is dropped at once.
+    """
 
-    def fault(row: int) -> str | None:
+    def look(row: int) -> tuple[str | None, object]:
         try:
-            read(row)
+            seen = read(row)
         except BadInput as error:
-            return str(error)
-        return None
+            return str(error), None
+        return None, None if nothing else seen
 
-    faults = []
+    faults, all_seen = list[str](), list[Any]()
     with ThreadPoolExecutor() as pool:
-        for done, message in enumerate(pool.map(fault, range(count)), start=1):
+        for done, (message, seen) in enumerate(pool.map(look, range(count)), start=1):
             if message:
                 faults.append(message)
+            elif not nothing:
+                all_seen.append(seen)
             if progress:
                 progress(done, count)
-    return faults
+    return faults, all_seen

@@ -79,9 +79,19 @@ class LabelSet(ABC):
         """What is no fault but should be known, such as boxes left out."""
         return ()
 
-    def check(self, row: int) -> None:
-        """Raise BadInput where a row's label lies in a file that cannot be used."""
-        return
+    def check(self, row: int) -> Any:
+        """Raise BadInput where a row's label lies in a file that cannot be used; what was seen of
+        it otherwise, for `concerns`.
+        """
+        return None
+
+    def concerns(
+        self, seen: Sequence[Any], classes: tuple[str, ...]
+    ) -> tuple[list[str], list[str]]:
+        """Faults and notes that only many rows together show, from what `check` saw of each, in the
+        classes of their manifest.
+        """
+        return [], []
 
 
 class Targets(ABC, Generic[Maker, BatchLabels]):

@@ -47,6 +47,7 @@ def segmentation_report(pairs: Iterable[MaskPair], classes: Sequence[str], *, sp
         per_class=metric.per_class(),
         confusion=metric.confusion.tolist(),
         reliability=reliability_of(bins),
+        note=metric.note(),
     )
 
 

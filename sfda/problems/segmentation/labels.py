@@ -18,7 +18,15 @@ from PIL import Image
 from torch import Tensor
 
 from sfda.errors import BadInput, listed
-from sfda.formats.masks import IGNORE, Mask, MaskReader, class_table
+from sfda.formats.masks import (
+    IGNORE,
+    Mask,
+    MaskReader,
+    PixelCounts,
+    class_table,
+    count_pixels,
+    values_concern,
+)
 from sfda.formats.readers import FileReader, Folder, Reader, npz_header
 from sfda.images.decode import sweep
 from sfda.images.preprocess import refuse_cut
@@ -63,9 +71,20 @@ class MaskLabels(LabelSet):
         mask: Mask = self.table[self.masks.mask(row)]
         return mask
 
-    def check(self, row: int) -> None:
-        """Raise BadInput for a mask that cannot be used."""
-        self.masks.mask(row)
+    def check(self, row: int) -> PixelCounts:
+        """The pixels of each class. Raises BadInput for a mask that cannot be used."""
+        return count_pixels(self.masks.mask(row))
+
+    def concerns(
+        self, seen: Sequence[PixelCounts], classes: tuple[str, ...]
+    ) -> tuple[list[str], list[str]]:
+        """Classes without one pixel, where the value that does not count may be theirs."""
+        if not isinstance(self.masks, MaskReader) or not seen:
+            return [], []
+        pixels: PixelCounts = np.sum(seen, axis=0)
+        concern = values_concern(pixels, classes, self.masks.values, self.masks.ignore)
+        texts = [concern.text] if concern else []
+        return (texts, []) if concern and concern.grave else ([], texts)
 
     def take(self, positions: Array) -> MaskLabels:
         """Those of some rows."""

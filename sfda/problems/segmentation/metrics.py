@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from sfda.building_blocks.class_ratios import BACKGROUND
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.masks import IGNORE, Mask
 from sfda.refs import Metrics
 
@@ -157,6 +157,17 @@ class SegmentationMetric:
                 zip(("hd95_mm", "assd_mm"), np.mean(known, axis=0).tolist(), strict=True)
             )
         return metrics
+
+    def note(self) -> str:
+        """What the metrics cannot show, for want of truth; '' where all classes occur."""
+        absent = [self.classes[c] for c in np.flatnonzero(self.confusion.sum(1) == 0)]
+        if not absent:
+            return ""
+        whose = "one class" if len(absent) == 1 else f"{len(absent)} classes"
+        return (
+            f"the masks have no pixel of {whose} ({listed(absent)}): a mean over classes says "
+            "nothing of what is not there"
+        )
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """`pixels` and `images` of each class in the truth; where it occurs `iou` and `dice`, where

@@ -12,7 +12,7 @@ from sfda.problems.segmentation.network import SegOutput
 from sfda.types import UNSURE
 from sfda.weights.source_card import missing
 
-FACTS = {"source_sha256": "0", "manifest": "m", "manifest_sha256": "1", "split": "val"}
+FACTS = {"source_sha256": "0" * 64, "manifest": "m", "manifest_sha256": "1" * 64, "split": "val"}
 
 
 def test_pixels_that_do_not_count_have_no_part_in_any_ratio():
