@@ -66,7 +66,7 @@ def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(worl
     result = {d.name: d for d in deployments(read_jobs(jobs_file(tmp_path)))}
     assert set(result) == {
         "adapt", "refresh", "compare", "query", "ask", "audit", "pipeline", "tune",
-        "promote", "rollback", "site",
+        "promote", "rollback", "clean", "site",
         "nightly",
     }  # fmt: skip
     site, nightly = result["site"], result["nightly"]
@@ -87,9 +87,30 @@ def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(worl
     assert all(d.tags == ["sfda"] for d in result.values())
 
 
+def test_a_home_is_cleaned_every_night_unless_the_file_says_otherwise(world, tmp_path):
+    from flows.deployments import Jobs, deployments, read_schedule
+
+    (usual,) = (d for d in deployments((), Jobs().clean) if d.name == "every-night")
+    assert usual.flow_name == "clean"
+    assert [s.schedule.cron for s in usual.schedules] == ["30 3 * * *"]
+    assert usual.parameters == {"policy": {"older_than": "30d", "keep": 10}}
+    text = f"{JOBS}clean: {{older_than: 7d, keep: 2, cron: 0 4 * * *}}\n"
+    (stated,) = (
+        d
+        for d in deployments((), read_schedule(jobs_file(tmp_path, text)).clean)
+        if d.name == "every-night"
+    )
+    assert [s.schedule.cron for s in stated.schedules] == ["0 4 * * *"]
+    assert stated.parameters == {"policy": {"older_than": "7d", "keep": 2}}
+    off = read_schedule(jobs_file(tmp_path, f"{JOBS}clean: false\n"))
+    assert "every-night" not in {d.name for d in deployments((), off.clean)}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (("jobs:", "clean: {older_than: soon}\njobs:"), "older_than"),
+        (("jobs:", "clean: {cron: at night}\njobs:"), "clean"),
         (("every: 1h", "every: soon"), "every"),
         (("every: 1h", ""), "`every` (30m) or `cron`"),
         (("cron: 0 2 * * *", "cron: at night"), "nightly"),
