@@ -41,7 +41,7 @@ class Rule(NamedTuple):
     """How the entries of one folder age, and by what they are locked."""
 
     kind: str
-    by: Literal["change", "use"]  # a cache is used as long as it is read
+    by: Literal["change", "use", "never"]  # a cache is used as long as it is read
     locked: bool = False  # by a file beside it, while somebody works at it
 
 
@@ -51,6 +51,8 @@ RULES = {
     "pictures": Rule("reports", "change"),
     "logs": Rule("logs", "change"),
     "prefect/storage": Rule("kept results", "change"),
+    "mlartifacts": Rule("leftovers", "never"),  # the store deletes there what it has rows of
+    "mlartifacts/models": Rule("leftovers", "never"),
     "decoded": Rule("caches", "use"),
     "fetched": Rule("caches", "use"),
     **dict.fromkeys(
@@ -158,7 +160,7 @@ def _old(folder: Path, rule: Rule, policy: RetentionPolicy, now: float) -> Itera
     present = set(names)
     for name in names:
         path, kind, before = folder / name, rule.kind, cutoff
-        if path.is_symlink():
+        if path.is_symlink() or (rule.by == "never" and not name.startswith(REMOVED)):
             continue
         if name.endswith(".lock"):
             kind = "locks"

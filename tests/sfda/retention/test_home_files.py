@@ -79,7 +79,14 @@ def test_what_killed_commands_were_writing_goes_after_a_day(home):
     write(home / "predictions/.aaaa.78/index.json", 0.5)
     write(home / "runs/1f2e.sealed/images", 2)
     write(home / "decoded/.removed.12/x", 0)  # of a clean that was killed
-    assert clean(home) == ["decoded/.removed.12", "predictions/.1f2e.77", "runs/1f2e.sealed"]
+    write(home / "mlartifacts/models/.removed.34/x", 0)
+    write(home / "mlartifacts/models/m-1/x", 400)  # only the store knows who needs it
+    assert clean(home) == [
+        "decoded/.removed.12",
+        "mlartifacts/models/.removed.34",
+        "predictions/.1f2e.77",
+        "runs/1f2e.sealed",
+    ]
 
 
 def test_no_link_is_followed(home, tmp_path):
