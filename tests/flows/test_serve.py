@@ -159,6 +159,28 @@ def test_the_automations_end_dead_runs_and_start_crashed_ones_again(world):
             client.delete_automation(client.read_automations_by_name(name)[0].id)
 
 
+def test_a_run_that_has_ended_is_not_called_crashed(world):
+    """As after a heartbeat that comes late: the automations' own action, on Prefect's server."""
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled, Completed, Failed, Running, State
+
+    from tasks.prefect_runtime.automations import automations
+
+    actions = [action for dead in automations()[:2] for action in dead.actions]
+    with get_client(sync_client=True) as client:
+        for action in actions:
+            for ended in (Completed(), Failed(), Cancelled()):
+                run = client.create_flow_run(flow(lambda: None, name="ended"), state=Running()).id
+                for state, expected in ((ended, "ACCEPT"), (State(type=action.state), "ABORT")):
+                    result = client.set_flow_run_state(run, state, force=action.force)
+                    assert result.status.value == expected
+                assert client.read_flow_run(run).state.type == ended.type
+            run = client.create_flow_run(flow(lambda: None, name="dead"), state=Running()).id
+            dead = client.set_flow_run_state(run, State(type=action.state), force=action.force)
+            assert dead.status.value == "ACCEPT"
+
+
 def test_a_run_that_died_too_often_ends():
     from types import SimpleNamespace
 
