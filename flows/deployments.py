@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from flows.adapt import adapt
 from flows.ask_and_adapt import ask_and_adapt
 from flows.audit import audit
+from flows.clean import clean
 from flows.compare import compare
 from flows.pipeline import pipeline
 from flows.promote import promote
@@ -25,8 +26,10 @@ from flows.rollback import rollback
 from flows.tune import tune
 from sfda.config import Config, read_yaml, say_faults
 from sfda.errors import BadInput
+from sfda.retention.policy import RetentionPolicy
 from sfda.settings import Duration, seconds_of
 
+NIGHTLY = "30 3 * * *"
 TAGS = ["sfda"]  # the automations look for it
 FORMS: tuple[tuple[Flow[..., Any], str], ...] = (
     (adapt, "adapt"),
@@ -39,7 +42,11 @@ FORMS: tuple[tuple[Flow[..., Any], str], ...] = (
     (tune, "tune"),
     (promote, "promote"),
     (rollback, "rollback"),
+    (clean, "clean"),
 )
+
+
+ALONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
 
 class Job(Config):
@@ -61,10 +68,18 @@ class Job(Config):
         return self
 
 
+class Cleaning(RetentionPolicy):
+    """When a home is cleaned, and of what."""
+
+    cron: str = NIGHTLY
+    timezone: str = "UTC"
+
+
 class Jobs(Config):
     """The file that `sfda serve --jobs` reads."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[Job, ...] = ()
+    clean: Cleaning | Literal[False] = Cleaning()
 
     @model_validator(mode="after")
     def _distinct(self) -> Jobs:
@@ -80,6 +95,11 @@ def read_jobs(file: Path) -> tuple[Job, ...]:
     Keys of a job beyond its name, schedule, target and source are parameters of `refresh_target`.
     Relative targets and bundles are relative to the file.
     """
+    return read_schedule(file).jobs
+
+
+def read_schedule(file: Path) -> Jobs:
+    """The same, with when the home is cleaned."""
     raw = read_yaml(file, "it should list jobs, see docs/operations.md")
     if not isinstance(raw, dict) or not isinstance(raw.get("jobs"), list):
         raise BadInput(f"{file} should have a key `jobs`, a list")
@@ -91,18 +111,21 @@ def read_jobs(file: Path) -> tuple[Job, ...]:
         more = {k: v for k, v in entry.items() if k not in own}
         entries.append({k: v for k, v in entry.items() if k in own} | {"parameters": more})
     try:
-        stated = Jobs.model_validate({**raw, "jobs": entries}).jobs
+        stated = Jobs.model_validate({**raw, "jobs": entries})
     except ValidationError as error:
         raise BadInput(f"{file}: {say_faults(error, Jobs, 'jobs')}") from None
     jobs = tuple(
         job.model_copy(
             update={"target": _beside(file, job.target), "source": _beside(file, job.source)}
         )
-        for job in stated
+        for job in stated.jobs
     )
     for job in jobs:
         _check(job, file)
-    return jobs
+    if stated.clean:
+        seconds_of(stated.clean.older_than)
+        _check_cron(stated.clean.cron, stated.clean.timezone, f"{file}: clean")
+    return stated.model_copy(update={"jobs": jobs})
 
 
 def _beside(file: Path, address: str) -> str:
@@ -114,14 +137,18 @@ def _check(job: Job, file: Path) -> None:
     """Raise BadInput where the flow would refuse the job's parameters at every tick."""
     seconds_of(job.every)
     if job.cron:
-        try:
-            CronSchedule(cron=job.cron, timezone=job.timezone)
-        except ValueError as error:
-            raise BadInput(f"{file}: job {job.name}: {_first_line(error)}") from None
+        _check_cron(job.cron, job.timezone, f"{file}: job {job.name}")
     try:
         refresh_target.validate_parameters(_parameters(job))
     except Exception as error:  # Prefect's own, or pydantic's
         raise BadInput(f"{file}: job {job.name}: {_first_line(error)}") from None
+
+
+def _check_cron(cron: str, timezone: str, where: str) -> None:
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValueError as error:
+        raise BadInput(f"{where}: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -137,12 +164,25 @@ def _parameters(job: Job) -> dict[str, Any]:
     return refresh_target.grouped(stated)
 
 
-def deployments(jobs: tuple[Job, ...]) -> list[RunnerDeployment]:
-    """A form for every flow, and a scheduled look for every job.
+def deployments(
+    jobs: tuple[Job, ...], cleaning: Cleaning | Literal[False] = False
+) -> list[RunnerDeployment]:
+    """A form for every flow, a scheduled look for every job, and a time for `cleaning` the home.
 
     A look that is due while the last one still works is left out: the next sees the same.
     """
-    return [*(_deployment(flow, name) for flow, name in FORMS), *_scheduled(jobs)]
+    forms = [_deployment(flow, name) for flow, name in FORMS]
+    return [*forms, *_scheduled(jobs), *([_every_night(cleaning)] if cleaning else [])]
+
+
+def _every_night(cleaning: Cleaning) -> RunnerDeployment:
+    return _deployment(
+        clean,
+        "every-night",
+        parameters={"policy": cleaning.model_dump(include=set(RetentionPolicy.model_fields))},
+        schedule=CronSchedule(cron=cleaning.cron, timezone=cleaning.timezone),
+        concurrency_limit=ALONE,
+    )
 
 
 def deploy_jobs(jobs: tuple[Job, ...], pool: str) -> list[str]:
@@ -156,7 +196,6 @@ def deploy_jobs(jobs: tuple[Job, ...], pool: str) -> list[str]:
 
 def _scheduled(jobs: tuple[Job, ...]) -> list[RunnerDeployment]:
     scheduled = []
-    alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     for job in jobs:
         seconds = seconds_of(job.every)
         scheduled.append(
@@ -166,7 +205,7 @@ def _scheduled(jobs: tuple[Job, ...]) -> list[RunnerDeployment]:
                 parameters=_parameters(job),
                 interval=timedelta(seconds=seconds) if seconds else None,
                 schedule=CronSchedule(cron=job.cron, timezone=job.timezone) if job.cron else None,
-                concurrency_limit=alone,
+                concurrency_limit=ALONE,
             )
         )
     return scheduled

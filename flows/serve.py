@@ -38,10 +38,11 @@ def serve(
         from prefect.exceptions import TerminationSignal
         from prefect.runner import Runner
 
-        from flows.deployments import deployments, read_jobs
+        from flows.deployments import Jobs, deployments, read_schedule
         from tasks.prefect_runtime.automations import install
 
-        offered = deployments(read_jobs(jobs) if jobs else ())
+        schedule = read_schedule(jobs) if jobs else Jobs()
+        offered = deployments(schedule.jobs, schedule.clean)
         installed = install(notify)
         runner = Runner(limit=limit, query_seconds=POLL)
         for deployment in offered:

@@ -16,7 +16,18 @@ class BadInput(ValueError):
     """
 
     def __init__(self, message: object = "", *more: object) -> None:
-        super().__init__(for_terminal(str(message)), *more)
+        super().__init__(for_terminal(_shortened(str(message))), *more)
+
+
+def _shortened(text: str) -> str:
+    """A message that goes on and on, without its middle: its end says what would do."""
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    end = LONGEST_MESSAGE // 4
+    return f"{text[: 2 * end]} [...] {text[-end:]}"
+
+
+LONGEST_MESSAGE = 4000  # characters; a file may hold names of any length
 
 
 def for_terminal(text: str) -> str:

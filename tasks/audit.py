@@ -18,6 +18,7 @@ from sfda.annotation.audit.make import AuditJob, make_audit
 from sfda.annotation.audit.questions import AUDIT_FILE, AuditRequest, read_audit
 from sfda.annotation.audit.reuse import earlier_facts
 from sfda.annotation.make_request import refuse_full
+from sfda.annotation.waiting import note_waiting
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.decision.audit_text import state_text
 from sfda.decision.change import Side
@@ -26,6 +27,7 @@ from sfda.loading.opened import open_part, open_ref, shift_of
 from sfda.loading.pool import pool_of
 from sfda.policy import DecisionPolicy
 from sfda.refs import ManifestRef, ModelRef, Version
+from sfda.state_folder import home
 from tasks import tracking
 from tasks.champion import make_champion, promotions_of
 from tasks.next_commands import predict_command
@@ -92,7 +94,11 @@ def ask_audit(
     refuse_full(folder, AUDIT_FILE)
     facts = earlier_facts(earlier, job.target)
     before, candidate = (_judged(model, job, device) for model in (job.before, job.candidate))
-    return make_audit(folder, job, before, candidate, facts, choose(device))
+    request = make_audit(folder, job, before, candidate, facts, choose(device))
+    if job.most is None and not folder.absolute().is_relative_to(home()):
+        # below the home it is seen, and a week's questions are noted by the monitor
+        note_waiting(folder, len(request.questions), request.manifest, "audit", None)
+    return request
 
 
 def _judged(model: ModelRef, job: AuditJob, device: DeviceName) -> Side:

@@ -11,6 +11,7 @@ import typer
 from flows.cli.options import DeviceOption, JsonOption, PortOption
 from flows.cli.output import status_text
 from flows.cli.session import session
+from sfda.state_folder import full_disk, lasting_folder
 
 
 def status(
@@ -62,6 +63,32 @@ def ui(
             wait_for_signal()
 
 
+def clean(
+    older_than: Annotated[
+        str, typer.Option(help="what was made or used since stays: 12h, 30d")
+    ] = "30d",
+    keep: Annotated[
+        int, typer.Option(min=0, help="newest versions of a name, and runs of a target, that stay")
+    ] = 10,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would go")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Delete from $SFDA_HOME what is old and needed by nobody; sizes before and after."""
+    home = lasting_folder()
+    full = home.is_dir() and full_disk(home) is not None  # Prefect's server would not start
+    with session(json, flow=not dry_run and not full) as out:
+        from flows.clean import FLOWS, clean_text
+        from sfda.retention.policy import RetentionPolicy
+        from tasks.clean import clean_home, would_clean
+
+        policy = RetentionPolicy.from_settings({"older_than": older_than, "keep": keep})
+        if dry_run:
+            report = would_clean(policy, FLOWS)
+        else:
+            report = clean_home(policy, FLOWS, prefect=not full)
+        out.show({**report.model_dump(), "freed_bytes": report.freed}, clean_text(report))
+
+
 def demo(
     problem: str = "classification", device: DeviceOption = "auto", json: JsonOption = False
 ) -> None:
@@ -90,5 +117,5 @@ def methods(json: JsonOption = False) -> None:
 
 def register(app: typer.Typer) -> None:
     """Put these commands on the command line."""
-    for command in (methods, status, serve, ui, demo):
+    for command in (methods, status, serve, clean, ui, demo):
         app.command()(command)

@@ -15,9 +15,17 @@ from sfda.bounds.files import Unreadable, check_regular, read_bounded, read_memb
 from sfda.bounds.limits import EXPORT_BYTES, PICTURE_BYTES
 from sfda.documents import cut_off, parse_json
 from sfda.errors import BadInput
-from sfda.formats.annotations import PART_ERRORS, DrawnBox, PictureAnnotations, PlacedJoint
+from sfda.formats.annotations import (
+    PART_ERRORS,
+    Canvas,
+    DrawnBox,
+    PackedMask,
+    PictureAnnotations,
+    PlacedJoint,
+    pack,
+)
 from sfda.formats.cvat import from_coco, from_xml
-from sfda.formats.images import value_bytes
+from sfda.formats.images import size_of_bytes, value_bytes
 from sfda.formats.label_studio import read_tasks
 from sfda.formats.readers import BROKEN
 from sfda.formats.table import Table, read_csv
@@ -76,23 +84,35 @@ def _from_csv(path: Path) -> Iterator[PictureAnnotations]:
     if {"joint", "x", "y"} <= set(header) or {"class", "x", "y", "width", "height"} <= set(header):
         yield from _from_lines(rows)
         return
+    canvas, masks = Canvas(), dict[str, PackedMask | str]()
     for line, row in enumerate(rows, start=2):
         where = f"line {line}"
         ids = _ids(row)
         if label := row.get("class") or row.get("classes"):
             yield PictureAnnotations(where, *ids, labels=_chosen(label))
         elif name := row.get("mask"):
-            try:
-                content = read_within(*inside(path.parent, name), limit=PICTURE_BYTES)
-                mask = value_bytes(content)
-            except BROKEN as error:
-                yield PictureAnnotations(where, *ids, fault=f"mask {name} cannot be read ({error})")
-                continue
-            fits = mask.ndim == 2 and mask.dtype == np.uint8
-            fault = None if fits else f"mask {name} is no 8-bit image of class indices"
-            yield PictureAnnotations(where, *ids, mask=mask if fits else None, fault=fault)
+            if name not in masks:
+                masks[name] = _mask(path.parent, name, canvas)
+            mask = masks[name]
+            if isinstance(mask, str):
+                yield PictureAnnotations(where, *ids, fault=f"mask {name} {mask}")
+            else:
+                yield PictureAnnotations(where, *ids, mask=mask)
         else:
             yield PictureAnnotations(where, *ids)
+
+
+def _mask(folder: Path, name: str, canvas: Canvas) -> PackedMask | str:
+    """The mask in a file below a folder, or what is wrong with it."""
+    try:
+        content = read_within(*inside(folder, name), limit=PICTURE_BYTES)
+        canvas.take(size_of_bytes(content))
+        mask = value_bytes(content)
+    except BROKEN as error:
+        return f"cannot be read ({error})"
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        return "is no 8-bit image of class indices"
+    return pack(mask)
 
 
 def _chosen(label: str) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from sfda.formats.request import REQUEST_FILE, Guess, Request, RequestedRow, ima
 from sfda.formats.volumes import slice_of
 from sfda.inference.over_split import infer_split
 from sfda.loading.opened import Opened, open_ref
-from sfda.manifests.partial import partial_folder
 from sfda.manifests.rows import Split
+from sfda.manifests.write import partial_folder
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ManifestRef, ModelRef, ModelSpec
 from sfda.state_folder import disk_errors, named_by_a_person

@@ -22,9 +22,8 @@ from sfda.formats.masks import Mask
 from sfda.formats.request import Request, RequestedRow
 from sfda.formats.table import csv_bytes, read_csv
 from sfda.manifests.digests import bytes_digest, file_digest, row_id
-from sfda.manifests.partial import partial_folder
 from sfda.manifests.schema import Manifest
-from sfda.manifests.write import put, refuse_other_suffix, relative_root
+from sfda.manifests.write import partial_folder, put, refuse_other_suffix, relative_root
 from sfda.problems.labelling import Annotation
 from sfda.problems.registry import PROBLEMS
 from sfda.state_folder import named_by_a_person

@@ -149,7 +149,7 @@ def _npz(path: Path, *, masks: bool) -> Listing:
         zip_opened(path).close()  # its list of files is not too long
         with np.load(path, allow_pickle=False) as archive:
             names = list(archive.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except (*BROKEN, AttributeError, TypeError) as error:
         raise BadInput(f"{path} cannot be read as npz: {error}") from None
     image = next((name for name in IMAGE_ARRAYS if name in names), None)
     if image is None:

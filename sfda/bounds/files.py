@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import lzma
 import math
 import os
 import stat
+import struct
+import tokenize
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
@@ -16,6 +20,18 @@ from sfda.bounds.limits import ZIP_DIRECTORY_BYTES, Limit
 if TYPE_CHECKING:
     from _typeshed import SupportsRead, WriteableBuffer
 
+DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    tokenize.TokenError,
+)  # what zipfile, its kinds of packing, and numpy raise on files that are not what they claim
 READ_AT_ONCE = 1 << 20  # bytes that are read at once
 MOST_UNPACKED = 1100  # bytes out of one that was deflated, which can be 1032
 _END = b"PK\5\6"  # begins the end of a zip: 22 bytes, and a comment

@@ -74,30 +74,33 @@ CLASS_COUNT = _limit("CLASSES", 100_000, "classes", "the classes of a model or o
 NAME_CHARACTERS = _limit("NAME_CHARACTERS", 256, "characters", "a name of a class or a data set")
 DURATION_DAYS = _limit("DURATION_DAYS", 3650, "days", "a time such as `every: 2h`")
 
-TABLE_BYTES = _limit("TABLE_BYTES", 2 * GIB, "bytes", "a CSV, or a COCO JSON of a manifest")
-TABLE_CELLS = _limit("TABLE_CELLS", 40_000_000, "cells", "a CSV: 10 million rows of four")
+TABLE_BYTES = _limit("TABLE_BYTES", 2 * GIB, "bytes", "a CSV")
+TABLE_CELLS = _limit("TABLE_CELLS", 15_000_000, "cells", "a CSV: 1.1 GB of memory")
 TABLE_COLUMNS = _limit("TABLE_COLUMNS", 10_000, "columns", "a CSV")
 ROW_CHARACTERS = _limit("ROW_CHARACTERS", MIB, "characters", "a row of a CSV")
 LABEL_FLAGS = _limit(
     "LABEL_FLAGS", 400_000_000, "labels", "rows times classes, where each says yes or no"
 )
-EXPORT_BYTES = _limit("EXPORT_BYTES", 512 * MIB, "bytes", "JSON or XML that a tool exported")
-JSON_VALUES = _limit("JSON_VALUES", 100_000_000, "values", "a JSON: some GB of memory")
+EXPORT_BYTES = _limit("EXPORT_BYTES", 128 * MIB, "bytes", "a JSON (COCO too) or an XML")
+JSON_VALUES = _limit("JSON_VALUES", 12_000_000, "values", "a JSON: 1 GB of memory")
 JSON_CONTAINERS = _limit(
-    "JSON_CONTAINERS", 20_000_000, "lists and objects", "a JSON; they take most memory"
+    "JSON_CONTAINERS", 4_000_000, "lists and objects", "a JSON; they take most memory"
 )
 XML_ELEMENTS = _limit("XML_ELEMENTS", 5_000_000, "elements", "an XML, attributes counted as well")
 REQUEST_BYTES = _limit(
-    "REQUEST_BYTES", 256 * MIB, "bytes", "a request for labels, an audit, answers to one"
+    "REQUEST_BYTES", 64 * MIB, "bytes", "a request for labels, an audit, answers to one"
 )
 
-PICTURE_BYTES = _limit("PICTURE_BYTES", GIB, "bytes", "an image file or a member of a zip")
+PICTURE_BYTES = _limit("PICTURE_BYTES", 512 * MIB, "bytes", "an image file or a member of a zip")
 PICTURE_PIXELS = _limit(
     "PICTURE_PIXELS", 100_000_000, "pixels", "a picture, and what is drawn in one"
 )
-VOLUME_BYTES = _limit("VOLUME_BYTES", 4 * GIB, "bytes", "a volume, unpacked")
+DRAWN_PIXELS = _limit(
+    "DRAWN_PIXELS", 5_000_000_000, "pixels", "all masks and polygons of an export, drawn"
+)
+VOLUME_BYTES = _limit("VOLUME_BYTES", 640 * MIB, "bytes", "a volume, unpacked")
 ZIP_DIRECTORY_BYTES = _limit(
-    "ZIP_DIRECTORY_BYTES", 128 * MIB, "bytes", "the list of files in a zip: a million of them"
+    "ZIP_DIRECTORY_BYTES", 64 * MIB, "bytes", "the list of files in a zip: half a million of them"
 )
 JPEG_SCANS = _limit("JPEG_SCANS", 100, "scans", "a progressive JPEG; usual are 10")
 JPEG_SEGMENTS = _limit("JPEG_SEGMENTS", 100_000, "segments", "a JPEG")

@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from typing import Any, NamedTuple, SupportsInt
 
 import cv2
 import numpy as np
 
-from sfda.bounds.limits import PICTURE_PIXELS
+from sfda.bounds.limits import DRAWN_PIXELS, PICTURE_PIXELS
 from sfda.formats.coco_rle import refuse_far
 from sfda.formats.masks import Bits, Mask
 
 PART_ERRORS = (LookupError, ValueError, TypeError, ArithmeticError)  # of a part that is amiss
 
 
+class PackedMask(NamedTuple):
+    """A mask [H, W], packed: of many pictures in one export most of every mask is alike."""
+
+    packed: bytes
+    shape: tuple[int, ...]
+    binary: bool
+
+    @property
+    def values(self) -> np.ndarray[Any, Any]:
+        """Its pixels, as bool or uint8."""
+        flat = np.frombuffer(zlib.decompress(self.packed), np.uint8)
+        if self.binary:
+            flat = np.unpackbits(flat, count=math.prod(self.shape)).view(np.bool_)
+        return flat.reshape(self.shape)
+
+
+def pack(mask: Bits | Mask) -> PackedMask:
+    """A mask packed; equal ones are packed alike."""
+    binary = mask.dtype == np.bool_
+    content = np.packbits(mask) if binary else np.ascontiguousarray(mask)
+    return PackedMask(zlib.compress(content.data, 1), mask.shape, binary)
+
+
 class PaintedRegion(NamedTuple):
     """A painted part of a picture: its class, and where."""
 
     label: str
-    bits: Bits
+    where: PackedMask
+
+    @property
+    def bits(self) -> Bits:
+        """[H, W] of the picture."""
+        return self.where.values
+
+
+class Canvas:
+    """How much may still be drawn for one export."""
+
+    def __init__(self) -> None:
+        self._left = DRAWN_PIXELS.most
+
+    def take(self, size: tuple[int, int]) -> None:
+        """Count a mask of this size. Raises ValueError where that is too much."""
+        self._left -= size[0] * size[1]
+        if self._left < 0:
+            raise ValueError(f"the masks of this export have {DRAWN_PIXELS.beyond}")
 
 
 class DrawnBox(NamedTuple):
@@ -48,7 +91,7 @@ class PictureAnnotations(NamedTuple):
     regions: tuple[PaintedRegion, ...] = ()
     boxes: tuple[DrawnBox, ...] = ()
     persons: tuple[tuple[PlacedJoint, ...], ...] = ()
-    mask: Mask | None = None  # indices of the request's classes
+    mask: PackedMask | None = None  # indices of the request's classes
     done: bool = False
     empties: int = 0  # further persons who handed it in with nothing in it
     size: tuple[int, int] | None = None  # height and width of the picture that was drawn in
@@ -64,10 +107,7 @@ def alike(one: PictureAnnotations, other: PictureAnnotations) -> bool:
     """Whether two persons said the same."""
     if (one.labels, one.boxes, one.persons) != (other.labels, other.boxes, other.persons):
         return False
-    return len(one.regions) == len(other.regions) and all(
-        a.label == b.label and np.array_equal(a.bits, b.bits)
-        for a, b in zip(one.regions, other.regions, strict=True)
-    )
+    return one.regions == other.regions
 
 
 def drawn_size(height: str | SupportsInt, width: str | SupportsInt) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sfda.bounds.files import read_bounded
-from sfda.bounds.limits import TABLE_BYTES
+from sfda.bounds.limits import EXPORT_BYTES
 from sfda.building_blocks.boxes import BoxLabels
 from sfda.documents import parse_json
 from sfda.errors import BadInput, listed
@@ -57,7 +57,7 @@ def read_coco(path: Path) -> Document:
 
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, _changed: int, _size: int) -> Document:
-    document: Any = parse_json(read_bounded(path, TABLE_BYTES).decode("utf-8-sig"))
+    document: Any = parse_json(read_bounded(path, EXPORT_BYTES).decode("utf-8-sig"))
     lacking = [
         key
         for key in ("images", "annotations", "categories")

@@ -14,12 +14,14 @@ from sfda.documents import cut_off, parse_xml
 from sfda.errors import BadInput
 from sfda.formats.annotations import (
     PART_ERRORS,
+    Canvas,
     DrawnBox,
     PaintedRegion,
     PictureAnnotations,
     PlacedJoint,
     drawn_size,
     outlined,
+    pack,
 )
 from sfda.formats.coco import id_faults
 from sfda.formats.coco_rle import decode_run_lengths, fill_polygons
@@ -39,10 +41,11 @@ def from_xml(content: bytes, path: Path) -> list[PictureAnnotations]:
         raise BadInput(
             f"{path} holds tracks of a video; export it as 'CVAT for images 1.1', frame by frame"
         )
-    return [_image(element, path) for element in root.iter("image")]
+    canvas = Canvas()
+    return [_image(element, path, canvas) for element in root.iter("image")]
 
 
-def _image(element: ET.Element, path: Path) -> PictureAnnotations:
+def _image(element: ET.Element, path: Path, canvas: Canvas) -> PictureAnnotations:
     """What was drawn in one image. Shapes with a higher z_order lie above."""
     file = element.get("name")
     if not file:
@@ -62,8 +65,9 @@ def _image(element: ET.Element, path: Path) -> PictureAnnotations:
             elif shape.tag == "points":
                 loose += _placed(shape)
             elif shape.tag in ("mask", "polygon"):
+                canvas.take(size)
                 draw = _mask if shape.tag == "mask" else _polygon
-                regions.append(PaintedRegion(label, draw(shape, size)))
+                regions.append(PaintedRegion(label, pack(draw(shape, size))))
             else:
                 raise ValueError(f"a {shape.tag} is no answer to any request")
     except PART_ERRORS as error:
@@ -139,7 +143,7 @@ def from_coco(document: Mapping[str, Any]) -> Iterator[PictureAnnotations]:
     parts: dict[Any, list[Mapping[str, Any]]] = {}
     for annotation in document["annotations"]:
         parts.setdefault(annotation["image_id"], []).append(annotation)
-    known = {image["id"] for image in document["images"]}
+    known, canvas = {image["id"] for image in document["images"]}, Canvas()
     for stray in sorted(set(parts) - known, key=str):
         yield PictureAnnotations(
             f"image {stray}", None, None, fault="annotations of an image not in the file"
@@ -161,14 +165,14 @@ def from_coco(document: Mapping[str, Any]) -> Iterator[PictureAnnotations]:
                 if annotation.get("bbox"):
                     x, y, width, height = map(float, annotation["bbox"])
                     boxes.append(DrawnBox(label, (x, y, x + width, y + height)))
-                bits = _bits(annotation.get("segmentation"), size)
+                bits = _bits(annotation.get("segmentation"), size, canvas)
             except PART_ERRORS as error:
                 fault = f"its annotation cannot be read ({error})"
                 continue
             if bits is None or float(bits.mean()) > 0.98:  # a box around all, as a polygon
                 labels.append(label)
             if bits is not None:
-                regions.append(PaintedRegion(label, bits))
+                regions.append(PaintedRegion(label, pack(bits)))
         yield PictureAnnotations(
             file,
             None if row is None else str(row),
@@ -193,10 +197,11 @@ def _joints(annotation: Mapping[str, Any], names: list[str]) -> tuple[PlacedJoin
     )
 
 
-def _bits(where: object, size: tuple[int, int]) -> Bits | None:
+def _bits(where: object, size: tuple[int, int], canvas: Canvas) -> Bits | None:
     """COCO's polygons, or its run lengths, as pixels."""
     if not where:
         return None
+    canvas.take(size)
     if not isinstance(where, dict):
         return fill_polygons(where, size)
     if tuple(where.get("size", size)) != size:

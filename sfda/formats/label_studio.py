@@ -10,6 +10,7 @@ import numpy as np
 
 from sfda.formats.annotations import (
     PART_ERRORS,
+    Canvas,
     DrawnBox,
     PaintedRegion,
     PictureAnnotations,
@@ -17,6 +18,7 @@ from sfda.formats.annotations import (
     alike,
     drawn_size,
     outlined,
+    pack,
 )
 from sfda.formats.label_studio_rle import decode_mask
 
@@ -27,18 +29,19 @@ SHAPE_KEYS = ("x", "y", "points", "rle")  # one of these says where a shape lies
 
 def read_tasks(tasks: Sequence[Value]) -> list[PictureAnnotations]:
     """What an export's tasks say, JSON or JSON-MIN."""
-    pictures = [_from_task(n, task) for n, task in enumerate(tasks, start=1)]
+    canvas = Canvas()
+    pictures = [_from_task(n, task, canvas) for n, task in enumerate(tasks, start=1)]
     return pictures if any("annotations" in task for task in tasks) else _together(pictures)
 
 
-def _from_task(number: int, task: Value) -> PictureAnnotations:
+def _from_task(number: int, task: Value, canvas: Canvas) -> PictureAnnotations:
     """A Label Studio task: `data` and `annotations`, or all in one as in JSON-MIN."""
     data = task["data"] if isinstance(task.get("data"), dict) else task
     where = f"task {task.get('id', number)}"
     row, file = (None if data.get(k) is None else str(data[k]) for k in ("row", "file"))
     empty = PictureAnnotations(where, row, file)
     if "annotations" not in task:
-        return _from_min(empty, task)
+        return _from_min(empty, task, canvas)
     parts = []
     try:
         for annotation in task["annotations"] or []:
@@ -48,7 +51,7 @@ def _from_task(number: int, task: Value) -> PictureAnnotations:
                 {**result["value"], **{k: result[k] for k in SIZE_KEYS if k in result}}
                 for result in annotation.get("result") or []
             ]
-            parts.append(_of_values(empty, values)._replace(done=True))
+            parts.append(_of_values(empty, values, canvas)._replace(done=True))
     except (*PART_ERRORS, AttributeError) as error:
         return empty._replace(fault=f"its result cannot be read ({error})")
     return _agreed(empty, parts)
@@ -77,7 +80,9 @@ def _together(pictures: list[PictureAnnotations]) -> list[PictureAnnotations]:
     return joined
 
 
-def _of_values(empty: PictureAnnotations, values: list[Value]) -> PictureAnnotations:
+def _of_values(
+    empty: PictureAnnotations, values: list[Value], canvas: Canvas
+) -> PictureAnnotations:
     """What the values of Label Studio's results say together; texts and ratings say nothing."""
     labels: list[str] = []
     regions: list[PaintedRegion] = []
@@ -87,7 +92,7 @@ def _of_values(empty: PictureAnnotations, values: list[Value]) -> PictureAnnotat
         if "choices" in value:
             labels += map(str, value["choices"])
         elif "brushlabels" in value or "polygonlabels" in value:
-            regions.append(_region(value))
+            regions.append(_region(value, canvas))
         elif "rectanglelabels" in value:
             boxes.append(_box(value))
         elif "keypointlabels" in value:
@@ -114,15 +119,16 @@ def _of_values(empty: PictureAnnotations, values: list[Value]) -> PictureAnnotat
     )
 
 
-def _region(value: Value) -> PaintedRegion:
+def _region(value: Value, canvas: Canvas) -> PaintedRegion:
     width, height = (value[k] for k in SIZE_KEYS)
     height, width = drawn_size(height, width)
+    canvas.take((height, width))
     if "rle" in value:
         (label,) = value["brushlabels"]
-        return PaintedRegion(str(label), decode_mask(value["rle"], height, width))
+        return PaintedRegion(str(label), pack(decode_mask(value["rle"], height, width)))
     (label,) = value["polygonlabels"]
     corners = np.array(value["points"], dtype=float) / 100 * (width, height)
-    return PaintedRegion(str(label), outlined(corners, (height, width)))
+    return PaintedRegion(str(label), pack(outlined(corners, (height, width))))
 
 
 def _box(value: Value) -> DrawnBox:
@@ -139,7 +145,7 @@ def _box(value: Value) -> DrawnBox:
     return DrawnBox(str(label), (x + left, y + top, x + right, y + below))
 
 
-def _from_min(empty: PictureAnnotations, task: Value) -> PictureAnnotations:
+def _from_min(empty: PictureAnnotations, task: Value, canvas: Canvas) -> PictureAnnotations:
     chosen = task.get("class", task.get("choice"))
     if isinstance(chosen, dict):
         chosen = chosen.get("choices")
@@ -149,6 +155,6 @@ def _from_min(empty: PictureAnnotations, task: Value) -> PictureAnnotations:
     try:
         drawn = [value for tag in ("mask", "box", "joint") for value in task.get(tag) or []]
         done = task.get("annotation_id") is not None
-        return _of_values(empty, drawn)._replace(labels=labels, done=done)
+        return _of_values(empty, drawn, canvas)._replace(labels=labels, done=done)
     except (*PART_ERRORS, AttributeError) as error:
         return empty._replace(fault=f"what was drawn cannot be read ({error})")

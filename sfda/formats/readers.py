@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import os
-import struct
 import threading
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from sfda.bounds.files import claim_fault, read_member, read_opened, zip_opened
+from sfda.bounds.files import DAMAGED, claim_fault, read_member, read_opened, zip_opened
 from sfda.bounds.limits import PICTURE_BYTES
 from sfda.documents import cut_off
 from sfda.errors import BadInput
@@ -26,17 +24,8 @@ from sfda.formats.volumes import FileAddress, grid, slice_of, volume
 from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
 from sfda.sandbox.crossing import inside, open_inside
 
-BROKEN = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)  # all that PIL, nibabel and zipfile raise on files that are not what they claim
+# all that PIL, nibabel, zipfile and numpy raise on files that are not what they claim
+BROKEN = (*DAMAGED, SyntaxError, Image.DecompressionBombError)
 Out = TypeVar("Out")
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -225,7 +214,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         return zip_opened(path)
     except FileNotFoundError:
         raise BadInput(f"archive {path} is missing") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise BadInput(f"archive {path} cannot be read: {_first_line(error)}") from None
 
 
@@ -245,9 +234,9 @@ def _loaded(path: Path, name: str) -> np.ndarray[Any, Any]:
                 raise BadInput(
                     f"{path} has no array '{name}'; there are {', '.join(archive.files)}"
                 )
-            if f"{name}.npy" not in archive.zip.namelist():  # it would come as bytes
+            array = archive[name]
+            if not isinstance(array, np.ndarray):  # other members come as bytes
                 raise BadInput(f"'{name}' of {path} is no array")
-            array: np.ndarray[Any, Any] = archive[name]
             return array
     except FileNotFoundError:
         raise BadInput(f"archive {path} is missing") from None

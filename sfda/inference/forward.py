@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sfda.building_blocks.precision import network_precision
 from sfda.errors import BadInput, NotFinite
-from sfda.inference.pieces import give_back_memory, is_short_of_memory, joined
+from sfda.inference.pieces import give_back_memory, is_short_of_memory, join_parts
 from sfda.types import Images
 
 log = logging.getLogger("sfda")
@@ -55,7 +55,7 @@ def _in_memory(network: nn.Module, images: Images) -> Any:
     rows, shape = len(images), images.shape[1:]
     most = _fitting.get(network, {}).get(shape, rows)
     if rows > most:
-        return joined([_in_memory(network, part) for part in images.split(most)])
+        return join_parts([_in_memory(network, part) for part in images.split(most)])
     try:
         return network(images)
     except Exception as error:

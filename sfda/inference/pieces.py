@@ -25,8 +25,8 @@ from sfda.errors import BadInput
 log = logging.getLogger("sfda")
 T = TypeVar("T")
 
-MOST = 4  # parts of a batch: it is halved twice
-SMALLEST = 2  # rows of a part, as batch norm needs
+MOST_PARTS = 4  # parts of a batch: it is halved twice
+SMALLEST_PART = 2  # rows of a part, as batch norm needs
 SHORT = (  # what libraries say where they raise nothing of their own
     "out of memory",
     "not enough memory",
@@ -59,7 +59,11 @@ def halving(work: Callable[[int], T], title: str, rows: int) -> T:
                 if not is_short_of_memory(error):
                     raise
                 shown = str(error).partition("\n")[0][:200]
-                if parts == MOST or 2 * parts * SMALLEST > rows or (parts > 1 and not taken):
+                if (
+                    parts == MOST_PARTS
+                    or 2 * parts * SMALLEST_PART > rows
+                    or (parts > 1 and not taken)
+                ):
                     raise BadInput(
                         f"{title}: memory does not hold a batch of {rows}"
                         + (f", also in {parts} parts" if taken else "")
@@ -69,8 +73,11 @@ def halving(work: Callable[[int], T], title: str, rows: int) -> T:
         parts *= 2
         log.warning(
             "%s: memory does not hold a batch of %d (%s); it is taken in %d parts",
-            title, rows, shown, parts,
-        )  # fmt: skip
+            title,
+            rows,
+            shown,
+            parts,
+        )
 
 
 def give_back_memory() -> None:
@@ -111,32 +118,32 @@ def _by_parts(
 ) -> Any:
     images = inputs[0] if inputs else None
     alone = len(inputs) == 1 and not more and isinstance(images, Tensor)
-    number = min(parts, len(images) // SMALLEST) if alone and isinstance(images, Tensor) else 1
+    number = min(parts, len(images) // SMALLEST_PART) if alone and isinstance(images, Tensor) else 1
     if number < 2 or not isinstance(images, Tensor):
         return forward(*inputs, **more)
     split = images.tensor_split(number)
     if not torch.is_grad_enabled():
-        return joined([forward(part) for part in split])
+        return join_parts([forward(part) for part in split])
     for seen in _taken[-1:]:
         seen.append(number)
     # the second pass finds statistics moved already
     second = lambda: (nullcontext(), keep_statistics(network))  # noqa: E731
-    return joined(
+    return join_parts(
         [checkpoint(forward, part, use_reentrant=False, context_fn=second) for part in split]
     )
 
 
-def joined(outputs: list[Any]) -> Any:
+def join_parts(outputs: list[Any]) -> Any:
     """Outputs of a batch's parts as that of the batch: rows after rows, in every field."""
     first = outputs[0]
     if isinstance(first, Tensor):
         return torch.cat(outputs)
     if isinstance(first, dict):
-        return {name: joined([output[name] for output in outputs]) for name in first}
+        return {name: join_parts([output[name] for output in outputs]) for name in first}
     if isinstance(first, list):
         return [one for output in outputs for one in output]
     if isinstance(first, tuple):
-        fields = [joined(list(field)) for field in zip(*outputs, strict=True)]
+        fields = [join_parts(list(field)) for field in zip(*outputs, strict=True)]
         return type(first)(*fields) if hasattr(first, "_fields") else tuple(fields)
     if first is None:
         return None

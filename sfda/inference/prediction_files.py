@@ -14,7 +14,7 @@ from torch import nn
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.errors import BadInput
 from sfda.loading.opened import manifest_ref, open_ref, open_split
-from sfda.manifests.partial import partial_folder
+from sfda.manifests.write import partial_folder
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec
 from sfda.state_folder import disk_errors, named_by_a_person

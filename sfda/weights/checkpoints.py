@@ -6,10 +6,8 @@ Nothing that a file holds is ever run: a pickle which asks for more than tensors
 from __future__ import annotations
 
 import pickle
-import struct
 import warnings
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,25 +19,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sfda.bounds.files import Unreadable, zip_opened
+from sfda.bounds.files import DAMAGED, Unreadable, zip_opened
 from sfda.bounds.limits import CHECKPOINT_LEVELS, CHECKPOINT_TIMES
 from sfda.errors import BadInput
 from sfda.weights.layouts import beside_objects
 
-DAMAGED = (
+UNREAD = (
+    *DAMAGED,
     ArithmeticError,
     AssertionError,
     AttributeError,
-    EOFError,
     LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
+    SyntaxError,
     TypeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
 )  # what readers raise on a file that is cut short, flipped, encrypted or of another kind
 TORCH = (".pt", ".pth", ".bin", ".tar")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -143,7 +135,7 @@ def _read_torch(path: Path) -> object:
             f"{path} holds pickled Python objects{asked}, which could run code, so it was not "
             f"opened; {RESAVE}"
         ) from error
-    except DAMAGED as error:
+    except UNREAD as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{path} is damaged or not a torch file: {first}") from error
 
@@ -185,7 +177,7 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise BadInput(f"{path} is one array, not an archive of named arrays")
             return {name: _tensor(name, arrays[name], path) for name in arrays.files}
-    except DAMAGED as error:
+    except UNREAD as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{path} is not an archive of plain arrays: {error}") from error

@@ -92,7 +92,9 @@ def _dead(
 ) -> Automation:
     """Mark a run as crashed that after such an event shows no heartbeat, nor one of these states.
 
-    It holds for every run of the server: a run within one of ours carries none of our tags.
+    It holds for every run of the server: a run within one of ours carries none of our tags. A late
+    heartbeat of a run that has ended begins such a wait, too; without `force` the server then looks
+    at the run and refuses to call it crashed.
     """
     return Automation(
         name=name,

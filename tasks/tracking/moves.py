@@ -15,9 +15,7 @@ from tasks.tracking.registry import HISTORY, by_alias, set_alias, stated_champio
 from tasks.tracking.store import client, is_transient
 
 MOVE = "sfda.move"  # tag of a registered model: a move that nobody has been told of yet
-LONGEST = (
-    86400.0  # seconds after which a move that was begun is no longer the one that is asked for
-)
+STALE = 86400.0  # seconds after which a move that was begun is no longer the one that is asked for
 
 
 class Move(Config):
@@ -66,7 +64,7 @@ def begun_move(name: str, version: str | None, by: str) -> Move | None:
             raise
         return None  # no such model: what is asked for says so
     asked = move.back if version is None else (not move.back and move.version == str(version))
-    recent = time.time() - move.begun < LONGEST
+    recent = time.time() - move.begun < STALE
     return move if asked and recent and move.by == by else None
 
 

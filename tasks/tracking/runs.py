@@ -24,6 +24,7 @@ from sfda.refs import ManifestRef, MetricPoint
 from tasks.tracking.store import client, experiment, store_uri
 
 KEY_TAG = "sfda.key"  # tag of a run: a digest of its work
+RUN_FOLDER = "sfda.run_folder"  # tag of a run: the folder below runs/ that its weights lie in
 
 
 class RunSummary(Config):

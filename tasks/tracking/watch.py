@@ -8,6 +8,7 @@ from sfda.adaptation.run_folder import History, points_of, read_history
 from sfda.refs import Adaptation, MetricPoint
 from tasks import tracking
 from tasks.prefect_runtime.artifacts import RunPage
+from tasks.tracking.runs import RUN_FOLDER
 
 
 class RunWatch:
@@ -37,6 +38,7 @@ def log_history(adaptation: Adaptation, run_id: str) -> History:
     history = read_history(Path(adaptation.folder), adaptation.history_sha256)
     if adaptation.parts > 1:
         tracking.client().log_param(run_id, "batch_parts", adaptation.parts)
+    tracking.set_tags(run_id, {RUN_FOLDER: Path(adaptation.folder).name})
     logged = tracking.last_step(run_id, "epoch")
     for epoch in history:
         if epoch.epoch + 1 > logged:

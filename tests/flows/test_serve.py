@@ -66,7 +66,7 @@ def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(worl
     result = {d.name: d for d in deployments(read_jobs(jobs_file(tmp_path)))}
     assert set(result) == {
         "adapt", "refresh", "compare", "query", "ask", "audit", "pipeline", "tune",
-        "promote", "rollback", "site",
+        "promote", "rollback", "clean", "site",
         "nightly",
     }  # fmt: skip
     site, nightly = result["site"], result["nightly"]
@@ -87,9 +87,30 @@ def test_jobs_become_deployments_with_their_schedules_and_one_run_at_a_time(worl
     assert all(d.tags == ["sfda"] for d in result.values())
 
 
+def test_a_home_is_cleaned_every_night_unless_the_file_says_otherwise(world, tmp_path):
+    from flows.deployments import Jobs, deployments, read_schedule
+
+    (usual,) = (d for d in deployments((), Jobs().clean) if d.name == "every-night")
+    assert usual.flow_name == "clean"
+    assert [s.schedule.cron for s in usual.schedules] == ["30 3 * * *"]
+    assert usual.parameters == {"policy": {"older_than": "30d", "keep": 10}}
+    text = f"{JOBS}clean: {{older_than: 7d, keep: 2, cron: 0 4 * * *}}\n"
+    (stated,) = (
+        d
+        for d in deployments((), read_schedule(jobs_file(tmp_path, text)).clean)
+        if d.name == "every-night"
+    )
+    assert [s.schedule.cron for s in stated.schedules] == ["0 4 * * *"]
+    assert stated.parameters == {"policy": {"older_than": "7d", "keep": 2}}
+    off = read_schedule(jobs_file(tmp_path, f"{JOBS}clean: false\n"))
+    assert "every-night" not in {d.name for d in deployments((), off.clean)}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (("jobs:", "clean: {older_than: soon}\njobs:"), "older_than"),
+        (("jobs:", "clean: {cron: at night}\njobs:"), "clean"),
         (("every: 1h", "every: soon"), "every"),
         (("every: 1h", ""), "`every` (30m) or `cron`"),
         (("cron: 0 2 * * *", "cron: at night"), "nightly"),
@@ -136,6 +157,28 @@ def test_the_automations_end_dead_runs_and_start_crashed_ones_again(world):
             assert [len(client.read_automations_by_name(n)) for n in names] == [1, 1, 1]
         for name in names:
             client.delete_automation(client.read_automations_by_name(name)[0].id)
+
+
+def test_a_run_that_has_ended_is_not_called_crashed(world):
+    """As after a heartbeat that comes late: the automations' own action, on Prefect's server."""
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled, Completed, Failed, Running, State
+
+    from tasks.prefect_runtime.automations import automations
+
+    actions = [action for dead in automations()[:2] for action in dead.actions]
+    with get_client(sync_client=True) as client:
+        for action in actions:
+            for ended in (Completed(), Failed(), Cancelled()):
+                run = client.create_flow_run(flow(lambda: None, name="ended"), state=Running()).id
+                for state, expected in ((ended, "ACCEPT"), (State(type=action.state), "ABORT")):
+                    result = client.set_flow_run_state(run, state, force=action.force)
+                    assert result.status.value == expected
+                assert client.read_flow_run(run).state.type == ended.type
+            run = client.create_flow_run(flow(lambda: None, name="dead"), state=Running()).id
+            dead = client.set_flow_run_state(run, State(type=action.state), force=action.force)
+            assert dead.status.value == "ACCEPT"
 
 
 def test_a_run_that_died_too_often_ends():

@@ -33,8 +33,8 @@ from sfda.decision.audit import AuditPlan
 from sfda.decision.change import PoolChange, PoolUnit
 from sfda.errors import BadInput
 from sfda.images.intensity_window import Window
-from sfda.manifests.partial import partial_folder
 from sfda.manifests.rows import Split
+from sfda.manifests.write import partial_folder
 from sfda.measures.change import Unit
 from sfda.policy import DecisionPolicy
 from sfda.state_folder import disk_errors, named_by_a_person

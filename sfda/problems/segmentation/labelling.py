@@ -81,7 +81,7 @@ class MaskLabelling(Labelling[MaskOfRow]):
             return None
         refuse_foreign(request, sample, (r.label for r in picture.regions))
         size = (sample.height, sample.width)
-        shapes = {r.bits.shape for r in picture.regions}
+        shapes = {r.where.shape for r in picture.regions}
         if picture.mask is not None:
             shapes.add(picture.mask.shape)
         if shapes != {size}:
@@ -114,7 +114,7 @@ def painted(picture: PictureAnnotations, classes: tuple[str, ...], size: tuple[i
     `background` where there is such a class, and does not count otherwise.
     """
     if picture.mask is not None:
-        return picture.mask
+        return picture.mask.values
     rest = classes.index("background") if "background" in classes else IGNORE
     mask = np.full(size, rest, np.uint8)
     for region in picture.regions:

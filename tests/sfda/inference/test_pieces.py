@@ -16,7 +16,7 @@ from sfda import plugins
 from sfda.adaptation.loop import adapt
 from sfda.errors import BadInput
 from sfda.inference import forward
-from sfda.inference.pieces import MOST, halving, in_parts, is_short_of_memory, seen_parts
+from sfda.inference.pieces import MOST_PARTS, halving, in_parts, is_short_of_memory, seen_parts
 
 CPU = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
 
@@ -188,7 +188,7 @@ def test_losses_beside_the_forward_pass_end_after_one_more_try() -> None:
         halving(work, "toy", 64)
     assert calls == [1, 2]
     assert "parts" not in str(caught.value)
-    assert MOST == 4
+    assert MOST_PARTS == 4
 
 
 def test_a_look_at_all_images_is_halved_with_the_same_answers() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from killed import kills
 
-from sfda.manifests.partial import partial_folder
-from sfda.manifests.write import put
+from sfda.manifests.write import partial_folder, put
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_start(tmp_path: Path) -> None:

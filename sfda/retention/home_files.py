@@ -1,0 +1,234 @@
+"""Old files and folders below a home: which there are, and how they go.
+
+No link is followed, nothing outside of the home is touched, and what another process works at
+stays.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from sfda.retention.policy import DiskUse, RetentionPolicy
+from sfda.sandbox.leftovers import remove_tree
+from sfda.state_folder import if_nobody_works
+
+OTHER = "requests, audits, targets, data, secrets"
+KIND_OF_TOP = {
+    "mlartifacts": "MLflow",
+    "mlflow.db": "MLflow",
+    "prefect": "Prefect",
+    "runs": "run folders",
+    "reports": "reports",
+    "pictures": "reports",
+    "logs": "logs",
+    **dict.fromkeys(
+        ("decoded", "predictions", "parts", "cards", "priors", "imported", "fetched", "rungs"),
+        "caches",
+    ),
+    "digests.sqlite3": "caches",
+}
+VERSIONS = "registered versions"  # in mlartifacts/models
+
+
+class Rule(NamedTuple):
+    """How the entries of one folder age, and by what they are locked."""
+
+    kind: str
+    by: Literal["change", "use", "never"]  # a cache is used as long as it is read
+    locked: bool = False  # by a file beside it, while somebody works at it
+
+
+RULES = {
+    "runs": Rule("run folders", "change", locked=True),
+    "reports": Rule("reports", "change"),
+    "pictures": Rule("reports", "change"),
+    "logs": Rule("logs", "change"),
+    "prefect/storage": Rule("kept results", "change"),
+    "mlartifacts": Rule("leftovers", "never"),  # the store deletes there what it has rows of
+    "mlartifacts/models": Rule("leftovers", "never"),
+    "decoded": Rule("caches", "use"),
+    "fetched": Rule("caches", "use"),
+    **dict.fromkeys(
+        ("predictions", "parts", "cards", "priors", "imported", "rungs"),
+        Rule("caches", "use", locked=True),
+    ),
+}
+LEFT_BEHIND = re.compile(r"\..+|.+\.sealed")  # what a killed command was writing
+LEFT_AFTER = 86400.0  # seconds after which nobody writes it any more
+REMOVED = ".removed."  # what a killed `sfda clean` was deleting
+REPORT_DATE = re.compile(r"-\d{4}-\d\d-\d\d-\d{4}(-\d+)?$")
+
+
+class OldEntry(NamedTuple):
+    """A file, or a folder as a whole, that may go."""
+
+    path: Path
+    kind: str  # what reports count it as
+    rule: Rule
+    size: DiskUse
+    before: float  # it goes if it was not used since then: seconds since the epoch
+
+
+def size_by_kind(home: Path) -> dict[str, DiskUse]:
+    """What a home holds. Links count as themselves."""
+    sizes: dict[str, DiskUse] = {}
+    for path, status in _files(home):
+        top, _, rest = str(path.relative_to(home)).partition("/")
+        kind = KIND_OF_TOP.get(re.sub(r"-(wal|shm)$", "", top), OTHER)
+        if top == "mlartifacts" and rest.startswith("models/"):
+            kind = VERSIONS
+        sizes[kind] = sizes.get(kind, DiskUse()).plus(status.st_size)
+    return sizes
+
+
+def old_entries(
+    home: Path, policy: RetentionPolicy, needed: Collection[str], now: float
+) -> tuple[list[OldEntry], list[str]]:
+    """What may go, and lines on what is old and stays. `needed` are entries, as `runs/1f2e`, that
+    somebody refers to.
+    """
+    entries: list[OldEntry] = []
+    left: list[str] = []
+    for folder, rule in RULES.items():
+        if any(part.is_symlink() for part in _parts(home, folder)):
+            left.append(f"{folder} is a link, which is not followed")
+            continue
+        old = list(_old(home / folder, rule, policy, now))
+        for entry in _but_newest(old, home / folder, policy.keep):
+            if f"{folder}/{entry.path.name}" in needed:
+                left.append(f"{folder}/{entry.path.name} is needed")
+            elif entry.kind == "run folders" and _is_unfinished(entry.path):
+                left.append(f"{folder}/{entry.path.name} can be taken up again")
+            else:
+                entries.append(entry)
+    return entries, left
+
+
+def delete_entry(entry: OldEntry) -> bool:
+    """Delete it, whole or not at all to whoever looks; false where somebody works at it, or has
+    used it meanwhile.
+    """
+    if not entry.rule.locked or entry.path.name.startswith("."):
+        return _delete(entry)
+    base = entry.path.with_suffix("")
+    with if_nobody_works(base) as free:
+        gone = free and _delete(entry)
+        if gone and not base.exists():
+            base.with_suffix(".lock").unlink(missing_ok=True)  # whoever waits takes a new one
+    return gone
+
+
+def delete_folder(home: Path, folder: Path) -> None:
+    """Delete a folder below the home, if it is one: neither a link nor behind one."""
+    if not folder.is_relative_to(home) or folder == home or ".." in folder.parts:
+        return
+    if not any(part.is_symlink() for part in _parts(home, str(folder.relative_to(home)))):
+        _remove(folder)
+
+
+def _delete(entry: OldEntry) -> bool:
+    if _last(entry.path, entry.rule) >= entry.before:
+        return False
+    _remove(entry.path)
+    return not os.path.lexists(entry.path)
+
+
+def _remove(path: Path) -> None:
+    """First its name goes, so that nobody takes a half of it for the whole."""
+    with suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            hidden = path.with_name(f"{REMOVED}{secrets.token_hex(6)}")
+            path.rename(hidden)
+            remove_tree(hidden)
+        else:
+            path.unlink()
+
+
+def _old(folder: Path, rule: Rule, policy: RetentionPolicy, now: float) -> Iterator[OldEntry]:
+    cutoff = policy.cutoff(now)
+    try:
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    present = set(names)
+    for name in names:
+        path, kind, before = folder / name, rule.kind, cutoff
+        if path.is_symlink() or (rule.by == "never" and not name.startswith(REMOVED)):
+            continue
+        if name.endswith(".lock"):
+            kind = "locks"
+            if name.removesuffix(".lock") in present:
+                continue
+        elif name.startswith(REMOVED):
+            kind, before = "leftovers", float("inf")
+        elif LEFT_BEHIND.fullmatch(name):
+            kind, before = "leftovers", max(cutoff, now - LEFT_AFTER)
+        if _last(path, rule) < before:
+            yield OldEntry(path, kind, rule, disk_use(path), before)
+
+
+def _but_newest(old: list[OldEntry], folder: Path, most: int) -> Iterator[OldEntry]:
+    """Of reports of one target by one method the newest stay, whatever their age."""
+    if folder.name != "reports" or not old:
+        yield from old
+        return
+    groups: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder), key=lambda name: _changed(folder / name), reverse=True):
+        groups.setdefault(REPORT_DATE.sub("", name), []).append(name)
+    newest = {name for names in groups.values() for name in names[:most]}
+    yield from (entry for entry in old if entry.path.name not in newest)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether a later start would go on from here: its history is written at the end."""
+    return folder.suffix != ".lock" and not (folder / "history.json").is_file()
+
+
+def _last(path: Path, rule: Rule) -> float:
+    """When an entry was last changed, or, of a cache, read; in seconds since the epoch. Systems
+    note at least one reading a day.
+    """
+    times = [_changed(path)]
+    for _, status in _files(path):
+        times.append(max(status.st_mtime, status.st_atime if rule.by == "use" else 0.0))
+    return max(times)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return float("-inf")
+
+
+def disk_use(path: Path) -> DiskUse:
+    """Of a file, or of all below a folder."""
+    sizes = [status.st_size for _, status in _files(path)]
+    return DiskUse(bytes=sum(sizes), files=len(sizes))
+
+
+def _files(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """A file, or all below a folder; no link is followed, and what goes meanwhile is left out."""
+    waiting = [top]
+    while waiting:
+        path = waiting.pop()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                waiting.extend(Path(entry.path) for entry in os.scandir(path))
+            else:
+                yield path, status
+
+
+def _parts(home: Path, folder: str) -> Iterator[Path]:
+    path = home
+    for name in folder.split("/"):
+        path = path / name
+        yield path

@@ -1,0 +1,89 @@
+"""What requests, audits, monitors and growing targets below a home refer to."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sfda.documents import parse_json
+from sfda.errors import BadInput
+
+DOCUMENTS = ("requests", "audits", "monitors", "pipelines")
+ELSEWHERE = ("request.json", "audit.json")  # in the folder that a note names
+DOCUMENT_BYTES = 64 << 20  # bytes of a document
+MOST_DEPTH = 4  # folders below those above
+
+
+class References(NamedTuple):
+    """Addresses of models and runs, and entries of folders below the home: `runs/1f2e`."""
+
+    addresses: frozenset[str]
+    entries: frozenset[str]
+
+
+def references(home: Path) -> References:
+    """What the documents of people's work name, and those of folders elsewhere that they name.
+
+    Raises BadInput for one that cannot be read: what it needs is not known then.
+    """
+    documents = [_document(file) for name in DOCUMENTS for file in _json_files(home / name)]
+    texts = {text for _, text in _texts(documents)}
+    for folder in {Path(text) for key, text in _texts(documents) if key == "folder"}:
+        if folder.is_absolute() and not folder.is_relative_to(home):
+            more = [_document(folder / name) for name in ELSEWHERE]
+            texts |= {text for _, text in _texts(more)}
+    return References(
+        frozenset(text for text in texts if text.startswith(("models:/", "runs:/"))),
+        frozenset(_entries(home, texts)),
+    )
+
+
+def _entries(home: Path, texts: Iterable[str]) -> Iterator[str]:
+    start = f"{home}/"
+    for text in texts:
+        if text.startswith(start):
+            top, _, rest = text.removeprefix(start).partition("/")
+            yield f"{top}/{rest.partition('/')[0]}"
+
+
+def _json_files(folder: Path, depth: int = MOST_DEPTH) -> Iterator[Path]:
+    """Regular files below a folder; no link is followed."""
+    if depth == 0 or folder.is_symlink() or not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _json_files(Path(entry.path), depth - 1)
+            elif entry.name.endswith(".json") and entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
+
+
+def _document(file: Path) -> Any:
+    unknown = f"{file} cannot be read, so what it needs is not known; repair it or move it away"
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as opened:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > DOCUMENT_BYTES:
+                raise BadInput(unknown)
+            return parse_json(opened.read(DOCUMENT_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
+        return None  # it was answered meanwhile, or moved
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{unknown} ({error})") from None
+
+
+def _texts(value: Any) -> Iterator[tuple[str, str]]:
+    """All texts in a document, at any depth, and the keys that they stand under."""
+    waiting = [("", value)]
+    while waiting:
+        key, part = waiting.pop()
+        if isinstance(part, str):
+            yield key, part
+        elif isinstance(part, dict):
+            waiting.extend(part.items())
+        elif isinstance(part, list):
+            waiting.extend((key, one) for one in part)
