@@ -34,8 +34,8 @@ def read_settings(pairs: list[str] | None, option: str = "--set") -> dict[str, A
 
 def _value(text: str, pair: str) -> object:
     """What stands behind the `=` of a pair."""
-    from sfda.config import read_yaml
     from sfda.bounds.files import Unreadable
+    from sfda.config import read_yaml
     from sfda.documents import parse_yaml
 
     if text.startswith("@"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import math
 import os
 import shutil
@@ -18,12 +19,13 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from sfda.errors import BadInput, listed
-from sfda.images.intensity_window import Picture, Window
+from sfda.images.intensity_window import DIM, Picture, Window
 from sfda.images.preprocess import prepare_image
 from sfda.images.store import Pictures, RaggedWriter, open_ragged
 from sfda.refs import InputSpec
 
 DECODED_AHEAD = 256  # images that are decoded before they are written
+log = logging.getLogger("sfda")
 SPARE = 16 * 2**20  # bytes that are left free on the disk
 SETTLED = 1.0  # seconds in which the writer of a temporary file has locked it
 ABANDONED = 3600.0  # seconds after which it has none any more, where files cannot be locked
@@ -108,13 +110,14 @@ def write_images(
 
     For a tiled input their shapes follow.
     """
-    faults: list[str] = []
+    faults, brightest = list[str](), 0
     ragged = RaggedWriter(handle) if spec.tiled else None
     with ThreadPoolExecutor(workers) as pool:
         for done, (image, fault) in enumerate(_decoded(pool, split, spec), start=1):
             if fault:
                 faults.append(fault)
             elif not faults:  # after a fault the file will not be kept
+                brightest = max(brightest, int(image.max(initial=0)))
                 ragged.write(image) if ragged else handle.write(image.data)
             if progress:
                 progress(done, len(split))
@@ -122,6 +125,12 @@ def write_images(
         raise BadInput(
             f"{len(faults)} of {len(split)} images cannot be used: {listed(faults, '; ')}; "
             "mend or remove them, then make the manifest anew with `sfda manifest`"
+        )
+    if brightest <= DIM and len(split) and spec.window is None:
+        log.warning(
+            "no image is brighter than %d of 255: if they have more than 8 bits, the model needs a "
+            "window, as in `import-model --window 0,4095`; `sfda check` says which",
+            brightest,
         )
     if ragged:
         ragged.finish()
