@@ -121,7 +121,7 @@ def class_names(text: str | None, file: Path | None = None) -> tuple[str, ...]:
     if not names:
         raise BadInput("no class name was given")
     try:
-        return few_classes(tuple(map(printable_name, names)))
+        return tuple(map(printable_name, few_classes(names)))
     except ValueError as error:
         raise BadInput(f"a class cannot be called so: {error}") from None
 

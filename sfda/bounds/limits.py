@@ -69,7 +69,7 @@ YAML_VALUES = _limit(
 )
 DEPTH = _limit("DEPTH", 60, "levels", "lists and mappings of YAML, elements of XML in each other")
 NUMBER_CHARACTERS = _limit("NUMBER_CHARACTERS", 100, "characters", "a number or a date in YAML")
-LIST_BYTES = _limit("LIST_BYTES", 256 * MIB, "bytes", "a text with an image or a class a line")
+LIST_BYTES = _limit("LIST_BYTES", 32 * MIB, "bytes", "a text with an image or a class a line")
 CLASS_COUNT = _limit("CLASSES", 100_000, "classes", "the classes of a model or of a list")
 NAME_CHARACTERS = _limit("NAME_CHARACTERS", 256, "characters", "a name of a class or a data set")
 DURATION_DAYS = _limit("DURATION_DAYS", 3650, "days", "a time such as `every: 2h`")
