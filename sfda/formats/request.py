@@ -99,7 +99,7 @@ class RequestedNames:
         for row in requested:
             for name in dict.fromkeys((row.key, row.file)):
                 self._exact.setdefault(name, []).append(row)
-                parts = PurePosixPath(name).parts
+                parts = PurePosixPath(name).parts or (name,)
                 self._last.setdefault(parts[-1], []).append((parts, row))
         self._others = set(others) - self._exact.keys()
 

@@ -27,7 +27,7 @@ from sfda.refs import InputSpec
 DECODED_AHEAD = 256  # images that are decoded before they are written
 log = logging.getLogger("sfda")
 SPARE = 16 * 2**20  # bytes that are left free on the disk
-SETTLED = 1.0  # seconds in which the writer of a temporary file has locked it
+LOCKED_AFTER = 1.0  # seconds in which the writer of a temporary file has locked it
 ABANDONED = 3600.0  # seconds after which it has none any more, where files cannot be locked
 OnProgress = Callable[[int, int], None]
 
@@ -222,7 +222,7 @@ def _shortest_age(number: int) -> float:
         return math.inf
     except OSError:
         return ABANDONED
-    return SETTLED
+    return LOCKED_AFTER
 
 
 def _full(folder: Path, needed: int, there: int) -> BadInput:

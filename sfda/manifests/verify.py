@@ -127,7 +127,7 @@ def _image_faults(
         return None if raw.dtype == np.uint8 else (float(raw.min()), float(raw.max()))
 
     faults, ranges = _faults_of(look, len(keys), progress)
-    dim = [found for found in ranges if found]
+    dim = [ends for ends in ranges if ends]
     if len(dim) < len(ranges) or not dim:
         return faults, []
     return faults, [range_unused(min(low for low, _ in dim), max(high for _, high in dim))]
