@@ -85,7 +85,7 @@ LABEL_FLAGS = _limit(
 EXPORT_BYTES = _limit("EXPORT_BYTES", 128 * MIB, "bytes", "a JSON (COCO too) or an XML")
 JSON_VALUES = _limit("JSON_VALUES", 12_000_000, "values", "a JSON: 1 GB of memory")
 JSON_CONTAINERS = _limit(
-    "JSON_CONTAINERS", 4_000_000, "lists and objects", "a JSON; they take most memory"
+    "JSON_CONTAINERS", 2_000_000, "lists and objects", "a JSON; they take most memory"
 )
 XML_ELEMENTS = _limit("XML_ELEMENTS", 5_000_000, "elements", "an XML, attributes counted as well")
 REQUEST_BYTES = _limit(
