@@ -97,7 +97,7 @@ PICTURE_PIXELS = _limit(
     "PICTURE_PIXELS", 100_000_000, "pixels", "a picture, and what is drawn in one"
 )
 DRAWN_PIXELS = _limit(
-    "DRAWN_PIXELS", 5_000_000_000, "pixels", "all masks and polygons of an export, drawn"
+    "DRAWN_PIXELS", 2_500_000_000, "pixels", "all masks and polygons of an export, drawn"
 )
 VOLUME_BYTES = _limit("VOLUME_BYTES", 640 * MIB, "bytes", "a volume, unpacked")
 ZIP_DIRECTORY_BYTES = _limit(
