@@ -56,6 +56,9 @@ def manifest(
         Literal["folder"] | None, typer.Option(help="images of one folder are one video or volume")
     ] = None,
     spacing: Annotated[str | None, typer.Option(help="mm between pixels, 0.5x0.5")] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="volumes: write masks that lie where images do")
+    ] = False,
     annotations: Annotated[Path | None, typer.Option(help="boxes or poses: a COCO JSON")] = None,
     skeleton: SkeletonOption = None,
     json: JsonOption = False,
@@ -83,7 +86,7 @@ def manifest(
             labels_csv=labels,
             out=out,
             template=template,
-            masks=MaskOptions.from_text(masks, values, ignore, groups, spacing),
+            masks=MaskOptions.from_text(masks, values, ignore, groups, spacing, resample=resample),
             annotations=annotations,
             skeleton=bones,
             data_root=data_folder() if os.environ.get("SFDA_DATA") else None,

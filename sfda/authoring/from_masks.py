@@ -12,6 +12,7 @@ import numpy as np
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.pairing import pair_masks
 from sfda.authoring.splits import stratify
+from sfda.authoring.volume_masks import refuse_masks_elsewhere, resampled_masks
 from sfda.authoring.write import RowTable
 from sfda.errors import BadInput, listed
 from sfda.formats.masks import IGNORE, one_value, values_concern
@@ -39,6 +40,7 @@ class MaskOptions:
     ignore_is_said: bool = False  # a person named it
     groups: Literal["folder"] | None = None
     spacing: str | None = None
+    resample: bool = False  # bring masks of volumes to where their images lie
 
     @classmethod
     def from_text(
@@ -48,6 +50,8 @@ class MaskOptions:
         ignore: str | None,
         groups: Literal["folder"] | None,
         spacing: str | None,
+        *,
+        resample: bool = False,
     ) -> MaskOptions:
         """Options as they are typed: values "0,255", ignore a number or "none".
 
@@ -62,7 +66,7 @@ class MaskOptions:
                 f"the values of masks are whole numbers: --values {values or '0,255'} must be like "
                 f"0,255 and --ignore {ignore or 255} a number or none"
             ) from None
-        return cls(folder, numbers, number, ignore is not None, groups, spacing)
+        return cls(folder, numbers, number, ignore is not None, groups, spacing, resample)
 
     def keys(self, classes: tuple[str, ...] | int | None) -> dict[str, Any]:
         """What the manifest says of its masks."""
@@ -95,7 +99,12 @@ def mask_rows(
     if listing.image:
         listing = _array(listing, options, named=named)
         masks = dict.fromkeys(listing.keys, listing.mask) if listing.mask else {}
+    elif options.resample and options.folder is not None:
+        outside = 0 if options.ignore is None else options.ignore
+        listing, masks = resampled_masks(listing, options.folder, outside)
     else:
+        if options.folder is not None:
+            refuse_masks_elsewhere(listing, options.folder)
         listing, masks = pair_masks(listing, options.folder)
     if masks and not named:
         raise BadInput(

@@ -10,17 +10,22 @@ from pathlib import Path, PurePosixPath
 
 from sfda.authoring.listing import Listing, list_images
 from sfda.errors import BadInput, listed
+from sfda.formats.volumes import slice_of
 
 ENDINGS = ("_mask", "_masks", "_gt", "_label", "_labels", "_seg", "_segmentation")
 FOLDERS = ("annotations", "gt", "label", "labels", "mask", "masks", "segmentations")
 
 
-def pair_masks(listing: Listing, masks: Path | str | None) -> tuple[Listing, dict[str, str]]:
+def pair_masks(
+    listing: Listing, masks: Path | str | None, *, firsts: bool = False
+) -> tuple[Listing, dict[str, str]]:
     """The images of a listing alone, and the mask of each that has one.
 
     `masks` is a folder below the listing's, or in the zip, or beside it; "." means that masks lie
     beside their images and end in `_mask`, `_gt`, `_label` or `_seg`; None that there are none.
     An image and its mask have the same path in their folders, suffixes aside.
+
+    With `firsts` first slices of volumes stand for all of them.
 
     Raises BadInput where no mask is found, or naming all masks that fit no image or one twice.
     """
@@ -28,7 +33,7 @@ def pair_masks(listing: Listing, masks: Path | str | None) -> tuple[Listing, dic
         return _without_masks(listing), {}
     inside = _inside(listing, masks)
     if inside is None:
-        return _beside(listing, Path(masks))
+        return _beside(listing, Path(masks), firsts=firsts)
     if inside == "":
         images, own = _by_ending(listing.keys)
     else:
@@ -51,7 +56,19 @@ def pair_masks(listing: Listing, masks: Path | str | None) -> tuple[Listing, dic
     return taken, _match(names, mask_names, str(masks))
 
 
-def _beside(listing: Listing, folder: Path) -> tuple[Listing, dict[str, str]]:
+def pair_volumes(listing: Listing, masks: Path | str) -> tuple[Listing, dict[str, str]]:
+    """As `pair_masks`, of whole volumes: the first slice stands for all. Of pictures nothing."""
+    firsts = dataclasses.replace(listing, keys=_firsts(listing.keys))
+    if not firsts.keys:
+        return firsts, {}
+    return pair_masks(firsts, masks, firsts=True)
+
+
+def _firsts(keys: Sequence[str]) -> tuple[str, ...]:
+    return tuple(key for key in keys if (part := slice_of(key)) and part.at == 0)
+
+
+def _beside(listing: Listing, folder: Path, *, firsts: bool) -> tuple[Listing, dict[str, str]]:
     """Masks in a folder of their own: both are named below what they share."""
     if not listing.path.is_dir():
         raise BadInput(
@@ -59,6 +76,8 @@ def _beside(listing: Listing, folder: Path) -> tuple[Listing, dict[str, str]]:
             "lie in the same file"
         )
     mask_listing = list_images(folder, volumes=True)
+    if firsts:
+        mask_listing = dataclasses.replace(mask_listing, keys=_firsts(mask_listing.keys))
     here, there = listing.path.resolve(), mask_listing.path.resolve()
     above = Path(os.path.commonpath([here, there]))
     if above == Path(above.anchor):

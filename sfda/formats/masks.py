@@ -10,6 +10,7 @@ import numpy as np
 
 from sfda.errors import BadInput, listed
 from sfda.formats.readers import Reader
+from sfda.formats.volumes import difference_of_grids
 from sfda.images.intensity_window import Raw
 from sfda.types import UNKNOWN
 
@@ -49,6 +50,11 @@ class MaskReader:
                 f"{self.images.name_of(row)} has {height} x {width} (height x width); a mask must "
                 "have the size of its image"
             )
+        if lies := self._difference(row):
+            raise BadInput(
+                f"mask {name} does not lie where its image {self.images.name_of(row)} does: {lies}"
+                "; mend its header, or make the manifest anew with --resample"
+            )
         known, table = self._tables
         whole = _whole(stored)
         if whole is None or not known[whole].all():
@@ -60,6 +66,12 @@ class MaskReader:
                 f"{self.ignore}; leave its row out, or mend the mask"
             )
         return classes
+
+    def _difference(self, row: int) -> str:
+        mask, image = self.stored.grid(row), self.images.grid(row)
+        if mask is None or image is None:
+            return ""
+        return difference_of_grids(image, mask)
 
     @functools.cached_property
     def _tables(self) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Mask]:
@@ -117,7 +129,7 @@ def values_concern(
     True
     """
     absent = [name for name, count in zip(classes, pixels, strict=False) if not count]
-    if ignore is None or not absent or not pixels[IGNORE]:
+    if ignore is None or not 0 < len(absent) < len(classes) or not pixels[IGNORE]:
         return None
     share = pixels[IGNORE] / pixels.sum()
     absent_values = [value for name, value in zip(classes, values, strict=True) if name in absent]
