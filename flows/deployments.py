@@ -24,6 +24,7 @@ from flows.query_labels import query
 from flows.refresh_target import refresh_target
 from flows.rollback import rollback
 from flows.tune import tune
+from sfda.bounds.limits import JOB_COUNT
 from sfda.config import Config, read_yaml, say_faults
 from sfda.errors import BadInput
 from sfda.retention.policy import RetentionPolicy
@@ -103,6 +104,8 @@ def read_schedule(file: Path) -> Jobs:
     raw = read_yaml(file, "it should list jobs, see docs/operations.md")
     if not isinstance(raw, dict) or not isinstance(raw.get("jobs"), list):
         raise BadInput(f"{file} should have a key `jobs`, a list")
+    if len(raw["jobs"]) > JOB_COUNT.most:
+        raise BadInput(f"{file} lists {JOB_COUNT.refusal(len(raw['jobs']))}")
     own = set(Job.model_fields) - {"parameters"}
     entries = []
     for entry in raw["jobs"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
@@ -24,6 +25,7 @@ from sfda.bounds.limits import (
     YAML_BYTES,
     YAML_VALUES,
 )
+from sfda.errors import BadInput
 
 KEY_CHARACTERS = 16  # of a number that is a key: those of many more may all have one hash
 
@@ -108,6 +110,17 @@ def parse_json(content: str | bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise Unreadable(_unread(error)) from None
+
+
+def json_bytes(document: Any, source: Path) -> bytes:
+    """JSON of what was read at `source`. Raises BadInput where a number in it is none."""
+    try:
+        return json.dumps(document, allow_nan=False).encode()
+    except ValueError:
+        raise BadInput(
+            f"{source} holds NaN or an infinity, as 1e999 is one: mend the numbers, or leave out "
+            "what is not known"
+        ) from None
 
 
 def _check_values(content: str | bytes) -> None:

@@ -29,6 +29,7 @@ def stated_input(
     mean: str | None = None,
     std: str | None = None,
     channels: str | None = None,
+    window: str | None = None,
 ) -> InputSpec | None:
     """An input spec from a YAML file or from single values, over what the architecture states.
 
@@ -42,7 +43,7 @@ def stated_input(
     from sfda.networks.grammar import is_foreign
     from sfda.refs import InputSpec
 
-    texts = stated(size=size, resize=resize, mean=mean, std=std, channels=channels)
+    texts = stated(size=size, resize=resize, mean=mean, std=std, channels=channels, window=window)
     if file is None and not texts and not is_foreign(arch):
         return None
     usual = _problem_of(problem).defaults(arch)[0]
@@ -92,6 +93,8 @@ def _input_file(file: Path) -> dict[str, Any]:
 
 def _option(name: str, text: str) -> tuple[int, int] | list[float] | str:
     """The value of an option of this name."""
+    if name == "window" and text != "percentile":
+        return _numbers(name, text, "0,4095")
     if name in ("size", "resize"):
         return _sides(name, text)
     return _numbers(name, text) if name in ("mean", "std") else text
@@ -112,11 +115,11 @@ def _sides(name: str, text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def _numbers(name: str, text: str) -> list[float]:
+def _numbers(name: str, text: str, such_as: str = "0.5,0.5,0.5") -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise BadInput(f"--{name} {text}: write numbers with commas, e.g. 0.5,0.5,0.5") from None
+        raise BadInput(f"--{name} {text}: write numbers with commas, e.g. {such_as}") from None
 
 
 def _problem_of(problem: str) -> AnyProblem:

@@ -86,3 +86,6 @@ ResizeOption = Annotated[str | None, typer.Option(help="pixels before the crop t
 MeanOption = Annotated[str | None, typer.Option(help="0.485,0.456,0.406")]
 StdOption = Annotated[str | None, typer.Option(help="0.229,0.224,0.225")]
 ChannelsOption = Annotated[str | None, typer.Option(help="rgb, bgr or gray")]
+WindowOption = Annotated[
+    str | None, typer.Option(help="intensities that are black and white: 0,4095, or percentile")
+]

@@ -34,8 +34,8 @@ def read_settings(pairs: list[str] | None, option: str = "--set") -> dict[str, A
 
 def _value(text: str, pair: str) -> object:
     """What stands behind the `=` of a pair."""
-    from sfda.config import read_yaml
     from sfda.bounds.files import Unreadable
+    from sfda.config import read_yaml
     from sfda.documents import parse_yaml
 
     if text.startswith("@"):
@@ -121,7 +121,7 @@ def class_names(text: str | None, file: Path | None = None) -> tuple[str, ...]:
     if not names:
         raise BadInput("no class name was given")
     try:
-        return few_classes(tuple(map(printable_name, names)))
+        return tuple(map(printable_name, few_classes(names)))
     except ValueError as error:
         raise BadInput(f"a class cannot be called so: {error}") from None
 

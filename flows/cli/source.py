@@ -40,6 +40,7 @@ from flows.cli.options import (
     UnsetNameOption,
     UnsetSeedOption,
     UnsetSplitOption,
+    WindowOption,
     WorkersOption,
 )
 from flows.cli.output import registered_fields, show_prior, show_source
@@ -60,6 +61,7 @@ def train_source(
     mean: MeanOption = None,
     std: StdOption = None,
     channels: ChannelsOption = None,
+    window: WindowOption = None,
     head: Annotated[
         str | None, typer.Option(help="bottleneck (default), plain, or a layer of your own class")
     ] = None,
@@ -98,6 +100,7 @@ def train_source(
             mean=mean,
             std=std,
             channels=channels,
+            window=window,
         )
         options = stated(
             init=str(init) if init else None,
@@ -226,6 +229,7 @@ def import_model(
     mean: MeanOption = None,
     std: StdOption = None,
     channels: ChannelsOption = None,
+    window: WindowOption = None,
     head: Annotated[
         str | None, typer.Option(help="your own class: the layer that gives the logits")
     ] = None,
@@ -249,6 +253,7 @@ def import_model(
             mean=mean,
             std=std,
             channels=channels,
+            window=window,
         )
         names = class_names(classes, classes_file)
         imported = flow(

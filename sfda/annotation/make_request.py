@@ -169,6 +169,8 @@ def write_request(
                 probs=chosen.probs[rest],
                 margin=chosen.margin[rest],
             )
+            if folder.is_symlink():
+                raise BadInput(f"{folder} is a link; name another folder")
             if folder.exists():
                 folder.rmdir()  # empty, as was made sure
             os.replace(part, folder)

@@ -7,6 +7,8 @@ rows, by their keys.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -28,6 +30,7 @@ from sfda.problems.labelling import Annotation
 from sfda.problems.registry import PROBLEMS
 from sfda.state_folder import named_by_a_person
 
+MASK_NAME = re.compile(r"[0-9a-f]{16}\.png")  # after the row's id
 RowAnnotations = dict[str, tuple[RequestedRow, Annotation]]
 """What people say of requested rows, by their ids."""
 Part = dict[str, Any]
@@ -213,8 +216,26 @@ def _put_masks(images: dict[str, Mask | Path], masks: Path) -> None:
         part.chmod(0o777 & ~umask)
         for name, mask in images.items():
             (part / name).write_bytes(_png(mask))
-        shutil.rmtree(masks, ignore_errors=True)  # of a start that was killed: no manifest names it
+        _remove_ours(masks)
         part.rename(masks)
+
+
+def _remove_ours(masks: Path) -> None:
+    """Remove the masks of a start that was killed, which no manifest names. Raises BadInput where
+    there are other things.
+    """
+    if not os.path.lexists(masks):
+        return
+    strange = masks if masks.is_symlink() or not masks.is_dir() else None
+    for file in () if strange else masks.iterdir():
+        if file.is_dir() or not MASK_NAME.fullmatch(file.name):
+            strange = file
+    if strange:
+        raise BadInput(
+            f"{strange} was not made by `sfda answer`, whose masks would take the place of {masks}"
+            "; move it away, or give another --out"
+        )
+    shutil.rmtree(masks)
 
 
 def _beside(manifest: Manifest, out: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
@@ -12,6 +11,7 @@ from typing import Any
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stratify
 from sfda.authoring.write import ALIASES, Draft, put_manifest
+from sfda.documents import json_bytes
 from sfda.errors import BadInput, listed
 from sfda.formats.coco import Document, box_table, document_faults, read_coco, size_faults
 from sfda.manifests.digests import bytes_digest
@@ -57,13 +57,14 @@ def write_coco_manifest(
         raise BadInput(f"{annotations}: " + listed(faults, "; "))
     document, images, listing = part_of(document, images, listing, part)
     entries = _with_splits(images, listing, fraction)
-    table = json.dumps(
+    table = json_bytes(
         {
             "images": [{k: image[k] for k in IMAGE_KEYS if k in image} for image in entries],
             "annotations": document["annotations"],
             "categories": document["categories"],
-        }
-    ).encode()
+        },
+        annotations,
+    )
     row_file = out.with_suffix(".rows.json")
     splits = splits_of(
         [(str(i["split"]), i.get("labelled", True)) for i in entries],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stratify
 from sfda.authoring.write import Draft, put_manifest
 from sfda.config import read_yaml, say_faults
+from sfda.documents import json_bytes
 from sfda.errors import BadInput, listed
 from sfda.formats.coco import Document, document_faults, read_coco
 from sfda.formats.keypoints import edges_of, joints_of, persons_of
@@ -94,13 +94,14 @@ def write_pose_manifest(
     entries = [entry for entry in entries if entry["image_id"] in ids]
     placed = _placed(images, entries, listing, fraction)
     persons = [*document["annotations"], *(_whole(placed, document) if alias else ())]
-    table = json.dumps(
+    table = json_bytes(
         {
             "images": [{k: image[k] for k in IMAGE_KEYS if k in image} for image in placed],
             "annotations": persons,
             "categories": document["categories"],
-        }
-    ).encode()
+        },
+        annotations,
+    )
     split = {image["id"]: str(image["split"]) for image in placed}
     rows = [
         (split[one["image_id"]], "keypoints" in one) for one in persons if not one.get("iscrowd")

@@ -67,9 +67,10 @@ YAML_BYTES = _limit("YAML_BYTES", 4 * MIB, "bytes", "a YAML file: manifest, jobs
 YAML_VALUES = _limit(
     "YAML_VALUES", 100_000, "values", "what a YAML file stands for, aliases repeated"
 )
+JOB_COUNT = _limit("JOBS", 500, "jobs", "the jobs of one file: each takes 20 ms of every start")
 DEPTH = _limit("DEPTH", 60, "levels", "lists and mappings of YAML, elements of XML in each other")
 NUMBER_CHARACTERS = _limit("NUMBER_CHARACTERS", 100, "characters", "a number or a date in YAML")
-LIST_BYTES = _limit("LIST_BYTES", 256 * MIB, "bytes", "a text with an image or a class a line")
+LIST_BYTES = _limit("LIST_BYTES", 16 * MIB, "bytes", "a text with an image or a class a line")
 CLASS_COUNT = _limit("CLASSES", 100_000, "classes", "the classes of a model or of a list")
 NAME_CHARACTERS = _limit("NAME_CHARACTERS", 256, "characters", "a name of a class or a data set")
 DURATION_DAYS = _limit("DURATION_DAYS", 3650, "days", "a time such as `every: 2h`")
@@ -84,7 +85,7 @@ LABEL_FLAGS = _limit(
 EXPORT_BYTES = _limit("EXPORT_BYTES", 128 * MIB, "bytes", "a JSON (COCO too) or an XML")
 JSON_VALUES = _limit("JSON_VALUES", 12_000_000, "values", "a JSON: 1 GB of memory")
 JSON_CONTAINERS = _limit(
-    "JSON_CONTAINERS", 4_000_000, "lists and objects", "a JSON; they take most memory"
+    "JSON_CONTAINERS", 2_000_000, "lists and objects", "a JSON; they take most memory"
 )
 XML_ELEMENTS = _limit("XML_ELEMENTS", 5_000_000, "elements", "an XML, attributes counted as well")
 REQUEST_BYTES = _limit(

@@ -127,8 +127,11 @@ def drawn_size(height: str | SupportsInt, width: str | SupportsInt) -> tuple[int
 def outlined(corners: np.ndarray[Any, Any], size: tuple[int, int]) -> Bits:
     """The inside of one polygon [N, 2] of x, y in a picture of `size` (height, width).
 
-    Raises ValueError for corners that are no numbers, or far out of the picture.
+    Raises ValueError for fewer than three corners, and ones that are no numbers, or far out of the
+    picture.
     """
+    if len(corners) < 3:
+        raise ValueError(f"a polygon of {len(corners)} corners")
     refuse_far(corners, size)
     out = np.zeros(size, np.uint8)
     cv2.fillPoly(out, [np.floor(corners).astype(np.int32)], 1)

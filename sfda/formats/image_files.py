@@ -169,9 +169,8 @@ def images_in_list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
     keys = [line.replace("\\", "/").removeprefix("./") for line in lines if line]
     odd = [k for k in keys if PurePosixPath(k).is_absolute() or ".." in PurePosixPath(k).parts]
     other = [key for key in keys if not key.lower().endswith(suffixes)]
-    absent = [
-        key for key in keys if key not in {*odd, *other} and not (path.parent / key).is_file()
-    ]
+    rest = dict.fromkeys(keys).keys() - {*odd, *other}
+    absent = sorted(key for key in rest if not os.path.isfile(f"{path.parent}/{key}"))
     kinds = {"outside of its folder": odd, "no images": other, "missing": absent}
     faults = [f"{kind}: {', '.join(names[:5])}" for kind, names in kinds.items() if names]
     if len(set(keys)) < len(keys):

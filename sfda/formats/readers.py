@@ -261,6 +261,8 @@ def npz_count(path: Path, name: str) -> int:
             f"array '{name}' of {path} is {dtype} {list(shape)}; "
             "images must be uint8 [N, H, W] or [N, H, W, 3]"
         )
+    if 0 in shape[1:]:
+        raise BadInput(f"array '{name}' of {path} is {list(shape)}: its images have no pixels")
     return int(shape[0])
 
 

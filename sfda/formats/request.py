@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, FailFast, Field, ValidationError
 
 from sfda.bounds.files import Unreadable, read_bounded
 from sfda.bounds.limits import REQUEST_BYTES
 from sfda.config import Config
+from sfda.documents import parse_json
 from sfda.errors import BadInput
 from sfda.refs import ProblemName
 
@@ -52,7 +53,8 @@ class Request(Config):
     model: str
     model_sha256: str
     copied: bool  # whether the images lie below the request
-    requested: tuple[RequestedRow, ...] = Field(alias="wanted")  # as the file calls them
+    # as the file calls them; of many wrong ones the first is told
+    requested: Annotated[tuple[RequestedRow, ...], FailFast()] = Field(alias="wanted")
 
 
 Guess = Any
@@ -64,7 +66,7 @@ def read_request(folder: Path) -> Request:
     """The request in a folder. Raises BadInput."""
     try:
         content = read_bounded(folder / REQUEST_FILE, REQUEST_BYTES)
-        return Request.model_validate_json(content)
+        return Request.model_validate(parse_json(content))
     except OSError:
         raise BadInput(
             f"{folder} holds no request ({REQUEST_FILE}); `sfda query ... --out DIR` writes one"
@@ -97,7 +99,7 @@ class RequestedNames:
         for row in requested:
             for name in dict.fromkeys((row.key, row.file)):
                 self._exact.setdefault(name, []).append(row)
-                parts = PurePosixPath(name).parts
+                parts = PurePosixPath(name).parts or (name,)
                 self._last.setdefault(parts[-1], []).append((parts, row))
         self._others = set(others) - self._exact.keys()
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import logging
+import math
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
 from sfda.errors import BadInput, listed
-from sfda.images.intensity_window import Picture, Window
+from sfda.images.intensity_window import DIM, Picture, Window
 from sfda.images.preprocess import prepare_image
 from sfda.images.store import Pictures, RaggedWriter, open_ragged
 from sfda.refs import InputSpec
 
 DECODED_AHEAD = 256  # images that are decoded before they are written
+log = logging.getLogger("sfda")
 SPARE = 16 * 2**20  # bytes that are left free on the disk
-ABANDONED = 3600.0  # seconds after which a temporary file has no writer any more
+LOCKED_AFTER = 1.0  # seconds in which the writer of a temporary file has locked it
+ABANDONED = 3600.0  # seconds after which it has none any more, where files cannot be locked
 OnProgress = Callable[[int, int], None]
 
 
@@ -65,7 +71,7 @@ def decode_images(
     needed = SPARE + (0 if spec.tiled else int(np.prod(shape)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder, key)
+        sweep(folder)
         there = (free or _free_bytes)(folder)
         if there < needed:
             raise _full(folder, needed, there)
@@ -104,13 +110,14 @@ def write_images(
 
     For a tiled input their shapes follow.
     """
-    faults: list[str] = []
+    faults, brightest = list[str](), 0
     ragged = RaggedWriter(handle) if spec.tiled else None
     with ThreadPoolExecutor(workers) as pool:
         for done, (image, fault) in enumerate(_decoded(pool, split, spec), start=1):
             if fault:
                 faults.append(fault)
             elif not faults:  # after a fault the file will not be kept
+                brightest = max(brightest, int(image.max(initial=0)))
                 ragged.write(image) if ragged else handle.write(image.data)
             if progress:
                 progress(done, len(split))
@@ -118,6 +125,12 @@ def write_images(
         raise BadInput(
             f"{len(faults)} of {len(split)} images cannot be used: {listed(faults, '; ')}; "
             "mend or remove them, then make the manifest anew with `sfda manifest`"
+        )
+    if brightest <= DIM and len(split) and spec.window is None:
+        log.warning(
+            "no image is brighter than %d of 255: if they have more than 8 bits, the model needs a "
+            "window, as in `import-model --window 0,4095`; `sfda check` says which",
+            brightest,
         )
     if ragged:
         ragged.finish()
@@ -155,7 +168,7 @@ def _write_beside(
     workers: int,
     confirm: Callable[[], None] | None,
 ) -> None:
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp")
+    number, name = unfinished_file(path.parent, path.stem)
     try:
         # not a memory map: a full disk would end the process there instead of raising
         with os.fdopen(number, "wb") as handle:
@@ -181,14 +194,35 @@ def _stored(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return array if array.shape == shape and array.dtype == np.uint8 else None
 
 
-def sweep(folder: Path, key: str) -> None:
-    """Remove what a killed run left; a living writer has touched its file lately."""
-    for leftover in folder.glob(f".{key}.*.tmp"):
-        try:
-            if time.time() - leftover.stat().st_mtime > ABANDONED:
-                leftover.unlink()
-        except FileNotFoundError:
-            continue
+def unfinished_file(folder: Path, stem: str) -> tuple[int, str]:
+    """A new file, open and locked, and its address: `sweep` removes it once its writer is gone."""
+    number, name = tempfile.mkstemp(dir=folder, prefix=f".{stem}.", suffix=".tmp")
+    with suppress(OSError):  # not every file system has locks
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return number, name
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left of unfinished files; a living writer has locked its own."""
+    for leftover in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            number = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if time.time() - os.fstat(number).st_mtime > _shortest_age(number):
+                    leftover.unlink()
+            finally:
+                os.close(number)
+
+
+def _shortest_age(number: int) -> float:
+    """Seconds after which an open unfinished file has no writer; endless while it has one."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return math.inf
+    except OSError:
+        return ABANDONED
+    return LOCKED_AFTER
 
 
 def _full(folder: Path, needed: int, there: int) -> BadInput:

@@ -14,6 +14,8 @@ PERCENTILES = (
     99.5,
 )  # per cent of the intensities that a percentile window leaves below its ends
 
+DIM = 63  # of 255: what 14 bits in 16 come to without a window
+
 
 def to_bytes(raw: Raw, window: Window, ends: tuple[float, float] | None = None) -> Picture:
     """Intensities as uint8: `window` is mapped linearly to 0..255, what lies outside is clipped.
@@ -40,6 +42,22 @@ def to_bytes(raw: Raw, window: Window, ends: tuple[float, float] | None = None) 
     scaled = (known.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
     done: Picture = np.rint(scaled.clip(0, 255)).astype(np.uint8)
     return done
+
+
+def range_unused(low: float, high: float) -> str:
+    """What to say of images of more than 8 bits whose intensities all lie from `low` to `high`,
+    and which without a window are nearly black.
+
+    >>> range_unused(3, 4000).split("; ")[1]
+    'import or train the model with --window 0,4095, or --window percentile'
+    """
+    bits = max(8, int(high).bit_length())
+    window = f"0,{2**bits - 1}" if low >= 0 else f"{low:g},{high:g}"
+    return (
+        f"the images hold intensities from {low:g} to {high:g}, in more than 8 bits each: a model "
+        f"without a window sees at most {max(0, int(high)) // 257} of 255; import or train the "
+        f"model with --window {window}, or --window percentile"
+    )
 
 
 def percentiles(raw: Raw) -> tuple[float, float]:

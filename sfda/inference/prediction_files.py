@@ -19,6 +19,8 @@ from sfda.problems.registry import PROBLEMS
 from sfda.refs import ModelSpec
 from sfda.state_folder import disk_errors, named_by_a_person
 
+TABLE = "predictions.csv"
+
 
 def write_predictions(
     network: nn.Module, spec: ModelSpec, target: str, split: str, out: Path, device: DeviceName
@@ -32,7 +34,7 @@ def write_predictions(
         raise BadInput(f"{target} is for {manifest.problem}, the model for {spec.problem}")
     opened = open_split(manifest, split, spec.input)
     to_device(network, chosen)
-    file = out / "predictions.csv"
+    file = out / TABLE
     with disk_errors(str(file), "free some space or name another folder"), _whole_in(out) as part:
         header, rows = PROBLEMS[spec.problem].prediction_table(network, spec, opened, chosen, part)
         with (part / file.name).open("w", newline="", encoding="utf-8") as opened_file:
@@ -47,14 +49,52 @@ def _whole_in(out: Path) -> Iterator[Path]:
     """A folder whose content takes its place in `out` when all of it is there, the table last;
     nothing is left of it otherwise.
     """
+    if not out.is_dir() and os.path.lexists(out):
+        raise BadInput(f"--out {out} is no folder; name another one")
     with named_by_a_person(out) as umask:
         out.mkdir(parents=True, exist_ok=True)
+    _refuse_strangers(out, None)
     with partial_folder(out, "predictions") as part:
         yield part
+        _refuse_strangers(out, part)
         for made in part.rglob("*"):
             made.chmod((0o777 if made.is_dir() else 0o666) & ~umask)
         for made in sorted(part.iterdir(), key=lambda path: (path.suffix == ".csv", path.name)):
             there = out / made.name
             if there.is_dir():
-                shutil.rmtree(there)  # of an earlier call
+                shutil.rmtree(there)  # of an earlier call, as was made sure
             os.replace(made, there)
+
+
+def _refuse_strangers(out: Path, part: Path | None) -> None:
+    """Raise BadInput where what is made, in `part`, would take the place of what no earlier call
+    has made: files that the table there does not name.
+    """
+    table = out / TABLE
+    if table.is_dir():
+        raise BadInput(f"{table} is a folder; name another folder than {out}")
+    known: set[str] | None = None
+    for made in part.iterdir() if part else ():
+        there = out / made.name
+        if made.is_file() or not os.path.lexists(there):
+            continue
+        if known is None:
+            known = _cells(table)
+        if there.is_symlink() or not there.is_dir():
+            raise BadInput(f"{there} is no folder; name another folder than {out}")
+        for file in there.rglob("*"):
+            inner = str(file.relative_to(out))
+            if not (file.is_dir() and not file.is_symlink()) and inner not in known:
+                raise BadInput(
+                    f"{file} was not made by `sfda predict`, which would replace {there}; move it "
+                    f"away, or name another folder than {out}"
+                )
+
+
+def _cells(table: Path) -> set[str]:
+    """All that a table of predictions says; nothing where there is none."""
+    try:
+        with table.open(newline="", encoding="utf-8") as opened:
+            return {cell for line in csv.reader(opened) for cell in line}
+    except (OSError, ValueError, csv.Error):
+        return set()

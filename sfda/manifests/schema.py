@@ -35,6 +35,13 @@ def _below(name: str) -> str:
     return name
 
 
+def _of_split(name: str) -> str:
+    """A split's name, which files are called after. Raises ValueError for what leads elsewhere."""
+    if "/" in name or "\\" in name or name in ("", ".", ".."):
+        raise ValueError(f"{cut_off(name)!r} is no name of a split: it may not be a path")
+    return name
+
+
 def _quoted(value: object) -> object:
     """A digest of digits alone, which YAML takes for a number."""
     if not isinstance(value, int) or isinstance(value, bool):
@@ -44,6 +51,7 @@ def _quoted(value: object) -> object:
     return str(value)
 
 
+SplitName = Annotated[Name, AfterValidator(_of_split)]
 Below = Annotated[str, AfterValidator(_below)]
 Sha256 = Annotated[
     str, BeforeValidator(_quoted), Field(pattern=rf"^[0-9a-f]{{{DIGEST_CHARACTERS}}}$")
@@ -131,7 +139,7 @@ class Manifest(Config):
     values: tuple[int, ...] | None = None  # masks: the value of each class; None: 0, 1, 2 ...
     archive: Archive | None = None
     arrays: Arrays | None = None
-    splits: dict[Name, SplitSpec] = {}
+    splits: dict[SplitName, SplitSpec] = {}
     template: bool = False  # True: says what a benchmark holds; its rows are made by its owner
     layout: str | None = None  # how the files are expected to lie, for a reader
     counts: int | dict[str, int] | None = None  # official number of images, in all or by class

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sfda.errors import BadInput
 from sfda.formats.readers import FileReader, Folder, Zip, npz_count, open_zip
+from sfda.images.intensity_window import DIM, range_unused
 from sfda.manifests.digests import file_digest
 from sfda.manifests.inspection import inspect_split
 from sfda.manifests.labels import SplitContent
@@ -59,7 +62,8 @@ def verify_manifest(
         faults += _annotation_faults(manifest, split, content.keys)
         faults += problem.size_faults(manifest, split)
         filed.update(dict.fromkeys(zip(content.keys, content.label_files or (), strict=False)))
-    faults += _image_faults(manifest, tuple(keys), progress)
+    unread, dim = _image_faults(manifest, tuple(keys), progress)
+    faults, notes = faults + unread, notes + dim
     more, odd = _label_faults(manifest, tuple(filed), progress)
     faults, notes = faults + more, notes + odd
     faults = list(dict.fromkeys(faults))
@@ -97,23 +101,36 @@ def _archive_faults(manifest: Manifest) -> list[str]:
 
 def _image_faults(
     manifest: Manifest, keys: tuple[str, ...], progress: Progress | None
-) -> list[str]:
-    """Decode each image once; what is missing or corrupt is a fault by name."""
+) -> tuple[list[str], list[str]]:
+    """Decode each image once; what is missing or corrupt is a fault by name. And notes."""
     path = manifest.archive_path
     try:
         if manifest.arrays and path:
             npz_count(path, manifest.arrays.image)
-            return []
+            return [], []
         if path is None:
             if not manifest.location.is_dir():
-                return []  # said already
+                return [], []  # said already
             reader = FileReader(Folder(manifest.location), keys)
         else:
             open_zip(path).close()
             reader = FileReader(Zip(path), keys)
     except BadInput as error:
-        return [] if path and not path.is_file() else [str(error)]
-    return _faults_of(reader.image, len(keys), progress, nothing=True)[0]
+        return ([] if path and not path.is_file() else [str(error)]), []
+
+    def look(row: int) -> tuple[float, float] | None:
+        """The range of an image of more than 8 bits that is nearly black; None of others."""
+        picture = reader.image(row)
+        if picture.max(initial=0) > DIM:
+            return None
+        raw = reader.raw(row)
+        return None if raw.dtype == np.uint8 else (float(raw.min()), float(raw.max()))
+
+    faults, ranges = _faults_of(look, len(keys), progress)
+    dim = [ends for ends in ranges if ends]
+    if len(dim) < len(ranges) or not dim:
+        return faults, []
+    return faults, [range_unused(min(low for low, _ in dim), max(high for _, high in dim))]
 
 
 def _label_faults(
@@ -142,25 +159,23 @@ def _label_faults(
 
 
 def _faults_of(
-    read: Callable[[int], object], count: int, progress: Progress | None, *, nothing: bool = False
+    read: Callable[[int], object], count: int, progress: Progress | None
 ) -> tuple[list[str], list[Any]]:
-    """What is wrong with each of `count` rows, in order, and what was read of the others; with
-    `nothing` that is dropped at once.
-    """
+    """What is wrong with each of `count` rows, in order, and what was read of the others."""
 
     def look(row: int) -> tuple[str | None, object]:
         try:
             seen = read(row)
         except BadInput as error:
             return str(error), None
-        return None, None if nothing else seen
+        return None, seen
 
     faults, all_seen = list[str](), list[Any]()
     with ThreadPoolExecutor() as pool:
         for done, (message, seen) in enumerate(pool.map(look, range(count)), start=1):
             if message:
                 faults.append(message)
-            elif not nothing:
+            else:
                 all_seen.append(seen)
             if progress:
                 progress(done, count)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +74,13 @@ def check_finite(weights: Mapping[str, Tensor], origin: Path | str) -> None:
 
 def _check_unpacked(path: Path) -> None:
     """BadInput for an archive, as torch and numpy write them, that unpacks to far too much."""
-    total = 0
     try:
-        with (
-            suppress(OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile),
-            zip_opened(path) as archive,
-        ):  # its reader tells what is wrong
+        with zip_opened(path) as archive:
             total = sum(part.file_size for part in archive.infolist())
     except Unreadable as error:
         raise BadInput(f"{path} is no file of weights: {error}") from None
+    except DAMAGED:  # its reader tells what is wrong
+        return
     _check_claim(path, total, CHECKPOINT_TIMES.most)
 
 

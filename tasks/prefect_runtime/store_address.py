@@ -8,12 +8,14 @@ import os
 import re
 import socket
 import sqlite3
+import threading
 import time
 import urllib.error
 import urllib.request
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from sfda.errors import BadInput
@@ -47,7 +49,7 @@ def check_store(address: str) -> None:
     kind = parts.scheme.partition("+")[0]
     if kind in LOCAL_STORES:
         file = Path(address.partition(":///")[2].partition("?")[0] or parts.path)
-        if kind == "sqlite" and not file.parent.is_dir():
+        if kind == "sqlite" and not os.path.isdir(file.parent):
             raise BadInput(f"{STORE}={shown}: there is no folder {file.parent}; make it")
         if kind == "sqlite" and file.is_file():
             wait_for_lock(file, f"{STORE}={shown}")
@@ -88,20 +90,36 @@ def _no_prefect_s(address: str) -> str | None:
     """What a server said that Prefect's never says; None if it is Prefect's, or cannot be told: it
     is slow, wants a password, or its certificate is known to Prefect alone.
     """
+    answers: list[str | None] = []
     asked = f"{without_user(address).rstrip('/')}/health"
+    # a thread, since a server may send a byte now and then for ever
+    asking = threading.Thread(target=lambda: answers.append(_fault_of(asked)), daemon=True)
+    asking.start()
+    asking.join(ANSWER_TIME)
+    if answers:
+        return answers[0]
+    log.warning("%s=%s is slow to answer; going on", URL, without_password(address))
+    return None
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """What leads elsewhere is no answer of Prefect's."""
+
+    def redirect_request(self, *request: Any, **more: Any) -> None:
+        """None."""
+
+
+def _fault_of(asked: str) -> str | None:
     try:
-        with urllib.request.urlopen(asked, timeout=ANSWER_TIME) as answer:
+        with urllib.request.build_opener(_NoRedirect).open(asked, timeout=ANSWER_TIME) as answer:
             return None if answer.read(100).strip() == b"true" else "not its words to /health"
     except urllib.error.HTTPError as error:
         asks_for_more = error.code in (401, 403, 407, 429) or error.code >= 502
         return None if asks_for_more else f"HTTP {error.code} to /health"
-    except TimeoutError:
-        log.warning("%s=%s is slow to answer; going on", URL, without_password(address))
     except http.client.HTTPException:
         return "no HTTP"
-    except OSError:
-        pass
-    return None
+    except (OSError, ValueError):
+        return None
 
 
 def without_user(address: str) -> str:
@@ -123,8 +141,8 @@ def check_answers(kind: str, host: str, port: int, shown: str, remedy: str) -> N
         remedy += f"; the proxy {without_password(proxy)} is asked for it, unless NO_PROXY names it"
     try:
         socket.create_connection((host, port), ANSWER_TIME).close()
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, UnicodeError) as error:  # a host's name that cannot be one
+        reason = getattr(error, "strerror", None) or error
         raise BadInput(f"nobody answers at {shown} ({reason}); {remedy}") from None
 
 

@@ -190,6 +190,13 @@ def test_a_jobs_file_of_0_1_0_is_read(tmp_path):
         read_jobs(file)
 
 
+def test_very_many_jobs_are_refused_by_their_number(tmp_path):
+    file = tmp_path / "jobs.yaml"
+    file.write_text("jobs:\n" + "  - {}\n" * 501)
+    with pytest.raises(BadInput, match=r"lists 501 jobs, more than 500 \(SFDA_LIMIT_JOBS raises"):
+        read_jobs(file)
+
+
 def test_a_jobs_file_may_state_the_group(tmp_path):
     file = tmp_path / "jobs.yaml"
     file.write_text(

@@ -23,7 +23,7 @@ from sfda.authoring.from_keypoints import read_skeleton
 from sfda.bounds.files import Unreadable, machine_memory, read_all, read_bounded, read_member
 from sfda.bounds.limits import DEPTH, Limit
 from sfda.config import read_yaml
-from sfda.documents import parse_json, parse_xml, parse_yaml
+from sfda.documents import json_bytes, parse_json, parse_xml, parse_yaml
 from sfda.errors import BadInput
 from sfda.formats import table
 from sfda.formats.coco import read_coco
@@ -104,6 +104,13 @@ def test_what_is_meant_is_read() -> None:
     assert parse_yaml("{9007199254740992: 1, 0.5: 2}") == {2**53: 1, 0.5: 2}
     assert parse_yaml("[" * (DEPTH.most - 2) + "]" * (DEPTH.most - 2))
     assert parse_yaml("{" + ", ".join(f"name {i}: 'class {i}'" for i in range(2000)) + "}")
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_a_number_that_is_none_is_not_written_on(number: str) -> None:
+    with pytest.raises(BadInput, match=r"a\.json holds NaN or an infinity"):
+        json_bytes(parse_json(f'[{{"area": {number}}}]'), Path("a.json"))
+    assert json_bytes([1.5], Path("a.json")) == b"[1.5]"
 
 
 def test_nothing_else_reads_yaml_or_xml() -> None:

@@ -151,7 +151,7 @@ def test_answers_take_their_place_when_all_are_there(tmp_path):
                 (part / "masks" / name).write_text(name)
             if fault:
                 raise fault
-            (part / "predictions.csv").write_text(",".join(masks))
+            (part / "predictions.csv").write_text(",".join(f"masks/{name}" for name in masks))
 
     write(["a", "b"])
     with pytest.raises(OSError, match="full"):
@@ -160,4 +160,45 @@ def test_answers_take_their_place_when_all_are_there(tmp_path):
     assert sorted(path.name for path in (out / "masks").iterdir()) == ["a", "b"]
     write(["c"])
     assert [path.name for path in (out / "masks").iterdir()] == ["c"]
-    assert (out / "predictions.csv").read_text() == "c"
+    assert (out / "predictions.csv").read_text() == "masks/c"
+
+
+@pytest.mark.parametrize(
+    ("strange", "message"),
+    [
+        ("masks/truth.png", "truth.png was not made by `sfda predict`"),
+        ("masks/deep/truth.png", "truth.png was not made by `sfda predict`"),
+        ("predictions.csv/mine", "is a folder"),
+        ("masks", "masks is no folder"),
+        (".", "is no folder"),
+    ],
+)
+def test_what_a_person_has_there_is_not_replaced(strange, message, tmp_path):
+    out = tmp_path / "out"
+    file = out / strange
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    if strange != "predictions.csv/mine" and strange != ".":
+        (out / "predictions.csv").write_text("file,mask\na,masks/a.png\n")
+
+    def write() -> None:
+        with predict._whole_in(out) as part:
+            (part / "masks").mkdir()
+            (part / "masks" / "a.png").touch()
+            (part / "predictions.csv").touch()
+
+    with pytest.raises(BadInput, match=message):
+        write()
+    assert file.read_text() == "mine"
+
+
+def test_a_link_to_a_folder_is_not_replaced(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "masks").symlink_to(tmp_path / "own")
+    with (
+        pytest.raises(BadInput, match="masks is no folder"),
+        predict._whole_in(tmp_path / "out") as part,
+    ):
+        (part / "masks").mkdir()
+    assert (tmp_path / "out" / "masks").is_symlink()

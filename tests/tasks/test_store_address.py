@@ -125,11 +125,24 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         """Say it, unless there is no such page."""
         code, words = self.server.words[self.path]  # type: ignore[attr-defined]
         self.send_response(code)
+        if code == 302:
+            self.send_header("Location", "/true")
         self.end_headers()
         self.wfile.write(words)
 
     def log_message(self, *words: object) -> None:
         """Nothing."""
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 300])
+def test_a_host_that_cannot_be_one_is_named(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match="nobody answers"):
+        check_store(f"http://{host}:5000")
+    monkeypatch.setenv("PREFECT_API_URL", f"http://{host}:4200/api")
+    with pytest.raises(BadInput, match="nobody answers"):
+        check_prefect_server()
+    with pytest.raises(BadInput, match="there is no folder"):
+        check_store(f"sqlite:///{'a' * 300}/runs.db")
 
 
 @pytest.mark.parametrize(
@@ -140,12 +153,14 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         (503, b"it starts", None),
         (404, b"no such page", "HTTP 404 to /health"),
         (501, b"", "HTTP 501 to /health"),
+        (302, b"", "HTTP 302 to /health"),
         (200, b"<html>a page of something else", "not its words to /health"),
     ],
 )
 def test_what_answers_is_prefect_s_server_or_named(code, words, answer, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
-        server.words = {"/api/health": (code, words)}  # type: ignore[attr-defined]
+        known = {"/api/health": (code, words), "/true": (200, b"true")}
+        server.words = known  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         port = server.server_address[1]
         monkeypatch.setenv("PREFECT_API_URL", f"http://me:Secret-Pass@127.0.0.1:{port}/api")
@@ -172,7 +187,7 @@ def test_what_speaks_no_http_is_named_and_what_is_slow_is_waited_for(monkeypatch
                     one.sendall(b"220 mail\r\n")
 
         threading.Thread(target=speak, daemon=True).start()
-        monkeypatch.setattr(store_address, "ANSWER_TIME", 5.0)
+        monkeypatch.setattr(store_address, "ANSWER_TIME", 20.0)
         with pytest.raises(BadInput, match=r"no Prefect server \(no HTTP"):
             check_prefect_server()
 

@@ -25,6 +25,8 @@ from sfda.problems.segmentation.network import SegOutput
 from sfda.problems.segmentation.segment import segment_all
 from sfda.refs import ModelSpec, Profile
 
+MASK_NAME_BYTES = 200  # bytes of one part of a mask's path: file systems take 255
+
 MaskOfRow = tuple[int, UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]
 """A row, its mask, and its confidence times 255."""
 
@@ -90,15 +92,21 @@ def _lines(
 
 
 def mask_names(names: Sequence[str], ids: Sequence[str]) -> list[str]:
-    """Where the masks of images lie, below `masks/`; names that would meet take their row's id.
+    """Where the masks of images lie, below `masks/`; names that would meet, or that are the folder
+    of another, take their row's id, and names that are too long are their row's id.
 
     >>> mask_names(["day/0001.jpg", "case1.nii.gz#12", "x:7", "x#7"], ["a", "b", "c", "d"])
     ['day/0001.jpg.png', 'case1.nii.gz-12.png', 'x-7.c.png', 'x-7.d.png']
     """
     plain = [name.replace("#", "-").replace(":", "-") for name in names]
     times = Counter(plain)
+    folders = {str(folder) for name in plain for folder in PurePosixPath(name).parents}
     return [
-        f"{name}.png" if times[name] == 1 else f"{name}.{own}.png"
+        f"{own}.png"
+        if any(len(part.encode()) > MASK_NAME_BYTES for part in name.split("/"))
+        else f"{name}.png"
+        if times[name] == 1 and f"{name}.png" not in folders
+        else f"{name}.{own}.png"
         for name, own in zip(plain, ids, strict=True)
     ]
 

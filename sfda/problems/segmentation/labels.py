@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from sfda.formats.masks import (
     values_concern,
 )
 from sfda.formats.readers import FileReader, Folder, Reader, npz_header
-from sfda.images.decode import sweep
+from sfda.images.decode import sweep, unfinished_file
 from sfda.images.preprocess import refuse_cut
 from sfda.images.store import Pictures, Ragged, RaggedWriter
 from sfda.manifests.class_matching import class_map
@@ -227,8 +226,8 @@ def keep_masks(masks: Masks, count: int, spec: InputSpec, folder: Path, *, table
     """
     refuse_cut(spec)
     folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder, "masks")
-    number, name = tempfile.mkstemp(dir=folder, prefix=".masks.", suffix=".tmp")
+    sweep(folder)
+    number, name = unfinished_file(folder, "masks")
     digest, faults = hashlib.sha256(repr((spec.tiled, spec.stored)).encode()), []
     try:
         with os.fdopen(number, "wb") as handle:

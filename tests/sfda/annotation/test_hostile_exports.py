@@ -116,6 +116,22 @@ def test_long_numbers_in_run_lengths_end_early() -> None:
         unpack_run_lengths("o" * 1_000_000)
 
 
+@pytest.mark.parametrize("corners", ["1,1", "1,1;5,5"])
+def test_a_polygon_has_an_inside(tmp_path: Path, corners: str) -> None:
+    (tmp_path / "a.xml").write_text(
+        '<annotations><image name="a.png" width="8" height="8">'
+        f'<polygon label="a" points="{corners}"/></image></annotations>'
+    )
+    points = [[float(n) for n in pair.split(",")] for pair in corners.split(";")]
+    size = {"original_width": 8, "original_height": 8}
+    result = [{**size, "value": {"polygonlabels": ["a"], "points": points}}]
+    tasks = [{"data": {"file": "a.png"}, "annotations": [{"result": result}]}]
+    (tmp_path / "a.json").write_text(json.dumps(tasks))
+    for name in ("a.xml", "a.json"):
+        (one,) = read_export(tmp_path / name)
+        assert re.search("a polygon of [12] corners", one.fault or ""), name
+
+
 def test_an_outline_is_no_longer_than_its_picture_allows() -> None:
     there_and_back = [-128.0, 0.0, 128.0, 8.0] * 200_000
     with pytest.raises(ValueError, match="outline"):

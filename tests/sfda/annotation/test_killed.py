@@ -12,7 +12,7 @@ import small_seg
 from asking import exported, request_for
 from killed import kills
 
-from sfda.annotation import carry_over
+from sfda.annotation import carry_over, next_version
 from sfda.annotation.take import TakeResult, take_annotations
 from sfda.annotation.waiting import note_request, waiting
 from sfda.errors import BadInput
@@ -114,3 +114,24 @@ def test_a_request_that_was_answered_does_not_wait_again(home: Path, tmp_path: P
     request = request_for(target, [0, 1], tmp_path / "ask")  # another one in its folder
     note_request(tmp_path / "ask", request, str(target), "margin", None)
     assert [one.count for one in waiting()] == [2]
+
+
+@pytest.mark.parametrize("strange", ["truth.png", "deep/0123456789abcdef.png", "notes.txt"])
+def test_masks_of_a_person_s_own_are_not_replaced(strange: str, tmp_path: Path) -> None:
+    masks = tmp_path / "m.masks"
+    (masks / strange).parent.mkdir(parents=True)
+    (masks / strange).write_text("mine")
+    with pytest.raises(BadInput, match="was not made by `sfda answer`"):
+        next_version._remove_ours(masks)
+    assert (masks / strange).read_text() == "mine"
+
+
+def test_masks_of_a_killed_start_go(tmp_path: Path) -> None:
+    masks = tmp_path / "m.masks"
+    masks.mkdir()
+    (masks / "0123456789abcdef.png").touch()
+    next_version._remove_ours(masks)
+    assert not masks.exists()
+    (tmp_path / "m.masks").symlink_to(tmp_path)
+    with pytest.raises(BadInput, match="was not made"):
+        next_version._remove_ours(masks)

@@ -9,13 +9,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sfda.bounds.files import Unreadable, zip_opened
 from sfda.bounds.limits import DEPTH, LIMITS, check_limits
 from sfda.documents import parse_yaml
 from sfda.errors import BadInput
-from sfda.formats.readers import Zip
+from sfda.formats.readers import Zip, npz_count
 from sfda.sandbox.environment import is_passed
 
 ROOT = Path(__file__).parents[3]
@@ -82,6 +83,12 @@ def test_a_command_says_what_is_no_limit(tmp_path: Path) -> None:
 def test_a_restricted_process_knows_the_limits() -> None:
     """None of their names sounds like a password's."""
     assert all(is_passed(limit.variable) for limit in LIMITS.values())
+
+
+def test_images_of_no_pixels_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 0, 8, 3), np.uint8))
+    with pytest.raises(BadInput, match="no pixels"):
+        npz_count(tmp_path / "a.npz", "x")
 
 
 @pytest.mark.parametrize("large", [False, True])

@@ -272,7 +272,10 @@ def test_priors_that_name_not_all_classes_are_a_fault(folder):
             np.zeros((4, 3), np.uint8),
             r"0\.png.* has 4 x 3 pixels, but its image .*0\.png.* has 3 x 4",
         ),
-        (np.arange(36, dtype=np.uint8).reshape(3, 4, 3), r"0\.png.* is a colour image.*not colours"),
+        (
+            np.arange(36, dtype=np.uint8).reshape(3, 4, 3),
+            r"0\.png.* is a colour image.*not colours",
+        ),
         (np.full((3, 4), 255, np.uint8), r"0\.png.* has no pixel that counts"),
         (None, r"mask .*0\.png is missing"),
         (b"no image", r"mask .*0\.png.* cannot be read: it is no image"),

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sfda.authoring.from_folder import build_manifest
 from sfda.errors import BadInput
-from sfda.images.decode import decode_images, write_images
+from sfda.images.decode import decode_images, sweep, unfinished_file, write_images
 from sfda.images.preprocess import prepare_image
 from sfda.loading.opened import decode_key
 from sfda.manifests.opening import open_manifest
@@ -261,3 +261,29 @@ def test_a_tiled_set_meets_a_full_disk_as_any_other(tmp_path):
     with pytest.raises(BadInput, match=r"bytes needed, .* free; make room"):
         decode_images(Filling(), tiled, tmp_path, key="k")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_goes_and_what_is_written_stays(tmp_path):
+    program = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from sfda.images.decode import unfinished_file\n"
+        "unfinished_file(Path(sys.argv[1]), 'killed'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    number, name = unfinished_file(tmp_path, "living")
+    long_ago = time.time() - 10
+    for file in tmp_path.iterdir():
+        os.utime(file, (long_ago, long_ago))
+    assert len(list(tmp_path.iterdir())) == 2
+    sweep(tmp_path)
+    assert [str(file) for file in tmp_path.iterdir()] == [name]
+    os.close(number)
+    sweep(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_was_just_made_may_not_be_locked_yet(tmp_path):
+    (tmp_path / ".new.1.tmp").touch()
+    (tmp_path / ".link.1.tmp").symlink_to(tmp_path)
+    sweep(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2

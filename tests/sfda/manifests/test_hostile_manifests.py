@@ -52,6 +52,14 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("name", ["a/b", "../x", "..", ".", "", "a\\b"])
+def test_a_split_is_not_called_by_a_path(pictures: Path, name: str) -> None:
+    """Files of answers are called after it."""
+    path = manifest(pictures, {}, splits={name: {"count": 1}})
+    with pytest.raises(BadInput, match="no name of a split"):
+        open_manifest(path)
+
+
 ELSEWHERE = ["/proc/self/environ", "/dev/zero", "/etc/passwd", "../m.csv", "a/../../m.csv", ".."]
 
 
