@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.pairing import pair_masks
-from sfda.authoring.splits import stratify
+from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stratify
 from sfda.authoring.volume_masks import refuse_masks_elsewhere, resampled_masks
 from sfda.authoring.write import RowTable
 from sfda.errors import BadInput, listed
@@ -81,11 +82,13 @@ def mask_rows(
     classes: tuple[str, ...] | int | None,
     fraction: float,
     skip: frozenset[str] = frozenset(),
+    part: Portion = ALL_IMAGES,
 ) -> tuple[RowTable, Listing]:
     """Images in `path` with their masks, if `options` say where those are and what `classes` are.
 
     With masks everywhere `fraction` of the images, or of the volumes and videos, is held out for
-    `test`; with masks for some those are `test`.
+    `test`; with masks for some those are `test`. Folders called train, val and test, or an array
+    `split`, state the splits instead. Of a `part` volumes and videos are whole.
 
     Raises BadInput where masks are missing, do not fit, have no classes, or other values than these
     by what some of them show.
@@ -114,10 +117,15 @@ def mask_rows(
     if masks and classes is not None and options.values is None:
         _refuse_values(listing, masks, options, classes)
     groups = _groups(listing, options)
+    splits = listing_splits(listing, listing.keys) or _assign(listing, masks, groups, fraction)
+    stays = _stays(listing, masks, groups or listing.keys, splits, part)
+    listing = replace(listing, keys=tuple(compress(listing.keys, stays)), splits=())
+    groups = tuple(compress(groups, stays))
+    splits = tuple(compress(splits, stays))
     rows = RowTable(
         listing.keys,
         ("",) * len(listing.keys),
-        _assign(listing, masks, groups, fraction),
+        splits,
         tuple(masks.get(key) or "" for key in listing.keys) if masks else (),
         () if listing.group else groups,
         _spacings(listing, options),
@@ -169,6 +177,25 @@ def _stored(listing: Listing, masks: dict[str, Any]) -> Reader:
     loose = listing.path.is_dir() or listing.in_list
     files = Folder(listing.root) if loose else Zip(listing.path)
     return FileReader(files, tuple(masks.values()), "mask")
+
+
+def _stays(
+    listing: Listing,
+    masks: dict[str, Any],
+    owners: tuple[str, ...],
+    splits: tuple[str, ...],
+    part: Portion,
+) -> tuple[bool, ...]:
+    """Which images stay in a part, whole groups of them, alike of every split."""
+    kind_of = {
+        owner: f"{split} {key in masks}"
+        for owner, key, split in zip(owners, listing.keys, splits, strict=True)
+    }
+    units = tuple(kind_of)
+    limit = part.limit and max(1, part.limit * len(units) // len(owners))  # images to groups
+    stays = replace(part, limit=limit).of(units, tuple(kind_of.values()))
+    taken = set(compress(units, stays))
+    return tuple(owner in taken for owner in owners)
 
 
 def _array(listing: Listing, options: MaskOptions, *, named: bool) -> Listing:
