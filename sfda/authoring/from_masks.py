@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sfda.authoring.dicom_series import Series, in_series
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.pairing import pair_masks
 from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stratify
@@ -116,7 +117,8 @@ def mask_rows(
         )
     if masks and classes is not None and options.values is None:
         _refuse_values(listing, masks, options, classes)
-    groups = _groups(listing, options)
+    listing, series = in_series(listing)
+    groups = _groups(listing, options, series)
     splits = listing_splits(listing, listing.keys) or _assign(listing, masks, groups, fraction)
     stays = _stays(listing, masks, groups or listing.keys, splits, part)
     listing = replace(listing, keys=tuple(compress(listing.keys, stays)), splits=())
@@ -128,7 +130,7 @@ def mask_rows(
         splits,
         tuple(masks.get(key) or "" for key in listing.keys) if masks else (),
         () if listing.group else groups,
-        _spacings(listing, options),
+        _spacings(listing, options, series),
     )
     return rows, listing
 
@@ -205,7 +207,7 @@ def _array(listing: Listing, options: MaskOptions, *, named: bool) -> Listing:
     return replace(listing, mask=str(options.folder))
 
 
-def _groups(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
+def _groups(listing: Listing, options: MaskOptions, series: Series) -> tuple[str, ...]:
     """The group of each row; () where there are none."""
     if listing.group:
         named = npz_array(listing.path, listing.group)
@@ -215,7 +217,9 @@ def _groups(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
                 f"for each of {len(listing.keys)} images"
             )
         return tuple(str(name) for name in named)
-    volumes = [part.file if (part := slice_of(key)) else "" for key in listing.keys]
+    volumes = [
+        part.file if (part := slice_of(key)) else series.groups.get(key, "") for key in listing.keys
+    ]
     if any(volumes):
         return tuple(file or key for file, key in zip(volumes, listing.keys, strict=True))
     if options.groups == "folder" and not listing.image:
@@ -223,7 +227,7 @@ def _groups(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
     return ()
 
 
-def _spacings(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
+def _spacings(listing: Listing, options: MaskOptions, series: Series) -> tuple[str, ...]:
     """What was given, or what the headers of volumes say, as text; () where nothing is known."""
     if options.spacing:
         return (options.spacing,) * len(listing.keys)
@@ -231,9 +235,12 @@ def _spacings(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
     loose = listing.path.is_dir() or listing.in_list
     files = Folder(listing.root) if loose else Zip(listing.path)
     texts = []
-    for part in parts:
+    for key, part in zip(listing.keys, parts, strict=True):
         if part is None:
-            return ()  # pictures do not say
+            if key not in series.spacings:
+                return ()  # pictures do not say
+            texts.append(series.spacings[key])
+            continue
         sizes = grid(files.address(part.file)).spacing
         texts.append("x".join(f"{size:.6g}" for size in sizes))
     return tuple(texts)
