@@ -61,12 +61,18 @@ def manifest(
     ] = False,
     annotations: Annotated[Path | None, typer.Option(help="boxes or poses: a COCO JSON")] = None,
     skeleton: SkeletonOption = None,
+    limit: Annotated[int | None, typer.Option(help="at most so many images, of all kinds")] = None,
+    share: Annotated[float | None, typer.Option(help="a part of the images, 0.1: of each kind")] = (
+        None
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="which images --limit and --share take")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Make a manifest for a folder, a zip or an npz of images."""
     with session(json, state=model is not None) as output:
         from sfda.authoring.from_folder import build_manifest
         from sfda.authoring.from_masks import MaskOptions
+        from sfda.authoring.splits import Portion
         from sfda.errors import BadInput
         from sfda.state_folder import data_folder
 
@@ -90,6 +96,7 @@ def manifest(
             annotations=annotations,
             skeleton=bones,
             data_root=data_folder() if os.environ.get("SFDA_DATA") else None,
+            part=Portion(limit, share, seed),
         )
         _show_manifest(output, made)
 
