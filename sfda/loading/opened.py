@@ -14,7 +14,7 @@ from sfda.formats.volumes import slice_of
 from sfda.images.decode import decode_images
 from sfda.images.store import Pictures, images_at, images_between
 from sfda.loading.parts import read_rows
-from sfda.loading.progress import ProgressBar
+from sfda.loading.progress import ProgressBar, warn_once
 from sfda.manifests.class_matching import ClassShift, class_map, class_shift
 from sfda.manifests.digests import file_digest, file_digests
 from sfda.manifests.inspection import inspect_split
@@ -28,6 +28,7 @@ from sfda.manifests.rows import (
     unlabelled_digest,
 )
 from sfda.manifests.schema import Manifest
+from sfda.problems.registry import PROBLEMS
 from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef, ModelSpec, SplitRef
 from sfda.state_folder import Stamp, data_folder, decoded_folder, stamp_of
 from sfda.types import UNKNOWN, Regime, TargetInfo
@@ -236,6 +237,7 @@ def open_unlabelled(
 def _refuse_problem(ref: ManifestRef, manifest: Manifest, spec: ModelSpec) -> None:
     if manifest.problem != spec.problem:
         raise BadInput(f"{ref.path} is for {manifest.problem}, the model for {spec.problem}")
+    warn_once(PROBLEMS[spec.problem].manifest_concern(manifest, spec))
 
 
 def shift_of(ref: ManifestRef, model: ModelRef) -> ClassShift:

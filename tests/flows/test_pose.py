@@ -19,9 +19,8 @@ from asking import exported
 from conftest import Home, World, completed_stages, flow_artifacts, sfda
 from PIL import Image
 
-from sfda.demo.figures import JOINTS
+from sfda.demo.figures import JOINTS, PAIRS
 from sfda.problems.pose import network as pose
-from sfda.refs import Skeleton
 from tasks import tracking
 from tasks.tracking.models import open_spec
 
@@ -198,7 +197,11 @@ def test_a_published_checkpoint_is_imported_by_its_own_names(shop, tmp_path):
     bones.write_text(f"edges: [[{JOINTS[0]}, {JOINTS[1]}]]\n")
     result = sfda(*inputs, "--classes", ",".join(JOINTS), "--skeleton", bones, "--json")
     assert result.json["uri"] == "models:/published/1"
-    assert open_spec("models:/published/1").skeleton == Skeleton(edges=((JOINTS[0], JOINTS[1]),))
+    spec = open_spec("models:/published/1")
+    assert spec.skeleton is not None
+    assert spec.skeleton.edges == ((JOINTS[0], JOINTS[1]),)
+    assert sorted(spec.skeleton.pairs) == sorted(PAIRS)
+    assert result.json["pairs"] == [list(pair) for pair in spec.skeleton.pairs]
     done = sfda(*inputs, "--classes", "a,b")
     assert done.code == 2
     assert "the checkpoint has 11 heatmaps, but 2 joints were named" in done.err
