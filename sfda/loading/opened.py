@@ -19,6 +19,7 @@ from sfda.manifests.class_matching import ClassShift, class_map, class_shift
 from sfda.manifests.digests import file_digest, file_digests
 from sfda.manifests.inspection import inspect_split
 from sfda.manifests.opening import open_manifest
+from sfda.manifests.readers import missing_images
 from sfda.manifests.rows import (
     Split,
     look_at,
@@ -99,7 +100,7 @@ def manifest_ref(path: str | Path) -> ManifestRef:
     archive = manifest.archive_path
     if manifest.archive and archive:
         if not archive.is_file():
-            raise BadInput(f"{archive}, the archive of {path}, is missing; set SFDA_DATA right")
+            raise BadInput(f"{path}: {missing_images(manifest)}")
         if file_digest(archive) != manifest.archive.sha256:
             raise BadInput(
                 f"{archive} is not the file that {path} was made for: its digest differs; put the "

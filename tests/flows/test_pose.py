@@ -86,6 +86,31 @@ def test_a_prior_is_trained_from_joints_alone_and_is_in_the_model(shop):
     assert spec["prior_hidden"] == [16]
 
 
+def test_the_padding_of_a_model_travels_and_another_is_told(shop, tmp_path):
+    spec = open_spec(shop.trained["uri"])
+    assert spec.padding == 1.1
+    marked = shop.folder / "marked.json"
+    marked.write_text((shop.folder / "target.json").read_text())
+    words = ("manifest", shop.folder / "target", "--problem", "pose", "--annotations", marked)
+    model = ("--model", shop.trained["uri"])
+    made = sfda(*words, *model, "--out", shop.folder / "own.yaml")
+    assert "padding of crops: 1.1" in made.out
+    assert f"left and right: {PAIRS[0][0]} / {PAIRS[0][1]}" in made.out
+    test = ("--split", "test")
+    assert "padding" not in sfda("evaluate", *model, *test, "--data", shop.folder / "own.yaml").err
+    for command in (
+        ("evaluate", *model, *test, "--data"),
+        ("predict", *model, *test, "--out", tmp_path / "out", "--data"),
+        ("adapt", "--source", shop.trained["uri"], "--method", "source", "--target"),
+    ):
+        usual = shop.folder / f"{command[0]}.yaml"
+        sfda(*words, "--out", usual)
+        done = sfda(*command, usual)
+        assert done.code == 0, done.err
+        assert "at padding 1.25, and the model was trained at 1.1" in done.err
+        assert f"write `padding: 1.1` into {usual.name}" in done.err
+
+
 def test_post_without_a_prior_runs_only_if_told_to(shop):
     done = shop.adapt(shop.target, "--epochs", "1", source="models:/figures/1")
     assert done.code == 2
