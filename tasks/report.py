@@ -57,6 +57,7 @@ class RunFacts(Config):
     next: tuple[str, ...]
     run_id: str
     flow_run_id: str
+    skipped: tuple[str, ...] = ()  # images that cannot be read
 
 
 def report_run(facts: RunFacts) -> str | None:
@@ -229,6 +230,7 @@ def report_of(facts: RunFacts, now: datetime) -> RunReport:
         chosen=facts.chosen.epoch,
         chosen_by=facts.plan.select_by,
         cut=adaptation.warning,
+        skipped=facts.skipped,
         confinement=adaptation.confinement,
         profile=facts.profile,
         lineage=_lineage(facts),
