@@ -44,7 +44,7 @@ from tasks.prefect_runtime.notify import check_block, notify_verdict
 from tasks.prepared_audit import prepare_audit
 from tasks.profile import log_profile, plan_by_profile, profile_target
 from tasks.pseudo_label import pseudo_label, show_profile
-from tasks.readable import list_skipped, readable_target
+from tasks.readable import readable_target
 from tasks.register import register_model
 from tasks.report import RunFacts, report_run
 from tasks.select import select
@@ -78,7 +78,6 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> State[
     plan, manifest, device = job.plan, job.manifest, job.device
     with tracking.run(job.title, **_record(job)) as run_id:
         tracking.log_manifest(run_id, job.address, manifest, "target-unlabelled")
-        list_skipped(job.skipped, run_id)
         start = import_source(job.model.uri)
         part = plan.on(manifest)
         predictions = pseudo_label(start, part, device)

@@ -33,6 +33,7 @@ from tasks import tracking
 from tasks.decide import Decision
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.prefect_runtime.tame_artifacts import create_link_artifact
+from tasks.readable import list_skipped
 from tasks.tune import SearchedModels
 
 log = logging.getLogger("sfda")
@@ -64,6 +65,7 @@ def report_run(facts: RunFacts) -> str | None:
     """The address of the page, written and linked; None where it cannot be written, which the log
     says in one message: the verdict stands without it.
     """
+    list_skipped(facts.skipped, facts.run_id)
     now = datetime.now().astimezone()
     report = report_of(facts, now)
     page = write_page(facts.target, facts.plan.method, run_page(report), now)
