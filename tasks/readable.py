@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sfda.loading.opened import open_ref, shift_of
-from sfda.loading.unreadable import Readable, leave_unreadable
+from sfda.loading.unreadable import ReadableRows, leave_unreadable
 from sfda.refs import ManifestRef, ModelRef
 from sfda.settings import RunSettings
 from tasks import tracking
@@ -15,7 +15,7 @@ from tasks.tracking.models import open_spec
 
 def readable_target(
     model: ModelRef, manifest: ManifestRef, run: RunSettings, stated: str
-) -> Readable:
+) -> ReadableRows:
     """The manifest of a run less the images of its splits that this model cannot be shown; `stated`
     is the target as a person named it. Raises BadInput as `leave_unreadable`, and where the classes
     do not fit the model's, which is told before images are read.
@@ -32,10 +32,10 @@ def readable_splits(
     splits: Sequence[str],
     share: float | None,
     stated: str,
-) -> Readable:
+) -> ReadableRows:
     """The same of splits, at most a `share` of whose images is left out."""
     if open_ref(manifest).problem != model.problem:  # told where the images are opened
-        return Readable(manifest, ())
+        return ReadableRows(manifest, ())
     spec = open_spec(model.uri).input
     return leave_unreadable(manifest, splits, spec, share=share, stated=stated)
 

@@ -25,7 +25,7 @@ def check(
     """Verify a manifest and name every fault; or explain what nobody has prepared."""
     with session(json, state=False) as out:
         if explain:
-            from sfda.authoring.explain import explain as explanation_of
+            from sfda.authoring.unprepared.explain import explain as explanation_of
 
             seen = explanation_of(manifest)
             out.show(seen.model_dump(), seen.text())
@@ -68,6 +68,9 @@ def manifest(
         Literal["folder"] | None, typer.Option(help="images of one folder are one video or volume")
     ] = None,
     spacing: Annotated[str | None, typer.Option(help="mm between pixels, 0.5x0.5")] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="volumes: write masks that lie where images do")
+    ] = False,
     annotations: Annotated[Path | None, typer.Option(help="boxes or poses: a COCO JSON")] = None,
     skeleton: SkeletonOption = None,
     limit: Annotated[int | None, typer.Option(help="at most so many images, of all kinds")] = None,
@@ -101,7 +104,7 @@ def manifest(
             labels_csv=labels,
             out=out,
             template=template,
-            masks=MaskOptions.from_text(masks, values, ignore, groups, spacing),
+            masks=MaskOptions.from_text(masks, values, ignore, groups, spacing, resample=resample),
             annotations=annotations,
             skeleton=bones,
             data_root=data_folder() if os.environ.get("SFDA_DATA") else None,

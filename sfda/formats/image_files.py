@@ -12,6 +12,7 @@ from sfda.bounds.files import read_bounded
 from sfda.bounds.limits import LIST_BYTES
 from sfda.errors import BadInput, listed
 from sfda.formats.volumes import VOLUMES
+from sfda.images.dicom import DICOM_SUFFIXES
 from sfda.sandbox.crossing import Within, inside
 
 HAS_HEIF = find_spec("pillow_heif") is not None
@@ -21,7 +22,11 @@ _READ = (
     *("apng", "avif", "avifs", "bmp", "gif", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpeg"),
     *("jpf", "jpg", "jpx", "pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
 )
-SUFFIXES = (*(f".{ending}" for ending in _READ), *(HEIF_SUFFIXES if HAS_HEIF else ()))
+SUFFIXES = (
+    *(f".{ending}" for ending in _READ),
+    *DICOM_SUFFIXES,
+    *(HEIF_SUFFIXES if HAS_HEIF else ()),
+)
 # what lies beside images and is none: nobody misses it
 _PAPER_ENDINGS = (
     *("cfg", "csv", "doc", "docx", "html", "ini", "json", "jsonl", "log", "md", "names", "pdf"),

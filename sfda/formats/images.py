@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from sfda.bounds.limits import EXIF_BYTES, JPEG_SCANS, JPEG_SEGMENTS, PICTURE_PIXELS
 from sfda.documents import cut_off
 from sfda.formats.image_files import HEIF_REMEDY
+from sfda.images.dicom import dicom_raw, dicom_size, dicom_values, is_dicom
 from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
 from sfda.images.tiff_directories import MOST_PAGES, ORIENTATION, refuse_exif, refuse_tiff
 
@@ -50,6 +51,9 @@ def decode_bytes(data: bytes, window: Window = None) -> Picture:
 
     Raises what PIL raises on broken data.
     """
+    if is_dicom(data):  # its intensities have no usual range
+        raw = dicom_raw(data)
+        return to_bytes(raw, None if raw.dtype == np.uint8 else window or "percentile")
     # without a window PIL makes 8 bits of 16 a colour, and those bytes are what models know
     return to_bytes(raw_bytes(data, deep=window is not None), window)
 
@@ -60,6 +64,8 @@ def raw_bytes(data: bytes, *, deep: bool = True) -> Raw:
 
     Raises what PIL raises on broken data, and ValueError for a TIFF of several pages.
     """
+    if is_dicom(data):
+        return dicom_raw(data)
     image = _upright(data)
     if image.mode == "F":
         return np.asarray(image)
@@ -79,6 +85,8 @@ def raw_bytes(data: bytes, *, deep: bool = True) -> Raw:
 @_one_error()
 def value_bytes(data: bytes) -> Raw:
     """An encoded mask's pixel values [H, W]; with more axes if it holds colours, [H, W, C]."""
+    if is_dicom(data):
+        return dicom_values(data)
     image = _upright(data)
     return np.asarray(image.convert("L") if image.mode == "LA" else image)
 
@@ -86,10 +94,18 @@ def value_bytes(data: bytes) -> Raw:
 @_one_error()
 def size_of_bytes(data: bytes) -> tuple[int, int]:
     """(height, width) of an encoded image, upright by EXIF, not decoded."""
+    if is_dicom(data):
+        return dicom_size(data)
     image = open_picture(data)
     # PIL tells the upright sides of a TIFF, and the stored ones of all others
     turned = _orientation(image) in (5, 6, 7, 8) and image.format != "TIFF"
     return (image.width, image.height) if turned else (image.height, image.width)
+
+
+@_one_error()
+def orientation_of_bytes(data: bytes) -> int:
+    """How an encoded image lies by EXIF; 1 is upright."""
+    return 1 if is_dicom(data) else _orientation(open_picture(data))
 
 
 @_one_error()

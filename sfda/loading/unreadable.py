@@ -33,7 +33,7 @@ class NothingReadable(BadInput):
     """No image of a split can be read."""
 
 
-class Readable(NamedTuple):
+class ReadableRows(NamedTuple):
     """A manifest without what cannot be read, and what is wrong with each such image."""
 
     manifest: ManifestRef
@@ -59,7 +59,7 @@ def leave_unreadable(
     *,
     share: float | None = None,
     stated: str | None = None,
-) -> Readable:
+) -> ReadableRows:
     """The manifest less the images of `splits` that cannot be read. All of them are decoded.
 
     `stated` is the target as a person named it. Raises BadInput naming them where they are more
@@ -72,11 +72,11 @@ def leave_unreadable(
             if faults:
                 _refuse_many(manifest, read_split(manifest, split), faults, share, stated)
     if not faults:
-        return Readable(ref, ())
+        return ReadableRows(ref, ())
     messages = tuple(dict.fromkeys(faults.values()))
     log.warning("%s and left out: %s", _counted(len(messages)), listed(messages, "; "))
     without = keep_names({*manifest.left_out, *faults})
-    return Readable(ref.model_copy(update={"without": without}), messages)
+    return ReadableRows(ref.model_copy(update={"without": without}), messages)
 
 
 def _faults_of(manifest: Manifest, split: str, spec: InputSpec) -> dict[str, str]:

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli.app import app
-from sfda.authoring.explain import Explanation, explain
+from sfda.authoring.unprepared.explain import Explanation, explain
 from sfda.errors import BadInput
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from sfda.authoring.clues import Clue, problem_that, stated_problem
 from sfda.authoring.from_masks import MaskOptions
 from sfda.authoring.listing import Listing
 from sfda.authoring.pairing import ENDINGS, FOLDERS, pair_masks
+from sfda.authoring.unprepared.clues import Clue, problem_that, stated_problem
 from sfda.errors import BadInput
 from sfda.formats.masks import one_value
 from sfda.formats.readers import FileReader, Folder, NpzReader, Zip

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sfda.authoring.clues import (
+from sfda.authoring.from_folder import build_manifest
+from sfda.authoring.listing import Listing, list_images, passed_over
+from sfda.authoring.splits import listing_splits
+from sfda.authoring.unprepared.clues import (
     Clue,
     by_array,
     by_boxes_beside,
@@ -20,10 +23,7 @@ from sfda.authoring.clues import (
     by_table,
     without_clues,
 )
-from sfda.authoring.from_folder import build_manifest
-from sfda.authoring.listing import Listing, list_images, passed_over
-from sfda.authoring.mask_clues import by_masks
-from sfda.authoring.splits import listing_splits
+from sfda.authoring.unprepared.mask_clues import by_masks
 from sfda.config import Config
 from sfda.errors import BadInput, listed, shell_command
 from sfda.formats.images import open_picture
