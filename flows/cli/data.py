@@ -9,7 +9,13 @@ from typing import Annotated, Literal
 import typer
 
 from flows.cli.model_input import skeleton_of
-from flows.cli.options import JsonOption, ManifestArgument, ProblemOption, SkeletonOption
+from flows.cli.options import (
+    ClassesFileOption,
+    JsonOption,
+    ManifestArgument,
+    ProblemOption,
+    SkeletonOption,
+)
 from flows.cli.output import Output
 from flows.cli.parsing import class_names
 from flows.cli.session import session
@@ -43,6 +49,7 @@ def manifest(
     problem: ProblemOption = "classification",
     model: Annotated[str | None, typer.Option(help="take the class names of this model")] = None,
     classes: Annotated[str | None, typer.Option(help="a,b,c")] = None,
+    classes_file: ClassesFileOption = None,
     labels: Annotated[
         Path | None, typer.Option(help="CSV with file,class (file,classes where several fit)")
     ] = None,
@@ -67,7 +74,7 @@ def manifest(
         from sfda.errors import BadInput
         from sfda.state_folder import data_folder
 
-        names = class_names(classes) if classes else None
+        names = class_names(classes, classes_file) if classes or classes_file else None
         if model and names:
             raise BadInput("give --model or --classes, not both: a model brings its class names")
         bones = skeleton_of(skeleton, problem)
@@ -92,19 +99,42 @@ def manifest(
 
 
 def convert(
-    kind: Annotated[Literal["voc"], typer.Argument(help="voc: Pascal VOC's XML")],
+    kind: Annotated[
+        Literal["voc", "yolo"],
+        typer.Argument(help="voc: Pascal VOC's XML; yolo: YOLO's folder of .txt files"),
+    ],
     folder: Path,
     out: Annotated[Path, typer.Option(help="the COCO JSON to write")],
     classes: Annotated[str | None, typer.Option(help="a,b,c; default all that occur")] = None,
+    classes_file: ClassesFileOption = None,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="yolo: images without a .txt file hold nothing")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Boxes of another format as COCO JSON, for `sfda manifest --annotations`."""
     with session(json, state=False) as output:
-        from sfda.authoring.from_voc import convert_voc
+        from sfda.authoring.conversion.voc import convert_voc
+        from sfda.authoring.conversion.yolo import convert_yolo
+        from sfda.errors import BadInput, shell_command
+        from sfda.problems.registry import PROBLEMS
 
-        counts = convert_voc(folder, out, class_names(classes) if classes else None)
-        text = f"{out}: {counts['images']} images, {counts['boxes']} boxes"
-        output.show({"out": str(out), **counts}, text)
+        names = class_names(classes, classes_file) if classes or classes_file else None
+        if empty and kind != "yolo":
+            raise BadInput("--empty is for yolo; an XML without an object says that itself")
+        if kind == "yolo":
+            counts = convert_yolo(folder, out, names, empty=empty)
+        else:
+            counts = convert_voc(folder, out, names)
+        images = folder if folder.is_dir() else folder.parent
+        problem = next(name for name, one in PROBLEMS.items() if one.annotations == "boxes")
+        then = ("sfda", "manifest", images, "--problem", problem, "--annotations", out)
+        lines = [
+            f"{out}: {counts['images']} images, {counts['boxes']} boxes",
+            *counts.get("notes", ()),
+            f"then: {shell_command(*then, '--out', out.with_suffix('.yaml'))}",
+        ]
+        output.show({"out": str(out), **counts}, "\n".join(lines))
 
 
 def subset(

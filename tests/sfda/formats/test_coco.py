@@ -14,7 +14,7 @@ from PIL import Image
 
 from sfda.augment.photometric import ViewMaker
 from sfda.authoring.from_folder import build_manifest
-from sfda.authoring.from_voc import convert_voc
+from sfda.authoring.conversion.voc import convert_voc
 from sfda.building_blocks.boxes import Boxes, BoxLabels
 from sfda.errors import BadInput
 from sfda.images.preprocess import fitted, prepare_image
