@@ -20,6 +20,9 @@ from flows.cli.output import Output
 from flows.cli.parsing import class_names
 from flows.cli.session import session
 
+BoxFormat = Literal["xywh", "xyxy", "cxcywh", "xywh-shares", "xyxy-shares", "cxcywh-shares"]
+JointFormat = Literal["pixels", "shares", "box-pixels", "box-shares"]
+
 
 def check(manifest: ManifestArgument, json: JsonOption = False) -> None:
     """Verify a manifest and name every fault."""
@@ -64,6 +67,12 @@ def manifest(
     ] = None,
     spacing: Annotated[str | None, typer.Option(help="mm between pixels, 0.5x0.5")] = None,
     annotations: Annotated[Path | None, typer.Option(help="boxes or poses: a COCO JSON")] = None,
+    box_format: Annotated[
+        BoxFormat | None, typer.Option(help="what a bbox is, if not x,y,width,height in pixels")
+    ] = None,
+    joint_format: Annotated[
+        JointFormat | None, typer.Option(help="what keypoints are, if not pixels")
+    ] = None,
     skeleton: SkeletonOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -72,6 +81,7 @@ def manifest(
         from sfda.authoring.from_folder import build_manifest
         from sfda.authoring.from_masks import MaskOptions
         from sfda.errors import BadInput
+        from sfda.formats.plausibility.rewriting import CoordinateFormats
         from sfda.state_folder import data_folder
 
         names = class_names(classes, classes_file) if classes or classes_file else None
@@ -92,6 +102,7 @@ def manifest(
             template=template,
             masks=MaskOptions.from_text(masks, values, ignore, groups, spacing),
             annotations=annotations,
+            formats=CoordinateFormats(box_format, joint_format),
             skeleton=bones,
             data_root=data_folder() if os.environ.get("SFDA_DATA") else None,
         )
@@ -170,11 +181,14 @@ def subset(
 def _show_manifest(output: Output, made: Path) -> None:
     """A manifest just written: its splits, counts and classes."""
     from sfda.manifests.opening import open_manifest
+    from sfda.manifests.verify import manifest_notes
 
     manifest = open_manifest(made)
+    notes = manifest_notes(manifest)
     splits = {name: split.count for name, split in manifest.splits.items()}
     text = f"{made}: " + ", ".join(f"{name} {count}" for name, count in splits.items())
-    output.show({"manifest": str(made), "splits": splits, "classes": manifest.classes}, text)
+    result = {"manifest": str(made), "splits": splits, "classes": manifest.classes}
+    output.show(result | {"notes": notes}, "\n".join([text, *notes]))
 
 
 def register(app: typer.Typer) -> None:

@@ -14,12 +14,14 @@ from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.splits import stratify
 from sfda.authoring.write import Draft, RowTable, write_manifest
 from sfda.errors import BadInput, listed
+from sfda.formats.plausibility.rewriting import CoordinateFormats
 from sfda.manifests.opening import parse_manifest
 from sfda.manifests.schema import Manifest
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ProblemName, Skeleton
 
 ClassNames = Sequence[str] | int | None
+AS_MEANT = CoordinateFormats()
 
 
 def build_manifest(
@@ -32,6 +34,7 @@ def build_manifest(
     template: Path | None = None,
     masks: MaskOptions | None = None,
     annotations: Path | None = None,
+    formats: CoordinateFormats = AS_MEANT,
     skeleton: Skeleton | None = None,
     test_fraction: float = 0.2,
     data_root: Path | None = None,
@@ -46,8 +49,8 @@ def build_manifest(
     labels everywhere each class is split into `adapt` (alias `train`) and `test` (alias `val`);
     with labels for some images those are `test` and the others `adapt`; without, all are `adapt`.
     For segmentation `masks` says where masks lie and what they hold; they stand for labels. For
-    detection and pose `annotations` is a COCO JSON, whose boxes or keypoints stand for them; the
-    joints' `skeleton` is for pose. Files in `skip` are left out.
+    detection and pose `annotations` is a COCO JSON, whose boxes or keypoints stand for them, in
+    `formats`; the joints' `skeleton` is for pose. Files in `skip` are left out.
 
     Raises BadInput if there are no images, or naming all labels, and all of what a template says,
     that do not fit.
@@ -76,7 +79,8 @@ def build_manifest(
                 "--annotations is a COCO JSON of boxes or keypoints, for detection and pose; it "
                 "goes without --labels"
             )
-        where = (names, Path(out), official, test_fraction, data_root, problem)
+        formats.check()
+        where = (names, Path(out), official, test_fraction, data_root, problem, formats)
         if kind.annotations == "keypoints":
             return write_pose_manifest(path, Path(annotations), skeleton, *where)
         return write_coco_manifest(path, Path(annotations), *where)

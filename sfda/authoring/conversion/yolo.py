@@ -20,7 +20,7 @@ from sfda.documents import cut_off, decoded, parse_yaml
 from sfda.errors import BadInput, listed
 from sfda.formats.readers import FileReader, Folder
 
-ROUNDING = 0.01  # so much a share may lie beyond 0 and 1: what rounding makes of it
+OVER_SHARE = 0.01  # so much a share may lie beyond 0 and 1: what rounding makes of it
 NO_IMAGE = "files of boxes have no image of their name, and were left out"
 NO_TEXT = (
     "images have no .txt file: nobody says what is in them, so they are left out (--empty: "
@@ -201,7 +201,7 @@ def _box(
             f"{len(words)} words; a line is a class, x, y, width and height, or a class and the "
             "corners of a polygon"
         )
-    if max(map(abs, values)) > 1 + ROUNDING:
+    if max(map(abs, values)) > 1 + OVER_SHARE:
         raise ValueError(
             f"{max(values, key=abs):g} is no share of the image: numbers are to lie between 0 and "
             "1, not pixels"
