@@ -22,6 +22,8 @@ class ImportResult(Config):
     mlflow_run_id: str
     version: Version
     sha256: str
+    taken: str = ""  # which tensors of the file, and what was left out
+    preprocessing: str = ""  # how the network gets its images
     network: str = ""  # of somebody's own class: where it was cut, its input, its code
 
 
@@ -41,30 +43,36 @@ def import_model(
     arch_settings: dict[str, Any] | None = None,
     head: str | None = None,
     again: bool = False,
+    weights_key: str | None = None,
 ) -> ImportResult:
     """Read a checkpoint without running anything in it, and register it as source model `name`.
 
     `skeleton` says of a pose model how its joints hang together. `arch` may be a class of one's
     own, `package.module:Class` or `FILE.py:Class`, which is imported and made with
-    `arch_settings`; `head` names the layer that gives its logits, if a probe pass cannot tell. The
-    same import gives the version that there is, but for one that is to be made `again`.
+    `arch_settings`; `head` names the layer that gives its logits, if a probe pass cannot tell.
+    `weights_key` says which of several sets of weights in the file. The same import gives the
+    version that there is, but for one that is to be made `again`.
     """
     tracking.check_name(name)
     path = str(Path(weights).absolute())
-    own = (arch_settings, head) if arch_settings or head else ()
+    own: tuple[Any, ...] = (arch_settings, head) if arch_settings or head else ()
+    own = (*own, weights_key) if weights_key else own
     work = ("import", path, problem, arch, classes, name, input, skeleton, *own)
     key = tracking.run_key(*work, again=str(flow_run.id) if again else None)
     tags = {"prefect.flow_run_id": str(flow_run.id)}
     params = {"weights": path, "arch": arch, "classes": ", ".join(classes)}
     with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:
-        model = import_checkpoint(
-            path, problem, arch, classes, input, skeleton, arch_settings, head
+        imported = import_checkpoint(
+            path, problem, arch, classes, input, skeleton, arch_settings, head, weights_key
         )
+        model = imported.model
         version = register_source(model, name, run_id, {"source": path, "arch": model.arch})
     return ImportResult(
         flow_run_id=str(flow_run.id),
         mlflow_run_id=run_id,
         version=version,
         sha256=model.sha256,
+        taken=imported.taken,
+        preprocessing=imported.preprocessing,
         network=seen_by_probe(model),
     )

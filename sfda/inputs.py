@@ -56,6 +56,19 @@ class InputSpec(Config):
         return 1 if self.channels == "gray" else 3
 
     @property
+    def text(self) -> str:
+        """What is done to an image, on a line: sizes as height x width, and colours."""
+        size = "x".join(map(str, self.size))
+        frame = "tiles of " if self.tiled else "letterbox of " if self.letterbox else ""
+        resized = f" out of {'x'.join(map(str, self.resize))}" if self.resize else ""
+        mean, std = (",".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+        window = f", window {self.window}" if self.window else ""
+        return (
+            f"{frame}{size}{resized}, {self.channels}, divided by {self.scale:g}, mean {mean}, "
+            f"std {std}{window}"
+        )
+
+    @property
     def stored(self) -> tuple[int, int]:
         """(height, width) at which decoded images are kept: before the crop."""
         return self.resize or self.size

@@ -8,6 +8,8 @@ from typing import Any
 from prefect import task
 from safetensors import safe_open
 
+from sfda.config import Config
+from sfda.errors import BadInput
 from sfda.manifests.digests import key_of
 from sfda.networks.foreign.code import trust_word
 from sfda.problems.registry import PROBLEMS
@@ -15,7 +17,7 @@ from sfda.refs import InputSpec, ModelRef, ProblemName, Skeleton
 from sfda.state_folder import disk_errors, home
 from sfda.weights.bundle import read_spec, write_bundle
 from sfda.weights.bundle_files import WEIGHTS
-from sfda.weights.checkpoints import read_weights
+from sfda.weights.checkpoints import read_checkpoint
 from sfda.weights.source_card import missing, read_card
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
@@ -39,6 +41,14 @@ def import_source(uri: str) -> ModelRef:
     return model
 
 
+class ImportedCheckpoint(Config):
+    """A checkpoint's bundle, what was taken out of the file, and how its images are prepared."""
+
+    model: ModelRef
+    taken: str
+    preprocessing: str
+
+
 @task(name="import of a checkpoint", **SERVERS)
 def import_checkpoint(
     weights: str,
@@ -49,23 +59,33 @@ def import_checkpoint(
     skeleton: Skeleton | None = None,
     arch_settings: dict[str, Any] | None = None,
     head_layer: str | None = None,
-) -> ModelRef:
+    weights_key: str | None = None,
+) -> ImportedCheckpoint:
     """A checkpoint as a bundle below home, its code not run and every key accounted for.
 
     Where `arch` is a class of somebody's own, that class is imported: a person has named it.
     """
     stated = {"skeleton": skeleton, "arch_settings": arch_settings, "head_layer": head_layer}
     more = {name: value for name, value in stated.items() if value}
-    network, spec = PROBLEMS[problem].load_network(
-        read_weights(Path(weights)), arch=arch, classes=classes, input=input_spec, **more
-    )
-    key = key_of(weights=str(Path(weights).absolute()), spec=spec)
+    read = read_checkpoint(Path(weights), weights_key)
+    try:
+        network, spec = PROBLEMS[problem].load_network(
+            read.weights, arch=arch, classes=classes, input=input_spec, **more
+        )
+    except BadInput as error:
+        raise BadInput(f"{error} (of the file: {read.text})") from error
+    which = {"weights_key": weights_key} if weights_key else {}
+    key = key_of(weights=str(Path(weights).absolute()), spec=spec, **which)
     folder = home() / "imported" / key[:24]
     with disk_errors(str(folder)):
         folder.parent.mkdir(parents=True, exist_ok=True)
         digest = write_bundle(folder, network, spec)
-    return ModelRef(
+    model = ModelRef(
         uri=str(folder), sha256=digest, problem=spec.problem, arch=spec.arch, classes=spec.classes
+    )
+    origin = "as stated" if input_spec else f"as is usual for {arch}"
+    return ImportedCheckpoint(
+        model=model, taken=read.text, preprocessing=f"{spec.input.text} ({origin})"
     )
 
 

@@ -66,6 +66,9 @@ def manifest(
         Literal["folder"] | None, typer.Option(help="images of one folder are one video or volume")
     ] = None,
     spacing: Annotated[str | None, typer.Option(help="mm between pixels, 0.5x0.5")] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="volumes: write masks that lie where images do")
+    ] = False,
     annotations: Annotated[Path | None, typer.Option(help="boxes or poses: a COCO JSON")] = None,
     box_format: Annotated[
         BoxFormat | None, typer.Option(help="what a bbox is, if not x,y,width,height in pixels")
@@ -74,12 +77,18 @@ def manifest(
         JointFormat | None, typer.Option(help="what keypoints are, if not pixels")
     ] = None,
     skeleton: SkeletonOption = None,
+    limit: Annotated[int | None, typer.Option(help="at most so many images, of all kinds")] = None,
+    share: Annotated[float | None, typer.Option(help="a part of the images, 0.1: of each kind")] = (
+        None
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="which images --limit and --share take")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Make a manifest for a folder, a zip or an npz of images."""
     with session(json, state=model is not None) as output:
         from sfda.authoring.from_folder import build_manifest
         from sfda.authoring.from_masks import MaskOptions
+        from sfda.authoring.splits import Portion
         from sfda.errors import BadInput
         from sfda.formats.plausibility.rewriting import CoordinateFormats
         from sfda.state_folder import data_folder
@@ -100,11 +109,12 @@ def manifest(
             labels_csv=labels,
             out=out,
             template=template,
-            masks=MaskOptions.from_text(masks, values, ignore, groups, spacing),
+            masks=MaskOptions.from_text(masks, values, ignore, groups, spacing, resample=resample),
             annotations=annotations,
             formats=CoordinateFormats(box_format, joint_format),
             skeleton=bones,
             data_root=data_folder() if os.environ.get("SFDA_DATA") else None,
+            part=Portion(limit, share, seed),
         )
         _show_manifest(output, made)
 

@@ -131,6 +131,28 @@ def _problem_of(problem: str) -> AnyProblem:
     return PROBLEMS[problem]
 
 
+def check_problem_of(arch: str, problem: str) -> None:
+    """Raise BadInput, with the word to add, for a network of a library that is of other problems
+    alone.
+    """
+    from sfda import plugins
+    from sfda.networks.grammar import FOLDER, family
+    from sfda.problems.registry import PROBLEMS
+
+    library, _, name = arch.partition(":")
+    serving = [library] if library in PROBLEMS else []
+    if library in plugins.names(FOLDER):
+        kind = family(library)
+        able = [one for one, served in PROBLEMS.items() if served.answer in kind.answers]
+        having = [one for one in able if kind.known(name, PROBLEMS[one].answer) is not None]
+        serving = having if problem in able else able
+    if serving and problem not in serving:
+        raise BadInput(
+            f"no architecture '{arch}' for {_problem_of(problem).answer} (--problem {problem}), "
+            f"but for {' and '.join(serving)}: add --problem {serving[0]}"
+        )
+
+
 def new_views(arch: str, problem: str, settings: dict[str, Any]) -> Views | None:
     """An architecture's views with some of them changed; None if none is. Raises BadInput."""
     if not settings:

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from flows.cli.model_input import (
+    check_problem_of,
     new_views,
     problem_of_manifest,
     problem_of_model,
@@ -20,7 +21,6 @@ from flows.cli.options import (
     ArchOption,
     ArchSetOption,
     ChannelsOption,
-    ClassesFileOption,
     DeviceOption,
     EpochsOption,
     InputOption,
@@ -223,7 +223,7 @@ def import_model(
     name: NameOption,
     problem: ProblemOption = "classification",
     classes: Annotated[str | None, typer.Option(help="a,b,c in the order of the outputs")] = None,
-    classes_file: ClassesFileOption = None,
+    classes_file: Annotated[Path | None, typer.Option(help="one a line; or JSON, YAML")] = None,
     input: InputOption = None,
     size: SizeOption = None,
     resize: ResizeOption = None,
@@ -236,6 +236,10 @@ def import_model(
     ] = None,
     arch_set: ArchSetOption = None,
     skeleton: SkeletonOption = None,
+    weights_key: Annotated[
+        str | None,
+        typer.Option(help="which weights of several in the file: model_ema, teacher, student ..."),
+    ] = None,
     again: AgainOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -243,6 +247,7 @@ def import_model(
     with session(json, flow=True) as out:
         from flows.import_model import import_model as flow
 
+        check_problem_of(arch, problem)
         bones, own = skeleton_of(skeleton, problem), read_settings(arch_set, "--arch-set")
         spec = stated_input(
             arch,
@@ -268,13 +273,19 @@ def import_model(
             arch_settings=own or None,
             head=head,
             again=again,
+            weights_key=weights_key,
         )
         result = {
             **registered_fields(imported),
             "sha256": imported.sha256,
+            "taken": imported.taken,
+            "preprocessing": imported.preprocessing,
             "mlflow_run_id": imported.mlflow_run_id,
         }
         text = f"{imported.version.uri} registered, digest {imported.sha256[:16]}"
+        text += f"\nweights: {imported.taken}"
+        text += f"\nimages: {imported.preprocessing}; --size, --resize, --mean, --std, --channels "
+        text += "and --input say otherwise"
         if imported.network:
             result["network"] = imported.network
             text = f"{text}\n{imported.network}"

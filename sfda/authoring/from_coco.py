@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from sfda.authoring.listing import Listing, list_images
-from sfda.authoring.splits import stratify
+from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stratify
 from sfda.authoring.write import ALIASES, Draft, put_manifest
 from sfda.documents import json_bytes
 from sfda.errors import BadInput, listed
-from sfda.formats.coco import box_table, document_faults, read_coco, size_faults
+from sfda.formats.coco import Document, box_table, document_faults, read_coco, size_faults
 from sfda.formats.plausibility.rewriting import (
     CoordinateFormats,
     concerns_of,
@@ -36,13 +38,15 @@ def write_coco_manifest(
     data_root: Path | None,
     problem: str,
     formats: CoordinateFormats,
+    part: Portion = ALL_IMAGES,
 ) -> Path:
     """A manifest of the images in `path`, their boxes copied beside it as `<out>.rows.json`.
 
     Classes are the document's, in the order of their ids, unless `classes` name them. Images whose
-    entry says `split` keep it. Else, with entries for all images, `fraction` of those is held out:
-    `adapt` (alias `train`) and `test` (alias `val`); images without an entry are `adapt`, and those
-    with one are `test`. Boxes in one of `formats` become x, y, width and height in pixels.
+    entry says `split` keep it; else folders called train, val and test state it. Else, with entries
+    for all images, `fraction` of those is held out: `adapt` (alias `train`) and `test` (alias
+    `val`); images without an entry are `adapt`, and those with one are `test`. Boxes in one of
+    `formats` become x, y, width and height in pixels.
 
     Raises BadInput naming everything in the document that does not fit.
     """
@@ -64,6 +68,7 @@ def write_coco_manifest(
     faults = box_table(document, images, names)[1] + faults
     if faults:
         raise BadInput(f"{annotations}: " + listed(faults, "; "))
+    document, images, listing = part_of(document, images, listing, part)
     entries = _with_splits(images, listing, fraction)
     table = json_bytes(
         {
@@ -101,6 +106,26 @@ def absent(images: Sequence[Mapping[str, Any]], listing: Listing) -> list[str]:
     return [f"images that are not in {listing.path}: {listed(gone)}"] if gone else []
 
 
+def part_of(
+    document: Document, images: list[dict[str, Any]], listing: Listing, part: Portion
+) -> tuple[Document, list[dict[str, Any]], Listing]:
+    """The same of a part of the images, alike of every category and split."""
+    names = {image["id"]: str(image["file_name"]) for image in images}
+    kind_of = {str(image["file_name"]): str(image.get("split", "")) for image in images}
+    first: dict[str, str] = {}
+    for one in document["annotations"]:
+        name = names.get(one["image_id"], "")
+        first[name] = min(first.get(name, "~"), str(one["category_id"]))
+    kinds = [f"{kind_of.get(key, '~')} {first.get(key, '')}" for key in listing.keys]
+    stays = part.of(listing.keys, kinds)
+    taken = set(compress(listing.keys, stays))
+    few = [image for image in images if str(image["file_name"]) in taken]
+    ids = {image["id"] for image in few}
+    own = [one for one in document["annotations"] if one["image_id"] in ids]
+    listing = replace(listing, keys=tuple(key for key in listing.keys if key in taken))
+    return {**document, "annotations": own}, few, listing
+
+
 def _with_splits(
     images: list[dict[str, Any]], listing: Listing, fraction: float
 ) -> list[dict[str, Any]]:
@@ -110,15 +135,22 @@ def _with_splits(
         raise BadInput("the annotations list no images")
     if all("split" in image for image in images):
         return images
-    if len(listed_images) == len(listing.keys):
+    free = max((i["id"] for i in images if isinstance(i["id"], int)), default=0) + 1
+    rest = [name for name in listing.keys if name not in listed_images]
+    if splits := listing_splits(listing, listing.keys):
+        split_of = dict(zip(listing.keys, splits, strict=True))
+        named = [{**image, "split": split_of[str(image["file_name"])]} for image in images]
+        return named + [
+            {"id": free + at, "file_name": name, "split": split_of[name], "labelled": False}
+            for at, name in enumerate(rest)
+        ]
+    if not rest:
         names = list(listed_images)
         held = stratify(names, [""] * len(names), fraction)
         return [
             {**listed_images[name], "split": "test" if out else "adapt"}
             for name, out in zip(names, held, strict=True)
         ]
-    free = max((i["id"] for i in images if isinstance(i["id"], int)), default=0) + 1
-    rest = [name for name in listing.keys if name not in listed_images]
     more = [
         {"id": free + position, "file_name": name, "split": "adapt", "labelled": False}
         for position, name in enumerate(rest)

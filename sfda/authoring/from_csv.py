@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sfda.authoring.listing import Listing
 from sfda.documents import cut_off
@@ -14,11 +15,17 @@ from sfda.problems.registry import PROBLEMS
 from sfda.refs import ProblemName
 
 
-def labels_from_csv(
-    listing: Listing, path: Path, problem: ProblemName
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The labels that the table states, as a row file has them, by key; and the classes that its
-    columns name. Raises BadInput.
+class Stated(NamedTuple):
+    """What a table says of images, by key, and the classes that its columns name."""
+
+    labels: dict[str, str]
+    classes: tuple[str, ...]
+    splits: dict[str, str]
+
+
+def labels_from_csv(listing: Listing, path: Path, problem: ProblemName) -> Stated:
+    """The labels that the table states, as a row file has them, and its column `split` where there
+    is one. Raises BadInput.
     """
     rows, header = read_csv(path)
     if listing.column not in header:
@@ -34,7 +41,9 @@ def labels_from_csv(
     if twice:
         raise BadInput(f"{path} names images twice: {listed(twice)}")
     stated = {key: own for key, own in zip(named, labels, strict=True) if own is not None}
-    return stated, PROBLEMS[problem].classes_in_header(header)
+    column = next((name for name in header if name == "split"), None)
+    splits = dict(zip(named, (row[column] for row in rows), strict=True)) if column else {}
+    return Stated(stated, PROBLEMS[problem].classes_in_header(header), splits)
 
 
 def _no_column(path: Path, listing: Listing, header: Sequence[str], problem: ProblemName) -> str:

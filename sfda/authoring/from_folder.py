@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 
 from sfda.authoring.from_coco import write_coco_manifest
-from sfda.authoring.from_csv import labels_from_csv
+from sfda.authoring.from_csv import Stated, labels_from_csv
 from sfda.authoring.from_keypoints import write_pose_manifest
 from sfda.authoring.from_masks import MaskOptions, mask_rows
 from sfda.authoring.listing import Listing, list_images
-from sfda.authoring.splits import stratify
+from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stated_splits, stratify
 from sfda.authoring.write import Draft, RowTable, write_manifest
 from sfda.errors import BadInput, listed
 from sfda.formats.plausibility.rewriting import CoordinateFormats
@@ -40,6 +41,7 @@ def build_manifest(
     data_root: Path | None = None,
     skip: frozenset[str] = frozenset(),
     version: int = 1,
+    part: Portion = ALL_IMAGES,
 ) -> Path:
     """Write a manifest of the images in a folder, zip or npz to `out`, its row file beside it.
 
@@ -50,7 +52,11 @@ def build_manifest(
     with labels for some images those are `test` and the others `adapt`; without, all are `adapt`.
     For segmentation `masks` says where masks lie and what they hold; they stand for labels. For
     detection and pose `annotations` is a COCO JSON, whose boxes or keypoints stand for them, in
-    `formats`; the joints' `skeleton` is for pose. Files in `skip` are left out.
+    `formats`; the joints' `skeleton` is for pose. Files in `skip` are left out, and all but a
+    `part`.
+
+    Folders called train, val and test, a column `split` of the CSV and an array `split` of the npz
+    state the splits instead.
 
     Raises BadInput if there are no images, or naming all labels, and all of what a template says,
     that do not fit.
@@ -67,7 +73,9 @@ def build_manifest(
                 f"{problem} learns from {kind.label_word}, not labels: leave out --labels"
             )
         options = masks or MaskOptions()
-        rows, listing = mask_rows(path, options, classes=names, fraction=test_fraction, skip=skip)
+        rows, listing = mask_rows(
+            path, options, classes=names, fraction=test_fraction, skip=skip, part=part
+        )
         if official:
             _compare_count(official, rows.keys)
         more = options.keys(names) | {"version": version}
@@ -80,7 +88,7 @@ def build_manifest(
                 "goes without --labels"
             )
         formats.check()
-        where = (names, Path(out), official, test_fraction, data_root, problem, formats)
+        where = (names, Path(out), official, test_fraction, data_root, problem, formats, part)
         if kind.annotations == "keypoints":
             return write_pose_manifest(path, Path(annotations), skeleton, *where)
         return write_coco_manifest(path, Path(annotations), *where)
@@ -89,10 +97,11 @@ def build_manifest(
             f"masks are for segmentation; this is {problem}: leave out what says of them"
         )
     listing = list_images(path, skip=skip)
-    class_of, columns = _labels(listing, names, labels_csv, problem)
+    stated = _labels(listing, names, labels_csv, problem)
+    class_of = stated.labels
     counts = Counter(name for label in class_of.values() for name in kind.classes_in(label))
     if labels_csv and names is None:
-        names = tuple(sorted({*counts, *columns}))
+        names = tuple(sorted({*counts, *stated.classes}))
     _known(counts, names)
     keys = tuple(class_of) if official and labels_csv else listing.keys
     if official:
@@ -101,10 +110,18 @@ def build_manifest(
         key: min(kind.classes_in(label), key=lambda name: (counts[name], name), default="")
         for key, label in class_of.items()
     }
+    splits = _stated_splits(listing, keys, stated, names, labels_csv)
+    kinds = [
+        f"{rarest.get(key)} {own}"
+        for key, own in zip(keys, splits or ("",) * len(keys), strict=True)
+    ]
+    stays = part.of([listing.name(key) for key in keys], kinds)
+    keys, splits = tuple(compress(keys, stays)), tuple(compress(splits, stays))
+    class_of = {key: class_of[key] for key in keys if key in class_of}
     rows = RowTable(
         keys,
         tuple(class_of.get(key, kind.unlabelled_cell) for key in keys),
-        _assign(listing, keys, rarest, test_fraction),
+        splits or _assign(listing, keys, {key: rarest[key] for key in class_of}, test_fraction),
         label_column=kind.annotation_column or "class",
         unlabelled=kind.unlabelled_cell,
     )
@@ -152,10 +169,8 @@ def _labels(
     names: tuple[str, ...] | int | None,
     labels_csv: Path | None,
     problem: ProblemName,
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What a row file says of each labelled key; for classes without names the number as text. And
-    the classes that columns of a table name.
-    """
+) -> Stated:
+    """What a row file says of each labelled key; for classes without names the number as text."""
     kind = PROBLEMS[problem]
     if labels_csv:
         _refuse_labels_for(problem)
@@ -164,12 +179,26 @@ def _labels(
         _refuse_labels_for(problem)
         what = f"{listing.path}: array '{listing.label}'"
         texts = kind.labels_from_array(listing.labels, names, what)
-        return dict(zip(listing.keys, texts, strict=True)), ()
+        return Stated(dict(zip(listing.keys, texts, strict=True)), (), {})
     if not isinstance(names, tuple) or not kind.folders_name_classes:
-        return {}, ()
+        return Stated({}, (), {})
     if class_of := _from_folders(listing, names):
         _refuse_labels_for(problem)
-    return class_of, ()
+    return Stated(class_of, (), {})
+
+
+def _stated_splits(
+    listing: Listing,
+    keys: Sequence[str],
+    stated: Stated,
+    names: tuple[str, ...] | int | None,
+    labels_csv: Path | None,
+) -> tuple[str, ...]:
+    """The split of each row as a table, an array or folders say it; () where none does."""
+    if stated.splits:
+        own = [stated.splits.get(key, "") for key in keys]
+        return stated_splits(own, f"column 'split' of {labels_csv}")
+    return listing_splits(listing, keys, names if isinstance(names, tuple) else ())
 
 
 def _known(counts: Mapping[str, int], names: tuple[str, ...] | int | None) -> None:

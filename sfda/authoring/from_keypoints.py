@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sfda.authoring.from_coco import IMAGE_KEYS, absent, splits_of
+from sfda.authoring.from_coco import IMAGE_KEYS, absent, part_of, splits_of
 from sfda.authoring.listing import Listing, list_images
-from sfda.authoring.splits import stratify
+from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stratify
 from sfda.authoring.write import Draft, put_manifest
 from sfda.config import read_yaml, say_faults
 from sfda.documents import json_bytes
@@ -64,6 +64,7 @@ def write_pose_manifest(
     data_root: Path | None,
     problem: str,
     formats: CoordinateFormats,
+    part: Portion = ALL_IMAGES,
 ) -> Path:
     """A manifest of the persons in the images of `path`, the document beside it.
 
@@ -94,6 +95,9 @@ def write_pose_manifest(
     if faults:
         raise BadInput(f"{annotations}: " + listed(faults, "; "))
     alias = not all("split" in image for image in images)
+    document, images, listing = part_of(document, images, listing, part)
+    ids = {image["id"] for image in images}
+    entries = [entry for entry in entries if entry["image_id"] in ids]
     placed = _placed(images, entries, listing, fraction)
     persons = [*document["annotations"], *(_whole(placed, document) if alias else ())]
     table = json_bytes(
@@ -162,6 +166,7 @@ def _placed(
     """Every image with its split; those count as labelled whose persons all have keypoints."""
     if all("split" in image for image in images):
         return images
+    splits = listing_splits(listing, listing.keys)
     unposed = {entry["image_id"] for entry in entries if "keypoints" not in entry}
     some = {entry["image_id"] for entry in entries}
     whole = [str(image["file_name"]) for image in images if image["id"] in some - unposed]
@@ -172,9 +177,10 @@ def _placed(
         test = set(whole)
     own = {str(image["file_name"]): image for image in images}
     free = max((image["id"] for image in images if isinstance(image["id"], int)), default=0) + 1
+    split_of = dict(zip(listing.keys, splits, strict=False))
     return [
         own.get(name, {"id": free + position, "file_name": name})
-        | {"split": "test" if name in test else "adapt"}
+        | {"split": split_of.get(name, "test" if name in test else "adapt")}
         for position, name in enumerate(listing.keys)
     ]
 

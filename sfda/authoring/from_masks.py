@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 
+from sfda.authoring.dicom_series import Series, in_series
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.pairing import pair_masks
-from sfda.authoring.splits import stratify
+from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stratify
+from sfda.authoring.volume_masks import refuse_masks_elsewhere, resampled_masks
 from sfda.authoring.write import RowTable
 from sfda.errors import BadInput, listed
 from sfda.formats.masks import IGNORE, one_value, values_concern
@@ -39,6 +42,7 @@ class MaskOptions:
     ignore_is_said: bool = False  # a person named it
     groups: Literal["folder"] | None = None
     spacing: str | None = None
+    resample: bool = False  # bring masks of volumes to where their images lie
 
     @classmethod
     def from_text(
@@ -48,6 +52,8 @@ class MaskOptions:
         ignore: str | None,
         groups: Literal["folder"] | None,
         spacing: str | None,
+        *,
+        resample: bool = False,
     ) -> MaskOptions:
         """Options as they are typed: values "0,255", ignore a number or "none".
 
@@ -62,7 +68,7 @@ class MaskOptions:
                 f"the values of masks are whole numbers: --values {values or '0,255'} must be like "
                 f"0,255 and --ignore {ignore or 255} a number or none"
             ) from None
-        return cls(folder, numbers, number, ignore is not None, groups, spacing)
+        return cls(folder, numbers, number, ignore is not None, groups, spacing, resample)
 
     def keys(self, classes: tuple[str, ...] | int | None) -> dict[str, Any]:
         """What the manifest says of its masks."""
@@ -77,11 +83,13 @@ def mask_rows(
     classes: tuple[str, ...] | int | None,
     fraction: float,
     skip: frozenset[str] = frozenset(),
+    part: Portion = ALL_IMAGES,
 ) -> tuple[RowTable, Listing]:
     """Images in `path` with their masks, if `options` say where those are and what `classes` are.
 
     With masks everywhere `fraction` of the images, or of the volumes and videos, is held out for
-    `test`; with masks for some those are `test`.
+    `test`; with masks for some those are `test`. Folders called train, val and test, or an array
+    `split`, state the splits instead. Of a `part` volumes and videos are whole.
 
     Raises BadInput where masks are missing, do not fit, have no classes, or other values than these
     by what some of them show.
@@ -95,7 +103,12 @@ def mask_rows(
     if listing.image:
         listing = _array(listing, options, named=named)
         masks = dict.fromkeys(listing.keys, listing.mask) if listing.mask else {}
+    elif options.resample and options.folder is not None:
+        outside = 0 if options.ignore is None else options.ignore
+        listing, masks = resampled_masks(listing, options.folder, outside)
     else:
+        if options.folder is not None:
+            refuse_masks_elsewhere(listing, options.folder)
         listing, masks = pair_masks(listing, options.folder)
     if masks and not named:
         raise BadInput(
@@ -104,14 +117,20 @@ def mask_rows(
         )
     if masks and classes is not None and options.values is None:
         _refuse_values(listing, masks, options, classes)
-    groups = _groups(listing, options)
+    listing, series = in_series(listing)
+    groups = _groups(listing, options, series)
+    splits = listing_splits(listing, listing.keys) or _assign(listing, masks, groups, fraction)
+    stays = _stays(listing, masks, groups or listing.keys, splits, part)
+    listing = replace(listing, keys=tuple(compress(listing.keys, stays)), splits=())
+    groups = tuple(compress(groups, stays))
+    splits = tuple(compress(splits, stays))
     rows = RowTable(
         listing.keys,
         ("",) * len(listing.keys),
-        _assign(listing, masks, groups, fraction),
+        splits,
         tuple(masks.get(key) or "" for key in listing.keys) if masks else (),
         () if listing.group else groups,
-        _spacings(listing, options),
+        _spacings(listing, options, series),
     )
     return rows, listing
 
@@ -162,6 +181,25 @@ def _stored(listing: Listing, masks: dict[str, Any]) -> Reader:
     return FileReader(files, tuple(masks.values()), "mask")
 
 
+def _stays(
+    listing: Listing,
+    masks: dict[str, Any],
+    owners: tuple[str, ...],
+    splits: tuple[str, ...],
+    part: Portion,
+) -> tuple[bool, ...]:
+    """Which images stay in a part, whole groups of them, alike of every split."""
+    kind_of = {
+        owner: f"{split} {key in masks}"
+        for owner, key, split in zip(owners, listing.keys, splits, strict=True)
+    }
+    units = tuple(kind_of)
+    limit = part.limit and max(1, part.limit * len(units) // len(owners))  # images to groups
+    stays = replace(part, limit=limit).of(units, tuple(kind_of.values()))
+    taken = set(compress(units, stays))
+    return tuple(owner in taken for owner in owners)
+
+
 def _array(listing: Listing, options: MaskOptions, *, named: bool) -> Listing:
     """The listing of an npz with the mask array that was asked for, by name or by its classes."""
     if options.folder is None:
@@ -169,7 +207,7 @@ def _array(listing: Listing, options: MaskOptions, *, named: bool) -> Listing:
     return replace(listing, mask=str(options.folder))
 
 
-def _groups(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
+def _groups(listing: Listing, options: MaskOptions, series: Series) -> tuple[str, ...]:
     """The group of each row; () where there are none."""
     if listing.group:
         named = npz_array(listing.path, listing.group)
@@ -179,7 +217,9 @@ def _groups(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
                 f"for each of {len(listing.keys)} images"
             )
         return tuple(str(name) for name in named)
-    volumes = [part.file if (part := slice_of(key)) else "" for key in listing.keys]
+    volumes = [
+        part.file if (part := slice_of(key)) else series.groups.get(key, "") for key in listing.keys
+    ]
     if any(volumes):
         return tuple(file or key for file, key in zip(volumes, listing.keys, strict=True))
     if options.groups == "folder" and not listing.image:
@@ -187,7 +227,7 @@ def _groups(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
     return ()
 
 
-def _spacings(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
+def _spacings(listing: Listing, options: MaskOptions, series: Series) -> tuple[str, ...]:
     """What was given, or what the headers of volumes say, as text; () where nothing is known."""
     if options.spacing:
         return (options.spacing,) * len(listing.keys)
@@ -195,9 +235,12 @@ def _spacings(listing: Listing, options: MaskOptions) -> tuple[str, ...]:
     loose = listing.path.is_dir() or listing.in_list
     files = Folder(listing.root) if loose else Zip(listing.path)
     texts = []
-    for part in parts:
+    for key, part in zip(listing.keys, parts, strict=True):
         if part is None:
-            return ()  # pictures do not say
+            if key not in series.spacings:
+                return ()  # pictures do not say
+            texts.append(series.spacings[key])
+            continue
         sizes = grid(files.address(part.file)).spacing
         texts.append("x".join(f"{size:.6g}" for size in sizes))
     return tuple(texts)

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from sfda.authoring.listing import Listing, list_images
 from sfda.errors import BadInput, listed
+from sfda.formats.volumes import slice_of
 
-ENDINGS = ("_mask", "_masks", "_gt", "_label", "_labels", "_seg", "_segmentation")
+IMAGE_ENDINGS = ("_leftImg8bit", "_0000")  # of Cityscapes' and nnU-Net's images
+LABEL_ENDINGS = tuple(
+    f"_{kind}_label{ids}" for kind in ("gtFine", "gtCoarse") for ids in ("Ids", "TrainIds")
+)
+# of other things that lie beside Cityscapes' masks
+BESIDE_MASKS = tuple(
+    f"_{kind}_{what}" for kind in ("gtFine", "gtCoarse") for what in ("color", "instanceIds")
+)
+CHANNEL = re.compile(r"_000[1-9](#\d+)?$")  # another channel of nnU-Net's image
+ENDINGS = (*LABEL_ENDINGS, "_mask", "_masks", "_gt", "_label", "_labels", "_seg", "_segmentation")
 FOLDERS = ("annotations", "gt", "label", "labels", "mask", "masks", "segmentations")
 
 
-def pair_masks(listing: Listing, masks: Path | str | None) -> tuple[Listing, dict[str, str]]:
+def pair_masks(
+    listing: Listing, masks: Path | str | None, *, firsts: bool = False
+) -> tuple[Listing, dict[str, str]]:
     """The images of a listing alone, and the mask of each that has one.
 
     `masks` is a folder below the listing's, or in the zip, or beside it; "." means that masks lie
     beside their images and end in `_mask`, `_gt`, `_label` or `_seg`; None that there are none.
     An image and its mask have the same path in their folders, suffixes aside.
+
+    With `firsts` first slices of volumes stand for all of them.
 
     Raises BadInput where no mask is found, or naming all masks that fit no image or one twice.
     """
@@ -28,7 +43,7 @@ def pair_masks(listing: Listing, masks: Path | str | None) -> tuple[Listing, dic
         return _without_masks(listing), {}
     inside = _inside(listing, masks)
     if inside is None:
-        return _beside(listing, Path(masks))
+        return _beside(listing, Path(masks), firsts=firsts)
     if inside == "":
         images, own = _by_ending(listing.keys)
     else:
@@ -37,7 +52,7 @@ def pair_masks(listing: Listing, masks: Path | str | None) -> tuple[Listing, dic
     if not own:
         raise BadInput(
             f"{listing.path} holds no masks at '{masks}': name a folder in it, or '.' if they lie "
-            f"beside their images and end in {', '.join(ENDINGS)}"
+            f"beside their images and end in {', '.join(ENDINGS[len(LABEL_ENDINGS) :])}"
         )
     if not images:
         raise BadInput(f"{listing.path} holds nothing but what lies in '{masks}': no images")
@@ -46,12 +61,25 @@ def pair_masks(listing: Listing, masks: Path | str | None) -> tuple[Listing, dic
     below = f"{inside}/" if inside else ""
     mask_names = {key: _plain(key.removeprefix(below)) for key in own}
     taken = dataclasses.replace(listing, keys=tuple(images))
-    if not set(names.values()) & {_without_ending(name, ()) for name in mask_names.values()}:
+    bare = {_without_ending(name, ()) for name in mask_names.values()}
+    if not {_without_image_ending(name, bare) for name in names.values()} & bare:
         names = {key: _plain(key) for key in images}
     return taken, _match(names, mask_names, str(masks))
 
 
-def _beside(listing: Listing, folder: Path) -> tuple[Listing, dict[str, str]]:
+def pair_volumes(listing: Listing, masks: Path | str) -> tuple[Listing, dict[str, str]]:
+    """As `pair_masks`, of whole volumes: the first slice stands for all. Of pictures nothing."""
+    firsts = dataclasses.replace(listing, keys=_firsts(listing.keys))
+    if not firsts.keys:
+        return firsts, {}
+    return pair_masks(firsts, masks, firsts=True)
+
+
+def _firsts(keys: Sequence[str]) -> tuple[str, ...]:
+    return tuple(key for key in keys if (part := slice_of(key)) and part.at == 0)
+
+
+def _beside(listing: Listing, folder: Path, *, firsts: bool) -> tuple[Listing, dict[str, str]]:
     """Masks in a folder of their own: both are named below what they share."""
     if not listing.path.is_dir():
         raise BadInput(
@@ -59,6 +87,8 @@ def _beside(listing: Listing, folder: Path) -> tuple[Listing, dict[str, str]]:
             "lie in the same file"
         )
     mask_listing = list_images(folder, volumes=True)
+    if firsts:
+        mask_listing = dataclasses.replace(mask_listing, keys=_firsts(mask_listing.keys))
     here, there = listing.path.resolve(), mask_listing.path.resolve()
     above = Path(os.path.commonpath([here, there]))
     if above == Path(above.anchor):
@@ -114,7 +144,20 @@ def _by_ending(keys: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _match(names: Mapping[str, str], mask_names: Mapping[str, str], where: str) -> dict[str, str]:
     """The mask of each image, from both sides' plain names."""
+    mask_names = {
+        mask: name
+        for mask, name in mask_names.items()
+        if not name.partition("#")[0].endswith(BESIDE_MASKS)
+    }
+    bare = {_without_ending(name, ()) for name in mask_names.values()}
+    names = {key: _without_image_ending(name, bare) for key, name in names.items()}
     there = Counter(names.values())
+    channels = {key: name for key, name in names.items() if CHANNEL.search(name)}
+    if several := [key for key, name in channels.items() if CHANNEL.sub(r"\1", name) in there]:
+        raise BadInput(
+            f"images of several channels, one a file ({listed(several)}): one channel is read; "
+            "move the others away"
+        )
     masks: dict[str, list[str]] = {}
     for mask, name in mask_names.items():
         masks.setdefault(_without_ending(name, there), []).append(mask)
@@ -155,6 +198,18 @@ def _plain(key: str) -> str:
     path = PurePosixPath(file)
     stem = path.stem[:-4] if file.lower().endswith(".nii.gz") else path.stem
     return f"{path.with_name(stem)}{mark}{index}"
+
+
+def _without_image_ending(name: str, masks: Collection[str]) -> str:
+    """An image's plain name as its mask has it, where one has.
+
+    >>> _without_image_ending("a/x_leftImg8bit", {"a/x"})
+    'a/x'
+    """
+    stem, mark, index = name.partition("#")
+    ending = next((end for end in IMAGE_ENDINGS if stem.endswith(end)), "")
+    bare = stem.removesuffix(ending) + mark + index
+    return bare if name not in masks and bare in masks else name
 
 
 def _without_ending(name: str, images: Collection[str]) -> str:

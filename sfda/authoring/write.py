@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,11 +125,13 @@ def _splits(rows: RowTable, row_file: str, sha256: str) -> dict[str, dict[str, A
     if not any(rows.splits):
         return {"adapt": entry | {"count": len(rows.keys)}}
     splits: dict[str, dict[str, Any]] = {}
-    for name, alias in ALIASES.items():
-        count = sum(split == name for split in rows.splits)
-        for split in (name, alias) if rows.labelled else (name,):
-            if count:
-                splits[split] = entry | {"where": name, "count": count}
+    counts = Counter(rows.splits)
+    for name in (*ALIASES, *sorted(counts.keys() - ALIASES.keys())):
+        alias = ALIASES.get(name, name)
+        twin = rows.labelled and alias not in counts
+        for split in (name, alias) if twin else (name,):
+            if counts[name]:
+                splits[split] = entry | {"where": name, "count": counts[name]}
     return splits
 
 

@@ -120,13 +120,27 @@ def read_all(file: SupportsRead[bytes], limit: Limit, piece: int = READ_AT_ONCE)
 
 def zip_opened(path: Path) -> zipfile.ZipFile:
     """The zip at `path`. Raises as `open_regular`, what zipfile raises, and Unreadable for a
-    list of files beyond the limit, of each of which zipfile makes an object.
+    list of files beyond the limit, of each of which zipfile makes an object. Members whose
+    names have backslashes can also be had by the same name with slashes.
     """
     with open_regular(path) as file:
         size = _directory_size(file)
     if size > ZIP_DIRECTORY_BYTES.most:
         raise Unreadable(f"its list of files has {ZIP_DIRECTORY_BYTES.refusal(size)}")
-    return zipfile.ZipFile(path)
+    archive = zipfile.ZipFile(path)
+    for member in archive.infolist():
+        if (name := plain_member(member.filename)) != member.filename:
+            archive.NameToInfo.setdefault(name, member)
+    return archive
+
+
+def plain_member(name: str) -> str:
+    r"""A member's name with slashes: zips that are packed on Windows may have backslashes.
+
+    >>> plain_member(".\disc\0.png")
+    'disc/0.png'
+    """
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def _directory_size(file: BinaryIO) -> int:

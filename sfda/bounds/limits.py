@@ -97,7 +97,7 @@ PICTURE_PIXELS = _limit(
     "PICTURE_PIXELS", 100_000_000, "pixels", "a picture, and what is drawn in one"
 )
 DRAWN_PIXELS = _limit(
-    "DRAWN_PIXELS", 5_000_000_000, "pixels", "all masks and polygons of an export, drawn"
+    "DRAWN_PIXELS", 2_500_000_000, "pixels", "all masks and polygons of an export, drawn"
 )
 VOLUME_BYTES = _limit("VOLUME_BYTES", 640 * MIB, "bytes", "a volume, unpacked")
 ZIP_DIRECTORY_BYTES = _limit(
@@ -118,6 +118,7 @@ CHECKPOINT_TIMES = _limit(
 CHECKPOINT_LEVELS = _limit(
     "CHECKPOINT_LEVELS", 8, "levels", "dicts around the weights of a checkpoint"
 )
+PICKLE_STEPS = _limit("PICKLE_STEPS", 5_000_000, "steps", "a pickle of a checkpoint")
 WEIGHTS_BYTES = _limit("WEIGHTS_BYTES", 64 * GIB, "bytes", "the weights of a bundle")
 CARD_BYTES = _limit("CARD_BYTES", GIB, "bytes", "the card of a bundle")
 SPEC_BYTES = _limit("SPEC_BYTES", 4 * MIB, "bytes", "the spec of a bundle")

@@ -4,15 +4,74 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from sfda.bounds.files import read_bounded
 from sfda.bounds.limits import LIST_BYTES
-from sfda.errors import BadInput
+from sfda.errors import BadInput, listed
 from sfda.formats.volumes import VOLUMES
+from sfda.images.dicom import DICOM_SUFFIXES
 from sfda.sandbox.crossing import Within, inside
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+HAS_HEIF = find_spec("pillow_heif") is not None
+HEIF_SUFFIXES = (".heic", ".heif")  # read where pillow-heif is installed
+HEIF_REMEDY = "the package pillow-heif: pip install pillow-heif"
+_READ = (
+    *("apng", "avif", "avifs", "bmp", "gif", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpeg"),
+    *("jpf", "jpg", "jpx", "pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
+)
+SUFFIXES = (
+    *(f".{ending}" for ending in _READ),
+    *DICOM_SUFFIXES,
+    *(HEIF_SUFFIXES if HAS_HEIF else ()),
+)
+# what lies beside images and is none: nobody misses it
+_PAPER_ENDINGS = (
+    *("cfg", "csv", "doc", "docx", "html", "ini", "json", "jsonl", "log", "md", "names", "pdf"),
+    *("py", "rst", "rtf", "sha256", "toml", "tsv", "txt", "xls", "xlsx", "xml", "yaml", "yml"),
+)
+PAPERS = frozenset(f".{ending}" for ending in _PAPER_ENDINGS)
+IGNORED_NAMES = frozenset(("thumbs.db", "desktop.ini", "ehthumbs.db"))
+IGNORED_FOLDERS = frozenset(("__MACOSX",))  # as hidden ones are
+
+
+@dataclass
+class PassedOver:
+    """Files that are not taken for images, by suffix: how many, and some of their names."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, name: str) -> None:
+        """Count a file, unless nobody takes it for an image: a document, or a hidden file."""
+        parts = name.split("/")
+        last = parts[-1].lower()
+        suffix = ".nii.gz" if last.endswith(".nii.gz") else PurePosixPath(last).suffix
+        if suffix in PAPERS or last in IGNORED_NAMES or not last:
+            return
+        if any(part.startswith(".") or part in IGNORED_FOLDERS for part in parts):
+            return
+        self.counts[suffix] = self.counts.get(suffix, 0) + 1
+        if self.counts[suffix] <= 3:
+            self.examples.setdefault(suffix, []).append(name)
+
+    def text(self) -> str:
+        """In words, with what would read them; '' where there is nothing to tell."""
+        if not self.counts:
+            return ""
+        kinds = [
+            f"{count} {suffix or 'without a suffix'} ({', '.join(sorted(self.examples[suffix]))}"
+            + (", ...)" if count > len(self.examples[suffix]) else ")")
+            for suffix, count in sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        ]
+        text = f"passed over, not read as images: {listed(kinds)}"
+        if not self.counts.keys().isdisjoint(HEIF_SUFFIXES):
+            text += f"; HEIC is read with {HEIF_REMEDY}"
+        if not self.counts.keys().isdisjoint((".nii", ".nii.gz")):
+            text += "; volumes are read for segmentation"
+        return text
 
 
 def image_files(path: Path) -> dict[str, Path]:
@@ -30,8 +89,13 @@ def image_files(path: Path) -> dict[str, Path]:
     raise BadInput(f"{path} is no folder, zip, npz, or .txt list of images; or it is missing")
 
 
-def images_below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Names below a folder, links followed. Raises BadInput for those that lead out of it."""
+def images_below(
+    root: Path, suffixes: tuple[str, ...], others: PassedOver | None = None
+) -> list[str]:
+    """Names below a folder, links followed; `others` is told of the files that are no images.
+
+    Raises BadInput for those that lead out of it.
+    """
     keys: list[str] = []
     visited: set[Path] = set()
     top = root.resolve()
@@ -42,15 +106,23 @@ def images_below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
         if real in visited:  # a link back up
             continue
         visited.add(real)
-        folders = _look_into(root, below, suffixes, keys, is_own=real.is_relative_to(top))
+        is_own = real.is_relative_to(top)
+        folders = _look_into(root, below, suffixes, keys, others, is_own=is_own)
         waiting += reversed(folders)
     return keys
 
 
 def _look_into(
-    root: Path, below: str, suffixes: tuple[str, ...], keys: list[str], *, is_own: bool
+    root: Path,
+    below: str,
+    suffixes: tuple[str, ...],
+    keys: list[str],
+    others: PassedOver | None,
+    *,
+    is_own: bool,
 ) -> list[str]:
-    """The folders in one folder below `root`; the names of its images are added to `keys`.
+    """The folders in one folder below `root`; the names of its images are added to `keys`, and
+    `others` is told of its other files.
 
     A folder that cannot be read has none. `is_own`: it does not really lie elsewhere. Raises
     BadInput for an image that does.
@@ -64,12 +136,14 @@ def _look_into(
         for entry in entries:  # one by one: a million of them are 250 MB
             name = f"{below}/{entry.name}" if below else entry.name
             if _is_folder(entry):
-                if not entry.name.startswith("."):
+                if not entry.name.startswith(".") and entry.name not in IGNORED_FOLDERS:
                     folders.append(name)
             elif is_image_name(entry.name, suffixes) and not _is_pipe(entry):
                 if not is_own or entry.is_symlink():
                     inside(root, name)
                 keys.append(name)
+            elif others is not None:
+                others.note(name)
     return folders
 
 

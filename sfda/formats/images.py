@@ -1,4 +1,4 @@
-"""Encoded pictures, as they lie in files: PNG, TIFF, JPEG and a few more formats, no others.
+"""Encoded pictures, as they lie in files: PNG, TIFF, JPEG and some more formats, no others.
 
 PIL tells a format by what a file begins with, whatever its name is, and for some of them starts
 other programs or reads other files. So the formats are a closed list, and what a picture costs is
@@ -7,6 +7,7 @@ looked at before it is decoded.
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 from collections.abc import Iterator
@@ -19,11 +20,18 @@ from PIL import Image, ImageOps
 
 from sfda.bounds.limits import EXIF_BYTES, JPEG_SCANS, JPEG_SEGMENTS, PICTURE_PIXELS
 from sfda.documents import cut_off
+from sfda.formats.image_files import HEIF_REMEDY
+from sfda.images.dicom import dicom_raw, dicom_size, dicom_values, is_dicom
 from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
 from sfda.images.tiff_directories import MOST_PAGES, ORIENTATION, refuse_exif, refuse_tiff
 
 AS_STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # as PIL calls them
+# as PIL calls them
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+BY_FOOT = "TGA"  # begins with nothing of its own: it is told by its end, or by its length
+PLUGGED_IN = "HEIF"  # read where the package pillow-heif is installed
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_TGA_FOOT = b"TRUEVISION-XFILE.\0"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what begins a segment of a JPEG
 _EXIF = re.compile(rb"\xff\xe1(..)Exif\0\0", re.DOTALL)  # what begins one of EXIF
 
@@ -43,6 +51,9 @@ def decode_bytes(data: bytes, window: Window = None) -> Picture:
 
     Raises what PIL raises on broken data.
     """
+    if is_dicom(data):  # its intensities have no usual range
+        raw = dicom_raw(data)
+        return to_bytes(raw, None if raw.dtype == np.uint8 else window or "percentile")
     # without a window PIL makes 8 bits of 16 a colour, and those bytes are what models know
     return to_bytes(raw_bytes(data, deep=window is not None), window)
 
@@ -53,6 +64,8 @@ def raw_bytes(data: bytes, *, deep: bool = True) -> Raw:
 
     Raises what PIL raises on broken data, and ValueError for a TIFF of several pages.
     """
+    if is_dicom(data):
+        return dicom_raw(data)
     image = _upright(data)
     if image.mode == "F":
         return np.asarray(image)
@@ -72,6 +85,8 @@ def raw_bytes(data: bytes, *, deep: bool = True) -> Raw:
 @_one_error()
 def value_bytes(data: bytes) -> Raw:
     """An encoded mask's pixel values [H, W]; with more axes if it holds colours, [H, W, C]."""
+    if is_dicom(data):
+        return dicom_values(data)
     image = _upright(data)
     return np.asarray(image.convert("L") if image.mode == "LA" else image)
 
@@ -79,10 +94,18 @@ def value_bytes(data: bytes) -> Raw:
 @_one_error()
 def size_of_bytes(data: bytes) -> tuple[int, int]:
     """(height, width) of an encoded image, upright by EXIF, not decoded."""
+    if is_dicom(data):
+        return dicom_size(data)
     image = open_picture(data)
     # PIL tells the upright sides of a TIFF, and the stored ones of all others
     turned = _orientation(image) in (5, 6, 7, 8) and image.format != "TIFF"
     return (image.width, image.height) if turned else (image.height, image.width)
+
+
+@_one_error()
+def orientation_of_bytes(data: bytes) -> int:
+    """How an encoded image lies by EXIF; 1 is upright."""
+    return 1 if is_dicom(data) else _orientation(open_picture(data))
 
 
 @_one_error()
@@ -101,13 +124,40 @@ def open_picture(data: bytes) -> Image.Image:
     if PICTURE_PIXELS.most > (Image.MAX_IMAGE_PIXELS or 0):
         Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS.most  # PIL refuses from twice as many on
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=_formats(data))
     except Image.DecompressionBombError:
         raise ValueError(f"it has {PICTURE_PIXELS.beyond}; cut it into parts") from None
     if image.width * image.height > PICTURE_PIXELS.most:
         met = PICTURE_PIXELS.refusal(f"{image.width} x {image.height}")
         raise ValueError(f"it has {met}; cut it into parts")
     return image
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    """What an encoded image may be. Raises ValueError for HEIC where nothing reads it."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in data[8:64]:
+        try:
+            pillow_heif = importlib.import_module("pillow_heif")
+        except ImportError:
+            raise ValueError(f"it is HEIC, which is read with {HEIF_REMEDY}") from None
+        pillow_heif.register_heif_opener(thumbnails=False)
+        return (PLUGGED_IN,)
+    return (BY_FOOT,) if _is_tga(data) else FORMATS
+
+
+def _is_tga(data: bytes) -> bool:
+    """Whether this is a Targa: by its foot, or a plausible head of one as long as the data are."""
+    if len(data) < 18 or data[1] > 1 or data[2] not in (1, 2, 3, 9, 10, 11):
+        return False
+    width, height = (int.from_bytes(data[at : at + 2], "little") for at in (12, 14))
+    if not (width and height and data[16] in (8, 16, 24, 32)):
+        return False
+    if data.endswith(_TGA_FOOT):
+        return True
+    mapped = int.from_bytes(data[5:7], "little") * (data[7] + 7) // 8 if data[1] else 0
+    length = 18 + data[0] + mapped + width * height * data[16] // 8
+    packed = data[2] > 8
+    return len(data) < length + 18 if packed else length <= len(data) <= length + 4096
 
 
 def _refuse_scans(data: bytes) -> None:
@@ -160,7 +210,7 @@ def _refuse_long_exif(size: int) -> None:
 
 
 def _refuse_exif(info: dict[Any, Any]) -> None:
-    exif = info.get("exif", b"")
+    exif = info.get("exif") or b""
     _refuse_long_exif(len(exif))
     for _ in range(2):  # as PIL does
         exif = exif.removeprefix(b"Exif\0\0")

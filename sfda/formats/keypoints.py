@@ -62,6 +62,9 @@ class CropReader:
         side = self.crop(row).side
         return side, side
 
+    def grid(self, row: int) -> None:
+        """None: a crop is no slice of a volume."""
+
     def name_of(self, row: int) -> str:
         """What to call one row in a message."""
         return self.images.name_of(row)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sfda.errors import BadInput, listed
-from sfda.formats.readers import Reader
+from sfda.formats.images import orientation_of_bytes
+from sfda.formats.readers import BROKEN, FileReader, Reader
+from sfda.formats.volumes import difference_of_grids
 from sfda.images.intensity_window import Raw
 from sfda.types import UNKNOWN
 
@@ -46,8 +49,13 @@ class MaskReader:
         if stored.shape != (height, width):
             raise BadInput(
                 f"mask {name} has {stored.shape[0]} x {stored.shape[1]} pixels, but its image "
-                f"{self.images.name_of(row)} has {height} x {width} (height x width); a mask must "
-                "have the size of its image"
+                f"{self.images.name_of(row)} has {height} x {width} (height x width); "
+                + self._remedy(row, swapped=stored.shape == (width, height))
+            )
+        if lies := self._difference(row):
+            raise BadInput(
+                f"mask {name} does not lie where its image {self.images.name_of(row)} does: {lies}"
+                "; mend its header, or make the manifest anew with --resample"
             )
         known, table = self._tables
         whole = _whole(stored)
@@ -60,6 +68,24 @@ class MaskReader:
                 f"{self.ignore}; leave its row out, or mend the mask"
             )
         return classes
+
+    def _remedy(self, row: int, *, swapped: bool) -> str:
+        images, turned = self.images, 1
+        if swapped and isinstance(images, FileReader):
+            with suppress(*BROKEN):
+                turned = orientation_of_bytes(images.files.read(images.names[row]))
+        if turned in (5, 6, 7, 8):
+            return (
+                f"the image is turned by EXIF (orientation {turned}) and its mask was drawn on the "
+                "picture as it is stored: turn the mask too, or save the image upright"
+            )
+        return "a mask must have the size of its image"
+
+    def _difference(self, row: int) -> str:
+        mask, image = self.stored.grid(row), self.images.grid(row)
+        if mask is None or image is None:
+            return ""
+        return difference_of_grids(image, mask)
 
     @functools.cached_property
     def _tables(self) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], Mask]:
@@ -117,7 +143,7 @@ def values_concern(
     True
     """
     absent = [name for name, count in zip(classes, pixels, strict=False) if not count]
-    if ignore is None or not absent or not pixels[IGNORE]:
+    if ignore is None or not 0 < len(absent) < len(classes) or not pixels[IGNORE]:
         return None
     share = pixels[IGNORE] / pixels.sum()
     absent_values = [value for name, value in zip(classes, values, strict=True) if name in absent]

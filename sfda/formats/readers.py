@@ -20,7 +20,7 @@ from sfda.bounds.limits import PICTURE_BYTES
 from sfda.documents import cut_off
 from sfda.errors import BadInput
 from sfda.formats.images import decode_bytes, raw_bytes, size_of_bytes, value_bytes
-from sfda.formats.volumes import FileAddress, grid, slice_of, volume
+from sfda.formats.volumes import FileAddress, Grid, grid, slice_of, volume
 from sfda.images.intensity_window import Picture, Raw, Window, to_bytes
 from sfda.sandbox.crossing import inside, open_inside
 
@@ -47,6 +47,10 @@ class Reader(Protocol):
 
     def size(self, row: int) -> tuple[int, int]:
         """(height, width) of one row, by its header alone."""
+        ...
+
+    def grid(self, row: int) -> Grid | None:
+        """The voxels of the volume that one row is a slice of; None for a picture."""
         ...
 
     def name_of(self, row: int) -> str:
@@ -144,6 +148,11 @@ class FileReader:
         """(height, width) of one row."""
         return self._read(row, size_of_bytes, lambda address, _: grid(address).shape[1:])
 
+    def grid(self, row: int) -> Grid | None:
+        """The voxels of its volume; None for a picture."""
+        part = slice_of(self.names[row])
+        return self._read(row, lambda _: None, lambda address, _: grid(address)) if part else None
+
     def name_of(self, row: int) -> str:
         """Its path, and the zip it lies in."""
         return str(self.files.address(self.names[row]))
@@ -192,8 +201,10 @@ class NpzReader:
 
     def size(self, row: int) -> tuple[int, int]:
         """(height, width), the same for all rows."""
-        height, width = npz_header(self.path, self.array)[0][1:3]
-        return height, width
+        return npz_header(self.path, self.array)[0][1:3]  # type: ignore[return-value]
+
+    def grid(self, row: int) -> None:
+        """None: an array does not say where it lies."""
 
     def name_of(self, row: int) -> str:
         """Array, index and file."""
@@ -257,10 +268,8 @@ def npz_count(path: Path, name: str) -> int:
     shape, dtype = npz_header(path, name)
     fits = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
     if dtype != np.uint8 or not fits:
-        raise BadInput(
-            f"array '{name}' of {path} is {dtype} {list(shape)}; "
-            "images must be uint8 [N, H, W] or [N, H, W, 3]"
-        )
+        must = "images must be uint8 [N, H, W] or [N, H, W, 3]"
+        raise BadInput(f"array '{name}' of {path} is {dtype} {list(shape)}; {must}")
     if 0 in shape[1:]:
         raise BadInput(f"array '{name}' of {path} is {list(shape)}: its images have no pixels")
     return int(shape[0])

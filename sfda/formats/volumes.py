@@ -30,7 +30,9 @@ from sfda.images.intensity_window import Picture, Raw, Window, percentiles, to_b
 VOLUMES = (".nii", ".nii.gz")
 VOLUMES_IN_MEMORY = 2  # whole volumes in memory: that of the images and that of the masks
 SCALED_AT_ONCE = 1 << 20  # voxels that are scaled at once
+SAME_PLACE = 0.1  # of the shortest side of a voxel
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
 _LOADING = threading.Lock()
 
 
@@ -59,10 +61,13 @@ class Slice(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """What a header says: [slices, rows, columns], and the millimetres between them."""
+    """What a header says: [slices, rows, columns], the millimetres between them, and where they
+    lie: millimetres by (column, row, slice, 1), [4, 4]; None where it does not say.
+    """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
+    affine: tuple[tuple[float, ...], ...] | None = None
 
 
 def is_volume(name: str) -> bool:
@@ -210,4 +215,62 @@ def _grid_of(image: Any) -> Grid:
     scale = MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
     zooms = [float(zoom) * scale for zoom in image.header.get_zooms()[:3]]
     across, down, through = (*zooms, 1.0)[:3]
-    return Grid((deep, high, wide), (through, down, across))
+    placed = int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0
+    moved = np.diag([scale, scale, scale, 1.0]) @ image.affine
+    affine = tuple(map(tuple, moved.tolist())) if placed else None
+    return Grid((deep, high, wide), (through, down, across), affine)
+
+
+def difference_of_grids(image: Grid, mask: Grid) -> str:
+    """How a mask's geometry differs from its image's, with both; '' where it is the same.
+
+    Where a header does not say where its voxels lie, sizes of voxels are compared alone.
+
+    >>> grid = Grid((4, 12, 16), (1.0, 1.0, 1.0), None)
+    >>> difference_of_grids(grid, grid._replace(spacing=(3.0, 1.0, 1.0)))
+    'its voxels are 3 x 1 x 1 mm, and those of the image 1 x 1 x 1 mm (slice x row x column)'
+    """
+    both = ""
+    if image.affine is not None and mask.affine is not None:
+        both = f": affine {_text(mask.affine)}, and of the image {_text(image.affine)}"
+    if image.shape != mask.shape:
+        return (
+            f"it has {_sides(mask.shape)} voxels, and the image {_sides(image.shape)} "
+            f"(slice x row x column){both}"
+        )
+    if not np.allclose(image.spacing, mask.spacing, rtol=0.01):
+        return (
+            f"its voxels are {_sides(mask.spacing)} mm, and those of the image "
+            f"{_sides(image.spacing)} mm (slice x row x column){both}"
+        )
+    if image.affine is None or mask.affine is None:
+        return ""
+    ours, theirs = np.array(image.affine), np.array(mask.affine)
+    corners = np.array(np.meshgrid(*([0, side - 1] for side in image.shape[::-1]), [1]))
+    corners = corners.reshape(4, -1)
+    apart = np.linalg.norm(((ours - theirs) @ corners)[:3], axis=0).max()
+    if apart <= SAME_PLACE * min(image.spacing):
+        return ""
+    return _movement(ours, theirs) + both
+
+
+def _movement(image: Matrix, mask: Matrix) -> str:
+    """What would bring one to the other, in a word."""
+    axes, others = (
+        matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (image, mask)
+    )
+    along = (axes * others).sum(0)
+    if (np.abs(along) > 1 - 1e-3).all():
+        if mirrored := [str(axis) for axis in np.flatnonzero(along < 0)]:
+            return f"it is mirrored along axis {', '.join(mirrored)}"
+        return f"it lies {np.linalg.norm((image - mask)[:3, 3]):.4g} mm away"
+    return "it is turned"
+
+
+def _sides(sides: tuple[float, ...]) -> str:
+    return " x ".join(f"{side:g}" for side in sides)
+
+
+def _text(affine: tuple[tuple[float, ...], ...]) -> str:
+    """The first three rows, as they are printed."""
+    return "[" + "; ".join(" ".join(f"{one:.4g}" for one in row) for row in affine[:3]) + "]"

@@ -118,7 +118,7 @@ class _NoFiles:
         """None can be had: BadInput."""
         raise BadInput("an adapting process has decoded images alone, not the files they are from")
 
-    raw = values = size = name_of = image
+    raw = values = size = grid = name_of = image
 
     def take(self, rows: Indices) -> _NoFiles:
         """The same."""

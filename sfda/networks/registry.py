@@ -14,6 +14,7 @@ from sfda.networks.foreign import build as foreign
 from sfda.networks.grammar import family, is_foreign, parse
 from sfda.networks.probe import Parts, SegParts
 from sfda.refs import InputSpec, ModelSpec
+from sfda.weights.load import with_prefix_of
 
 
 def network_input(arch: str, answer: Answer) -> InputSpec | None:
@@ -58,7 +59,8 @@ def cut_map(spec: ModelSpec, network: nn.Module) -> SegParts:
 
 def names_fit(spec: ModelSpec, outputs: int, answer: Answer, weights: Mapping[str, Any]) -> bool:
     """Whether weights carry the names of the whole native network, and not those of its parts."""
-    return set(native_network(spec, outputs, answer).state_dict()) == set(weights)
+    expected = native_network(spec, outputs, answer).state_dict()
+    return set(expected) == set(with_prefix_of(weights, expected))
 
 
 def stored_config(arch: str, classes: int) -> tuple[str, dict[str, Any] | None]:

@@ -1,13 +1,14 @@
-"""Weights from files of other people: safetensors, torch, numpy, or SHOT's three parts.
+"""Weights from files of other people: safetensors, torch, pickles, numpy, or SHOT's three parts.
 
-Nothing that a file holds is ever run: a pickle which asks for more than tensors is refused.
+What a file holds decides how it is read, whatever its name ends in. Nothing in it is ever run:
+objects beside the weights are inert, and a pickle that names what runs programs is refused.
 """
 
 from __future__ import annotations
 
 import pickle
-import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sfda.bounds.files import DAMAGED, Unreadable, zip_opened
-from sfda.bounds.limits import CHECKPOINT_LEVELS, CHECKPOINT_TIMES
+from sfda.bounds.files import DAMAGED, Unreadable, open_regular, zip_opened
+from sfda.bounds.limits import CHECKPOINT_TIMES
 from sfda.errors import BadInput
-from sfda.weights.layouts import beside_objects
+from sfda.weights.inert_pickle import Inert, Refused
+from sfda.weights.layouts import Checkpoint, weights_in
+from sfda.weights.torch_files import number_tensor, read_object_array, read_pickled
 
 UNREAD = (
     *DAMAGED,
@@ -30,18 +33,40 @@ UNREAD = (
     LookupError,
     SyntaxError,
     TypeError,
+    pickle.UnpicklingError,
 )  # what readers raise on a file that is cut short, flipped, encrypted or of another kind
-TORCH = (".pt", ".pth", ".bin", ".tar")
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 # a file that holds zeros alone may be packed so; what claims more is made to exhaust a machine
 TIMES_SHARED, SPARE = 4, 64 * 2**20
 RESAVE = "save the weights alone where they were made: torch.save(model.state_dict(), 'weights.pt')"
+ULTRALYTICS = (
+    "this is a file of ultralytics, which stores the whole network as Python objects, a program "
+    "that would have to be run; where it can be trusted: torch.save(ultralytics.YOLO('FILE').model."
+    "state_dict(), 'weights.pt'), and name the network's class by --arch package.module:Class"
+)
+# what begins a file of another kind, and what to say of it
+FOREIGN_FILES = {
+    b"\x89HDF\r\n": "a file of HDF5, as Keras writes it: weights of torch are read",
+    b"\x1f\x8b": "packed by gzip: unpack it first",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: `git lfs pull` gets it",
+    b"<!DOCTYPE": "a web page: the download has failed, get the file anew",
+    b"<html": "a web page: the download has failed, get the file anew",
+    b"GGUF": f"a language model's GGUF; {RESAVE}",
+}
 
 
 def read_weights(source: Path | str | Sequence[Path | str]) -> dict[str, Tensor]:
     """Tensors by name, on the CPU, from a file, a folder with SHOT's triple, or its three paths.
 
     A triple's names begin with `F.`, `B.` and `C.` for backbone, bottleneck and classifier.
+    """
+    return read_checkpoint(source).weights
+
+
+def read_checkpoint(
+    source: Path | str | Sequence[Path | str], key: str | None = None
+) -> Checkpoint:
+    """The same with what was taken and what was left. Of several sets of weights in a file `key`
+    says which. Raises BadInput.
     """
     if not isinstance(source, Path | str):
         return _read_triple([Path(path) for path in source])
@@ -51,11 +76,14 @@ def read_weights(source: Path | str | Sequence[Path | str]) -> dict[str, Tensor]
     if not path.is_file():
         raise BadInput(f"no weights at {path}")
     _check_unpacked(path)
-    weights = _strip(_read_file(path))
-    claimed = sum(value.nbytes for value in weights.values())
-    _check_claim(path, claimed, TIMES_SHARED if path.suffix != ".npz" else CHECKPOINT_TIMES.most)
-    check_finite(weights, path)
-    return weights
+    content, packed = _read_file(path)
+    read = weights_in(content, key)
+    if read is None:
+        raise BadInput(_no_weights(path, content))
+    claimed = sum(value.nbytes for value in read.weights.values())
+    _check_claim(path, claimed, CHECKPOINT_TIMES.most if packed else TIMES_SHARED)
+    check_finite(read.weights, path)
+    return read
 
 
 def check_finite(weights: Mapping[str, Tensor], origin: Path | str) -> None:
@@ -94,15 +122,29 @@ def _check_claim(path: Path, claimed: int, times: int) -> None:
         )
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix == ".npz":
-        return _read_npz(path)
-    if path.suffix in TORCH:
-        return _unwrap(_read_torch(path), path)
-    known = ", ".join((".safetensors", *TORCH, ".npz"))
-    raise BadInput(f"cannot read weights from {path}: its name should end in one of {known}")
+def _read_file(path: Path) -> tuple[object, bool]:
+    """What a file holds, and whether it may be packed."""
+    with open_regular(path) as file:
+        start = file.read(32)
+    if start.startswith(b"PK") and _is_npz(path):
+        return _read_npz(path), True
+    whole = int.from_bytes(start[:8], "little") < path.stat().st_size
+    if (start[8:9] == b"{" and whole) or path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path), False
+    for begin, meaning in FOREIGN_FILES.items():
+        if start.startswith(begin):
+            raise BadInput(f"{path} is {meaning}")
+    if path.suffix.lower() == ".onnx":
+        raise BadInput(f"{path} is a graph of ONNX, whose weights have lost their names; {RESAVE}")
+    return _read_pickled(path, array=start.startswith(b"\x93NUMPY")), False
+
+
+def _is_npz(path: Path) -> bool:
+    with suppress(*DAMAGED), zip_opened(path) as archive:
+        names = archive.namelist()
+        torches = any(n.rpartition("/")[2] == "data.pkl" for n in names)
+        return not torches and (path.suffix == ".npz" or any(n[-4:] == ".npy" for n in names))
+    return path.suffix == ".npz"
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -112,59 +154,51 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise BadInput(f"{path} is not a whole safetensors file: {error}") from error
 
 
-def _read_torch(path: Path) -> object:
-    """What the file holds, if that is tensors in plain containers."""
+def _read_pickled(path: Path, *, array: bool) -> object:
+    """What the file holds, tensors in plain containers and inert objects."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice on pickles that are refused anyway
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error) and "lobal " not in str(error):
-            raise BadInput(
-                f"{path} is damaged or was not written by torch.save, and was not opened, since a "
-                f"pickle could run code; {RESAVE}"
-            ) from error
-        asked = _asked_for(str(error))
-        if (weights := beside_objects(path)) is not None:
-            return weights
+        return read_object_array(path) if array else read_pickled(path)
+    except Refused as error:
         raise BadInput(
-            f"{path} holds pickled Python objects{asked}, which could run code, so it was not "
+            f"{path} holds pickled Python objects ({error}), which could run code, so it was not "
             f"opened; {RESAVE}"
         ) from error
+    except Unreadable as error:
+        raise BadInput(f"{path} is no file of weights: {error}; {RESAVE}") from error
     except UNREAD as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{path} is damaged or not a torch file: {first}") from error
+        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise BadInput(
+            f"{path} is damaged, or no file of safetensors, torch, numpy or Python's pickle "
+            f"({first}); {RESAVE}"
+        ) from error
 
 
-def _asked_for(message: str) -> str:
-    """The object that torch refused, as it names it, or nothing."""
-    _, _, rest = message.partition("GLOBAL ")
-    return f" ({rest.split()[0]})" if rest else ""
-
-
-def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    """The state dict itself, out of the dict that a training script put around it."""
-    for _ in range(CHECKPOINT_LEVELS.most):  # one may hold itself
-        if not isinstance(content, Mapping):
-            break
-        if content and all(_is_plain(value) for value in content.values()):
-            return {str(name): value for name, value in content.items()}
-        inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not inside:
-            break
-        content = content[inside[0]]
+def _no_weights(path: Path, content: object) -> str:
+    """What to say of a file without a state dict: of the whole network that it may be."""
+    names = _classes(content)
+    if any(name.startswith(("ultralytics.", "models.yolo.", "models.common.")) for name in names):
+        return f"{path}: {ULTRALYTICS}"
+    if names:
+        return (
+            f"{path} holds no state dict but a whole network as Python objects ({names[0]}), which "
+            f"could run code, so they were not made; {RESAVE}"
+        )
     if isinstance(content, Mapping):
         what = "a dict of " + (", ".join(repr(str(key)) for key in list(content)[:5]) or "nothing")
     else:
         what = f"an object of type {type(content).__name__}"
-    raise BadInput(f"{path} holds no state dict but {what}; {RESAVE}")
+    return f"{path} holds no state dict but {what}; {RESAVE}"
 
 
-def _is_plain(value: object) -> bool:
-    """Whether this is a tensor with numbers in it: dense, not quantised, not a mere shape."""
-    if not isinstance(value, Tensor) or value.is_quantized or value.is_meta:
-        return False
-    return value.layout is torch.strided
+def _classes(content: object) -> list[str]:
+    """Classes of the objects of networks: those that stand in a file where a state dict should."""
+    inside = content.values() if isinstance(content, Mapping) else ()
+    objects = [one for one in (content, *inside) if isinstance(one, Inert)]
+    return [
+        one.name
+        for one in objects
+        if isinstance(one.state, Mapping) and {"_modules", "_parameters"} & set(one.state)
+    ]
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
@@ -180,19 +214,10 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
 
 
 def _tensor(name: str, array: np.ndarray[Any, Any], path: Path) -> Tensor:
-    if array.dtype.kind == "f":
-        return torch.from_numpy(array.astype(np.float32))
-    if array.dtype.kind in "iu":
-        return torch.from_numpy(array.astype(np.int64))
-    raise BadInput(f"{name} in {path} is {array.dtype}: weights are numbers")
-
-
-def _strip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what torch.compile and data parallel training put before them."""
-    plain = {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
-    while plain and all(name.startswith("module.") for name in plain):
-        plain = {name.removeprefix("module."): value for name, value in plain.items()}
-    return plain
+    tensor = number_tensor(array)
+    if tensor is None:
+        raise BadInput(f"{name} in {path} is {array.dtype}: weights are numbers")
+    return tensor
 
 
 def _find_triple(folder: Path) -> list[Path]:
@@ -209,8 +234,9 @@ def _find_triple(folder: Path) -> list[Path]:
     return files
 
 
-def _read_triple(paths: list[Path]) -> dict[str, Tensor]:
+def _read_triple(paths: list[Path]) -> Checkpoint:
     if len(paths) != 3:
         raise BadInput(f"backbone, bottleneck and classifier are 3 files, not {len(paths)}")
     parts = zip("FBC", paths, strict=True)
-    return {f"{p}.{name}": value for p, path in parts for name, value in read_weights(path).items()}
+    read = {f"{p}.{name}": value for p, path in parts for name, value in read_weights(path).items()}
+    return Checkpoint(read)

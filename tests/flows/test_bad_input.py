@@ -306,6 +306,14 @@ IMPORTS: dict[str, tuple[Callable[[Shop], list[object]], str]] = {
                            "sfda:lenet"),
         "no architecture 'sfda:lenet' for joints",
     ),
+    "a network of masks without --problem": (
+        lambda s: imported(s.folder / "toy.safetensors", "--arch", "smp:unet/resnet18"),
+        "'smp:unet/resnet18' for classes .*: add --problem segmentation",
+    ),
+    "a key that there is not": (
+        lambda s: imported(s.folder / "toy.safetensors", "--weights-key", "ema"),
+        "no weights by the key 'ema' in this file; it has one set without a key",
+    ),
 }  # fmt: skip
 
 

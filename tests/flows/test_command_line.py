@@ -56,6 +56,10 @@ def test_an_imported_model_is_source_and_first_champion_and_lacks_a_card(world, 
         "uri": "models:/imported/1",
     }.items() <= model.items()
     assert model["sha256"] == world.model.sha256
+    assert model["taken"].endswith("tensors taken")
+    assert model["preprocessing"] == (
+        "16x16, gray, divided by 255, mean 0.5, std 0.5 (as is usual for sfda:tiny)"
+    )
     for alias in ("source", "champion"):
         assert tracking.canonical(f"models:/imported@{alias}") == "models:/imported/1"
     run = tracking.client().get_run(model["mlflow_run_id"])

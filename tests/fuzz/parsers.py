@@ -49,7 +49,7 @@ from sfda.weights.checkpoints import read_weights
 from sfda.weights.load import load_exactly
 from sfda.weights.source_card import Card, CardFacts, read_card, write_card
 
-SUFFIXES = ("png", "jpg", "bmp", "gif", "webp", "tif", "ppm", "pgm")
+SUFFIXES = ("png", "jpg", "bmp", "gif", "webp", "tif", "ppm", "pgm", "jp2", "avif", "tga")
 
 
 class Parser(NamedTuple):

@@ -13,12 +13,6 @@ from sfda.errors import BadInput
 from sfda.formats.image_files import SUFFIXES, images_below
 from sfda.manifests.write import write_files
 
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}  # by the folder that an image lies in
-
 
 class ConvertedBox(NamedTuple):
     """One object: its class, and x, y, width and height in pixels."""
@@ -80,37 +74,25 @@ class ImagesBelow:
         return own[shared.index(best)] if shared.count(best) == 1 else None
 
 
-def split_of(key: str) -> str | None:
-    """The split that an image's folder names; None where none does.
-
-    >>> split_of("images/valid/a.png")
-    'val'
-    """
-    parts = PurePosixPath(key).parts[:-1]
-    return next((SPLITS[part.lower()] for part in parts if part.lower() in SPLITS), None)
-
-
 def write_coco(
     images: Sequence[ConvertedImage], names: tuple[str, ...], out: Path, conversion: Conversion
 ) -> dict[str, Any]:
-    """Write the document; counts of what it holds, and notes. Images keep the split that their
-    folders name where all do, and several. Raises BadInput where nobody knows a class.
+    """Write the document; counts of what it holds, and notes. Raises BadInput where nobody knows a
+    class.
     """
     if not names:
         raise BadInput(
             f"none of {len(images)} files holds an object, so nobody knows the classes; name them: "
             "--classes a,b,c"
         )
-    splits = [split_of(image.file) for image in images]
-    by_folder = None not in splits and len(set(splits)) > 1
     index_of = {name: number for number, name in enumerate(names, start=1)}
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, (image, split) in enumerate(zip(images, splits, strict=True), start=1):
+    for number, image in enumerate(images, start=1):
         entry: dict[str, Any] = {"id": number, "file_name": image.file}
         if image.size:
             entry |= {"width": image.size[0], "height": image.size[1]}
-        entries.append(entry | ({"split": split} if by_folder else {}))
+        entries.append(entry)
         for box in image.boxes:
             annotations.append(
                 {
@@ -127,7 +109,5 @@ def write_coco(
     document = {"images": entries, "annotations": annotations, "categories": categories}
     write_files({out: json.dumps(document).encode()}, out)
     counts: dict[str, Any] = {"images": len(entries), "boxes": len(annotations)}
-    if by_folder:
-        counts["splits"] = {name: splits.count(name) for name in dict.fromkeys(splits)}
     notes = {"notes": conversion.lines()} if conversion.notes else {}
     return {**counts, "classes": list(names), **notes}

@@ -78,10 +78,10 @@ def _seen_as(form: str, table: _Table) -> str:
     if form.endswith(SHARES):
         kind = "" if form == f"xywh{SHARES}" else f", as {words}"
         return f"all {count} boxes are below one pixel: shares of the image{kind}?"
-    beyond = int(_beyond(table).sum())
+    beyond, meant = int(_beyond(table).sum()), BOX_FORMS["xywh"]
     return (
-        f"{beyond} of {count} boxes reach beyond their images as {BOX_FORMS['xywh']}, and all fit as "
-        f"{words}: are they that?"
+        f"{beyond} of {count} boxes reach beyond their images as {meant}, and all fit as {words}: "
+        "are they that?"
     )
 
 

@@ -46,7 +46,7 @@ def load_network(
     `head_layer` are of somebody's own class, see `foreign_spec`.
     """
     named = from_shot(weights) if _all_begin(weights, SHOT) else dict(weights)
-    ours = _all_begin(named, OUR_PARTS)
+    ours = _all_begin(named, OUR_PARTS) and any(k.startswith("head.") for k in named)
     bottleneck = ours and any(k.startswith("bottleneck.") for k in named)
     held: Head = "bottleneck" if bottleneck else "plain"
     if head is not None and head != held:

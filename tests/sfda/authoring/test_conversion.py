@@ -13,6 +13,7 @@ from sfda.authoring.conversion.voc import convert_voc
 from sfda.authoring.conversion.yolo import convert_yolo
 from sfda.authoring.from_folder import build_manifest
 from sfda.errors import BadInput
+from sfda.manifests.opening import open_manifest
 from sfda.manifests.verify import verify_manifest
 
 OBJECT = "<object><name>disc</name><bndbox>{}</bndbox></object>"
@@ -224,9 +225,15 @@ def test_an_image_without_a_text_is_not_taken_for_empty_unless_somebody_says_so(
 def test_folders_of_splits_become_splits(tmp_path: Path) -> None:
     for part in ("train", "valid", "test"):
         yolo(tmp_path, f"{part}/images/{part}.png", f"{part}/labels/{part}.txt")
-    counts = convert_yolo(tmp_path, tmp_path / "o.json", ("disc", "tri"))
-    assert counts["splits"] == {"test": 1, "train": 1, "val": 1}
+    convert_yolo(tmp_path, tmp_path / "o.json", ("disc", "tri"))
     usable(tmp_path, tmp_path / "o.json")
+    splits = open_manifest(tmp_path / "o.yaml").splits
+    assert {name: spec.count for name, spec in splits.items()} == {
+        "adapt": 1,
+        "train": 1,
+        "val": 1,
+        "test": 1,
+    }
 
 
 @pytest.mark.parametrize(

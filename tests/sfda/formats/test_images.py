@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
 from sfda.bounds.limits import EXIF_BYTES, JPEG_SCANS, PICTURE_PIXELS
-from sfda.formats.image_files import SUFFIXES
+from sfda.formats.image_files import HEIF_SUFFIXES, SUFFIXES
 from sfda.formats.images import (
+    BY_FOOT,
     FORMATS,
     open_picture,
     raw_bytes,
     size_of_bytes,
 )
+from sfda.images.dicom import DICOM_SUFFIXES
 from sfda.images.tiff_directories import MOST_PAGES
 
 ROOT = Path(__file__).parents[3]
@@ -29,7 +34,7 @@ def encoded(kind: str, **settings: object) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["EPS", "ICO", "PCX", "TGA", "PDF"])
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "PCX", "SGI", "PDF"])
 def test_a_picture_of_another_format_is_refused_whatever_its_name(kind: str) -> None:
     with pytest.raises(UnidentifiedImageError):
         raw_bytes(encoded(kind))
@@ -37,9 +42,59 @@ def test_a_picture_of_another_format_is_refused_whatever_its_name(kind: str) -> 
 
 def test_every_suffix_that_is_taken_is_of_a_format_that_is_read() -> None:
     Image.init()
-    assert {Image.EXTENSION[suffix] for suffix in SUFFIXES} == set(FORMATS)
-    for kind in FORMATS:
+    taken = (*FORMATS, BY_FOOT)
+    others = {*HEIF_SUFFIXES, *DICOM_SUFFIXES}
+    assert {Image.EXTENSION[s] for s in SUFFIXES if s not in others} == set(taken)
+    for kind in taken:
         assert raw_bytes(encoded(kind)).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "settings"),
+    [
+        ("JPEG2000", "RGB", {"irreversible": False}),
+        ("JPEG2000", "L", {}),
+        ("JPEG2000", "RGBA", {"no_jp2": True}),  # the bare stream
+        ("AVIF", "RGB", {}),
+        ("TGA", "RGB", {}),
+        ("TGA", "RGBA", {"compression": "tga_rle"}),
+        ("TGA", "P", {}),
+        ("TGA", "L", {"orientation": 1}),
+        ("JPEG", "CMYK", {}),
+    ],
+)
+def test_what_cameras_and_scanners_write_is_read(
+    kind: str, mode: str, settings: dict[str, object]
+) -> None:
+    out = io.BytesIO()
+    image = Image.new("RGB", (9, 6), (180, 90, 40)).convert(mode)
+    image.save(out, kind, **settings)
+    read = raw_bytes(out.getvalue())
+    assert size_of_bytes(out.getvalue()) == (6, 9)
+    usual = np.asarray(image.convert("L" if mode == "L" else "RGB"))
+    assert read.shape == usual.shape
+    assert abs(read.astype(int) - usual).max() < 6
+
+
+def test_a_targa_without_a_foot_is_told_by_its_length_and_nothing_else_is_one() -> None:
+    whole = encoded("TGA")
+    bare = whole[: 18 + 16 * 16 * 3]
+    assert raw_bytes(bare).shape == (16, 16, 3)
+    for data in (bare[:-1], bytes(18), bare[:18] + bytes(10_000), b"\0\1" + bare[2:]):
+        with pytest.raises((ValueError, OSError)):
+            raw_bytes(data)
+
+
+def test_heic_is_read_by_its_package_or_refused_with_it() -> None:
+    data = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    if find_spec("pillow_heif"):
+        pillow_heif = importlib.import_module("pillow_heif")
+        out = io.BytesIO()
+        pillow_heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 30))).save(out)
+        assert raw_bytes(out.getvalue()).shape == (48, 64, 3)
+        return
+    with pytest.raises(ValueError, match="pip install pillow-heif"):
+        raw_bytes(data)
 
 
 def test_pictures_are_opened_in_one_place() -> None:

@@ -233,5 +233,5 @@ def test_a_mask_of_another_grid_is_named(cases, tmp_path):
 def test_volumes_with_masks_of_fewer_slices_are_refused(cases, tmp_path):
     truth = next(iter(sorted((cases / "truth").iterdir())))
     save(truth, np.zeros((4, 3, 11), np.uint8))
-    with pytest.raises(BadInput, match="some images of one group have masks and others none"):
+    with pytest.raises(BadInput, match="it has 11 x 3 x 4 voxels, and the image 12 x 3 x 4"):
         build(cases, tmp_path / "m.yaml")

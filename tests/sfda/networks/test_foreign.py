@@ -27,6 +27,7 @@ from sfda.problems.segmentation import weights as segmentation
 from sfda.refs import InputSpec, ModelSpec, NetworkCode, Skeleton
 from sfda.weights.bundle import bundle_digest, read_spec, write_bundle
 from sfda.weights.bundle_files import CODE_FILE, SPEC, copy_files
+from sfda.weights.checkpoints import read_weights
 
 CLASSES = ("plane", "car", "bird")
 HALF = (0.5, 0.5, 0.5)
@@ -374,3 +375,19 @@ def test_a_word_of_trust_is_for_one_call() -> None:
             check_trusted(code, "lab:Net")
     with pytest.raises(BadInput, match="lab:Net"):
         check_trusted(code, "lab:Net")
+
+
+def test_a_class_that_holds_its_network_by_a_trainers_word_gets_its_weights(tmp_path: Path) -> None:
+    source = own_networks.RESNET + (
+        "\n\nclass Lit(nn.Module):\n    def __init__(self, num_classes=3):\n"
+        "        super().__init__()\n        self.model = resnet20(num_classes=num_classes)\n\n"
+        "    def forward(self, x):\n        return self.model(x)\n"
+    )
+    file = own_networks.write(tmp_path, "lit.py", source)
+    own = own_networks.as_user(file).Lit().eval()
+    for state in (own.state_dict(), {f"module.{k}": v for k, v in own.state_dict().items()}):
+        torch.save({"state_dict": state}, tmp_path / "lit.ckpt")
+        network, _ = loaded(f"{file}:Lit", read_weights(tmp_path / "lit.ckpt"))
+        images = torch.rand(2, 3, 32, 32)
+        with torch.no_grad():
+            assert torch.allclose(network.eval()(images).logits, own(images), atol=1e-6)

@@ -251,8 +251,7 @@ def test_an_mmdet_checkpoint_is_read_without_making_its_objects(tmp_path: Any) -
         torch.testing.assert_close(result(x).logits, model(x).logits)
     held = {"meta": {}, "state_dict": {"a": torch.ones(1)}, "object": HistoryBuffer()}
     torch.save(held, path)
-    with pytest.raises(BadInput, match="pickled Python objects"):
-        read_weights(path)
+    assert set(read_weights(path)) == {"a"}  # whatever the object is, it is not made
 
 
 def test_what_does_not_fit_is_named() -> None:

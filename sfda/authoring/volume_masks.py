@@ -1,0 +1,134 @@
+"""Masks of volumes: they lie where their images do, or are brought there on request."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from sfda.authoring.listing import Listing
+from sfda.authoring.pairing import pair_volumes
+from sfda.errors import BadInput, listed
+from sfda.formats.readers import BROKEN
+from sfda.formats.volumes import FileAddress, Grid, difference_of_grids, grid, slice_of
+from sfda.manifests.write import partial_folder
+from sfda.state_folder import disk_errors, named_by_a_person
+
+RESAMPLED = "-resampled"  # ends the name of the folder of masks that were brought to their images
+
+
+def refuse_masks_elsewhere(listing: Listing, folder: Path | str) -> None:
+    """Raise BadInput where masks of volumes lie elsewhere than their images by their headers."""
+    moved, pairs = _pairs(listing, folder)
+    apart = [
+        f"{mask}: {lies}"
+        for image, mask in pairs.items()
+        if (lies := difference_of_grids(_grid(moved, image), _grid(moved, mask)))
+    ]
+    if apart:
+        raise BadInput(
+            f"{len(apart)} of {len(pairs)} masks do not lie where their images do "
+            f"({listed(apart, '; ')}); mend their headers, or add --resample, which writes masks "
+            "that do"
+        )
+
+
+def resampled_masks(
+    listing: Listing, folder: Path | str, outside: int
+) -> tuple[Listing, dict[str, str]]:
+    """All slices of a folder's volumes, and for each the slice of a mask that was brought to its
+    image, in a new folder beside that of the masks. `outside` is the value where a mask ends.
+
+    Raises BadInput where there is nothing to resample, or that folder is there already.
+    """
+    if not listing.path.is_dir():
+        raise BadInput(f"--resample writes masks beside others: unpack {listing.path} first")
+    moved, pairs = pair_volumes(listing, folder)
+    if not pairs:
+        raise BadInput("--resample is for masks of volumes, and there are none")
+    above, old = moved.path, _common([_file(mask) for mask in pairs.values()])
+    new = PurePosixPath(f"{old}{RESAMPLED}")
+    if moved.path == listing.path:  # among the images, where it would be listed as some more
+        above = moved.path.absolute().parent
+        new = PurePosixPath(f"{moved.path.absolute().name}-{old.name or 'masks'}{RESAMPLED}")
+    target, inner = above / new, moved.path.absolute().relative_to(above.absolute())
+    if target.exists():
+        raise BadInput(f"{target} is there already; use it with --masks, or remove it")
+    made = {first: PurePosixPath(_file(mask)).relative_to(old) for first, mask in pairs.items()}
+    with (
+        disk_errors(str(target)),
+        named_by_a_person(target) as umask,
+        partial_folder(target.parent, target.name) as unfinished,
+    ):
+        unfinished.chmod(0o777 & ~umask)
+        for first, mask in pairs.items():
+            ours, theirs = moved.path / _file(first), moved.path / _file(mask)
+            try:
+                resample_mask(theirs, ours, unfinished / made[first], outside)
+            except BROKEN as error:
+                raise BadInput(f"mask {theirs} cannot be resampled: {error}") from None
+        unfinished.rename(target)
+    keys, masks = list[str](), dict[str, str]()
+    for first in moved.keys:
+        for at in range(_grid(moved, first).shape[0]):
+            keys.append(str(inner / f"{_file(first)}#{at}"))
+            if first in made:
+                masks[keys[-1]] = f"{new / made[first]}#{at}"
+    return dataclasses.replace(moved, path=above, keys=tuple(keys)), masks
+
+
+def resample_mask(mask: Path, image: Path, out: Path, outside: int) -> None:
+    """Write a mask as its image's voxels lie, each the nearest of the mask's; what the mask does
+    not reach is `outside`. Raises OSError, or ValueError for what is no volume of three axes.
+    """
+    from nibabel.processing import resample_from_to  # scipy is imported where it is asked for
+
+    resample: Any = resample_from_to
+    kind: Any = nibabel.Nifti1Image
+    grid: Any = nibabel.load(image)
+    drawn: Any = nibabel.load(mask)
+    shape, values = tuple(map(int, grid.shape[:3])), np.asanyarray(drawn.dataobj)
+    if len(shape) < 3 or values.ndim < 3 or math.prod(values.shape) != math.prod(values.shape[:3]):
+        raise ValueError("masks and images of three axes alone can be resampled")
+    whole = kind(values.reshape(values.shape[:3]).astype(np.int32), drawn.affine)
+    moved = resample(whole, (shape, grid.affine), order=0, mode="grid-constant", cval=outside)
+    here = np.asanyarray(moved.dataobj)
+    if (here == outside).all() and not (values == outside).all():
+        raise ValueError("it does not reach its image")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(kind(here.astype(np.uint16), grid.affine), out)
+
+
+def _pairs(listing: Listing, folder: Path | str) -> tuple[Listing, dict[str, str]]:
+    try:
+        return pair_volumes(listing, folder)
+    except BadInput:
+        return listing, {}  # pairing all slices says it
+
+
+def _grid(listing: Listing, key: str) -> Grid:
+    loose = listing.path.is_dir() or listing.in_list
+    address = (
+        FileAddress(listing.root / _file(key)) if loose else FileAddress(listing.path, _file(key))
+    )
+    try:
+        return grid(address)
+    except BROKEN as error:
+        raise BadInput(f"volume {address} cannot be read: {error}") from None
+
+
+def _file(key: str) -> str:
+    part = slice_of(key)
+    return part.file if part else key
+
+
+def _common(files: list[str]) -> PurePosixPath:
+    """The deepest folder that all files lie in."""
+    common = PurePosixPath(files[0]).parent
+    while not all(PurePosixPath(file).is_relative_to(common) for file in files):
+        common = common.parent
+    return common

@@ -1,0 +1,176 @@
+"""DICOM images, one frame a file, and the series that they are slices of.
+
+What a file asks for is looked at before its pixels are read: pictures of one frame, not compressed
+or run-length coded, as scanners and `dcmconv` write them. Everything else is refused with the way.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sfda.bounds.limits import PICTURE_PIXELS
+from sfda.documents import cut_off
+from sfda.images.intensity_window import Raw
+
+if TYPE_CHECKING:
+    from pydicom.dataset import FileDataset
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+PREAMBLE = 128  # bytes of nothing before the word that tells
+UNCOMPRESSED = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"))
+RUN_LENGTHS = "1.2.840.10008.1.2.5"
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # its header unpacks to any length
+GREY = ("MONOCHROME1", "MONOCHROME2")  # of the first, small numbers are bright
+_HEADER = (
+    *("TransferSyntaxUID", "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient"),
+    *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns"),
+)
+
+
+class PlacedSlice(NamedTuple):
+    """Where a slice lies: its series, its place along the series' axis in mm, or by number, and the
+    millimetres between rows and columns; None where a file does not say.
+    """
+
+    series: str
+    position: float
+    thickness: float | None
+    spacing: tuple[float, float] | None
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether a file's first bytes say that it is one."""
+    return data[PREAMBLE : PREAMBLE + 4] == b"DICM"
+
+
+def dicom_raw(data: bytes) -> Raw:
+    """The intensities of its picture, [H, W] float32 or integer, or uint8 [H, W, 3].
+
+    Rescaled as the file says (Hounsfield units of CT); bright is large. Raises ValueError.
+    """
+    with _one_error():
+        header = _opened(data)
+        _refuse(header)
+        pixels = np.asarray(header.pixel_array)
+        if header.PhotometricInterpretation not in GREY:
+            return pixels
+        slope = float(header.get("RescaleSlope", 1) or 1)
+        shift = float(header.get("RescaleIntercept", 0) or 0)
+        if header.PhotometricInterpretation == "MONOCHROME1":
+            pixels = (pixels.min() + pixels.max()) - pixels.astype(np.int64)
+        if slope == int(slope) and shift == int(shift):
+            return (pixels.astype(np.int64) * int(slope) + int(shift)).astype(np.int32)
+        return pixels.astype(np.float32) * np.float32(slope) + np.float32(shift)
+
+
+def dicom_values(data: bytes) -> Raw:
+    """The numbers of a mask, as they are stored. Raises ValueError."""
+    with _one_error():
+        header = _opened(data)
+        _refuse(header)
+        return np.asarray(header.pixel_array)
+
+
+def dicom_size(data: bytes) -> tuple[int, int]:
+    """(height, width), by the header alone. Raises ValueError."""
+    with _one_error():
+        header = _opened(data, pixels=False)
+        return int(header.Rows), int(header.Columns)
+
+
+def placed_slice(data: bytes) -> PlacedSlice:
+    """Where the slice of a file lies, by the header alone. Raises ValueError."""
+    with _one_error():
+        header = _opened(data, pixels=False, tags=_HEADER)
+        if "Rows" not in header or "Columns" not in header:
+            raise ValueError("it holds no picture")
+        spacing = header.get("PixelSpacing")
+        corner, axes = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
+        position = float(header.get("InstanceNumber", 0) or 0)
+        placed = corner and axes and len(corner) == 3 and len(axes) == 6
+        if placed:
+            rows, columns = (np.array(axes[i : i + 3], float) for i in (0, 3))
+            position = float(np.cross(rows, columns) @ np.array(corner, float))
+        thickness = header.get("SliceThickness")
+        return PlacedSlice(
+            str(header.get("SeriesInstanceUID", "")),
+            position,
+            float(thickness) if thickness else None,
+            (float(spacing[0]), float(spacing[1])) if spacing and len(spacing) == 2 else None,
+        )
+
+
+def _opened(
+    data: bytes, *, pixels: bool = True, tags: tuple[str, ...] | None = None
+) -> FileDataset:
+    import pydicom  # 0.3 s, where there is such a file
+
+    if DEFLATED in data[: 4 * 1024]:
+        raise ValueError("it is deflated: write it plainly, as `dcmconv +te` does")
+    return pydicom.dcmread(
+        io.BytesIO(data), stop_before_pixels=not pixels, specific_tags=list(tags) if tags else None
+    )
+
+
+def _refuse(header: FileDataset) -> None:
+    """Raise ValueError for a picture that is not read, or of more pixels than its file can hold."""
+    syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
+    if not syntax:
+        raise ValueError("its header is damaged: it does not say how its pixels are stored")
+    if syntax not in (*UNCOMPRESSED, RUN_LENGTHS):
+        raise ValueError(
+            f"its pixels are compressed ({cut_off(syntax)}): decompress it, as `gdcmconv --raw` or "
+            "`dcmdjpeg` do, or make a NIfTI volume of the series with dcm2niix"
+        )
+    frames = int(header.get("NumberOfFrames", 1) or 1)
+    if frames != 1:
+        raise ValueError(f"it has {frames} frames: make a NIfTI volume of it with dcm2niix")
+    kind, samples = header.PhotometricInterpretation, int(header.get("SamplesPerPixel", 1))
+    if (kind, samples) not in (*((grey, 1) for grey in GREY), ("RGB", 3)):
+        raise ValueError(f"its pixels are {cut_off(str(kind))}; grey or RGB ones are read")
+    height, width, bits = int(header.Rows), int(header.Columns), int(header.BitsAllocated)
+    if height * width > PICTURE_PIXELS.most:
+        raise ValueError(f"it has {PICTURE_PIXELS.refusal(f'{width} x {height}')}")
+    if bits not in (8, 16, 32) or height < 1 or width < 1 or (samples == 3 and bits != 8):
+        raise ValueError(f"it has {width} x {height} pixels of {bits} bits, which are not read")
+
+
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """What pydicom raises on a damaged file, as ValueError."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    try:
+        yield
+    except ValueError:
+        raise
+    except (
+        *(
+            BytesLengthException,
+            InvalidDicomError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ArithmeticError,
+            OSError,
+        ),
+        *(EOFError, RuntimeError, struct.error, MemoryError),
+    ) as error:  # NotImplementedError and RecursionError are RuntimeErrors
+        reason = cut_off(" ".join(f"{type(error).__name__} {error}".split()), 200)
+        raise ValueError(f"its DICOM is damaged ({reason})") from None
+
+
+def series_axis(places: list[float]) -> float | None:
+    """Millimetres between slices in order; None for one slice, or several at one place.
+
+    >>> series_axis([0.0, 2.5, 5.0])
+    2.5
+    """
+    gaps = np.diff(np.array(places, dtype=np.float64))
+    return float(np.median(gaps)) if len(gaps) and gaps.min() > 0 else None
