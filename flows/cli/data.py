@@ -24,9 +24,21 @@ BoxFormat = Literal["xywh", "xyxy", "cxcywh", "xywh-shares", "xyxy-shares", "cxc
 JointFormat = Literal["pixels", "shares", "box-pixels", "box-shares"]
 
 
-def check(manifest: ManifestArgument, json: JsonOption = False) -> None:
-    """Verify a manifest and name every fault."""
+def check(
+    manifest: Annotated[Path, typer.Argument(help="a manifest; with --explain, any images")],
+    explain: Annotated[
+        bool, typer.Option("--explain", help="say what a folder, zip or npz holds, and what to do")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Verify a manifest and name every fault; or explain what nobody has prepared."""
     with session(json, state=False) as out:
+        if explain:
+            from sfda.authoring.unprepared.explain import explain as explanation_of
+
+            seen = explanation_of(manifest)
+            out.show(seen.model_dump(), seen.text())
+            return
         from sfda.loading.progress import ProgressBar
         from sfda.manifests.verify import verify_manifest
         from sfda.state_folder import data_folder

@@ -11,6 +11,10 @@ from sfda.problem_names import PROBLEM_NAMES
 
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option()]
+SkipUnreadableOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="share of images that may be broken and left out; 10, or 0.01"),
+]
 WorkersOption = Annotated[int, typer.Option(min=0, help="processes that load images")]
 SeedOption = Annotated[int, typer.Option(min=0)]
 UnsetSeedOption = Annotated[int | None, typer.Option(min=0)]  # a preset may state it
