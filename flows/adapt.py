@@ -12,12 +12,10 @@ from prefect.states import Completed
 
 from flows.addresses import registered_name, short_address
 from flows.form import SETTINGS_GROUP, USUAL, takes_flat
+from flows.outcome import AdaptResult
 from sfda.adaptation import target as adaptation_target
 from sfda.adaptation.plan import AdaptPlan, kind_of
 from sfda.building_blocks.device import resolve
-from sfda.config import Config
-from sfda.decision.change import ChangeReport
-from sfda.decision.gate import Kind
 from sfda.loading import opened as manifests
 from sfda.policy import DecisionPolicy
 from sfda.profiling.findings import TargetProfile
@@ -31,7 +29,6 @@ from sfda.refs import (
     Version,
     candidate_model,
 )
-from sfda.rehearsal.likeness import Likeness
 from sfda.rehearsal.plan import adapted_with
 from sfda.report.report_text import report_tag
 from sfda.settings import AdaptSettings, DeviceName, seconds_of
@@ -47,35 +44,11 @@ from tasks.prefect_runtime.notify import check_block, notify_verdict
 from tasks.prepared_audit import prepare_audit
 from tasks.profile import log_profile, plan_by_profile, profile_target
 from tasks.pseudo_label import pseudo_label, show_profile
+from tasks.readable import readable_target
 from tasks.register import register_model
 from tasks.report import RunFacts, report_run
 from tasks.select import select
 from tasks.tracking.models import model_ref
-
-
-class AdaptResult(Config):
-    """What `adapt` tells at its end."""
-
-    flow_run_id: str
-    mlflow_run_id: str
-    version: Version
-    selected_epoch: int
-    selected_by: str
-    scores: dict[str, float]
-    sides: SideBySide
-    promoted: bool
-    verdict: str  # what became of it, in one sentence
-    kind: Kind
-    change: ChangeReport | None  # against the champion; None: it was that already
-    rehearsed: Likeness | None = None  # among the source's rehearsals, where its card has some
-    champion: str  # address of the model that it was held against
-    next: tuple[str, ...]  # what to type now
-    audit: str | None = None  # folder of the questions to a person, where it is held
-    report: str | None = None  # path of the page; None: it could not be written
-    cut: str | None = None  # what the budget of time left out, or a veto
-    profile: TargetProfile | None = None  # of the target, before; None: of an earlier version
-    images_per_second: float
-    peak_memory_mb: float
 
 
 def _title() -> str:
@@ -155,6 +128,7 @@ class AdaptJob:
     stated: tuple[str, str]  # source and target, as they were stated
     block: str | None  # the block that tells people of the verdict
     again: bool  # registered anew
+    skipped: tuple[str, ...]  # images that cannot be read
 
     def contest(self, chosen: Candidate, source: ModelRef, adaptation: Adaptation) -> Contest:
         """The candidate, and what it is judged on."""
@@ -184,6 +158,7 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
     manifest, device = manifests.manifest_ref(target), resolve(adaptation.device)
     name = adaptation.name or registered_name(source)
     tracking.check_name(name)
+    manifest, skipped = readable_target(model, manifest, adaptation, stated[1])
     test = manifests.evaluation_split(manifest, adaptation.test_split)
     plan, profile = plan_by_profile(model, manifest, adaptation, device)
     return AdaptJob(
@@ -200,6 +175,7 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
         stated=stated,
         block=adaptation.notify,
         again=adaptation.again,
+        skipped=skipped,
     )
 
 
@@ -266,6 +242,7 @@ def _facts(
         next=next_commands(decision, version, *job.stated, audit),
         run_id=run_id,
         flow_run_id=str(flow_run.id),
+        skipped=job.skipped,
     )
 
 
@@ -291,6 +268,7 @@ def _end(facts: RunFacts, audit: str | None, page: str | None, block: str | None
         audit=audit,
         report=page,
         cut=facts.adaptation.cut,
+        skipped=facts.skipped,
         profile=facts.profile,
         images_per_second=facts.adaptation.images_per_second,
         peak_memory_mb=facts.adaptation.peak_memory_mb,

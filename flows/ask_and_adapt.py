@@ -11,9 +11,10 @@ from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
-from flows.adapt import AdaptResult, run_adapt
+from flows.adapt import run_adapt
 from flows.addresses import registered_name, short_address
 from flows.form import USUAL, QueryName, takes_flat
+from flows.outcome import AdaptResult
 from flows.query_labels import ask_people
 from sfda.adaptation import target as adaptation_target
 from sfda.annotation import carry_over

@@ -44,6 +44,7 @@ from tasks.compare import WeightsGone, evaluate_epochs, evaluate_source
 from tasks.import_model import import_source
 from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.pseudo_label import pseudo_label, show_profile
+from tasks.readable import readable_target
 from tasks.report import ComparisonFacts, report_comparison
 from tasks.select import select
 from tasks.tracking.models import locate, model_ref
@@ -103,7 +104,7 @@ def compare(
     """
     methods = [method for method in methods if method != "source"]
     manifest, model = manifests.manifest_ref(target), model_ref(source)
-    device = resolve(adaptation.device)
+    manifest, _ = readable_target(model, manifest, adaptation, target)
     test = manifests.evaluation_split(manifest, adaptation.test_split or "test")
     assert test is not None
     plans = {
@@ -116,8 +117,7 @@ def compare(
     params = {"methods": ", ".join(methods), "seeds": seeds or [0], "source": model.uri}
     with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:
         start = import_source(model.uri)
-        title = short_address(target)
-        shared = _shared(start, manifest, title, test, run_id, device, adaptation)
+        shared = _shared(start, manifest, short_address(target), test, run_id, adaptation)
         command = compare_command(
             model.uri, target, methods, seeds or [0], settings or {}, adaptation
         )
@@ -138,11 +138,10 @@ def _shared(
     title: str,
     test: LabelledSplit,
     run_id: str,
-    device: DeviceName,
     adaptation: RunSettings,
 ) -> Comparison:
     """What all runs share: one look at the target with the source model among it."""
-    part = manifests.split_ref(target, adaptation.split)
+    part, device = manifests.split_ref(target, adaptation.split), resolve(adaptation.device)
     predictions = pseudo_label(source, part, device)
     show_profile(title, predictions, manifests.shift_of(target, source))
     return Comparison(

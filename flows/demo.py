@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from flows import presets
-from flows.adapt import AdaptResult, run_adapt
+from flows.adapt import run_adapt
+from flows.outcome import AdaptResult
 from flows.train_prior import train_prior
 from flows.train_source import train_source
 from sfda.config import Config

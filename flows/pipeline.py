@@ -8,11 +8,12 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment, flow_run
 
-from flows.adapt import AdaptResult, run_adapt
+from flows.adapt import run_adapt
 from flows.addresses import registered_name, short_address
 from flows.audit import WEEKS, wait_for_verdict
 from flows.form import USUAL, takes_flat
 from flows.import_model import ImportResult, import_model
+from flows.outcome import AdaptResult
 from sfda.annotation.waiting import forget, note_waiting
 from sfda.config import Config
 from sfda.errors import BadInput

@@ -12,9 +12,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.adapt import AdaptResult, run_adapt
+from flows.adapt import run_adapt
 from flows.addresses import registered_name, short_address
 from flows.form import USUAL, takes_flat
+from flows.outcome import AdaptResult
 from sfda.adaptation.target_versions import (
     RefreshPolicy,
     TargetCheck,
@@ -26,11 +27,13 @@ from sfda.adaptation.target_versions import (
     remember,
     target_folder,
 )
+from sfda.authoring.listing import passed_over
 from sfda.building_blocks.device import resolve
 from sfda.config import Config
 from sfda.decision import refresh
 from sfda.decision.drift import Drift
 from sfda.loading import opened as manifests
+from sfda.loading.unreadable import NothingReadable
 from sfda.manifests.growing import Change
 from sfda.refs import ManifestRef, ModelRef
 from sfda.settings import AdaptSettings
@@ -39,9 +42,11 @@ from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.prefect_runtime.events import announce_version
 from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.pseudo_label import pseudo_label
+from tasks.readable import readable_splits
 from tasks.tracking.models import model_ref
 
 log = logging.getLogger("sfda")
+ANY_SHARE = 0.999_999  # of new images that cannot be read: they are few, and the others count
 USUAL_POLICY = RefreshPolicy()
 
 
@@ -56,6 +61,8 @@ class RefreshResult(Config):
     change: Change = Change()  # since the last adaptation
     drift: Drift | None = None
     adapted: AdaptResult | None = None
+    skipped: tuple[str, ...] = ()  # images that cannot be read and were left out, each with why
+    passed_over: str = ""  # files that are not read as images, by their suffixes
 
 
 def _title() -> str:
@@ -155,6 +162,8 @@ class Refresh:
             change=self.check.since_adapted,
             drift=drift,
             adapted=adapted,
+            skipped=adapted.skipped if adapted else (),
+            passed_over=passed_over(Path(self.target)).text(),
         )
 
 
@@ -202,7 +211,11 @@ def _drift(look: Refresh, record: TargetRecord, present: ModelRef) -> Drift | No
     if new is None:
         return None
     split, device = look.adaptation.split, resolve(look.adaptation.device)
-    seen = pseudo_label(present, manifests.split_ref(new, split), device)
+    try:
+        readable, _ = readable_splits(present, new, [split], ANY_SHARE, look.target)
+    except NothingReadable:  # an adaptation to all images says how many are too many
+        return None
+    seen = pseudo_label(present, manifests.split_ref(readable, split), device)
     return drift_of(look.check, seen.profile, seen.count)
 
 
@@ -221,7 +234,9 @@ def _remember_profile(look: Refresh, record: TargetRecord, source: ModelRef) -> 
     """Keep how this version looks to the model that is champion now."""
     split, device = look.adaptation.split, resolve(look.adaptation.device)
     model, ref = look.champion() or source, _manifest_of(record)
-    seen = pseudo_label(model, manifests.split_ref(ref, split), device)
+    share = look.adaptation.skip_unreadable
+    readable, _ = readable_splits(model, ref, [split], share, look.target)
+    seen = pseudo_label(model, manifests.split_ref(readable, split), device)
     remember(look.check.folder, record, model=model.sha256, profile=seen.profile, images=seen.count)
 
 

@@ -19,6 +19,7 @@ from sfda.report.search_page import trials_text
 from sfda.settings import AdaptSettings, DeviceName, RunSettings
 from tasks import tracking
 from tasks.decide import DecisionPool, pool_for
+from tasks.readable import readable_target
 from tasks.tracking.models import locate, model_ref
 from tasks.tune import PlannedTrial, SearchedModels, TriedModel
 
@@ -76,6 +77,7 @@ def make_job(
     model, stated = model_ref(source), (source, target)
     target = adaptation_target.as_manifest(target, lambda: model.problem)
     manifest = manifests.manifest_ref(target)
+    manifest, _ = readable_target(model, manifest, adaptation, stated[1])
     tracking.check_name(called := name or registered_name(source))
     test = manifests.evaluation_split(manifest, adaptation.test_split)
     planned = _planned(model, manifest, methods, grid or {}, adaptation, seed)

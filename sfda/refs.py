@@ -85,6 +85,8 @@ class ManifestRef(Config):
 
     path: str
     sha256: str
+    # of the names of rows that cannot be read, kept below the home; they are as if not there
+    without: Digest | None = None
 
 
 class SplitRef(Config):

@@ -55,6 +55,7 @@ MethodName = Annotated[str, NameIn("methods")]
 AdaptedBy = Annotated[str, NameIn("methods", AUTO)]
 ValidatorName = Annotated[str, NameIn("validators", "last")]
 Epochs = Annotated[int, Field(ge=1, description="overrides the method's own number of epochs")]
+SkippedShare = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Duration = Annotated[
     str, Field(pattern=r"^\d+(\.\d+)?[smhd]$", description="a time, as 90s, 30m, 2h, 1d")
@@ -129,6 +130,9 @@ class RunSettings(Config):
     )
     device: DeviceName = Field("auto", description="where it is computed; auto: a GPU if there is")
     workers: int = Field(0, ge=0, description="processes that load images")
+    skip_unreadable: SkippedShare | None = Field(
+        None, description="share of images that may be broken and left out; none: 10, or 1 %"
+    )
 
 
 class AdaptSettings(RunSettings):

@@ -33,6 +33,7 @@ from tasks import tracking
 from tasks.decide import Decision
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.prefect_runtime.tame_artifacts import create_link_artifact
+from tasks.readable import list_skipped
 from tasks.tune import SearchedModels
 
 log = logging.getLogger("sfda")
@@ -57,12 +58,14 @@ class RunFacts(Config):
     next: tuple[str, ...]
     run_id: str
     flow_run_id: str
+    skipped: tuple[str, ...] = ()  # images that cannot be read
 
 
 def report_run(facts: RunFacts) -> str | None:
     """The address of the page, written and linked; None where it cannot be written, which the log
     says in one message: the verdict stands without it.
     """
+    list_skipped(facts.skipped, facts.run_id)
     now = datetime.now().astimezone()
     report = report_of(facts, now)
     page = write_page(facts.target, facts.plan.method, run_page(report), now)
@@ -229,6 +232,7 @@ def report_of(facts: RunFacts, now: datetime) -> RunReport:
         chosen=facts.chosen.epoch,
         chosen_by=facts.plan.select_by,
         cut=adaptation.warning,
+        skipped=facts.skipped,
         confinement=adaptation.confinement,
         profile=facts.profile,
         lineage=_lineage(facts),

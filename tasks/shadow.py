@@ -13,6 +13,7 @@ from sfda.manifests.write import put
 from sfda.refs import ModelRef
 from sfda.state_folder import disk_errors
 from tasks.change import change_between
+from tasks.readable import readable_splits
 from tasks.tracking.models import open_model
 
 CANDIDATE = "candidate"  # folder of its answers
@@ -31,9 +32,10 @@ def answer_in_shadow(
     """
     if champion.sha256 == candidate.sha256:
         raise BadInput(f"{champion.uri} and {candidate.uri} are the same model: nothing to compare")
-    report = change_between(champion, candidate, split_ref(manifest_ref(target), split), device)
-    write_predictions(*open_model(candidate), target, split, out / CANDIDATE, device)
-    write_predictions(*open_model(champion), target, split, out, device)
+    manifest, _ = readable_splits(champion, manifest_ref(target), [split], None, target)
+    report = change_between(champion, candidate, split_ref(manifest, split), device)
+    write_predictions(*open_model(candidate), manifest, split, out / CANDIDATE, device)
+    write_predictions(*open_model(champion), manifest, split, out, device)
     with disk_errors(str(out)):
         put({out / "change.json": report.model_dump_json(indent=1).encode()})
     return report

@@ -1,4 +1,4 @@
-"""The commands that adapt and measure: one job, a comparison, a target that grows."""
+"""The commands that adapt: one job, a comparison, a target that grows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.model_input import model_views, problem_of_model
+from flows.cli.model_input import model_views
 from flows.cli.options import (
     AgainOption,
     DecisionOption,
@@ -19,9 +19,7 @@ from flows.cli.options import (
     EpochsOption,
     GrowingTargetArgument,
     JsonOption,
-    LabelledOption,
     MethodOption,
-    ModelOption,
     NotifyOption,
     PolicyOption,
     PresetOption,
@@ -30,6 +28,7 @@ from flows.cli.options import (
     SeedOption,
     SelectByOption,
     SettingsOption,
+    SkipUnreadableOption,
     SourceOption,
     SplitOption,
     TargetNameOption,
@@ -42,7 +41,7 @@ from flows.cli.options import (
     UnsetSplitOption,
     WorkersOption,
 )
-from flows.cli.output import Output, adapt_result, adapt_text, evaluate_text
+from flows.cli.output import Output, adapt_result, adapt_text, skipped_lines
 from flows.cli.parsing import (
     checked_duration,
     comma_list,
@@ -75,6 +74,7 @@ def adapt(
     prior: PriorOption = None,
     notify: NotifyOption = None,
     budget: TimeBudgetOption = None,
+    skip_unreadable: SkipUnreadableOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = 0,
     json: JsonOption = False,
@@ -101,6 +101,7 @@ def adapt(
             decision=stated_policy(decision),
             prior=read_shares(prior),
             notify=notify,
+            skip_unreadable=skip_unreadable,
         )
         usual = {"promote": promote, "again": again, "device": device, "workers": workers}
         trained_with = merged(pop_group(shipped, "settings"), overrides)
@@ -122,6 +123,7 @@ def compare(
     epochs: EpochsOption = None,
     split: UnsetSplitOption = None,
     test_split: TestSplitOption = None,
+    skip_unreadable: SkipUnreadableOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = 0,
     json: JsonOption = False,
@@ -142,50 +144,13 @@ def compare(
             split=split,
             test_split=test_split,
             seeds=read_seeds(seeds) if seeds else None,
+            skip_unreadable=skip_unreadable,
         )
         usual = {"methods": chosen, "device": device, "workers": workers}
         options |= {"settings": own, "views": model_views(source, views)}
         addresses = {"source": source, "target": str(target)}
         compared = flow(**flow.grouped(addresses | usual | shipped | options))
         out.show(compared.model_dump(), f"{compared.table}\n\nreport {compared.report or 'none'}")
-
-
-def predict(
-    model: ModelOption,
-    data: TargetOption,
-    out: Annotated[Path, typer.Option(help="a folder for predictions.csv")],
-    split: SplitOption = "adapt",
-    device: DeviceOption = "auto",
-    json: JsonOption = False,
-) -> None:
-    """Predictions of a model for every image, as CSV."""
-    with session(json) as output:
-        from sfda.adaptation.target import as_manifest
-        from sfda.inference.prediction_files import write_predictions as write_predictions
-        from tasks.tracking.models import model_ref, open_model
-
-        manifest = as_manifest(data, lambda: problem_of_model(model))
-        ref = model_ref(model)
-        count, file = write_predictions(*open_model(ref), manifest, split, out, device)
-        result = {"count": count, "file": str(file), "model": ref.uri, "sha256": ref.sha256}
-        output.show(result, f"{file}: {count} images, by {ref.uri}")
-
-
-def evaluate(
-    model: ModelOption,
-    data: LabelledOption,
-    split: SplitOption = "test",
-    device: DeviceOption = "auto",
-    json: JsonOption = False,
-) -> None:
-    """Metrics of one model on one labelled split."""
-    with session(json) as out:
-        from sfda.loading import opened as manifests
-        from tasks.evaluate import evaluate_model
-        from tasks.tracking.models import model_ref
-
-        report = evaluate_model(model_ref(model), manifests.manifest_ref(data), split, device)
-        out.show({"metrics": report.metrics, **report.model_dump()}, evaluate_text(report))
 
 
 def refresh(
@@ -205,6 +170,7 @@ def refresh(
     decision: DecisionOption = None,
     notify: NotifyOption = None,
     budget: TimeBudgetOption = None,
+    skip_unreadable: SkipUnreadableOption = None,
     announce: Annotated[bool, typer.Option("--announce", help="only send the event")] = False,
     device: DeviceOption = "auto",
     json: JsonOption = False,
@@ -215,6 +181,7 @@ def refresh(
         parameters |= {"source": source, "target_name": target_name, "name": name, "split": split}
         parameters |= {"method": method, "select_by": select_by, "epochs": epochs, "seed": seed}
         parameters |= {"promote": promote, "announce": announce, "device": device, "notify": notify}
+        parameters |= {"skip_unreadable": skip_unreadable}
         refresh_once(out, parameters)
 
 
@@ -236,6 +203,7 @@ def watch(
     decision: DecisionOption = None,
     notify: NotifyOption = None,
     budget: TimeBudgetOption = None,
+    skip_unreadable: SkipUnreadableOption = None,
     device: DeviceOption = "auto",
     looks: Annotated[int | None, typer.Option(min=1, help="end after so many looks")] = None,
     json: JsonOption = False,
@@ -249,6 +217,7 @@ def watch(
         parameters |= {"source": source, "target_name": target_name, "name": name, "split": split}
         parameters |= {"method": method, "select_by": select_by, "epochs": epochs, "seed": seed}
         parameters |= {"promote": promote, "device": device, "notify": notify}
+        parameters |= {"skip_unreadable": skip_unreadable}
         for look in itertools.count(1):
             try:
                 refresh_once(out, parameters)
@@ -289,11 +258,13 @@ def refresh_once(out: Output, parameters: dict[str, Any]) -> None:
     look: Any = refresh_target(**parameters)
     adapted = look.adapted
     result = look.model_dump() | {"adapted": adapt_result(adapted, 0.0) if adapted else None}
-    lines = [f"  {command}" for command in adapted.next] if adapted else []
+    lines = skipped_lines(look.skipped)
+    lines += [f"  {command}" for command in adapted.next] if adapted else []
+    lines += [look.passed_over] if look.passed_over else []
     out.show(result, "\n".join([f"{look.outcome}: {look.says}", *lines]))
 
 
 def register(app: typer.Typer) -> None:
     """Put these commands on the command line."""
-    for command in (adapt, compare, predict, evaluate, refresh, watch):
+    for command in (adapt, compare, refresh, watch):
         app.command()(command)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from flows.cli import adapt, annotate, data, decide, operate, profile, source, tune
+from flows.cli import adapt, annotate, data, decide, operate, predict, profile, source, tune
 from flows.cli.code_files import offer_code_files_
 from flows.cli.session import end_at_once
 from flows.cli.trust import offer_trust_
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (data, source, profile, adapt, tune, annotate, decide, operate):
+for group in (data, source, profile, adapt, predict, tune, annotate, decide, operate):
     group.register(app)
 offer_code_files_(app)
 offer_trust_(app)

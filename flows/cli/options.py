@@ -11,6 +11,10 @@ from sfda.problem_names import PROBLEM_NAMES
 
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option()]
+SkipUnreadableOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="share of images that may be broken and left out; 10, or 0.01"),
+]
 WorkersOption = Annotated[int, typer.Option(min=0, help="processes that load images")]
 SeedOption = Annotated[int, typer.Option(min=0)]
 UnsetSeedOption = Annotated[int | None, typer.Option(min=0)]  # a preset may state it
@@ -73,6 +77,9 @@ else:  # the command line offers what lies in the folder of problems
 ProblemOption = Annotated[ChosenProblem, typer.Option()]
 SkeletonOption = Annotated[
     Path | None, typer.Option(help="pose: YAML with edges, pairs, groups, unit, sigmas")
+]
+ClassesFileOption = Annotated[
+    Path | None, typer.Option(help="class names: one a line, a JSON list, YOLO's data.yaml")
 ]
 ArchOption = Annotated[
     str, typer.Option(help="torchvision:resnet50, timm:..., my.models:Net, ./net.py:Net")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from sfda.errors import for_terminal
+from sfda.errors import for_terminal, listed
 
 if TYPE_CHECKING:  # these import torch
-    from flows.adapt import AdaptResult
     from flows.import_model import ImportResult
+    from flows.outcome import AdaptResult
     from flows.train_prior import PriorResult
     from flows.train_source import TrainResult
     from sfda.refs import Report, Skeleton, Version
@@ -154,6 +155,7 @@ def adapt_result(adapted: AdaptResult, seconds: float) -> dict[str, Any]:
         "audit": adapted.audit,
         "report": adapted.report,
         "cut": adapted.cut,
+        "skipped": list(adapted.skipped),
         "profile": adapted.profile.model_dump() if adapted.profile else None,
         "seconds": seconds,
         "images_per_second": adapted.images_per_second,
@@ -172,12 +174,19 @@ def adapt_text(result: dict[str, Any]) -> str:
     else:
         lines.append("no epoch was without a veto: the source itself is kept")
     lines += [result["cut"]] if result["cut"] else []
+    lines += skipped_lines(result["skipped"])
     if (profile := result["profile"]) and profile["recommendation"]["kind"] != "adapt":
         lines += [f"the target's profile: {r}" for r in profile["recommendation"]["reasons"]]
     lines.append(f"registered as {result['uri']}")
     lines += [result["rehearsed"]["text"]] if result["rehearsed"] else []
     lines += [f"{name} {result[name]}" for name in ("picture", "panel", "report") if result[name]]
     return "\n".join([*lines, verdict_text(result)])
+
+
+def skipped_lines(skipped: Sequence[str]) -> list[str]:
+    """What was left out since it cannot be read: a line, or none."""
+    many = f"{len(skipped)} images were" if len(skipped) > 1 else "1 image was"
+    return [f"{many} left out: {listed(skipped, '; ')}"] if skipped else []
 
 
 def verdict_text(result: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from flows.cli.options import (
     PromoteOption,
     SeedOption,
     SelectByOption,
+    SkipUnreadableOption,
     SourceOption,
     TargetOption,
     TestSplitOption,
@@ -55,6 +56,7 @@ def tune(
     promote: PromoteOption = False,
     decision: DecisionOption = None,
     prior: PriorOption = None,
+    skip_unreadable: SkipUnreadableOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = 0,
     json: JsonOption = False,
@@ -72,6 +74,7 @@ def tune(
             test_split=test_split,
             decision=stated_policy(decision),
             prior=read_shares(prior),
+            skip_unreadable=skip_unreadable,
         )
         asked = RunSettings.from_settings(
             options | {"device": device, "workers": workers}, "options"

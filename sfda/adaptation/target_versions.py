@@ -157,8 +157,10 @@ def _survey_manifest(path: Path, split: str, before: Marks) -> Marks:
         for name in read_split(manifest.unlabelled(), split).names:
             own = PROBLEMS[manifest.problem].row_file(name)
             files[own] = manifest.location / own
-    if missing := [file for file in files.values() if not file.is_file()]:
-        raise BadInput(f"{missing[0]}, which {path} names, is missing; correct the manifest")
+    missing = [name for name, file in files.items() if not file.is_file()]
+    if missing and len(missing) == len(files):
+        raise BadInput(f"{files[missing[0]]}, which {path} names, is missing; correct the manifest")
+    files = {name: file for name, file in files.items() if name not in set(missing)}
     return marks_of(
         {name: (str(file.absolute()), file.stat()) for name, file in files.items()}, before
     )

@@ -117,6 +117,17 @@ def list_images(
     return Listing(path, rows, in_list=in_list, passed_over=others)
 
 
+def passed_over(path: Path) -> PassedOver:
+    """What a folder or a zip holds that is neither an image nor a volume. Raises BadInput."""
+    others = PassedOver()
+    if path.is_dir():
+        images_below(path, SUFFIXES + VOLUMES, others)
+    elif path.suffix.lower() == ".zip" and path.is_file():
+        with open_zip(path) as archive:
+            _zip(path, archive, SUFFIXES + VOLUMES, others)
+    return others
+
+
 def _slices(path: Path, key: str) -> list[str]:
     """A picture's name, or those of all slices of a volume. Raises BadInput for a broken one."""
     if not is_volume(key):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,16 @@ from sfda.authoring.listing import Listing, list_images
 from sfda.errors import BadInput, listed
 from sfda.formats.volumes import slice_of
 
-ENDINGS = ("_mask", "_masks", "_gt", "_label", "_labels", "_seg", "_segmentation")
+IMAGE_ENDINGS = ("_leftImg8bit", "_0000")  # of Cityscapes' and nnU-Net's images
+LABEL_ENDINGS = tuple(
+    f"_{kind}_label{ids}" for kind in ("gtFine", "gtCoarse") for ids in ("Ids", "TrainIds")
+)
+# of other things that lie beside Cityscapes' masks
+BESIDE_MASKS = tuple(
+    f"_{kind}_{what}" for kind in ("gtFine", "gtCoarse") for what in ("color", "instanceIds")
+)
+CHANNEL = re.compile(r"_000[1-9](#\d+)?$")  # another channel of nnU-Net's image
+ENDINGS = (*LABEL_ENDINGS, "_mask", "_masks", "_gt", "_label", "_labels", "_seg", "_segmentation")
 FOLDERS = ("annotations", "gt", "label", "labels", "mask", "masks", "segmentations")
 
 
@@ -42,7 +52,7 @@ def pair_masks(
     if not own:
         raise BadInput(
             f"{listing.path} holds no masks at '{masks}': name a folder in it, or '.' if they lie "
-            f"beside their images and end in {', '.join(ENDINGS)}"
+            f"beside their images and end in {', '.join(ENDINGS[len(LABEL_ENDINGS) :])}"
         )
     if not images:
         raise BadInput(f"{listing.path} holds nothing but what lies in '{masks}': no images")
@@ -51,7 +61,8 @@ def pair_masks(
     below = f"{inside}/" if inside else ""
     mask_names = {key: _plain(key.removeprefix(below)) for key in own}
     taken = dataclasses.replace(listing, keys=tuple(images))
-    if not set(names.values()) & {_without_ending(name, ()) for name in mask_names.values()}:
+    bare = {_without_ending(name, ()) for name in mask_names.values()}
+    if not {_without_image_ending(name, bare) for name in names.values()} & bare:
         names = {key: _plain(key) for key in images}
     return taken, _match(names, mask_names, str(masks))
 
@@ -133,7 +144,20 @@ def _by_ending(keys: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _match(names: Mapping[str, str], mask_names: Mapping[str, str], where: str) -> dict[str, str]:
     """The mask of each image, from both sides' plain names."""
+    mask_names = {
+        mask: name
+        for mask, name in mask_names.items()
+        if not name.partition("#")[0].endswith(BESIDE_MASKS)
+    }
+    bare = {_without_ending(name, ()) for name in mask_names.values()}
+    names = {key: _without_image_ending(name, bare) for key, name in names.items()}
     there = Counter(names.values())
+    channels = {key: name for key, name in names.items() if CHANNEL.search(name)}
+    if several := [key for key, name in channels.items() if CHANNEL.sub(r"\1", name) in there]:
+        raise BadInput(
+            f"images of several channels, one a file ({listed(several)}): one channel is read; "
+            "move the others away"
+        )
     masks: dict[str, list[str]] = {}
     for mask, name in mask_names.items():
         masks.setdefault(_without_ending(name, there), []).append(mask)
@@ -174,6 +198,18 @@ def _plain(key: str) -> str:
     path = PurePosixPath(file)
     stem = path.stem[:-4] if file.lower().endswith(".nii.gz") else path.stem
     return f"{path.with_name(stem)}{mark}{index}"
+
+
+def _without_image_ending(name: str, masks: Collection[str]) -> str:
+    """An image's plain name as its mask has it, where one has.
+
+    >>> _without_image_ending("a/x_leftImg8bit", {"a/x"})
+    'a/x'
+    """
+    stem, mark, index = name.partition("#")
+    ending = next((end for end in IMAGE_ENDINGS if stem.endswith(end)), "")
+    bare = stem.removesuffix(ending) + mark + index
+    return bare if name not in masks and bare in masks else name
 
 
 def _without_ending(name: str, images: Collection[str]) -> str:

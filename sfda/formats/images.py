@@ -103,6 +103,12 @@ def size_of_bytes(data: bytes) -> tuple[int, int]:
 
 
 @_one_error()
+def orientation_of_bytes(data: bytes) -> int:
+    """How an encoded image lies by EXIF; 1 is upright."""
+    return 1 if is_dicom(data) else _orientation(open_picture(data))
+
+
+@_one_error()
 def open_picture(data: bytes) -> Image.Image:
     """An encoded image of one of `FORMATS`, not decoded.
 

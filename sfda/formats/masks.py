@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sfda.errors import BadInput, listed
-from sfda.formats.readers import Reader
+from sfda.formats.images import orientation_of_bytes
+from sfda.formats.readers import BROKEN, FileReader, Reader
 from sfda.formats.volumes import difference_of_grids
 from sfda.images.intensity_window import Raw
 from sfda.types import UNKNOWN
@@ -47,8 +49,8 @@ class MaskReader:
         if stored.shape != (height, width):
             raise BadInput(
                 f"mask {name} has {stored.shape[0]} x {stored.shape[1]} pixels, but its image "
-                f"{self.images.name_of(row)} has {height} x {width} (height x width); a mask must "
-                "have the size of its image"
+                f"{self.images.name_of(row)} has {height} x {width} (height x width); "
+                + self._remedy(row, swapped=stored.shape == (width, height))
             )
         if lies := self._difference(row):
             raise BadInput(
@@ -66,6 +68,18 @@ class MaskReader:
                 f"{self.ignore}; leave its row out, or mend the mask"
             )
         return classes
+
+    def _remedy(self, row: int, *, swapped: bool) -> str:
+        images, turned = self.images, 1
+        if swapped and isinstance(images, FileReader):
+            with suppress(*BROKEN):
+                turned = orientation_of_bytes(images.files.read(images.names[row]))
+        if turned in (5, 6, 7, 8):
+            return (
+                f"the image is turned by EXIF (orientation {turned}) and its mask was drawn on the "
+                "picture as it is stored: turn the mask too, or save the image upright"
+            )
+        return "a mask must have the size of its image"
 
     def _difference(self, row: int) -> str:
         mask, image = self.stored.grid(row), self.images.grid(row)

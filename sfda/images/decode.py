@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +30,18 @@ SPARE = 16 * 2**20  # bytes that are left free on the disk
 LOCKED_AFTER = 1.0  # seconds in which the writer of a temporary file has locked it
 ABANDONED = 3600.0  # seconds after which it has none any more, where files cannot be locked
 OnProgress = Callable[[int, int], None]
+
+
+class UnreadableImages(BadInput):
+    """Images that cannot be decoded: `faults` says of each row why."""
+
+    def __init__(self, faults: Mapping[int, str], count: int) -> None:
+        self.faults = dict(faults)
+        named = listed(tuple(self.faults.values()), "; ")
+        super().__init__(
+            f"{len(self.faults)} of {count} images cannot be used: {named}; mend or remove them, "
+            "then make the manifest anew with `sfda manifest`"
+        )
 
 
 class ImageSet(Protocol):
@@ -61,7 +73,7 @@ def decode_images(
     whole, whoever else writes and whenever the process ends. `free` tells the free bytes of a
     folder; `confirm` is called before what was decoded is kept, and may refuse it by raising.
 
-    Raises BadInput naming all images that cannot be read, or if the disk is too small.
+    Raises UnreadableImages, or BadInput if the disk is too small.
     """
     shape, path = _stored_as(len(split), spec, folder, key)
     pictures = decoded_images(len(split), spec, folder, key)
@@ -106,26 +118,24 @@ def write_images(
     progress: OnProgress | None = None,
     workers: int = 1,
 ) -> None:
-    """Decode all images and write their bytes in order. Raises OSError, and BadInput at the end.
+    """Decode all images and write their bytes in order. Raises OSError, and UnreadableImages at the
+    end.
 
     For a tiled input their shapes follow.
     """
-    faults, brightest = list[str](), 0
+    faults, brightest = dict[int, str](), 0
     ragged = RaggedWriter(handle) if spec.tiled else None
     with ThreadPoolExecutor(workers) as pool:
         for done, (image, fault) in enumerate(_decoded(pool, split, spec), start=1):
             if fault:
-                faults.append(fault)
+                faults[done - 1] = fault
             elif not faults:  # after a fault the file will not be kept
                 brightest = max(brightest, int(image.max(initial=0)))
                 ragged.write(image) if ragged else handle.write(image.data)
             if progress:
                 progress(done, len(split))
     if faults:
-        raise BadInput(
-            f"{len(faults)} of {len(split)} images cannot be used: {listed(faults, '; ')}; "
-            "mend or remove them, then make the manifest anew with `sfda manifest`"
-        )
+        raise UnreadableImages(faults, len(split))
     if brightest <= DIM and len(split) and spec.window is None:
         log.warning(
             "no image is brighter than %d of 255: if they have more than 8 bits, the model needs a "

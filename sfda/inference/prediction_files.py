@@ -13,25 +13,30 @@ from torch import nn
 
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.errors import BadInput
-from sfda.loading.opened import manifest_ref, open_ref, open_split
+from sfda.loading.opened import open_ref, open_split
 from sfda.manifests.write import partial_folder
 from sfda.problems.registry import PROBLEMS
-from sfda.refs import ModelSpec
+from sfda.refs import ManifestRef, ModelSpec
 from sfda.state_folder import disk_errors, named_by_a_person
 
 TABLE = "predictions.csv"
 
 
 def write_predictions(
-    network: nn.Module, spec: ModelSpec, target: str, split: str, out: Path, device: DeviceName
+    network: nn.Module,
+    spec: ModelSpec,
+    target: ManifestRef,
+    split: str,
+    out: Path,
+    device: DeviceName,
 ) -> tuple[int, Path]:
     """Write `predictions.csv` to a folder, and what the problem puts beside it; the count and the
     file. Raises BadInput.
     """
     chosen = choose(device)
-    manifest = open_ref(manifest_ref(target)).unlabelled()
+    manifest = open_ref(target).unlabelled()
     if manifest.problem != spec.problem:
-        raise BadInput(f"{target} is for {manifest.problem}, the model for {spec.problem}")
+        raise BadInput(f"{target.path} is for {manifest.problem}, the model for {spec.problem}")
     opened = open_split(manifest, split, spec.input)
     to_device(network, chosen)
     file = out / TABLE

@@ -13,7 +13,7 @@ from sfda.errors import BadInput
 from sfda.formats.volumes import slice_of
 from sfda.images.decode import decode_images
 from sfda.images.store import Pictures, images_at, images_between
-from sfda.loading.parts import read_rows
+from sfda.loading.parts import read_names, read_rows
 from sfda.loading.progress import ProgressBar, warn_once
 from sfda.manifests.class_matching import ClassShift, class_map, class_shift
 from sfda.manifests.digests import file_digest, file_digests
@@ -114,7 +114,7 @@ def open_ref(ref: ManifestRef) -> Manifest:
     manifest = open_manifest(Path(ref.path), data_root=data_folder())
     if manifest.sha256 != ref.sha256:
         raise BadInput(f"{ref.path} has changed while the job ran; start the job again")
-    return manifest
+    return manifest.less(read_names(ref.without)) if ref.without else manifest
 
 
 def seen_digest(ref: ManifestRef, split: str) -> str:

@@ -1,13 +1,19 @@
-"""Which rows of a split a part of it has: a file below the home that is named by what it says."""
+"""Which rows of a split a part of it has, and which rows of a manifest are left out: files below
+the home that are named by what they say.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from sfda.bounds.files import read_bounded
+from sfda.bounds.limits import LIST_BYTES
 from sfda.errors import BadInput
 from sfda.formats.readers import BROKEN, Indices
 from sfda.manifests.write import put
@@ -50,3 +56,30 @@ def read_rows(digest: str, size: int) -> Indices:
             "one, and start the job again"
         ) from None
     return rows
+
+
+def keep_names(names: Iterable[str]) -> str:
+    """Keep the names of rows that are left out; their digest, by which they are told of."""
+    content = json.dumps(sorted(names)).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    file = home() / "pools" / f"names-{digest}.json"
+    with disk_errors(f"the names of rows in {file}"):
+        file.parent.mkdir(exist_ok=True)
+        if not file.is_file():
+            put({file: content})
+    return digest
+
+
+def read_names(digest: str) -> tuple[str, ...]:
+    """The names of this digest. Raises BadInput where they are not there, or others."""
+    file = state_folder() / "pools" / f"names-{digest}.json"
+    try:
+        content = read_bounded(file, LIST_BYTES)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError("they are not those that were written")
+    except BROKEN as error:
+        raise BadInput(
+            f"the names of rows that are left out, {file}, cannot be read ({error}); delete the "
+            "file if there is one, and start the job again"
+        ) from None
+    return tuple(json.loads(content))

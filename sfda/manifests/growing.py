@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from sfda.errors import BadInput
 from sfda.formats.image_files import image_files
 from sfda.manifests.digests import file_digests
 from sfda.state_folder import Stamp, as_stamp
+
+log = logging.getLogger("sfda")
 
 
 class FileMark(Config):
@@ -52,8 +55,8 @@ def survey(
     """Marks of all image files of `path`, and the names of those that may still be written to.
 
     Those changed less than `settle` seconds before `now` (seconds since 1970): they are left for
-    the next look. Only what is new or touched is read. Raises BadInput where `path` is no target
-    or a file cannot be read.
+    the next look, as are those that cannot be read. Only what is new or touched is read. Raises
+    BadInput where `path` is no target or none can be read.
     """
     files: dict[str, tuple[str, os.stat_result]] = {}
     fresh = set()
@@ -68,12 +71,19 @@ def survey(
             fresh.add(name)
         else:
             files[name] = str(file), status
-    try:
-        return marks_of(files, before), frozenset(fresh)
-    except FileNotFoundError:  # gone since: the next look does not meet it
-        return survey(path, before, settle=settle, now=now)
-    except OSError as error:
-        raise BadInput(f"image {error.filename} cannot be read: {error.strerror}") from None
+    while True:
+        try:
+            return marks_of(files, before), frozenset(fresh)
+        except FileNotFoundError:  # gone since: the next look does not meet it
+            return survey(path, before, settle=settle, now=now)
+        except OSError as error:
+            odd = [name for name, (file, _) in files.items() if file == error.filename]
+            if not odd or len(files) == 1:
+                message = f"image {error.filename} cannot be read: {error.strerror}"
+                raise BadInput(message) from None
+            log.warning("image %s is left for the next look: %s", error.filename, error.strerror)
+            del files[odd[0]]
+            fresh.add(odd[0])
 
 
 def marks_of(

@@ -107,7 +107,8 @@ class Split:
 
 
 def read_split(manifest: Manifest, split: str) -> Split:
-    """The rows of `split`, once its row file's digest, count and class names are verified.
+    """The rows of `split`, once its row file's digest, count and class names are verified, but for
+    those that the manifest leaves out.
 
     Raises BadInput if there is no such split, or naming all that is wrong with it.
     """
@@ -117,7 +118,7 @@ def read_split(manifest: Manifest, split: str) -> Split:
     problem = PROBLEMS[manifest.problem]
     images = make_reader(manifest, content.keys)
     names = tuple(map(manifest.row_name, content.keys))
-    return Split(
+    whole = Split(
         manifest=manifest.name,
         problem=manifest.problem,
         name=split,
@@ -131,6 +132,12 @@ def read_split(manifest: Manifest, split: str) -> Split:
         priors=content.more.priors,
         annotations=split_annotations(manifest, split, content.keys, images),
     )
+    if manifest.left_out.isdisjoint(names):
+        return whole
+    rows = np.array([n for n, name in enumerate(names) if name not in manifest.left_out], np.int64)
+    if not len(rows):
+        raise BadInput(f"{manifest.path}: no image of split '{split}' can be read")
+    return whole.take(rows)
 
 
 def split_annotations(

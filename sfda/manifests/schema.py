@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -152,6 +153,7 @@ class Manifest(Config):
     _data_root: Path = PrivateAttr(default=Path())
     _labelled: bool = PrivateAttr(default=True)
     _sha256: str = PrivateAttr(default="")
+    _without: frozenset[str] = PrivateAttr(default=frozenset())
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -216,6 +218,17 @@ class Manifest(Config):
     def labelled(self) -> bool:
         """Whether labels and masks may be read; False for good after `unlabelled()`."""
         return self._labelled
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Names of rows that are as if they were not there."""
+        return self._without
+
+    def less(self, names: Collection[str]) -> Manifest:
+        """A copy without the rows of these names, in whichever split."""
+        copy = self.model_copy()
+        copy._without = self._without | frozenset(names)
+        return copy
 
     @property
     def location(self) -> Path:

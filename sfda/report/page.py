@@ -69,6 +69,7 @@ class RunReport:
     settings: Mapping[str, str]
     command: str  # that does the same again
     files: Mapping[str, str]  # that it names, and what they hold
+    skipped: tuple[str, ...] = ()  # images that cannot be read, each with why
 
 
 def run_page(report: RunReport) -> str:
@@ -203,6 +204,8 @@ def warnings_of(report: RunReport) -> Iterator[str]:
         yield from (f"Epoch {epoch.epoch + 1}: {text}" for text in epoch.vetoes)
     if report.cut:
         yield report.cut
+    if report.skipped:
+        yield "Images were left out, which cannot be read: " + "; ".join(report.skipped)
     if report.confinement is not None and not report.confinement.enforced:
         yield f"The adapting process was not confined: {report.confinement.says}"
     if report.profile is not None:

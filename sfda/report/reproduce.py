@@ -13,7 +13,7 @@ from sfda.policy import DecisionPolicy
 from sfda.settings import AdaptSettings, RunSettings
 
 POLICY_FILE, GRID_FILE = "policy.yaml", "grid.yaml"
-OPTIONS = ("epochs", "name", "split", "test_split", "budget", "notify")
+OPTIONS = ("epochs", "name", "split", "test_split", "budget", "notify", "skip_unreadable")
 
 
 def adapt_command(source: str, target: str, plan: AdaptPlan, asked: AdaptSettings) -> str:
@@ -78,7 +78,7 @@ def tune_command(
 def _shared(asked: RunSettings) -> list[str]:
     """What every kind of run can be asked for, where it is not the usual."""
     words, usual = [], RunSettings()
-    for name in ("select_by", "epochs", "split", "test_split"):
+    for name in ("select_by", "epochs", "split", "test_split", "skip_unreadable"):
         value = getattr(asked, name)
         if value != getattr(usual, name):
             words += [f"--{name.replace('_', '-')}", str(value)]

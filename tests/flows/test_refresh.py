@@ -34,6 +34,12 @@ def put_images(folder: Path, first: int, count: int, *, dull: bool = True, seed:
         os.utime(file, (time.time() - 1000, time.time() - 1000))
 
 
+def put_bytes(file: Path, content: bytes) -> None:
+    """A file of the target, written long ago."""
+    file.write_bytes(content)
+    os.utime(file, (time.time() - 900, time.time() - 900))
+
+
 def look(
     world: World, folder: Path, *more: object, settings: tuple[str, ...] = ()
 ) -> CommandResult:
@@ -86,6 +92,43 @@ def test_the_life_of_a_growing_folder(world: World, home: Home):
     assert len(record["files"]) == 44
     digest = small.sha256(folder / "0042.png")
     assert record["files"]["0042.png"] == digest
+
+
+def test_one_broken_image_is_left_out_named_and_tried_again(world: World, home: Home):
+    folder = home.path / "broken"
+    put_images(folder, 0, 40)
+    good = (folder / "0007.png").read_bytes()
+    put_bytes(folder / "0007.png", good[:60])
+    put_bytes(folder / "scan.psd", b"8BPS")
+    first = look(world, folder).json
+    assert first["outcome"] == "adapted"
+    assert [("0007.png" in one) for one in first["skipped"]] == [True]
+    assert "1 .psd (scan.psd)" in first["passed_over"]
+    assert "0007.png" in flow_artifacts(first["adapted"]["flow_run_id"])["images-left-out"]
+    page = Path(first["adapted"]["report"]).read_text()
+    assert "Images were left out, which cannot be read: image " in page
+
+    out = home.path / "predicted"
+    predict = ("predict", "--model", world.bundle, "--data", folder, "--out", out, "--json")
+    predicted = sfda(*predict).json
+    assert (predicted["count"], len(predicted["skipped"])) == (39, 1)
+    refused = sfda(*predict, "--skip-unreadable", 0)
+    assert refused.code == 2
+    assert "mend or remove them and run the same again" in refused.err
+
+    put_bytes(folder / "0007.png", good)
+    assert sfda(*predict).json["skipped"] == []
+    assert look(world, folder).json["change"]["altered"] == ["0007.png"]
+
+
+def test_new_images_that_are_all_broken_end_nothing(world: World, home: Home):
+    folder = home.path / "later"
+    put_images(folder, 0, 40)
+    look(world, folder)
+    put_images(folder, 40, 1)
+    broken = folder / "0040.png"
+    put_bytes(broken, broken.read_bytes()[:60])
+    assert look(world, folder).json["outcome"] == "waiting"
 
 
 def test_the_state_tells_nothing_to_do_from_work_done(world: World, home: Home):

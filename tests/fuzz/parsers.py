@@ -33,10 +33,10 @@ from flows.deployments import read_jobs
 from sfda.annotation.audit.answers import take_answers
 from sfda.annotation.audit.questions import read_audit
 from sfda.annotation.take import take_annotations
+from sfda.authoring.conversion.voc import convert_voc
 from sfda.authoring.from_folder import build_manifest
 from sfda.authoring.from_keypoints import read_skeleton
 from sfda.authoring.from_masks import MaskOptions
-from sfda.authoring.from_voc import convert_voc
 from sfda.errors import BadInput
 from sfda.formats.request import read_request
 from sfda.manifests.opening import open_manifest
