@@ -6,6 +6,7 @@ than Python counts, and numbers can have more digits than it reads. All of that 
 
 from __future__ import annotations
 
+import codecs
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -184,6 +185,44 @@ def _unread(error: Exception) -> str:
 
 def _one_line(error: Exception) -> str:
     return cut_off(" ".join(str(error).split()), 300)
+
+
+def encoding_of(start: bytes) -> str:
+    """The encoding of a text by how it begins: a mark, or the NULs of UTF-16; else UTF-8.
+
+    >>> encoding_of("file".encode("utf-16")), encoding_of(b"file")
+    ('utf-16', 'utf-8-sig')
+    """
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    even, odd = start[0:64:2], start[1:64:2]
+    if odd and not any(odd) and all(even):
+        return "utf-16-le"
+    if odd and not any(even) and all(odd):
+        return "utf-16-be"
+    return "utf-8-sig"
+
+
+def older_encoding(content: bytes) -> str | None:
+    """The encoding of a text that is no UTF-8, as older programs of Windows and Unix write it; None
+    for what is no text at all.
+    """
+    if any(byte < 0x20 and byte not in b"\t\n\f\r\x1a" for byte in content):
+        return None
+    return "latin-1" if set(content) & {0x81, 0x8D, 0x8F, 0x90, 0x9D} else "cp1252"
+
+
+def decoded(content: bytes) -> str:
+    """A text of any of these encodings. Raises Unreadable for what is none."""
+    encoding = encoding_of(content)
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        older = older_encoding(content) if encoding == "utf-8-sig" else None
+        text = content.decode(older) if older else "\0"
+    if "\0" in text:
+        raise Unreadable("it is no text")
+    return text
 
 
 def cut_off(text: str, most: int = 80) -> str:

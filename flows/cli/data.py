@@ -9,10 +9,19 @@ from typing import Annotated, Literal
 import typer
 
 from flows.cli.model_input import skeleton_of
-from flows.cli.options import JsonOption, ManifestArgument, ProblemOption, SkeletonOption
+from flows.cli.options import (
+    ClassesFileOption,
+    JsonOption,
+    ManifestArgument,
+    ProblemOption,
+    SkeletonOption,
+)
 from flows.cli.output import Output
 from flows.cli.parsing import class_names
 from flows.cli.session import session
+
+BoxFormat = Literal["xywh", "xyxy", "cxcywh", "xywh-shares", "xyxy-shares", "cxcywh-shares"]
+JointFormat = Literal["pixels", "shares", "box-pixels", "box-shares"]
 
 
 def check(
@@ -55,6 +64,7 @@ def manifest(
     problem: ProblemOption = "classification",
     model: Annotated[str | None, typer.Option(help="take the class names of this model")] = None,
     classes: Annotated[str | None, typer.Option(help="a,b,c")] = None,
+    classes_file: ClassesFileOption = None,
     labels: Annotated[
         Path | None, typer.Option(help="CSV with file,class (file,classes where several fit)")
     ] = None,
@@ -72,6 +82,12 @@ def manifest(
         bool, typer.Option("--resample", help="volumes: write masks that lie where images do")
     ] = False,
     annotations: Annotated[Path | None, typer.Option(help="boxes or poses: a COCO JSON")] = None,
+    box_format: Annotated[
+        BoxFormat | None, typer.Option(help="what a bbox is, if not x,y,width,height in pixels")
+    ] = None,
+    joint_format: Annotated[
+        JointFormat | None, typer.Option(help="what keypoints are, if not pixels")
+    ] = None,
     skeleton: SkeletonOption = None,
     limit: Annotated[int | None, typer.Option(help="at most so many images, of all kinds")] = None,
     share: Annotated[float | None, typer.Option(help="a part of the images, 0.1: of each kind")] = (
@@ -86,9 +102,10 @@ def manifest(
         from sfda.authoring.from_masks import MaskOptions
         from sfda.authoring.splits import Portion
         from sfda.errors import BadInput
+        from sfda.formats.plausibility.rewriting import CoordinateFormats
         from sfda.state_folder import data_folder
 
-        names = class_names(classes) if classes else None
+        names = class_names(classes, classes_file) if classes or classes_file else None
         if model and names:
             raise BadInput("give --model or --classes, not both: a model brings its class names")
         bones = skeleton_of(skeleton, problem)
@@ -106,6 +123,7 @@ def manifest(
             template=template,
             masks=MaskOptions.from_text(masks, values, ignore, groups, spacing, resample=resample),
             annotations=annotations,
+            formats=CoordinateFormats(box_format, joint_format),
             skeleton=bones,
             data_root=data_folder() if os.environ.get("SFDA_DATA") else None,
             part=Portion(limit, share, seed),
@@ -114,19 +132,42 @@ def manifest(
 
 
 def convert(
-    kind: Annotated[Literal["voc"], typer.Argument(help="voc: Pascal VOC's XML")],
+    kind: Annotated[
+        Literal["voc", "yolo"],
+        typer.Argument(help="voc: Pascal VOC's XML; yolo: YOLO's folder of .txt files"),
+    ],
     folder: Path,
     out: Annotated[Path, typer.Option(help="the COCO JSON to write")],
     classes: Annotated[str | None, typer.Option(help="a,b,c; default all that occur")] = None,
+    classes_file: ClassesFileOption = None,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="yolo: images without a .txt file hold nothing")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Boxes of another format as COCO JSON, for `sfda manifest --annotations`."""
     with session(json, state=False) as output:
-        from sfda.authoring.from_voc import convert_voc
+        from sfda.authoring.conversion.voc import convert_voc
+        from sfda.authoring.conversion.yolo import convert_yolo
+        from sfda.errors import BadInput, shell_command
+        from sfda.problems.registry import PROBLEMS
 
-        counts = convert_voc(folder, out, class_names(classes) if classes else None)
-        text = f"{out}: {counts['images']} images, {counts['boxes']} boxes"
-        output.show({"out": str(out), **counts}, text)
+        names = class_names(classes, classes_file) if classes or classes_file else None
+        if empty and kind != "yolo":
+            raise BadInput("--empty is for yolo; an XML without an object says that itself")
+        if kind == "yolo":
+            counts = convert_yolo(folder, out, names, empty=empty)
+        else:
+            counts = convert_voc(folder, out, names)
+        images = folder if folder.is_dir() else folder.parent
+        problem = next(name for name, one in PROBLEMS.items() if one.annotations == "boxes")
+        then = ("sfda", "manifest", images, "--problem", problem, "--annotations", out)
+        lines = [
+            f"{out}: {counts['images']} images, {counts['boxes']} boxes",
+            *counts.get("notes", ()),
+            f"then: {shell_command(*then, '--out', out.with_suffix('.yaml'))}",
+        ]
+        output.show({"out": str(out), **counts}, "\n".join(lines))
 
 
 def subset(
@@ -162,11 +203,14 @@ def subset(
 def _show_manifest(output: Output, made: Path) -> None:
     """A manifest just written: its splits, counts and classes."""
     from sfda.manifests.opening import open_manifest
+    from sfda.manifests.verify import manifest_notes
 
     manifest = open_manifest(made)
+    notes = manifest_notes(manifest)
     splits = {name: split.count for name, split in manifest.splits.items()}
     text = f"{made}: " + ", ".join(f"{name} {count}" for name, count in splits.items())
-    output.show({"manifest": str(made), "splits": splits, "classes": manifest.classes}, text)
+    result = {"manifest": str(made), "splits": splits, "classes": manifest.classes}
+    output.show(result | {"notes": notes}, "\n".join([text, *notes]))
 
 
 def register(app: typer.Typer) -> None:

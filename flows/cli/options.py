@@ -78,6 +78,9 @@ ProblemOption = Annotated[ChosenProblem, typer.Option()]
 SkeletonOption = Annotated[
     Path | None, typer.Option(help="pose: YAML with edges, pairs, groups, unit, sigmas")
 ]
+ClassesFileOption = Annotated[
+    Path | None, typer.Option(help="class names: one a line, a JSON list, YOLO's data.yaml")
+]
 ArchOption = Annotated[
     str, typer.Option(help="torchvision:resnet50, timm:..., my.models:Net, ./net.py:Net")
 ]

@@ -101,22 +101,13 @@ def comma_list(text: str) -> list[str]:
 
 
 def class_names(text: str | None, file: Path | None = None) -> tuple[str, ...]:
-    """Class names from `a,b,c` or from a file with one a line. Raises BadInput."""
-    from sfda.bounds.files import read_bounded
-    from sfda.bounds.limits import LIST_BYTES
+    """Class names from `a,b,c` or from a file that lists them. Raises BadInput."""
+    from sfda.authoring.conversion.class_files import read_class_file
     from sfda.refs import few_classes, printable_name
 
     if (text is None) == (file is None):
         raise BadInput("give the class names once: --classes a,b,c or --classes-file FILE")
-    if file is None:
-        lines = str(text).split(",")
-    elif not file.is_file():
-        raise BadInput(f"no file {file}; it should hold one class name a line")
-    else:
-        try:
-            lines = read_bounded(file, LIST_BYTES).decode().splitlines()
-        except (ValueError, OSError) as error:
-            raise BadInput(f"{file} is no text with one class name a line: {error}") from None
+    lines = str(text).split(",") if file is None else read_class_file(file)
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise BadInput("no class name was given")

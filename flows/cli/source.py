@@ -223,7 +223,7 @@ def import_model(
     name: NameOption,
     problem: ProblemOption = "classification",
     classes: Annotated[str | None, typer.Option(help="a,b,c in the order of the outputs")] = None,
-    classes_file: Annotated[Path | None, typer.Option(help="one class a line")] = None,
+    classes_file: Annotated[Path | None, typer.Option(help="one a line; or JSON, YAML")] = None,
     input: InputOption = None,
     size: SizeOption = None,
     resize: ResizeOption = None,

@@ -14,6 +14,12 @@ from sfda.authoring.write import ALIASES, Draft, put_manifest
 from sfda.documents import json_bytes
 from sfda.errors import BadInput, listed
 from sfda.formats.coco import Document, box_table, document_faults, read_coco, size_faults
+from sfda.formats.plausibility.rewriting import (
+    CoordinateFormats,
+    concerns_of,
+    document_in_pixels,
+    known_sizes,
+)
 from sfda.manifests.digests import bytes_digest
 from sfda.manifests.schema import Manifest
 from sfda.manifests.write import refuse_other_suffix
@@ -31,6 +37,7 @@ def write_coco_manifest(
     fraction: float,
     data_root: Path | None,
     problem: str,
+    formats: CoordinateFormats,
     part: Portion = ALL_IMAGES,
 ) -> Path:
     """A manifest of the images in `path`, their boxes copied beside it as `<out>.rows.json`.
@@ -38,7 +45,8 @@ def write_coco_manifest(
     Classes are the document's, in the order of their ids, unless `classes` name them. Images whose
     entry says `split` keep it; else folders called train, val and test state it. Else, with entries
     for all images, `fraction` of those is held out: `adapt` (alias `train`) and `test` (alias
-    `val`); images without an entry are `adapt`, and those with one are `test`.
+    `val`); images without an entry are `adapt`, and those with one are `test`. Boxes in one of
+    `formats` become x, y, width and height in pixels.
 
     Raises BadInput naming everything in the document that does not fit.
     """
@@ -47,12 +55,17 @@ def write_coco_manifest(
     if listing.image:
         raise BadInput(f"{path}: boxes go with image files in a folder or a zip, not with an npz")
     document = read_coco(annotations)
-    names = classes if isinstance(classes, tuple) else _names(document)
+    names = classes if isinstance(classes, tuple) else _names(document, annotations)
     images = [dict(image) for image in document["images"]]
-    _, faults = box_table(document, images, names)
-    faults += document_faults(document) + absent(images, listing)
+    faults = document_faults(document) + absent(images, listing)
     if not faults:
-        faults = size_faults(images, listing.reader([str(i["file_name"]) for i in images]))
+        reader = listing.reader([str(i["file_name"]) for i in images])
+        sizes = known_sizes(images, reader)
+        document = document_in_pixels(document, formats, sizes)
+        faults = size_faults(images, reader)
+        if formats.boxes is None:
+            faults += concerns_of(document["annotations"], sizes).faults
+    faults = box_table(document, images, names)[1] + faults
     if faults:
         raise BadInput(f"{annotations}: " + listed(faults, "; "))
     document, images, listing = part_of(document, images, listing, part)
@@ -76,7 +89,12 @@ def write_coco_manifest(
     return put_manifest({row_file: table}, splits, draft)
 
 
-def _names(document: Mapping[str, Any]) -> tuple[str, ...]:
+def _names(document: Mapping[str, Any], annotations: Path) -> tuple[str, ...]:
+    if not document["categories"]:
+        raise BadInput(
+            f"{annotations} lists no category, so nobody knows the classes; name them: "
+            "--classes a,b,c"
+        )
     ordered = sorted(document["categories"], key=lambda c: (isinstance(c["id"], str), c["id"]))
     return tuple(str(category["name"]) for category in ordered)
 

@@ -15,12 +15,14 @@ from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stated_splits, stratify
 from sfda.authoring.write import Draft, RowTable, write_manifest
 from sfda.errors import BadInput, listed
+from sfda.formats.plausibility.rewriting import CoordinateFormats
 from sfda.manifests.opening import parse_manifest
 from sfda.manifests.schema import Manifest
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ProblemName, Skeleton
 
 ClassNames = Sequence[str] | int | None
+AS_MEANT = CoordinateFormats()
 
 
 def build_manifest(
@@ -33,6 +35,7 @@ def build_manifest(
     template: Path | None = None,
     masks: MaskOptions | None = None,
     annotations: Path | None = None,
+    formats: CoordinateFormats = AS_MEANT,
     skeleton: Skeleton | None = None,
     test_fraction: float = 0.2,
     data_root: Path | None = None,
@@ -48,8 +51,9 @@ def build_manifest(
     labels everywhere each class is split into `adapt` (alias `train`) and `test` (alias `val`);
     with labels for some images those are `test` and the others `adapt`; without, all are `adapt`.
     For segmentation `masks` says where masks lie and what they hold; they stand for labels. For
-    detection and pose `annotations` is a COCO JSON, whose boxes or keypoints stand for them; the
-    joints' `skeleton` is for pose. Files in `skip` are left out, and all but a `part`.
+    detection and pose `annotations` is a COCO JSON, whose boxes or keypoints stand for them, in
+    `formats`; the joints' `skeleton` is for pose. Files in `skip` are left out, and all but a
+    `part`.
 
     Folders called train, val and test, a column `split` of the CSV and an array `split` of the npz
     state the splits instead.
@@ -83,7 +87,8 @@ def build_manifest(
                 "--annotations is a COCO JSON of boxes or keypoints, for detection and pose; it "
                 "goes without --labels"
             )
-        where = (names, Path(out), official, test_fraction, data_root, problem, part)
+        formats.check()
+        where = (names, Path(out), official, test_fraction, data_root, problem, formats, part)
         if kind.annotations == "keypoints":
             return write_pose_manifest(path, Path(annotations), skeleton, *where)
         return write_coco_manifest(path, Path(annotations), *where)

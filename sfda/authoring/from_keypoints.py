@@ -17,6 +17,9 @@ from sfda.documents import json_bytes
 from sfda.errors import BadInput, listed
 from sfda.formats.coco import Document, document_faults, read_coco
 from sfda.formats.keypoints import edges_of, joints_of, persons_of
+from sfda.formats.plausibility.boxes import box_concerns
+from sfda.formats.plausibility.joints import joint_concerns
+from sfda.formats.plausibility.rewriting import CoordinateFormats, document_in_pixels, known_sizes
 from sfda.manifests.digests import bytes_digest
 from sfda.manifests.schema import Manifest
 from sfda.manifests.write import refuse_other_suffix
@@ -60,6 +63,7 @@ def write_pose_manifest(
     fraction: float,
     data_root: Path | None,
     problem: str,
+    formats: CoordinateFormats,
     part: Portion = ALL_IMAGES,
 ) -> Path:
     """A manifest of the persons in the images of `path`, the document beside it.
@@ -80,7 +84,9 @@ def write_pose_manifest(
     document = read_coco(annotations)
     names = joints if isinstance(joints, tuple) else _joints(document, annotations)
     images = [dict(image) for image in document["images"]]
+    document, odd_places = _in_pixels(document, images, listing, formats)
     _, boxes, entries, faults = persons_of(document, images)
+    faults += odd_places
     posed = [(e, b) for e, b in zip(entries, boxes, strict=True) if "keypoints" in e]
     faults += joints_of(document, [e for e, _ in posed], [b for _, b in posed], names)[1]
     faults += document_faults(document) + absent(images, listing)
@@ -114,6 +120,24 @@ def write_pose_manifest(
     draft = Draft(listing, problem, names, out, official, data_root)
     more = {"skeleton": bones.model_dump(mode="json", exclude_defaults=True)}
     return put_manifest({row_file: table}, splits, draft, more)
+
+
+def _in_pixels(
+    document: Document,
+    images: list[dict[str, Any]],
+    listing: Listing,
+    formats: CoordinateFormats,
+) -> tuple[Document, list[str]]:
+    """The document with boxes and joints in pixels, and what is odd about them where nobody has
+    said what they are. Where images are missing that is said elsewhere.
+    """
+    if document_faults(document) or absent(images, listing):
+        return document, []
+    sizes = known_sizes(images, listing.reader([str(i["file_name"]) for i in images]))
+    document = document_in_pixels(document, formats, sizes)
+    entries = [entry for entry in document["annotations"] if not entry.get("iscrowd")]
+    faults = [] if formats.boxes else box_concerns(entries, sizes).faults
+    return document, faults + ([] if formats.joints else joint_concerns(entries, sizes).faults)
 
 
 def _joints(document: Document, annotations: Path) -> tuple[str, ...]:

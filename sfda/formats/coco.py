@@ -27,6 +27,7 @@ IDS = (
     ("categories", "id"),
 )
 LARGEST_ID = 1 << 53  # from 2^61 on any number of them can have one hash
+OUTLINE_KEY = "segmentation"  # of an annotation: polygons, or run lengths
 SMALLEST = 1e-2  # pixels: narrower boxes have no shape to learn
 
 
@@ -77,10 +78,24 @@ def _read(path: Path, _changed: int, _size: int) -> Document:
     ]
     if not faults:
         faults = _odd_values(document)
+    faults = faults or _names_lacking(document)
     if faults:
         raise ValueError("; ".join(faults))
     whole: Document = document
     return whole
+
+
+def _names_lacking(document: Document) -> list[str]:
+    """Categories that are called nothing, such as null."""
+    nameless = [
+        f"{category['id']} ({category['name']!r})"
+        for category in document["categories"]
+        if isinstance(category["name"], bool)
+        or not isinstance(category["name"], str | int | float)
+        or not str(category["name"]).strip()
+    ]
+    fault = f"categories without a name: id {listed(nameless)}; give each one, or take it out"
+    return [fault] if nameless else []
 
 
 def _odd_values(document: Document) -> list[str]:

@@ -23,7 +23,7 @@ from sfda.formats.annotations import (
     outlined,
     pack,
 )
-from sfda.formats.coco import id_faults
+from sfda.formats.coco import OUTLINE_KEY, id_faults
 from sfda.formats.coco_rle import decode_run_lengths, fill_polygons
 from sfda.formats.masks import Bits
 
@@ -165,7 +165,7 @@ def from_coco(document: Mapping[str, Any]) -> Iterator[PictureAnnotations]:
                 if annotation.get("bbox"):
                     x, y, width, height = map(float, annotation["bbox"])
                     boxes.append(DrawnBox(label, (x, y, x + width, y + height)))
-                bits = _bits(annotation.get("segmentation"), size, canvas)
+                bits = _bits(annotation.get(OUTLINE_KEY), size, canvas)
             except PART_ERRORS as error:
                 fault = f"its annotation cannot be read ({error})"
                 continue

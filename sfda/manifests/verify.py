@@ -60,7 +60,9 @@ def verify_manifest(
         faults += content.faults
         keys.update(dict.fromkeys(map(problem.image_file, content.keys)))
         faults += _annotation_faults(manifest, split, content.keys)
-        faults += problem.size_faults(manifest, split)
+        where = problem.geometry(manifest, split)
+        faults += [f"split '{split}': {fault}" for fault in where.faults]
+        notes += [f"split '{split}': {note}" for note in where.notes]
         filed.update(dict.fromkeys(zip(content.keys, content.label_files or (), strict=False)))
     unread, dim = _image_faults(manifest, tuple(keys), progress)
     faults, notes = faults + unread, notes + dim
@@ -68,6 +70,23 @@ def verify_manifest(
     faults, notes = faults + more, notes + odd
     faults = list(dict.fromkeys(faults))
     return CheckResult(not faults, faults, len(keys), manifest.classes, tuple(notes))
+
+
+def manifest_notes(manifest: Manifest) -> list[str]:
+    """What should be known of the labels of a manifest with a COCO JSON, without a look at the
+    images' content.
+    """
+    notes: list[str] = []
+    looked_at: set[tuple[str | None, str | None]] = set()
+    for name, spec in manifest.splits.items():
+        if (spec.rows, spec.where) in looked_at or not str(spec.rows).endswith(".json"):
+            continue
+        looked_at.add((spec.rows, spec.where))
+        labels = inspect_split(manifest, name).labels
+        own = list(labels.notes()) if labels else []
+        own += PROBLEMS[manifest.problem].geometry(manifest, name).notes
+        notes += [f"split '{name}': {note}" for note in own]
+    return notes
 
 
 def _annotation_faults(manifest: Manifest, split: str, keys: list[str]) -> list[str]:

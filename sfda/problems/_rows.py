@@ -14,6 +14,7 @@ from sfda.problems._labels import Array, LabelSet
 
 if TYPE_CHECKING:
     from sfda.formats.coco import Document
+    from sfda.formats.plausibility.boxes import Concerns
     from sfda.formats.readers import Reader
     from sfda.manifests.labels import SplitContent
     from sfda.manifests.rows import Split
@@ -74,9 +75,13 @@ class RowQuestions(ProblemFolder):
         """The labels of all rows of a split; None where there are none."""
         return content.labels
 
-    def size_faults(self, manifest: Manifest, split: str) -> list[str]:
-        """What a row file states of its images' sizes and is not so."""
-        return []
+    def geometry(self, manifest: Manifest, split: str) -> Concerns:
+        """What a row file states of its images' sizes and is not so, and what is odd about where
+        its labels lie.
+        """
+        from sfda.formats.plausibility.boxes import Concerns
+
+        return Concerns([], [])
 
     def row_file(self, key: str) -> str:
         """The file that holds a row's image, below the root: several rows may share one."""

@@ -16,6 +16,7 @@ from sfda.types import Images, Losses, TargetInfo
 if TYPE_CHECKING:
     from sfda.building_blocks.boxes import Boxes
     from sfda.formats.coco import Document
+    from sfda.formats.plausibility.boxes import Concerns
     from sfda.manifests.labels import SplitContent
     from sfda.manifests.schema import Manifest
     from sfda.networks.detector import Detector, DetOutput
@@ -122,11 +123,11 @@ class Detection(Problem["Detector", "Sequence[Boxes]", "DetOutput", "tuple[int, 
 
         return read_boxes(manifest, content, document, images)
 
-    def size_faults(self, manifest: Manifest, split: str) -> list[str]:
+    def geometry(self, manifest: Manifest, split: str) -> Concerns:
         """Boxes of an image of another size would be cut off, or lie elsewhere."""
-        from sfda.problems.detection.labels import size_faults_of
+        from sfda.problems.detection.labels import geometry_of
 
-        return size_faults_of(manifest, split)
+        return geometry_of(manifest, split)
 
 
 EXPORT = Detection

@@ -11,7 +11,17 @@ import numpy as np
 import torch
 
 from sfda.building_blocks.boxes import Boxes, BoxLabels
-from sfda.formats.coco import BoxTable, Document, box_table, images_of, read_coco, size_faults
+from sfda.formats.coco import (
+    BoxTable,
+    Document,
+    annotations_of,
+    box_table,
+    images_of,
+    read_coco,
+    size_faults,
+)
+from sfda.formats.plausibility.boxes import Concerns
+from sfda.formats.plausibility.rewriting import concerns_of, known_sizes
 from sfda.formats.readers import Reader
 from sfda.images.preprocess import fitted
 from sfda.inference.forward import Size
@@ -130,15 +140,24 @@ def from_document(
     return BoxSets(table), faults
 
 
-def size_faults_of(manifest: Manifest, split: str) -> list[str]:
-    """The sizes that a split's row file states, against the images."""
+def geometry_of(manifest: Manifest, split: str) -> Concerns:
+    """The sizes that a split's row file states, against the images; and boxes against both."""
     spec = manifest.splits[split]
     path = manifest.rows_path(spec)
+    if path is None or path.suffix.lower() != ".json":
+        return Concerns([], [])
     try:
-        images = images_of(read_coco(path), spec.where) if path else []
-        return size_faults(images, make_reader(manifest, [str(i["file_name"]) for i in images]))
+        document = read_coco(path)
+        images = images_of(document, spec.where)
+        reader = make_reader(manifest, [str(i["file_name"]) for i in images])
+        faults = size_faults(images, reader)
+        if not manifest.labelled:
+            return Concerns(faults, [])
+        entries = [entry for own in annotations_of(document, images) for entry in own]
+        concerns = concerns_of(entries, known_sizes(images, reader))
     except ValueError:
-        return []  # said of the row file, or of the image, already
+        return Concerns([], [])  # said of the row file, or of the image, already
+    return Concerns(faults + concerns.faults, concerns.notes)
 
 
 def boxes_to_frame(labelled: BoxLabels, size: Size, spec: InputSpec) -> Boxes:

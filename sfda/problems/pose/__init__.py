@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sfda.augment.photometric import Several, ViewMaker
     from sfda.building_blocks.heatmaps import PoseTargets
     from sfda.formats.coco import Document
+    from sfda.formats.plausibility.boxes import Concerns
     from sfda.formats.readers import Reader
     from sfda.loading.opened import Opened
     from sfda.manifests.labels import SplitContent
@@ -135,6 +136,12 @@ class Pose(Problem["PoseNet", "PoseTargets", "PoseOutput", "tuple[int, Joints]"]
         from sfda.problems.pose.labels import read_persons
 
         return read_persons(manifest, content, document, images)
+
+    def geometry(self, manifest: Manifest, split: str) -> Concerns:
+        """Joints and boxes that lie outside of their images."""
+        from sfda.problems.pose.labels import geometry_of
+
+        return geometry_of(manifest, split)
 
     def row_file(self, key: str) -> str:
         """The image that the person is in."""

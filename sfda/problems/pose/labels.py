@@ -14,12 +14,15 @@ from sfda.augment.geometric import WarpMaker, targets_in_view
 from sfda.augment.photometric import WEAK
 from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.building_blocks.warps import Pairs
-from sfda.formats.coco import Document, annotations_of
+from sfda.formats.coco import Document, annotations_of, images_of, read_coco
 from sfda.formats.keypoints import CropReader, Person, joints_of, persons_of
+from sfda.formats.plausibility.boxes import Concerns
+from sfda.formats.plausibility.rewriting import concerns_of, known_sizes
 from sfda.formats.readers import Reader
 from sfda.images.crops import to_crop_frame
 from sfda.manifests.class_matching import joint_order
 from sfda.manifests.labels import SplitContent
+from sfda.manifests.readers import make_reader
 from sfda.manifests.rows import Split
 from sfda.manifests.schema import Manifest
 from sfda.problems._labels import Array, LabelSet, Targets
@@ -115,6 +118,23 @@ def read_persons(
         content.labels = None if persons is None else JointSets(tuple(persons))
         faults = faults + odd
     return faults
+
+
+def geometry_of(manifest: Manifest, split: str) -> Concerns:
+    """Persons' boxes, and where they may be read their joints, against the images."""
+    spec = manifest.splits[split]
+    path = manifest.rows_path(spec)
+    if path is None or path.suffix.lower() != ".json":
+        return Concerns([], [])
+    try:
+        document = read_coco(path)
+        images = images_of(document, spec.where)
+        sizes = known_sizes(images, make_reader(manifest, [str(i["file_name"]) for i in images]))
+        parts = annotations_of(document, images)
+    except ValueError:
+        return Concerns([], [])  # said of the row file, or of the image, already
+    entries = [entry for own in parts for entry in own if not entry.get("iscrowd")]
+    return concerns_of(entries, sizes, joints=manifest.labelled)
 
 
 def from_document(

@@ -13,8 +13,8 @@ import yaml
 from PIL import Image
 
 from sfda.augment.photometric import ViewMaker
+from sfda.authoring.conversion.voc import convert_voc
 from sfda.authoring.from_folder import build_manifest
-from sfda.authoring.from_voc import convert_voc
 from sfda.building_blocks.boxes import Boxes, BoxLabels
 from sfda.errors import BadInput
 from sfda.images.preprocess import fitted, prepare_image
@@ -90,6 +90,8 @@ def test_boxes_are_clipped_dropped_and_named_by_class(tmp_path: Path) -> None:
         "2 boxes without an area, or outside of their image are left out",
         "1 boxes of crowds are not learnt from, and ignored where they match",
         "2 images hold no box",
+        "2 of 5 boxes reach beyond their images by more than a pixel",
+        "1 of 5 boxes are below one pixel wide or high",
     ]
 
 

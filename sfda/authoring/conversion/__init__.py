@@ -1,0 +1,1 @@
+"""Boxes and lists of classes of other formats, as COCO JSON and as names."""
