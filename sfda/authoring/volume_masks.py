@@ -17,6 +17,7 @@ from sfda.formats.volumes import FileAddress, Grid, difference_of_grids, grid, s
 from sfda.manifests.write import partial_folder
 from sfda.state_folder import disk_errors, named_by_a_person
 
+MOST_TIMES = 1100  # of a file's size gzip can stand for
 RESAMPLED = "-resampled"  # ends the name of the folder of masks that were brought to their images
 
 
@@ -94,13 +95,16 @@ def resample_mask(mask: Path, image: Path, out: Path, outside: int) -> None:
     shape, values = tuple(map(int, grid.shape[:3])), np.asanyarray(drawn.dataobj)
     if len(shape) < 3 or values.ndim < 3 or math.prod(values.shape) != math.prod(values.shape[:3]):
         raise ValueError("masks and images of three axes alone can be resampled")
-    whole = kind(values.reshape(values.shape[:3]).astype(np.int32), drawn.affine)
+    claimed = math.prod(shape) * grid.get_data_dtype().itemsize
+    if claimed > MOST_TIMES * image.stat().st_size:
+        raise ValueError(f"its image {image} claims {claimed} bytes, far more than it holds")
+    whole = kind(values.reshape(values.shape[:3]).astype(np.uint16), drawn.affine)
     moved = resample(whole, (shape, grid.affine), order=0, mode="grid-constant", cval=outside)
     here = np.asanyarray(moved.dataobj)
     if (here == outside).all() and not (values == outside).all():
         raise ValueError("it does not reach its image")
     out.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(kind(here.astype(np.uint16), grid.affine), out)
+    nibabel.save(kind(here, grid.affine), out)
 
 
 def _pairs(listing: Listing, folder: Path | str) -> tuple[Listing, dict[str, str]]:

@@ -62,11 +62,16 @@ def dicom_raw(data: bytes) -> Raw:
             return pixels
         slope = float(header.get("RescaleSlope", 1) or 1)
         shift = float(header.get("RescaleIntercept", 0) or 0)
-        if header.PhotometricInterpretation == "MONOCHROME1":
-            pixels = (pixels.min() + pixels.max()) - pixels.astype(np.int64)
-        if slope == int(slope) and shift == int(shift):
-            return (pixels.astype(np.int64) * int(slope) + int(shift)).astype(np.int32)
-        return pixels.astype(np.float32) * np.float32(slope) + np.float32(shift)
+        low, high = float(pixels.min()), float(pixels.max())
+        if header.PhotometricInterpretation == "MONOCHROME1":  # low + high - pixels, rescaled
+            slope, shift = -slope, (low + high) * slope + shift
+        ends = [low * slope + shift, high * slope + shift]
+        whole = slope == int(slope) and shift == int(shift) and max(map(abs, ends)) < 2**31
+        fits = whole and max(abs(low), abs(high)) * max(1, abs(slope)) < 2**31
+        scaled: Raw = pixels.astype(np.int32 if fits else np.float32)
+        scaled *= scaled.dtype.type(slope)
+        scaled += scaled.dtype.type(shift)
+        return scaled
 
 
 def dicom_values(data: bytes) -> Raw:
@@ -111,7 +116,7 @@ def _opened(
 ) -> FileDataset:
     import pydicom  # 0.3 s, where there is such a file
 
-    if DEFLATED in data[: 4 * 1024]:
+    if DEFLATED in data:  # wherever it stands: its header may be long
         raise ValueError("it is deflated: write it plainly, as `dcmconv +te` does")
     return pydicom.dcmread(
         io.BytesIO(data), stop_before_pixels=not pixels, specific_tags=list(tags) if tags else None

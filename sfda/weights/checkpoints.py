@@ -77,7 +77,12 @@ def read_checkpoint(
         raise BadInput(f"no weights at {path}")
     _check_unpacked(path)
     content, packed = _read_file(path)
-    read = weights_in(content, key)
+    try:
+        read = weights_in(content, key)
+    except BadInput:
+        raise
+    except UNREAD as error:
+        raise BadInput(f"{path} is damaged ({type(error).__name__}); {RESAVE}") from None
     if read is None:
         raise BadInput(_no_weights(path, content))
     claimed = sum(value.nbytes for value in read.weights.values())

@@ -14,8 +14,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from sfda.bounds.files import Unreadable
-from sfda.bounds.limits import PICKLE_STEPS
+from sfda.bounds.budget import Budget
 
 # packages whose functions are named by those who want something run
 PROGRAMS = frozenset(
@@ -35,7 +34,8 @@ RUNNING = frozenset(
         *("operator.attrgetter", "torch.serialization.load"),
     )
 )
-PLAIN_KEYS = (str, int, float, bool, bytes, type(None))
+PLAIN_KEYS = (str, bool, bytes, type(None))
+EXACT = 2**53  # numbers beyond it may all share one hash, as keys
 
 
 class Refused(Exception):
@@ -57,6 +57,8 @@ class Inert(dict[Any, Any]):
     that were put into it are kept, so that a dict of any kind can be looked into.
     """
 
+    __slots__ = ("args", "name", "state")
+
     def __init__(self, name: str, args: tuple[Any, ...] = ()) -> None:
         super().__init__()
         self.name, self.args = name, args
@@ -72,17 +74,20 @@ class Word:
     of the buffer that it is made from.
     """
 
-    __slots__ = ("name",)
+    __slots__ = ("budget", "name")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, budget: Budget) -> None:
+        self.name, self.budget = name, budget
 
     def __call__(self, *args: Any) -> object:
         """What a pickle makes by this name."""
         if self.name in REBUILT:
             return REBUILT[self.name](*args)
+        if self.name in MADE_OF_BYTES:
+            return MADE_OF_BYTES[self.name](self.budget, *args)
         made = Inert(self.name, args)
         if self.name == "collections.OrderedDict" and args and isinstance(args[0], list):
+            self.budget.step(len(args[0]))
             made.update({_key(k): v for k, v in args[0]})  # as Python 2 wrote it
         return made
 
@@ -96,17 +101,9 @@ def _tensor(
     return storage.as_strided(tuple(size), tuple(stride), offset)
 
 
-def _retyped(
-    storage: object,
-    offset: int,
-    size: Sequence[int],
-    stride: Sequence[int],
-    grad: object,
-    hooks: object,
-    dtype: object,
-    *_: object,
-) -> Tensor:
-    """The same of a buffer of bytes, whose numbers are of `dtype`."""
+def _retyped(storage: object, *view: Any) -> Tensor:
+    """The same of a buffer of bytes, whose numbers are of a type that is said."""
+    offset, size, stride, _, _, dtype, *_ = view
     kind = getattr(torch, getattr(dtype, "name", "").removeprefix("torch."), None)
     if not isinstance(storage, Tensor) or not isinstance(kind, torch.dtype):
         raise TypeError("a tensor is made of what is no buffer")
@@ -119,11 +116,14 @@ def _itself(tensor: object, *_: object) -> object:
 
 def _of_kind(make: object, _: object, args: tuple[Any, ...], *__: object) -> object:
     """A tensor of a class of its own, as the plain one."""
-    return make(*args) if isinstance(make, Word) else Inert("")
+    return make(*args) if isinstance(make, Word) and make.name in REBUILT_PLAIN else Inert("")
 
 
-def _latin(text: object, *_: object) -> object:
-    return text.encode("latin1") if isinstance(text, str) else b""
+def _latin(budget: Budget, text: object = "", *_: object) -> object:
+    if not isinstance(text, str):
+        return b""
+    budget.make(len(text))
+    return text.encode("latin1")
 
 
 REBUILT: dict[str, Callable[..., object]] = {
@@ -134,21 +134,21 @@ REBUILT: dict[str, Callable[..., object]] = {
     "torch._utils._rebuild_parameter_with_state": _itself,
     "torch._tensor._rebuild_from_type_v2": _of_kind,
     "torch.nn.parameter.Parameter": _itself,
-    "_codecs.encode": _latin,
 }
+REBUILT_PLAIN = frozenset(name for name, make in REBUILT.items() if make is not _of_kind)
+# what may make many bytes out of few
+MADE_OF_BYTES: dict[str, Callable[..., object]] = {"_codecs.encode": _latin}
 
 
 class Counted:
     """What a pickle is read from, an error where it takes more steps than any checkpoint does."""
 
-    def __init__(self, file: Readable) -> None:
-        self._file, self._steps, self._most = file, 0, PICKLE_STEPS.most
+    def __init__(self, file: Readable, budget: Budget) -> None:
+        self._file, self._budget = file, budget
 
     def read(self, size: int) -> bytes:
         """So many bytes at most. Raises Unreadable."""
-        self._steps += 1
-        if self._steps > self._most:
-            raise Unreadable(f"its pickle has {PICKLE_STEPS.beyond}")
+        self._budget.step()
         return self._file.read(size)
 
     def readline(self) -> bytes:
@@ -172,10 +172,13 @@ class InertUnpickler(pickle._Unpickler):
     readline: Callable[[], bytes]
 
     def __init__(
-        self, file: Readable, storage: Callable[[tuple[Any, ...]], Tensor] | None = None
+        self,
+        file: Readable,
+        budget: Budget,
+        storage: Callable[[tuple[Any, ...]], Tensor] | None = None,
     ) -> None:
-        super().__init__(Counted(file), encoding="latin1")
-        self._storage = storage
+        super().__init__(Counted(file, budget), encoding="latin1")
+        self._storage, self._budget = storage, budget
 
     def find_class(self, module: str, name: str) -> Any:
         """A word for whatever is named."""
@@ -183,7 +186,7 @@ class InertUnpickler(pickle._Unpickler):
         full = f"{module}.{name}"
         if module.partition(".")[0] in PROGRAMS or full in RUNNING:
             raise Refused(full)
-        return Word(full)
+        return Word(full, self._budget)
 
     def persistent_load(self, pid: Any) -> Any:
         """The buffer that a torch file has beside its pickle."""
@@ -242,8 +245,7 @@ class InertUnpickler(pickle._Unpickler):
             raise pickle.UnpicklingError("it appends to what is no list")
 
     def _append(self) -> None:
-        value = self.stack.pop()
-        self._extend((value,))
+        self._extend((self.stack.pop(),))
 
     def _appends(self) -> None:
         self._extend(self.pop_mark())
@@ -291,4 +293,6 @@ for _code, _step in {
 
 def _key(key: object) -> object:
     """A key that is quick to look up; others (tuples in tuples) stand for themselves alone."""
+    if isinstance(key, int | float) and -EXACT <= key <= EXACT:
+        return key
     return key if isinstance(key, (*PLAIN_KEYS, Inert)) else Inert("key")

@@ -19,7 +19,7 @@ from torch import Tensor
 from sfda.bounds.limits import CHECKPOINT_LEVELS
 from sfda.errors import BadInput, listed
 from sfda.weights.inert_pickle import Inert
-from sfda.weights.torch_files import MADE, as_tensor
+from sfda.weights.torch_files import MADE, NAME_LENGTH, as_tensor
 
 # what trainers call a network, in this order of preference
 PLAIN_WORDS = (
@@ -118,7 +118,7 @@ def _sets(content: object) -> tuple[dict[str, Mapping[Any, Any]], list[str]]:
     """
     if not isinstance(content, Mapping):
         return {}, []
-    named = {str(k): v for k, v in content.items()}
+    named = {_name(k): v for k, v in content.items()}
     inside = {k: v for k, v in named.items() if isinstance(v, Mapping) and _holds_tensors(v)}
     if inside and not any("." in k and is_tensor(v) for k, v in named.items()):
         sets = {k: v for k, v in inside.items() if not _is_beside(k)}
@@ -190,16 +190,20 @@ def _flat(content: object) -> tuple[dict[str, Tensor], list[str]]:
     odd: list[str] = []
     waiting: list[tuple[str, object, int]] = [("", content, 0)]
     seen: set[int] = set()
+    tensors: dict[int, Tensor | None] = {}
     while waiting:
         prefix, part, depth = waiting.pop()
         if isinstance(part, Mapping) and not is_tensor(part):
             if id(part) in seen or depth > DEEPEST_DICT:
                 continue
             seen.add(id(part))
-            inside = [(f"{prefix}.{k}".lstrip("."), v, depth + 1) for k, v in part.items()]
-            waiting += reversed(inside)
+            inside = [(f"{prefix}.{_name(k)}".lstrip("."), v, depth + 1) for k, v in part.items()]
+            odd += [name[:NAME_LENGTH] for name, _, _ in inside if len(name) > NAME_LENGTH]
+            waiting += [one for one in reversed(inside) if len(one[0]) <= NAME_LENGTH]
             continue
-        tensor = as_tensor(part)
+        if id(part) not in tensors:  # an array may have many names
+            tensors[id(part)] = as_tensor(part)
+        tensor = tensors[id(part)]
         if tensor is None or not _is_plain(tensor):
             odd.append(prefix)
         else:
@@ -209,6 +213,11 @@ def _flat(content: object) -> tuple[dict[str, Tensor], list[str]]:
         odd += beside
         state = {k: v for k, v in state.items() if k not in set(beside)}
     return state, _shortened(odd)
+
+
+def _name(key: object) -> str:
+    """A key as part of a name, which may be too long to be one."""
+    return key[: NAME_LENGTH + 1] if isinstance(key, str) else str(key)[: NAME_LENGTH + 1]
 
 
 def _serves_training(name: str) -> bool:

@@ -19,8 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfda.bounds.budget import Budget
 from sfda.bounds.files import Unreadable, open_regular, zip_opened
-from sfda.weights.inert_pickle import REBUILT, Inert, InertUnpickler, Readable, Word
+from sfda.weights.inert_pickle import (
+    MADE_OF_BYTES,
+    Inert,
+    InertUnpickler,
+    Readable,
+    Word,
+)
 
 OLD_TORCH = (
     b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that the older kind begins with
@@ -41,6 +48,7 @@ STORED = {
     "ComplexDoubleStorage": torch.complex128,
     "UntypedStorage": torch.uint8,
 }
+NAME_LENGTH = 400  # characters of a tensor's name
 NUMBERS = re.compile(r"[<>|=]?[fiub][1248]")
 MADE = re.compile(r"numpy\.(_?core)\.(multiarray\._reconstruct|numeric\._frombuffer)")
 
@@ -54,9 +62,10 @@ def read_pickled(path: Path) -> object:
         if start.startswith(b"PK"):
             return _zipped(path)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            budget = Budget(len(content))
             if start == OLD_TORCH:
-                return _old_torch(content, len(content))
-            return InertUnpickler(content).load()
+                return _old_torch(content, len(content), budget)
+            return InertUnpickler(content, budget).load()
 
 
 def read_object_array(path: Path) -> object:
@@ -67,7 +76,8 @@ def read_object_array(path: Path) -> object:
         shape, _, dtype = (header or np.lib.format.read_array_header_2_0)(file)
         if dtype.kind != "O" or shape != ():
             raise Unreadable(f"it is one array of {dtype}, not a dict of named arrays")
-        array = InertUnpickler(io.BytesIO(file.read())).load()
+        rest = file.read()
+        array = InertUnpickler(io.BytesIO(rest), Budget(len(rest))).load()
     held = array.state[4] if isinstance(array, Inert) and isinstance(array.state, tuple) else None
     return held[0] if isinstance(held, list) and held else None
 
@@ -90,7 +100,8 @@ def script_state(content: object) -> dict[str, object]:
         elif isinstance(part, Inert) and part.name.startswith(SCRIPT) and id(part) not in seen:
             seen.add(id(part))
             inside: dict[Any, Any] = part.state if isinstance(part.state, dict) else {}
-            waiting += [(f"{prefix}.{k}".lstrip("."), v) for k, v in inside.items()]
+            names = [(f"{prefix}.{str(k)[:NAME_LENGTH]}".lstrip("."), v) for k, v in inside.items()]
+            waiting += [(name, v) for name, v in names if len(name) <= NAME_LENGTH]
     return dict(sorted(state.items()))
 
 
@@ -124,8 +135,10 @@ def number_tensor(array: np.ndarray[Any, Any]) -> Tensor | None:
     """An array as a tensor of 32 bits, or of whole numbers; None for one of other things."""
     if array.dtype.kind == "f":
         return torch.from_numpy(array.astype(np.float32))
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch computes with few of these
+        return torch.from_numpy(array.astype(np.int32 if array.dtype.itemsize == 2 else np.int64))
     if array.dtype.kind in "iub":
-        return torch.from_numpy(array.astype(np.int64))
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
     return None
 
 
@@ -143,37 +156,45 @@ def _zipped(path: Path) -> object:
 
         def storage(pid: tuple[Any, ...]) -> Tensor:
             _, kind, key, *_ = pid
+            if not isinstance(key, str):
+                raise Unreadable("it points to what is not in it")
             if key not in buffers:
                 raw = bytearray(archive.read(f"{root}data/{key}"))
                 dtype = _dtype(kind)
                 buffers[key] = torch.frombuffer(raw, dtype=dtype) if raw else _none(dtype)
             return buffers[key]
 
-        content = InertUnpickler(io.BytesIO(archive.read(pickled[0])), storage).load()
+        raw = archive.read(pickled[0])
+        content = InertUnpickler(io.BytesIO(raw), Budget(len(raw)), storage).load()
         return script_state(content) if is_script(archive) else content
 
 
-def _old_torch(content: Readable, size: int) -> object:
+def _old_torch(content: Readable, size: int, budget: Budget) -> object:
     """The older kind: a few pickles, then the buffers."""
-    buffers: dict[str, Tensor] = {}
+    buffers: dict[str | int, Tensor] = {}
+    total = 0
 
     def storage(pid: tuple[Any, ...]) -> Tensor:
+        nonlocal total
         _, kind, key, _, count, *view = pid
+        if not isinstance(key, str | int):
+            raise Unreadable("it points to what is not in it")
         dtype = _dtype(kind)
         if any(part is not None for part in view):
             raise Unreadable("it is of a version of torch before 0.4")
         if not isinstance(count, int) or not 0 <= count * dtype.itemsize <= size:
             raise Unreadable("it is cut short, or damaged")
         if key not in buffers:
+            total += count * dtype.itemsize
+            if total > size:
+                raise Unreadable("it is cut short, or damaged")
             buffers[key] = torch.empty(count, dtype=dtype)
-        if sum(buffer.nbytes for buffer in buffers.values()) > size:
-            raise Unreadable("it is cut short, or damaged")
         return buffers[key]
 
     for _ in range(3):  # a number, a version, and the system's
-        InertUnpickler(content).load()
-    made = InertUnpickler(content, storage).load()
-    for key in InertUnpickler(content).load():
+        InertUnpickler(content, budget).load()
+    made = InertUnpickler(content, budget, storage).load()
+    for key in InertUnpickler(content, budget).load():
         buffer = buffers[key]
         (count,) = struct.unpack("<q", content.read(8))
         raw = bytearray(content.read(buffer.nbytes))
@@ -198,11 +219,18 @@ def _none(dtype: torch.dtype) -> Tensor:
     return torch.empty(0, dtype=dtype)
 
 
-def _from_bytes(raw: object) -> object:
-    """The buffer of a tensor that Python's own pickle wrote: a torch file in the pickle."""
-    if not isinstance(raw, bytes) or not raw.startswith(OLD_TORCH):
+def _from_bytes(budget: Budget, raw: object = None, *_: object) -> object:
+    """The buffer of a tensor that Python's own pickle wrote: a torch file in the pickle, but none
+    in that.
+    """
+    if budget.nested or not isinstance(raw, bytes) or not raw.startswith(OLD_TORCH):
         raise pickle.UnpicklingError("a buffer is none of torch's")
-    return _old_torch(io.BytesIO(raw), len(raw))
+    budget.make(len(raw))
+    budget.nested = True
+    try:
+        return _old_torch(io.BytesIO(raw), len(raw), budget)
+    finally:
+        budget.nested = False
 
 
-REBUILT["torch.storage._load_from_bytes"] = _from_bytes
+MADE_OF_BYTES["torch.storage._load_from_bytes"] = _from_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,13 @@ def test_a_mask_of_elsewhere_is_refused_and_nothing_is_left(tmp_path: Path) -> N
     with pytest.raises(BadInput, match="does not reach its image"):
         made(folder, resample=True)
     assert sorted(path.name for path in folder.iterdir()) == ["img", "labels"]
+
+
+def test_an_image_that_is_a_header_alone_is_no_grid_to_fill(tmp_path: Path) -> None:
+    folder = case(tmp_path, ORGAN, affine())
+    header = nibabel.Nifti1Image(np.zeros(SHAPE, np.uint8), affine()).header  # type: ignore[no-untyped-call]
+    header.set_data_shape((600, 600, 600))
+    for file in (folder / "img").iterdir():
+        file.write_bytes(gzip.compress(header.binaryblock + bytes(4)))
+    with pytest.raises(BadInput, match="claims 216000000 bytes, far more than it holds"):
+        made(folder, resample=True)

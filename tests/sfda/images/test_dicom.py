@@ -115,6 +115,17 @@ def test_what_is_not_read_is_said(data: Any, words: str) -> None:
     assert len(str(error.value)) < 500
 
 
+def test_a_deflated_one_is_not_unpacked_whatever_stands_before(tmp_path: Path) -> None:
+    """Its header, which says it, may be of any length."""
+    whole = dicom()
+    begin = whole[: 128 + 4]
+    long = b"\x02\0\x01\0OB\0\0" + (6000).to_bytes(4, "little") + bytes(6000)
+    rest = whole[132:].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+    for read in (raw_bytes, size_of_bytes, value_bytes):
+        with pytest.raises(ValueError, match="deflated"):
+            read(begin + long + rest)
+
+
 def test_every_cut_is_one_error() -> None:
     whole = dicom()
     for end in itertools.chain(range(132, 700, 7), range(700, len(whole), 40)):
