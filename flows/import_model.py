@@ -44,26 +44,37 @@ def import_model(
     head: str | None = None,
     again: bool = False,
     weights_key: str | None = None,
+    padding: float | None = None,
 ) -> ImportResult:
     """Read a checkpoint without running anything in it, and register it as source model `name`.
 
     `skeleton` says of a pose model how its joints hang together. `arch` may be a class of one's
     own, `package.module:Class` or `FILE.py:Class`, which is imported and made with
     `arch_settings`; `head` names the layer that gives its logits, if a probe pass cannot tell.
-    `weights_key` says which of several sets of weights in the file. The same import gives the
-    version that there is, but for one that is to be made `again`.
+    `padding` is that of the crops that a pose model was trained on (a side by the longer side of
+    its box). `weights_key` says which of several sets of weights in the file. The same import gives
+    the version that there is, but for one that is to be made `again`.
     """
     tracking.check_name(name)
     path = str(Path(weights).absolute())
     own: tuple[Any, ...] = (arch_settings, head) if arch_settings or head else ()
-    own = (*own, weights_key) if weights_key else own
+    own = (*own, *(("key", weights_key) if weights_key else ()), *((padding,) if padding else ()))
     work = ("import", path, problem, arch, classes, name, input, skeleton, *own)
     key = tracking.run_key(*work, again=str(flow_run.id) if again else None)
     tags = {"prefect.flow_run_id": str(flow_run.id)}
     params = {"weights": path, "arch": arch, "classes": ", ".join(classes)}
     with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:
         imported = import_checkpoint(
-            path, problem, arch, classes, input, skeleton, arch_settings, head, weights_key
+            path,
+            problem,
+            arch,
+            classes,
+            input,
+            skeleton,
+            arch_settings,
+            head,
+            weights_key,
+            padding,
         )
         model = imported.model
         version = register_source(model, name, run_id, {"source": path, "arch": model.arch})

@@ -140,6 +140,7 @@ class ModelSpec(Config):
     binary_logit: bool = False  # segmentation: the head has one output, of the second class
     config: dict[str, Any] | None = None  # detection: the model part of an mmdet configuration
     skeleton: Skeleton | None = None  # pose: `classes` are the joints
+    padding: float | None = Field(None, gt=0, le=10)  # pose: of the crops it was trained on
     prior_hidden: tuple[int, ...] | None = None  # pose: widths of the prior's layers, if it has one
     reject: float | None = Field(None, ge=0, le=1)  # uncertainty above which it says "unknown"
     card_sha256: Digest | None = None  # of the card's file; None: no card, or one of version 0.1.0

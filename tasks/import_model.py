@@ -60,12 +60,18 @@ def import_checkpoint(
     arch_settings: dict[str, Any] | None = None,
     head_layer: str | None = None,
     weights_key: str | None = None,
+    padding: float | None = None,
 ) -> ImportedCheckpoint:
     """A checkpoint as a bundle below home, its code not run and every key accounted for.
 
     Where `arch` is a class of somebody's own, that class is imported: a person has named it.
     """
-    stated = {"skeleton": skeleton, "arch_settings": arch_settings, "head_layer": head_layer}
+    stated = {
+        "padding": padding,
+        "skeleton": skeleton,
+        "arch_settings": arch_settings,
+        "head_layer": head_layer,
+    }
     more = {name: value for name, value in stated.items() if value}
     read = read_checkpoint(Path(weights), weights_key)
     try:

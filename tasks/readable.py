@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sfda.loading.opened import open_ref, shift_of
+from sfda.loading.progress import warn_once
 from sfda.loading.unreadable import ReadableRows, leave_unreadable
+from sfda.problems.registry import PROBLEMS
 from sfda.refs import ManifestRef, ModelRef
 from sfda.settings import RunSettings
 from tasks import tracking
@@ -33,11 +35,15 @@ def readable_splits(
     share: float | None,
     stated: str,
 ) -> ReadableRows:
-    """The same of splits, at most a `share` of whose images is left out."""
-    if open_ref(manifest).problem != model.problem:  # told where the images are opened
+    """The same of splits, at most a `share` of whose images is left out. What the manifest has
+    that the model was not trained on is said in the log.
+    """
+    opened = open_ref(manifest)
+    if opened.problem != model.problem:  # told where the images are opened
         return ReadableRows(manifest, ())
-    spec = open_spec(model.uri).input
-    return leave_unreadable(manifest, splits, spec, share=share, stated=stated)
+    spec = open_spec(model.uri)
+    warn_once(PROBLEMS[model.problem].manifest_concern(opened, spec))
+    return leave_unreadable(manifest, splits, spec.input, share=share, stated=stated)
 
 
 def list_skipped(skipped: Sequence[str], run_id: str) -> None:

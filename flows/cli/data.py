@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -75,7 +75,8 @@ def manifest(
     values: Annotated[str | None, typer.Option(help="masks: value of each class, 0,255")] = None,
     ignore: Annotated[str | None, typer.Option(help="masks: value left out; default 255")] = None,
     groups: Annotated[
-        Literal["folder"] | None, typer.Option(help="images of one folder are one video or volume")
+        str | None,
+        typer.Option(help="images of one video: folder, a regex with one (group), a glob 'vid*_'"),
     ] = None,
     spacing: Annotated[str | None, typer.Option(help="mm between pixels, 0.5x0.5")] = None,
     resample: Annotated[
@@ -108,12 +109,12 @@ def manifest(
         names = class_names(classes, classes_file) if classes or classes_file else None
         if model and names:
             raise BadInput("give --model or --classes, not both: a model brings its class names")
-        bones = skeleton_of(skeleton, problem)
+        bones, padding = skeleton_of(skeleton, problem), None
         if model:
             from tasks.tracking.models import model_ref, open_spec
 
             names = model_ref(model).classes
-            bones = bones or open_spec(model).skeleton
+            bones, padding = bones or open_spec(model).skeleton, open_spec(model).padding
         made = build_manifest(
             path,
             problem=problem,
@@ -121,12 +122,14 @@ def manifest(
             labels_csv=labels,
             out=out,
             template=template,
-            masks=MaskOptions.from_text(masks, values, ignore, groups, spacing, resample=resample),
+            masks=MaskOptions.from_text(masks, values, ignore, None, spacing, resample=resample),
             annotations=annotations,
             formats=CoordinateFormats(box_format, joint_format),
             skeleton=bones,
             data_root=data_folder() if os.environ.get("SFDA_DATA") else None,
             part=Portion(limit, share, seed),
+            groups=groups,
+            padding=padding,
         )
         _show_manifest(output, made)
 
@@ -202,15 +205,26 @@ def subset(
 
 def _show_manifest(output: Output, made: Path) -> None:
     """A manifest just written: its splits, counts and classes."""
+    from sfda.authoring.left_right import pairs_text
     from sfda.manifests.opening import open_manifest
     from sfda.manifests.verify import manifest_notes
+    from sfda.problems.registry import PROBLEMS
 
     manifest = open_manifest(made)
     notes = manifest_notes(manifest)
     splits = {name: split.count for name, split in manifest.splits.items()}
     text = f"{made}: " + ", ".join(f"{name} {count}" for name, count in splits.items())
-    result = {"manifest": str(made), "splits": splits, "classes": manifest.classes}
-    output.show(result | {"notes": notes}, "\n".join([text, *notes]))
+    result: dict[str, Any] = {
+        "manifest": str(made),
+        "splits": splits,
+        "classes": manifest.classes,
+        "notes": notes,
+    }
+    if "skeleton" in PROBLEMS[manifest.problem].manifest_fields and manifest.classes:
+        pairs = manifest.skeleton.pairs if manifest.skeleton else ()
+        result["pairs"] = [list(pair) for pair in pairs]
+        text += f"\n{pairs_text(pairs)}\npadding of crops: {manifest.padding:g}"
+    output.show(result, "\n".join([text, *notes]))
 
 
 def register(app: typer.Typer) -> None:

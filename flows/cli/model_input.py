@@ -197,3 +197,31 @@ def skeleton_of(path: Path | None, problem: str) -> Skeleton | None:
     if "skeleton" not in PROBLEMS[problem].manifest_fields:
         raise BadInput(f"--skeleton is for joints, and this is {problem}")
     return read_skeleton(path)
+
+
+def with_pairs(skeleton: Skeleton | None, joints: tuple[str, ...], problem: str) -> Skeleton | None:
+    """A skeleton with the pairs that the names of joints tell, if it does not state its own; None
+    where a problem has no joints.
+    """
+    from sfda.authoring.left_right import pairs_by_name
+    from sfda.problems.registry import PROBLEMS
+    from sfda.refs import Skeleton
+
+    if "skeleton" not in PROBLEMS[problem].manifest_fields:
+        return None
+    skeleton = skeleton or Skeleton()
+    if "pairs" in skeleton.model_fields_set:
+        return skeleton
+    return Skeleton(**{**dict(skeleton), "pairs": pairs_by_name(joints)})
+
+
+def check_padding(padding: float | None, problem: str) -> None:
+    """Raise BadInput for a padding of crops that no model can have."""
+    from sfda.problems.registry import PROBLEMS
+
+    if padding is None:
+        return
+    if "padding" not in PROBLEMS[problem].manifest_fields:
+        raise BadInput(f"--padding is for crops of persons, and this is {problem}")
+    if not 0 < padding <= 10:
+        raise BadInput(f"--padding {padding:g} is no size of a crop: above 0, at most 10")

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from sfda.errors import for_terminal, listed
 
 if TYPE_CHECKING:  # these import torch
+    from flows.import_model import ImportResult
     from flows.outcome import AdaptResult
     from flows.train_prior import PriorResult
     from flows.train_source import TrainResult
-    from sfda.refs import Report, Version
+    from sfda.refs import Report, Skeleton, Version
     from sfda.weights.rehearsals import Rehearsals
     from tasks.champion import ChampionMove
     from tasks.prefect_runtime.status import Status, TargetStatus
@@ -82,6 +83,33 @@ def show_source(out: Output, trained: TrainResult, rehearsals: Rehearsals | None
     if rehearsals is not None:
         result["rehearsals"] = rehearsals.model_dump()
         text += f"\n{rehearsals.text}"
+    out.show(result, text)
+
+
+def show_import(out: Output, imported: ImportResult, bones: Skeleton | None) -> None:
+    """A source model that was imported: what was taken of the file and what is assumed of images;
+    of joints also which are left and right.
+    """
+    from sfda.authoring.left_right import pairs_text
+
+    result: dict[str, Any] = {
+        **registered_fields(imported),
+        "sha256": imported.sha256,
+        "taken": imported.taken,
+        "preprocessing": imported.preprocessing,
+        "mlflow_run_id": imported.mlflow_run_id,
+    }
+    text = (
+        f"{imported.version.uri} registered, digest {imported.sha256[:16]}\nweights: "
+        f"{imported.taken}\nimages: {imported.preprocessing}; --size, --resize, --mean, --std, "
+        "--channels and --input say otherwise"
+    )
+    if bones is not None:
+        result["pairs"] = [list(pair) for pair in bones.pairs]
+        text += f"\n{pairs_text(bones.pairs)}"
+    if imported.network:
+        result["network"] = imported.network
+        text += f"\n{imported.network}"
     out.show(result, text)
 
 

@@ -9,12 +9,14 @@ import typer
 from typer.core import TyperCommand
 
 from flows.cli.model_input import (
+    check_padding,
     check_problem_of,
     new_views,
     problem_of_manifest,
     problem_of_model,
     skeleton_of,
     stated_input,
+    with_pairs,
 )
 from flows.cli.options import (
     AgainOption,
@@ -44,7 +46,7 @@ from flows.cli.options import (
     WindowOption,
     WorkersOption,
 )
-from flows.cli.output import registered_fields, show_prior, show_source
+from flows.cli.output import show_import, show_prior, show_source
 from flows.cli.parsing import class_names, pop_group, read_settings, stated
 from flows.cli.session import session
 
@@ -236,6 +238,10 @@ def import_model(
     ] = None,
     arch_set: ArchSetOption = None,
     skeleton: SkeletonOption = None,
+    padding: Annotated[
+        float | None,
+        typer.Option(help="pose: side of the crops it was trained on, by the box's longer side"),
+    ] = None,
     weights_key: Annotated[
         str | None,
         typer.Option(help="which weights of several in the file: model_ema, teacher, student ..."),
@@ -262,6 +268,8 @@ def import_model(
             window=window,
         )
         names = class_names(classes, classes_file)
+        bones = with_pairs(bones, names, problem)
+        check_padding(padding, problem)
         imported = flow(
             str(weights),
             arch,
@@ -274,22 +282,9 @@ def import_model(
             head=head,
             again=again,
             weights_key=weights_key,
+            padding=padding,
         )
-        result = {
-            **registered_fields(imported),
-            "sha256": imported.sha256,
-            "taken": imported.taken,
-            "preprocessing": imported.preprocessing,
-            "mlflow_run_id": imported.mlflow_run_id,
-        }
-        text = f"{imported.version.uri} registered, digest {imported.sha256[:16]}"
-        text += f"\nweights: {imported.taken}"
-        text += f"\nimages: {imported.preprocessing}; --size, --resize, --mean, --std, --channels "
-        text += "and --input say otherwise"
-        if imported.network:
-            result["network"] = imported.network
-            text = f"{text}\n{imported.network}"
-        out.show(result, text)
+        show_import(out, imported, bones)
 
 
 def register(app: typer.Typer) -> None:

@@ -8,8 +8,9 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
+from sfda.authoring.groups import NO_GROUPS, Groups, hold_out_groups
 from sfda.authoring.listing import Listing, list_images
-from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stratify
+from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits
 from sfda.authoring.write import ALIASES, Draft, put_manifest
 from sfda.documents import json_bytes
 from sfda.errors import BadInput, listed
@@ -39,6 +40,7 @@ def write_coco_manifest(
     problem: str,
     formats: CoordinateFormats,
     part: Portion = ALL_IMAGES,
+    groups: Groups = NO_GROUPS,
 ) -> Path:
     """A manifest of the images in `path`, their boxes copied beside it as `<out>.rows.json`.
 
@@ -69,7 +71,7 @@ def write_coco_manifest(
     if faults:
         raise BadInput(f"{annotations}: " + listed(faults, "; "))
     document, images, listing = part_of(document, images, listing, part)
-    entries = _with_splits(images, listing, fraction)
+    entries = with_groups(_with_splits(images, listing, fraction, groups), groups)
     table = json_bytes(
         {
             "images": [{k: image[k] for k in IMAGE_KEYS if k in image} for image in entries],
@@ -127,7 +129,7 @@ def part_of(
 
 
 def _with_splits(
-    images: list[dict[str, Any]], listing: Listing, fraction: float
+    images: list[dict[str, Any]], listing: Listing, fraction: float, groups: Groups
 ) -> list[dict[str, Any]]:
     """Every image of the listing, each with its split."""
     listed_images = {str(image["file_name"]): image for image in images}
@@ -146,7 +148,7 @@ def _with_splits(
         ]
     if not rest:
         names = list(listed_images)
-        held = stratify(names, [""] * len(names), fraction)
+        held = hold_out_groups(listing, names, [""] * len(names), fraction, groups.of(names))
         return [
             {**listed_images[name], "split": "test" if out else "adapt"}
             for name, out in zip(names, held, strict=True)
@@ -156,6 +158,14 @@ def _with_splits(
         for position, name in enumerate(rest)
     ]
     return [{**image, "split": "test"} for image in images] + more
+
+
+def with_groups(images: list[dict[str, Any]], groups: Groups) -> list[dict[str, Any]]:
+    """The images with the group of each, where their names state them."""
+    own = groups.of([str(image["file_name"]) for image in images])
+    if not own:
+        return images
+    return [{**image, "group": group} for image, group in zip(images, own, strict=True)]
 
 
 def splits_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from sfda.authoring.from_coco import write_coco_manifest
 from sfda.authoring.from_csv import Stated, labels_from_csv
 from sfda.authoring.from_keypoints import write_pose_manifest
 from sfda.authoring.from_masks import MaskOptions, mask_rows
+from sfda.authoring.groups import Groups, assigned_splits
 from sfda.authoring.listing import Listing, list_images
-from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stated_splits, stratify
+from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stated_splits
 from sfda.authoring.write import Draft, RowTable, write_manifest
 from sfda.errors import BadInput, listed
 from sfda.formats.plausibility.rewriting import CoordinateFormats
@@ -42,6 +44,8 @@ def build_manifest(
     skip: frozenset[str] = frozenset(),
     version: int = 1,
     part: Portion = ALL_IMAGES,
+    groups: str | None = None,
+    padding: float | None = None,
 ) -> Path:
     """Write a manifest of the images in a folder, zip or npz to `out`, its row file beside it.
 
@@ -56,7 +60,8 @@ def build_manifest(
     `part`.
 
     Folders called train, val and test, a column `split` of the CSV and an array `split` of the npz
-    state the splits instead.
+    state the splits instead. `groups` says which images stay on one side of a split (a regular
+    expression with one group, a glob, or "folder"); `padding` is that of a pose model.
 
     Raises BadInput if there are no images, or naming all labels, and all of what a template says,
     that do not fit.
@@ -73,6 +78,7 @@ def build_manifest(
                 f"{problem} learns from {kind.label_word}, not labels: leave out --labels"
             )
         options = masks or MaskOptions()
+        options = replace(options, groups=groups) if groups else options
         rows, listing = mask_rows(
             path, options, classes=names, fraction=test_fraction, skip=skip, part=part
         )
@@ -88,9 +94,10 @@ def build_manifest(
                 "goes without --labels"
             )
         formats.check()
-        where = (names, Path(out), official, test_fraction, data_root, problem, formats, part)
+        own = (formats, part, Groups(groups))
+        where = (names, Path(out), official, test_fraction, data_root, problem, *own)
         if kind.annotations == "keypoints":
-            return write_pose_manifest(path, Path(annotations), skeleton, *where)
+            return write_pose_manifest(path, Path(annotations), skeleton, *where, padding)
         return write_coco_manifest(path, Path(annotations), *where)
     if masks and masks != MaskOptions():
         raise BadInput(
@@ -118,10 +125,17 @@ def build_manifest(
     stays = part.of([listing.name(key) for key in keys], kinds)
     keys, splits = tuple(compress(keys, stays)), tuple(compress(splits, stays))
     class_of = {key: class_of[key] for key in keys if key in class_of}
+    if groups and listing.image:
+        raise BadInput(f"--groups goes by names of files, and images of {path} have none")
+    own_groups = Groups(groups).of(keys)
     rows = RowTable(
         keys,
         tuple(class_of.get(key, kind.unlabelled_cell) for key in keys),
-        splits or _assign(listing, keys, {key: rarest[key] for key in class_of}, test_fraction),
+        splits
+        or assigned_splits(
+            listing, keys, {key: rarest[key] for key in class_of}, test_fraction, own_groups
+        ),
+        groups=own_groups,
         label_column=kind.annotation_column or "class",
         unlabelled=kind.unlabelled_cell,
     )
@@ -266,15 +280,3 @@ def _compare_count(official: Manifest, keys: Sequence[str]) -> None:
             f"these are not the data of {official.name}: {len(keys)} images, officially "
             f"{official.counts}"
         )
-
-
-def _assign(
-    listing: Listing, keys: Sequence[str], class_of: Mapping[str, str], fraction: float
-) -> tuple[str, ...]:
-    """The split of each row; all '' where there is one split only."""
-    if not class_of:
-        return ("",) * len(keys)
-    if len(class_of) < len(keys):
-        return tuple("test" if key in class_of else "adapt" for key in keys)
-    held = stratify([listing.name(key) for key in keys], [class_of[key] for key in keys], fraction)
-    return tuple("test" if out else "adapt" for out in held)

@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sfda.authoring.from_coco import IMAGE_KEYS, absent, part_of, splits_of
+from sfda.authoring.from_coco import IMAGE_KEYS, absent, part_of, splits_of, with_groups
+from sfda.authoring.groups import NO_GROUPS, Groups, hold_out_groups
+from sfda.authoring.left_right import pairs_by_name
 from sfda.authoring.listing import Listing, list_images
-from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stratify
+from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits
 from sfda.authoring.write import Draft, put_manifest
 from sfda.config import read_yaml, say_faults
 from sfda.documents import json_bytes
@@ -25,8 +27,6 @@ from sfda.manifests.schema import Manifest
 from sfda.manifests.write import refuse_other_suffix
 from sfda.refs import Skeleton
 
-SIDES = ("left", "right")
-
 
 def read_skeleton(path: Path) -> Skeleton:
     """A skeleton of a YAML or JSON file: `edges`, `pairs`, `groups`, `unit`, `sigmas`.
@@ -36,21 +36,12 @@ def read_skeleton(path: Path) -> Skeleton:
     document = read_yaml(path, "a skeleton is a YAML file with edges, pairs ...")
     if isinstance(document, dict) and "skeleton" in document:
         document = document["skeleton"]
+    if isinstance(document, dict):
+        document = {name: value for name, value in document.items() if value is not None}
     try:
-        return Skeleton.model_validate(document)
+        return Skeleton.model_validate({} if document is None else document)
     except ValidationError as error:
         raise BadInput(f"{path}: {say_faults(error, Skeleton, 'skeleton')}") from None
-
-
-def pairs_by_name(joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Joints whose names differ in `left` and `right` alone.
-
-    >>> pairs_by_name(["nose", "left_eye", "right_eye"])
-    (('left_eye', 'right_eye'),)
-    """
-    left, right = SIDES
-    both = [(name, name.replace(left, right)) for name in joints if left in name]
-    return tuple((a, b) for a, b in both if b in joints)
 
 
 def write_pose_manifest(
@@ -65,6 +56,8 @@ def write_pose_manifest(
     problem: str,
     formats: CoordinateFormats,
     part: Portion = ALL_IMAGES,
+    groups: Groups = NO_GROUPS,
+    padding: float | None = None,
 ) -> Path:
     """A manifest of the persons in the images of `path`, the document beside it.
 
@@ -73,7 +66,7 @@ def write_pose_manifest(
     Images whose entry says `split` keep it. Else, where all persons have keypoints, `fraction` of
     the images is held out: `adapt` (alias `train`) and `test` (alias `val`); where some have, their
     images are `test` and all others `adapt`. A person without a box, and an image without an entry,
-    is seen whole.
+    is seen whole. A crop's side is `padding` times the longer side of a person's box.
 
     Raises BadInput naming everything in the document that does not fit.
     """
@@ -98,7 +91,7 @@ def write_pose_manifest(
     document, images, listing = part_of(document, images, listing, part)
     ids = {image["id"] for image in images}
     entries = [entry for entry in entries if entry["image_id"] in ids]
-    placed = _placed(images, entries, listing, fraction)
+    placed = with_groups(_placed(images, entries, listing, fraction, groups), groups)
     persons = [*document["annotations"], *(_whole(placed, document) if alias else ())]
     table = json_bytes(
         {
@@ -114,11 +107,14 @@ def write_pose_manifest(
     ]
     row_file = out.with_suffix(".rows.json")
     bones = skeleton or _skeleton_of(document, names)
+    if "pairs" not in bones.model_fields_set:
+        bones = bones.model_copy(update={"pairs": pairs_by_name(names)})
     if odd := bones.faults(names):
         raise BadInput(f"the skeleton names what is no joint: {listed(odd)}")
     splits = splits_of(rows, row_file.name, bytes_digest(table), alias=alias)
     draft = Draft(listing, problem, names, out, official, data_root)
-    more = {"skeleton": bones.model_dump(mode="json", exclude_defaults=True)}
+    more: dict[str, Any] = {"skeleton": bones.model_dump(mode="json", exclude_defaults=True)}
+    more |= {"padding": padding} if padding else {}
     return put_manifest({row_file: table}, splits, draft, more)
 
 
@@ -142,7 +138,7 @@ def _in_pixels(
 
 def _joints(document: Document, annotations: Path) -> tuple[str, ...]:
     first: Mapping[str, Any] = next(iter(document["categories"]), {})
-    names = tuple(str(name) for name in first.get("keypoints", ()))
+    names = tuple(str(name) for name in first.get("keypoints") or ())
     if not names:
         raise BadInput(
             f"{annotations}: its first category names no keypoints, so nobody knows the joints; "
@@ -162,6 +158,7 @@ def _placed(
     entries: Sequence[Mapping[str, Any]],
     listing: Listing,
     fraction: float,
+    groups: Groups,
 ) -> list[dict[str, Any]]:
     """Every image with its split; those count as labelled whose persons all have keypoints."""
     if all("split" in image for image in images):
@@ -171,7 +168,7 @@ def _placed(
     some = {entry["image_id"] for entry in entries}
     whole = [str(image["file_name"]) for image in images if image["id"] in some - unposed]
     if len(whole) == len(listing.keys):
-        held = stratify(whole, [""] * len(whole), fraction)
+        held = hold_out_groups(listing, whole, [""] * len(whole), fraction, groups.of(whole))
         test = {name for name, out in zip(whole, held, strict=True) if out}
     else:
         test = set(whole)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from itertools import compress
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sfda.authoring.dicom_series import Series, in_series
+from sfda.authoring.groups import Groups, hold_out_groups
 from sfda.authoring.listing import Listing, list_images
 from sfda.authoring.pairing import pair_masks
-from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits, stratify
+from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits
 from sfda.authoring.volume_masks import refuse_masks_elsewhere, resampled_masks
 from sfda.authoring.write import RowTable
 from sfda.errors import BadInput, listed
@@ -32,15 +33,15 @@ class MaskOptions:
 
     `folder` lies below the images' folder, in their zip, or beside them; "." means beside each
     image as `NAME_mask`, `NAME_gt`, `NAME_label` or `NAME_seg`; of an npz it is an array. `values`
-    are those of the classes, in their order; `ignore` one that does not count. `groups` of
-    "folder" takes images of one folder as one video; `spacing` is in mm, "0.5x0.5".
+    are those of the classes, in their order; `ignore` one that does not count. `groups`
+    says what belongs together, see `Groups`; `spacing` is in mm, "0.5x0.5".
     """
 
     folder: Path | str | None = None
     values: tuple[int, ...] | None = None
     ignore: int | None = 255
     ignore_is_said: bool = False  # a person named it
-    groups: Literal["folder"] | None = None
+    groups: str | None = None
     spacing: str | None = None
     resample: bool = False  # bring masks of volumes to where their images lie
 
@@ -50,7 +51,7 @@ class MaskOptions:
         folder: str | None,
         values: str | None,
         ignore: str | None,
-        groups: Literal["folder"] | None,
+        groups: str | None,
         spacing: str | None,
         *,
         resample: bool = False,
@@ -222,9 +223,7 @@ def _groups(listing: Listing, options: MaskOptions, series: Series) -> tuple[str
     ]
     if any(volumes):
         return tuple(file or key for file, key in zip(volumes, listing.keys, strict=True))
-    if options.groups == "folder" and not listing.image:
-        return tuple(PurePosixPath(key).parent.as_posix() for key in listing.keys)
-    return ()
+    return () if listing.image else Groups(options.groups).of(listing.keys)
 
 
 def _spacings(listing: Listing, options: MaskOptions, series: Series) -> tuple[str, ...]:
@@ -262,7 +261,5 @@ def _assign(
                 "tested whole or not at all, so add the masks or move the images away"
             )
         return tuple("test" if key in masks else "adapt" for key in listing.keys)
-    units = tuple(dict.fromkeys(owners))
-    held = stratify([listing.name(unit) for unit in units], [""] * len(units), fraction)
-    test = {unit for unit, out in zip(units, held, strict=True) if out}
-    return tuple("test" if owner in test else "adapt" for owner in owners)
+    held = hold_out_groups(listing, listing.keys, [""] * len(owners), fraction, groups)
+    return tuple("test" if out else "adapt" for out in held)

@@ -7,7 +7,6 @@ import math
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import nibabel
 import numpy as np
 
 from sfda.authoring.listing import Listing
@@ -85,7 +84,8 @@ def resample_mask(mask: Path, image: Path, out: Path, outside: int) -> None:
     """Write a mask as its image's voxels lie, each the nearest of the mask's; what the mask does
     not reach is `outside`. Raises OSError, or ValueError for what is no volume of three axes.
     """
-    from nibabel.processing import resample_from_to  # scipy is imported where it is asked for
+    import nibabel
+    from nibabel.processing import resample_from_to
 
     resample: Any = resample_from_to
     kind: Any = nibabel.Nifti1Image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from sfda.manifests.schema import Manifest
 from sfda.manifests.write import refuse_other_suffix, relative_root, write_files
 from sfda.refs import ProblemName
 
+log = logging.getLogger("sfda")
 ALIASES = {"adapt": "train", "test": "val"}
 
 
@@ -139,10 +141,20 @@ def _root(root: Path, out: Path, data_root: Path | None) -> str:
     """Below the data folder if one is named and holds it, else relative to the manifest."""
     root = root.resolve()
     named = data_root or (Path(os.environ["SFDA_DATA"]) if os.environ.get("SFDA_DATA") else None)
-    if named and root.is_relative_to(named.resolve()) and root != named.resolve():
+    if named and root.is_relative_to(named.resolve()):
         below = root.relative_to(named.resolve()).as_posix()
-        if not below.startswith("."):
-            return below
+        if not below.startswith(".") or below == ".":
+            return below.removeprefix(".")  # '' is the data folder itself
     if is_ours(out):  # kept on this machine for this folder: the folder may not move with it
         return root.as_posix()
-    return relative_root(root, out.resolve().parent)
+    relative = relative_root(root, out.resolve().parent)
+    if named and relative.startswith(".."):
+        log.warning(
+            "the images lie outside of SFDA_DATA (%s), so the manifest names them relative to "
+            "itself (root: %s) and can move together with them alone; with SFDA_DATA=%s it could "
+            "move by itself",
+            named,
+            relative,
+            root.parent,
+        )
+    return relative

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy.stats import binom
 
 LAMBDAS = np.arange(1, 40) / 40  # shares of the largest bet that cannot ruin: 0.025 to 0.975
 ROUNDING = 1e-9
@@ -84,6 +83,8 @@ def sign_test(budget: int, alpha: float) -> tuple[int, float]:
     >>> critical, round(size, 4)
     (27, 0.0192)
     """
+    from scipy.stats import binom  # takes 0.7 s to import
+
     tails = binom.sf(np.arange(-1, budget + 1), budget, 0.5)  # P(at least 0), ... (at least K + 1)
     critical = int(np.flatnonzero(tails <= SIGN_SHARE * alpha)[0])
     return critical, float(tails[critical])
@@ -112,6 +113,8 @@ def sign_hope(x: ArrayLike, budget: int, alpha: float) -> PerAnswer:
 
     After `budget` answers other than 0 it keeps its value.
     """
+    from scipy.stats import binom
+
     x = np.asarray(x, np.float64)
     counts = np.cumsum(x != 0, axis=-1) <= budget
     wins, losses = (np.cumsum((x == sign) & counts, axis=-1) for sign in (1, -1))

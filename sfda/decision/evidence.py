@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from sfda.decision.gate import Preference, Referee, ScoreFamily
@@ -254,6 +253,8 @@ def ask_referee(name: str, guide: Opinions, before: Opinions, after: Opinions) -
     where these differ. By a sign test over the images, it is against the candidate where it would
     back the model before so much more often in 5 % of cases by chance.
     """
+    from scipy.stats import binomtest  # takes 0.7 s to import
+
     backing = before.backed(after, guide)
     first, second = (int((a > b).sum()) for a, b in (backing, backing[::-1]))
     against = (

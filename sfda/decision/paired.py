@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit
 
 from sfda.config import Config
 from sfda.decision.change import Side
@@ -115,7 +115,7 @@ def gain_limits(gains: Float[np.ndarray, " R"], count: int, alpha: float) -> tup
     """
     if count < math.log2(1 / alpha):
         return NOTHING_KNOWN
-    tail = norm.cdf(math.sqrt(count / (count - 1)) * t.ppf(alpha, count - 1))
+    tail = ndtr(math.sqrt(count / (count - 1)) * stdtrit(count - 1, alpha))
     low, high = np.quantile(gains, [tail, 1 - tail])
     return float(low), float(high)
 

@@ -151,7 +151,7 @@ def _names(
     positions: dict[Any, list[int]] = {}
     faults = []
     for category in document["categories"]:
-        names = [str(name) for name in category.get("keypoints", ())]
+        names = [str(name) for name in (category.get("keypoints") or ())]
         lacking = [name for name in joints if name not in names]
         if lacking:
             faults.append(
@@ -180,9 +180,9 @@ def _most_side() -> int:
 def edges_of(document: Document) -> tuple[tuple[str, str], ...]:
     """The edges of the first category's skeleton by name; COCO counts its joints from 1."""
     category = document["categories"][0]
-    names = dict(enumerate((str(name) for name in category.get("keypoints", ())), start=1))
+    names = dict(enumerate((str(name) for name in (category.get("keypoints") or ())), start=1))
     try:
-        return tuple((names[a], names[b]) for a, b in category.get("skeleton", ()))
+        return tuple((names[a], names[b]) for a, b in (category.get("skeleton") or ()))
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"the skeleton of the document names joints that it has not ({error}): they are "

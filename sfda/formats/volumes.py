@@ -15,12 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError, ImageDataError
-from nibabel.volumeutils import apply_read_scaling
-from nibabel.wrapstruct import WrapStructError
 
 from sfda.bounds.files import check_regular, machine_memory, read_all, read_member, zip_opened
 from sfda.bounds.limits import VOLUME_BYTES
@@ -159,6 +154,8 @@ def _in_memory(voxels: Any) -> Raw:
     if not scaled and (np.issubdtype(kind, np.integer) or kind.itemsize <= 4):
         _refuse_memory(math.prod(voxels.shape) * kind.itemsize)
         return np.asanyarray(voxels)
+    from nibabel.volumeutils import apply_read_scaling
+
     _refuse_memory(math.prod(voxels.shape) * (kind.itemsize + 4))
     stored = voxels.get_unscaled().ravel(order="F")
     values = np.empty(stored.size, np.float32)
@@ -181,6 +178,11 @@ def _grid(address: FileAddress, size: int, time: int) -> Grid:
 
 
 def _open(address: FileAddress) -> Any:
+    import nibabel  # takes 0.7 s, with pydicom, where there is a volume
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError, ImageDataError
+    from nibabel.wrapstruct import WrapStructError
+
     try:
         if address.member is None:
             check_regular(address.path)

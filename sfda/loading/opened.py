@@ -14,11 +14,12 @@ from sfda.formats.volumes import slice_of
 from sfda.images.decode import decode_images
 from sfda.images.store import Pictures, images_at, images_between
 from sfda.loading.parts import read_names, read_rows
-from sfda.loading.progress import ProgressBar
+from sfda.loading.progress import ProgressBar, warn_once
 from sfda.manifests.class_matching import ClassShift, class_map, class_shift
 from sfda.manifests.digests import file_digest, file_digests
 from sfda.manifests.inspection import inspect_split
 from sfda.manifests.opening import open_manifest
+from sfda.manifests.readers import missing_images
 from sfda.manifests.rows import (
     Split,
     look_at,
@@ -28,6 +29,7 @@ from sfda.manifests.rows import (
     unlabelled_digest,
 )
 from sfda.manifests.schema import Manifest
+from sfda.problems.registry import PROBLEMS
 from sfda.refs import InputSpec, LabelledSplit, ManifestRef, ModelRef, ModelSpec, SplitRef
 from sfda.state_folder import Stamp, data_folder, decoded_folder, stamp_of
 from sfda.types import UNKNOWN, Regime, TargetInfo
@@ -98,7 +100,7 @@ def manifest_ref(path: str | Path) -> ManifestRef:
     archive = manifest.archive_path
     if manifest.archive and archive:
         if not archive.is_file():
-            raise BadInput(f"{archive}, the archive of {path}, is missing; set SFDA_DATA right")
+            raise BadInput(f"{path}: {missing_images(manifest)}")
         if file_digest(archive) != manifest.archive.sha256:
             raise BadInput(
                 f"{archive} is not the file that {path} was made for: its digest differs; put the "
@@ -236,6 +238,7 @@ def open_unlabelled(
 def _refuse_problem(ref: ManifestRef, manifest: Manifest, spec: ModelSpec) -> None:
     if manifest.problem != spec.problem:
         raise BadInput(f"{ref.path} is for {manifest.problem}, the model for {spec.problem}")
+    warn_once(PROBLEMS[spec.problem].manifest_concern(manifest, spec))
 
 
 def shift_of(ref: ManifestRef, model: ModelRef) -> ClassShift:

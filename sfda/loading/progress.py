@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import time
@@ -73,3 +74,10 @@ class ProgressBar:
     ) -> None:
         if self.bar:
             self.bar.stop()
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Say a text in the log, once in a process; nothing for ''."""
+    if text:
+        log.warning("%s", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,7 @@ def files_of(manifest: Manifest) -> Files:
         open_zip(path).close()
         return Zip(path)
     if not manifest.location.is_dir():
-        raise BadInput(
-            f"{manifest.path}: folder {manifest.location} is missing; "
-            "set SFDA_DATA to the folder that holds your data sets"
-        )
+        raise BadInput(f"{manifest.path}: {missing_images(manifest)}")
     return Folder(manifest.location)
 
 
@@ -55,3 +53,31 @@ def label_reader(manifest: Manifest, content: SplitContent, what: str) -> Reader
 
 def _indices(keys: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.array([int(key) for key in keys], dtype=np.int64)
+
+
+def missing_images(manifest: Manifest) -> str:
+    """What to say where a manifest's folder or archive is not there, by what its root says."""
+    path = manifest.archive_path
+    what = f"archive {path}" if path else f"folder {manifest.location}"
+    root, data = PurePosixPath(manifest.root), manifest.data_root
+    if root.is_absolute():
+        return f"{what} is missing; make the manifest anew with `sfda manifest`"
+    if not manifest.root.startswith("."):
+        named = f"'{manifest.root}'" if manifest.root else "the images"
+        return f"{what} is missing; set SFDA_DATA to the folder that holds {named}, it is {data}"
+    names = [part for part in root.parts if part not in ("..", ".")]
+    file = manifest.archive.file if manifest.archive else ""
+    there = next(
+        (
+            "/".join(names[at:])
+            for at in range(len(names))
+            if (data.joinpath(*names[at:], file) if file else data.joinpath(*names[at:])).exists()
+        ),
+        "NAME",
+    )
+    return (
+        f"{what} is missing: the manifest names its images relative to itself (root "
+        f"{manifest.root}), so put it back where it was made, or write `root: {there}` into it "
+        f"and set SFDA_DATA to the folder that holds {there}"
+        + (f", as it does now ({data})" if there != "NAME" else "")
+    )

@@ -238,6 +238,11 @@ class Manifest(Config):
         return self._data_root / self.root  # an absolute root stands for itself
 
     @property
+    def data_root(self) -> Path:
+        """The folder that a root without a leading dot is below of."""
+        return self._data_root
+
+    @property
     def archive_path(self) -> Path | None:
         """The zip or npz, if the images lie in one."""
         return self.location / self.archive.file if self.archive else None

@@ -17,7 +17,7 @@ from sfda.manifests.digests import file_digest
 from sfda.manifests.inspection import inspect_split
 from sfda.manifests.labels import SplitContent
 from sfda.manifests.opening import open_manifest
-from sfda.manifests.readers import make_reader
+from sfda.manifests.readers import make_reader, missing_images
 from sfda.manifests.rows import split_annotations
 from sfda.manifests.schema import REMAKE, Manifest
 from sfda.problems.registry import PROBLEMS
@@ -105,12 +105,11 @@ def _annotation_faults(manifest: Manifest, split: str, keys: list[str]) -> list[
 def _archive_faults(manifest: Manifest) -> list[str]:
     if manifest.archive is None:
         missing = not manifest.location.is_dir()
-        hint = "set SFDA_DATA to the folder that holds your data sets"
-        return [f"folder {manifest.location} is missing; {hint}"] if missing else []
+        return [missing_images(manifest)] if missing else []
     path = manifest.archive_path
     assert path is not None
     if not path.is_file():
-        return [f"archive {path} is missing; set SFDA_DATA to the folder that holds your data sets"]
+        return [missing_images(manifest)]
     if file_digest(path) != manifest.archive.sha256:
         return [
             f"archive {path} is not the one the manifest was made with (other sha256); {REMAKE}"

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from torchvision import models
-
 from sfda.errors import BadInput
 from sfda.networks.own import RCNN_SIDES
-from sfda.networks.torchvision_detection import SQUEEZE
 from sfda.refs import InputSpec
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its colours
+SQUEEZE = "fasterrcnn_squeezenet1_1_fpn"
 HALF = (0.5, 0.5, 0.5)  # as mean and as deviation: colours in -1 to 1
 # 256 pixels and ImageNet's colours, as SimpleBaseline's
 POSE = InputSpec(size=(256, 256), mean=IMAGENET[0], std=IMAGENET[1])
@@ -47,6 +45,8 @@ def torchvision_input(name: str, answer: str) -> InputSpec:
         size = (320, 640) if "320" in name else (800, 1333)
         size = (320, 320) if name == SQUEEZE else size
         return InputSpec(size=size, letterbox=True, mean=mean, std=std)
+    from torchvision import models
+
     transform = next(iter(models.get_model_weights(name))).transforms()
     side = int(transform.resize_size[0])
     mean, std = tuple(transform.mean), tuple(transform.std)
@@ -60,6 +60,8 @@ def usual_dropout(arch: str) -> float:
 
 def _of_classifier(name: str) -> InputSpec:
     """From the transform of the first ImageNet weights, resized as in SHOT: ratio not kept."""
+    from torchvision import models
+
     weights = {str(member.name): member for member in models.get_model_weights(name)}
     # where there are no V1 weights: those of the size that the network is built for
     preferred = ("IMAGENET1K_V1", "IMAGENET1K_SWAG_LINEAR_V1")

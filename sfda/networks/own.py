@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.ops import MultiScaleRoIAlign
 
 from sfda.errors import BadInput
 from sfda.networks.probe import SegParts
-from sfda.networks.torchvision_detection import TorchvisionDetector
+
+if TYPE_CHECKING:
+    from sfda.networks.torchvision_detection import TorchvisionDetector
 
 UNETS = MappingProxyType({"unet": (16, 32, 64, 128), "tinyunet": (8, 16)})  # channels by level
 RCNN_SIDES = MappingProxyType({"tinyrcnn": 64, "smallrcnn": 96})  # pixels of a side
@@ -144,6 +143,14 @@ def own_detector(name: str, classes: int, depth: int = 3) -> TorchvisionDetector
     """
     if name not in RCNN_SIDES:
         raise BadInput(f"no detector sfda:{name}; there are {', '.join(RCNN_SIDES)}")
+    # torchvision's detectors take two seconds to import
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.ops import MultiScaleRoIAlign
+
+    from sfda.networks.torchvision_detection import TorchvisionDetector
+
     wide = RCNN_WIDTH if name == "tinyrcnn" else 2 * RCNN_WIDTH
     backbone = nn.Sequential(
         *_half_size(depth, wide // 2, _group_norm),

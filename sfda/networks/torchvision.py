@@ -19,7 +19,6 @@ from sfda.errors import BadInput
 from sfda.networks.probe import SegParts
 
 # auxiliary classifiers, which serve training from scratch alone
-AUXILIARY_CLASSIFIERS = ("aux1.", "aux2.", "AuxLogits.")
 
 
 def classifier_names() -> list[str]:

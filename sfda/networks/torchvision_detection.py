@@ -27,6 +27,7 @@ from sfda.building_blocks.boxes import Boxes, spared
 from sfda.building_blocks.precision import exact, full_precision
 from sfda.errors import BadInput
 from sfda.networks.detector import Detector, DetOutput, Features, Regions
+from sfda.networks.input_defaults import SQUEEZE
 from sfda.networks.pooling import keep_cuda_pooling_
 from sfda.types import Images, Losses
 
@@ -44,7 +45,6 @@ TORCHVISION_LOSSES = {
     "loss_box_reg": "box",
 }
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-SQUEEZE = "fasterrcnn_squeezenet1_1_fpn"
 
 
 class TorchvisionDetector(Detector):

@@ -120,6 +120,12 @@ class Problem(
         """What a spec takes over from the manifest that a network is trained on."""
         return {}
 
+    def manifest_concern(self, manifest: Manifest, spec: ModelSpec) -> str:
+        """What of a manifest is other than what a model was trained on, and yet can be used; ''
+        for nothing.
+        """
+        return ""
+
     # learning
 
     def loss(self, network: Net, images: Images, targets: BatchLabels, **how: object) -> Losses:

@@ -42,7 +42,8 @@ from sfda.weights.bundle_files import (
 from sfda.weights.checkpoints import check_finite
 from sfda.weights.tensor_file import TensorFile, strict_json
 
-NEW_FIELDS = ("card_sha256", "code", "arch_settings", "cut")  # of specs, since version 0.1.0
+# of specs, since version 0.1.0
+NEW_FIELDS = ("card_sha256", "code", "arch_settings", "cut", "padding")
 
 MOST_HELD = 1 << 29  # bytes of weights that a process holds on to, for each of two models
 

@@ -60,7 +60,7 @@ class CommandResult:
 def command() -> Any:
     """The installed command, to be called with its words; it ends in SystemExit."""
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name="sfda")
-    return importlib.import_module(entry.module).app
+    return importlib.import_module(f"{entry.module}.app").app
 
 
 def sfda(*words: object) -> CommandResult:

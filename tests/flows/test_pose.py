@@ -19,9 +19,8 @@ from asking import exported
 from conftest import Home, World, completed_stages, flow_artifacts, sfda
 from PIL import Image
 
-from sfda.demo.figures import JOINTS
+from sfda.demo.figures import JOINTS, PAIRS
 from sfda.problems.pose import network as pose
-from sfda.refs import Skeleton
 from tasks import tracking
 from tasks.tracking.models import open_spec
 
@@ -85,6 +84,31 @@ def test_a_prior_is_trained_from_joints_alone_and_is_in_the_model(shop):
     assert tracking.version_tags(version)["prior_sha256"] == output["prior_sha256"]
     spec = json.loads(next(tracking.fetch(output["uri"]).rglob("spec.json")).read_text())
     assert spec["prior_hidden"] == [16]
+
+
+def test_the_padding_of_a_model_travels_and_another_is_told(shop, tmp_path):
+    spec = open_spec(shop.trained["uri"])
+    assert spec.padding == 1.1
+    marked = shop.folder / "marked.json"
+    marked.write_text((shop.folder / "target.json").read_text())
+    words = ("manifest", shop.folder / "target", "--problem", "pose", "--annotations", marked)
+    model = ("--model", shop.trained["uri"])
+    made = sfda(*words, *model, "--out", shop.folder / "own.yaml")
+    assert "padding of crops: 1.1" in made.out
+    assert f"left and right: {PAIRS[0][0]} / {PAIRS[0][1]}" in made.out
+    test = ("--split", "test")
+    assert "padding" not in sfda("evaluate", *model, *test, "--data", shop.folder / "own.yaml").err
+    for command in (
+        ("evaluate", *model, *test, "--data"),
+        ("predict", *model, *test, "--out", tmp_path / "out", "--data"),
+        ("adapt", "--source", shop.trained["uri"], "--method", "source", "--target"),
+    ):
+        usual = shop.folder / f"{command[0]}.yaml"
+        sfda(*words, "--out", usual)
+        done = sfda(*command, usual)
+        assert done.code == 0, done.err
+        assert "at padding 1.25, and the model was trained at 1.1" in done.err
+        assert f"write `padding: 1.1` into {usual.name}" in done.err
 
 
 def test_post_without_a_prior_runs_only_if_told_to(shop):
@@ -198,7 +222,11 @@ def test_a_published_checkpoint_is_imported_by_its_own_names(shop, tmp_path):
     bones.write_text(f"edges: [[{JOINTS[0]}, {JOINTS[1]}]]\n")
     result = sfda(*inputs, "--classes", ",".join(JOINTS), "--skeleton", bones, "--json")
     assert result.json["uri"] == "models:/published/1"
-    assert open_spec("models:/published/1").skeleton == Skeleton(edges=((JOINTS[0], JOINTS[1]),))
+    spec = open_spec("models:/published/1")
+    assert spec.skeleton is not None
+    assert spec.skeleton.edges == ((JOINTS[0], JOINTS[1]),)
+    assert sorted(spec.skeleton.pairs) == sorted(PAIRS)
+    assert result.json["pairs"] == [list(pair) for pair in spec.skeleton.pairs]
     done = sfda(*inputs, "--classes", "a,b")
     assert done.code == 2
     assert "the checkpoint has 11 heatmaps, but 2 joints were named" in done.err

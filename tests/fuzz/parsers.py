@@ -23,6 +23,8 @@ import small_seg
 import torch
 import yaml
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 from safetensors.torch import save_file
 
 from flows import presets
@@ -191,6 +193,28 @@ def _volume(path: Path) -> None:
 def _volumes(folder: Path) -> None:
     for name in ("images/a.nii", "images/b.nii.gz", "masks/a.nii", "masks/b.nii.gz"):
         _volume(folder / name)
+
+
+def _series(folder: Path) -> None:
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for at in range(4):
+        (folder / "images").mkdir(exist_ok=True)
+        slice_of_it = Dataset()
+        slice_of_it.update(
+            {
+                "Rows": 8, "Columns": 8, "BitsAllocated": 16, "BitsStored": 12, "HighBit": 11,
+                "PixelRepresentation": 0, "SamplesPerPixel": 1, "InstanceNumber": at,
+                "PhotometricInterpretation": "MONOCHROME2", "RescaleSlope": "2",
+                "RescaleIntercept": "-1024", "PixelSpacing": ["0.5", "0.5"],
+                "ImagePositionPatient": ["0", "0", str(at)], "SeriesInstanceUID": "1.2",
+                "ImageOrientationPatient": ["1", "0", "0", "0", "1", "0"],
+            }
+        )  # fmt: skip
+        slice_of_it.add_new("PixelData", "OW", noise(at)[:8, :8, 0].astype("<u2").tobytes())
+        slice_of_it.file_meta = meta
+        slice_of_it.preamble = bytes(128)
+        slice_of_it.save_as(folder / "images" / f"{at}.dcm", enforce_file_format=False)
 
 
 def _built(folder: Path, **options: Any) -> None:
@@ -438,6 +462,7 @@ PARSERS = (
     Parser("volumes", _volumes, ["images/*", "masks/*"],
            lambda f: _built(f, masks=MaskOptions(str(f / "masks")),
                             problem="segmentation", classes=tuple("abcdefghi"))),
+    Parser("DICOM series", _series, ["images/*"], lambda f: _built(f, problem="segmentation")),
     Parser("COCO boxes", _boxes, ["t.json"],
            lambda f: _built(f, problem="detection", annotations=f / "t.json")),
     Parser("COCO poses", _persons, ["t.json", "s.yaml"],

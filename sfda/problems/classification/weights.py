@@ -13,7 +13,6 @@ from sfda.errors import BadInput
 from sfda.networks import registry
 from sfda.networks.foreign.code import named_by_person
 from sfda.networks.probe import Cut
-from sfda.networks.torchvision import AUXILIARY_CLASSIFIERS
 from sfda.problems.classification.network import (
     Classifier,
     Head,
@@ -24,6 +23,8 @@ from sfda.problems.classification.network import (
 from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.weights.load import Weights, load_exactly, try_input
 
+# names of heads of torchvision's that only training uses
+AUXILIARY_CLASSIFIERS = ("aux1.", "aux2.", "AuxLogits.")
 OUR_PARTS = ("backbone.", "bottleneck.", "head.")
 SHOT = ("F.", "B.", "C.")  # backbone, bottleneck and classifier: one file each
 

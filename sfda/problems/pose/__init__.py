@@ -82,8 +82,19 @@ class Pose(Problem["PoseNet", "PoseTargets", "PoseOutput", "tuple[int, Joints]"]
         return PoseNet
 
     def manifest_options(self, manifest: Manifest) -> dict[str, Any]:
-        """How the joints hang together."""
-        return {"skeleton": manifest.skeleton}
+        """How the joints hang together, and how much there is around a person."""
+        return {"skeleton": manifest.skeleton, "padding": manifest.padding}
+
+    def manifest_concern(self, manifest: Manifest, spec: ModelSpec) -> str:
+        """Crops of another padding than those that the model was trained on."""
+        if spec.padding is None or spec.padding == manifest.padding:
+            return ""
+        return (
+            f"{manifest.name} cuts persons out at padding {manifest.padding:g}, and the model was "
+            f"trained at {spec.padding:g}: its joints will be less exact; write `padding: "
+            f"{spec.padding:g}` into {manifest.path.name}, or make it anew with `sfda manifest "
+            "--model`"
+        )
 
     def outputs_on_views(
         self,

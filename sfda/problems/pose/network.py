@@ -180,11 +180,13 @@ def make_spec(
     input: InputSpec | None = None,
     views: Views | None = None,
     skeleton: Skeleton | None = None,
+    padding: float | None = None,
     arch_settings: Mapping[str, Any] | None = None,
     head_layer: str | None = None,
 ) -> ModelSpec:
     """A spec with what the architecture states filled in. Raises BadInput.
 
+    `padding` is a crop's side by the longer side of its box, as in manifests.
     `arch_settings` and `head_layer` are of somebody's own class, see `foreign_spec`.
     """
     stated, usual = defaults(arch)
@@ -209,5 +211,6 @@ def make_spec(
         views=chosen_views,
         head="plain",
         skeleton=skeleton,
+        padding=padding,
     )
     return foreign_spec(spec, len(classes), arch_settings, head_layer)

@@ -35,6 +35,7 @@ def load_network(
     input: InputSpec | None = None,
     views: Views | None = None,
     skeleton: Skeleton | None = None,
+    padding: float | None = None,
     arch_settings: Mapping[str, Any] | None = None,
     head_layer: str | None = None,
 ) -> tuple[PoseNet, ModelSpec]:
@@ -58,6 +59,7 @@ def load_network(
         input=input,
         views=views,
         skeleton=skeleton,
+        padding=padding,
         arch_settings=arch_settings,
         head_layer=head_layer,
     )
