@@ -32,6 +32,7 @@ RELATION = "relation"  # a result that joins two others, and marks nothing
 ADDRESSES = ("image", "img", "picture", "photo", "url", "image_url", "file_upload")
 UPLOADS = "/upload/"  # in the address of a file that was uploaded
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+OWN_TAGS = ("mask", "box", "joint")  # of our labelling interfaces
 SHAPE_KEYS = ("x", "y", "points", "rle")  # one of these says where a shape lies
 
 
@@ -195,15 +196,25 @@ def _box(value: Value) -> DrawnBox:
     return DrawnBox(label, (x + left, y + top, x + right, y + below))
 
 
+def _is_labelled(value: object) -> bool:
+    """Whether this is a shape with a class, as a tag of any name has it in JSON-MIN."""
+    return isinstance(value, dict) and any(str(key).endswith("labels") for key in value)
+
+
 def _from_min(empty: PictureAnnotations, task: Value, canvas: Canvas) -> PictureAnnotations:
-    chosen = task.get("class", task.get("choice"))
+    several = (v for v in task.values() if isinstance(v, dict) and "choices" in v)
+    chosen = task.get("class", task.get("choice")) or next(several, None)
     if isinstance(chosen, dict):
         chosen = chosen.get("choices")
     labels = (
         tuple(map(str, chosen)) if isinstance(chosen, list) else (str(chosen),) if chosen else ()
     )
     try:
-        drawn = [value for tag in ("mask", "box", "joint") for value in task.get(tag) or []]
+        drawn = [value for tag in OWN_TAGS for value in task.get(tag) or []]
+        others = [
+            part for tag, part in task.items() if tag not in OWN_TAGS and isinstance(part, list)
+        ]
+        drawn += [value for part in others for value in part if _is_labelled(value)]
         done = task.get("annotation_id") is not None
         return _of_values(empty, drawn, canvas)._replace(labels=labels, done=done)
     except (*PART_ERRORS, AttributeError) as error:

@@ -16,7 +16,7 @@ import small
 import small_det
 import small_pose
 import small_seg
-from asking import coco, exported, filled, request_for, xml
+from asking import coco, exported, filled, least, request_for, xml
 from PIL import Image
 
 from sfda.annotation.exports import read_export
@@ -129,6 +129,21 @@ def test_uploads_are_known_without_the_digits_that_label_studio_adds(
 
     taken = take_annotations(tmp_path / "ask", edited(exported(tmp_path / "ask"), own), boxed)
     assert sorted(boxes_of(taken.manifest)) == ["002.png", "005.png"]
+
+
+@pytest.mark.parametrize("tag", ["label", "bbox", "my boxes"])
+def test_tags_of_an_own_interface_are_read_in_json_min(
+    tmp_path: Path, boxed: Path, tag: str
+) -> None:
+    request_for(boxed, [5, 2], tmp_path / "ask")
+    plain = take_annotations(tmp_path / "ask", exported(tmp_path / "ask"), boxed)
+    rows = json.loads(least(tmp_path / "ask").read_text())
+    own = [{"image": f"/data/{r['file']}", "id": n, tag: r["box"]} for n, r in enumerate(rows)]
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    taken = take_annotations(
+        tmp_path / "ask", tmp_path / "own.json", boxed, out=tmp_path / "o.yaml"
+    )
+    assert boxes_of(taken.manifest) == boxes_of(plain.manifest)
 
 
 @pytest.mark.parametrize("prefix", ["images\\", "C:\\Users\\me\\target\\", ".\\", "images/"])
