@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,7 +28,10 @@ from flows.cli.parsing import (
     settings_by_method,
 )
 from flows.cli.session import session
-from sfda.errors import shell_command
+from sfda.errors import listed, shell_command
+
+if TYPE_CHECKING:
+    from sfda.annotation.take import TakeResult
 
 DONE = "done already; "  # an earlier start of the same command
 
@@ -121,14 +124,30 @@ def answer(
             "left_out": taken.unmarked,
             "resumed": resumed,
             "again": taken.again,
+            "unanswered": {reason: list(keys) for reason, keys in taken.unanswered},
         }
+        rest = [f"{len(keys)} {why}: {listed(keys)}" for why, keys in taken.unanswered]
+        if rest:
+            command = shell_command(
+                "sfda", "answer", request, "ANSWERS", "--target", taken.manifest
+            )
+            rest.append(f"once they are answered: {command}")
         text = (
             f"{taken.manifest}: {DONE if taken.again else ''}{taken.annotated} of "
             f"{taken.requested} answered, {taken.total} labels in all"
+            + "".join(f"\n{line}" for line in rest)
             + (f"\n{unmarked_message(taken.unmarked, taken.nothing)}" if taken.unmarked else "")
-            + (f"\nrun {resumed} goes on" if resumed else "")
+            + (f"\nrun {resumed} goes on" if resumed else f"\nthen: {_adapting(request, taken)}")
         )
         output.show(result, text)
+
+
+def _adapting(request: Path, taken: TakeResult) -> str:
+    """The command that learns from the answers."""
+    from sfda.formats.request import read_request
+
+    model = read_request(request).model
+    return shell_command("sfda", "adapt", "--source", model, "--target", taken.manifest)
 
 
 def rounds(

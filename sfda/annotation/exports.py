@@ -23,6 +23,7 @@ from sfda.formats.annotations import (
     PictureAnnotations,
     PlacedJoint,
     pack,
+    reason_of,
 )
 from sfda.formats.cvat import from_coco, from_xml
 from sfda.formats.images import size_of_bytes, value_bytes
@@ -47,7 +48,7 @@ def read_export(path: Path) -> list[PictureAnnotations]:
         try:
             return list(from_coco(document))
         except (*PART_ERRORS, AttributeError) as error:
-            raise BadInput(f"{path} is no COCO JSON: {type(error).__name__} {error}") from None
+            raise BadInput(f"{path} is no COCO JSON: {reason_of(error)}") from None
     if isinstance(document, list) and all(isinstance(task, dict) for task in document):
         return read_tasks(document)
     raise BadInput(
@@ -134,20 +135,30 @@ def _from_lines(rows: Table) -> Iterator[PictureAnnotations]:
     for line, row in enumerate(rows, start=2):
         lines_of.setdefault(_ids(row), []).append((line, row))
     for ids, lines in lines_of.items():
-        boxes, dots, fault = [], [], None
+        boxes, dots, faults = [], [], list[str]()
         for line, row in lines:
             try:
                 if "joint" in row:
                     if row["x"] or row["y"]:
-                        dots.append(PlacedJoint(row["joint"], float(row["x"]), float(row["y"])))
+                        dots.append(PlacedJoint(row["joint"], _number(row, "x"), _number(row, "y")))
                 elif row["class"]:
-                    x, y, width, height = (float(row[n]) for n in ("x", "y", "width", "height"))
+                    x, y, width, height = (_number(row, n) for n in ("x", "y", "width", "height"))
                     boxes.append(DrawnBox(row["class"], (x, y, x + width, y + height)))
             except ValueError as error:
-                fault = f"line {line}: {error}"
+                faults.append(f"line {line}: {error}")
         persons = (tuple(dots),) if dots else ()
         where = f"line {lines[0][0]}"
+        fault = "; ".join(faults) or None
         yield PictureAnnotations(where, *ids, boxes=tuple(boxes), persons=persons, fault=fault)
+
+
+def _number(row: dict[str, str], column: str) -> float:
+    """The number in a cell, with a point or a comma. Raises ValueError."""
+    text = row[column].strip()
+    try:
+        return float(text.replace(",", ".") if text.count(",") == 1 else text)
+    except ValueError:
+        raise ValueError(f"{column} is {cut_off(repr(text))}, which is no number") from None
 
 
 def _ids(row: dict[str, str]) -> tuple[str | None, str | None]:

@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from sfda.annotation.exports import read_export
-from sfda.annotation.next_version import RowAnnotations, put_version
+from sfda.annotation.next_version import RowAnnotations, filed_annotations, put_version
 from sfda.errors import BadInput, listed
 from sfda.formats.annotations import PictureAnnotations
+from sfda.formats.images import value_bytes
 from sfda.formats.request import Request, RequestedNames, read_request
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import Split, read_split
@@ -30,6 +33,7 @@ class TakeResult(NamedTuple):
     unmarked: int = 0  # pictures of the export without a box, which were left out
     nothing: str = "box"  # what those lack
     again: bool = False  # just this was taken before, and nothing was written
+    unanswered: tuple[tuple[str, tuple[str, ...]], ...] = ()  # why, and which images
 
 
 def take_annotations(
@@ -44,8 +48,9 @@ def take_annotations(
     """Check every answer to the request in `folder` and write the next version of `target`.
 
     It lies beside `target` (`usps.yaml`, then `usps.v2.yaml`) unless `out` says otherwise, with
-    earlier answers kept; where just that is there already nothing is written. `empty`: pictures in
-    which nobody drew a box hold none; else only those that somebody handed in so.
+    earlier answers kept; where just that is there already nothing is written. The same answer to a
+    row that has one is passed over, so that the rest of a request may come later. `empty`: pictures
+    in which nobody drew a box hold none; else only those that somebody handed in so.
     Raises BadInput that names every fault; nothing is written then.
     """
     request = read_request(folder)
@@ -62,14 +67,18 @@ def take_annotations(
     gone = [w.key for w in request.requested if w.row not in name_of]
     if gone:
         faults.append(f"images that {target} lacks: {listed(gone)}")
-    known = {split.row_ids[int(r)] for r in split.annotations.rows} if split.annotations else set()
-    if again := [w.key for w in request.requested if w.row in known]:
-        faults.append(f"answered already in {target}: {listed(again)}")
     pictures = read_export(export)
     if empty:
         pictures = [one._replace(done=True) for one in pictures]
-    annotations, more = match(request, pictures, _pictures(manifest, split))
+    annotations, more, blank = match(request, pictures, _pictures(manifest, split))
     faults += more
+    known = {split.row_ids[int(r)] for r in split.annotations.rows} if split.annotations else set()
+    again, other = _answered(manifest, request, annotations, known)
+    if other:
+        faults.append(f"answered otherwise already in {target}: {listed(other)}")
+    if again and len(again) == len(annotations) and not faults:
+        faults.append(f"answered already in {target}: {listed(again)}")
+    annotations = {row: own for row, own in annotations.items() if row not in known}
     unmarked = sum(one.empty and not one.done and not one.fault for one in pictures)
     unmarked = unmarked if PROBLEMS[request.problem].labelling.empty else 0
     nothing = PROBLEMS[request.problem].labelling.nothing
@@ -83,7 +92,46 @@ def take_annotations(
     path = out or next_path(target, manifest)
     new = put_version(manifest, request, annotations, path)
     asked = len(request.requested)
-    return TakeResult(path, len(annotations), asked, new.answers, unmarked, nothing, new.again)
+    rest = _unanswered(request, {*annotations, *known}, blank)
+    return TakeResult(
+        path, len(annotations), asked, new.answers, unmarked, nothing, new.again, rest
+    )
+
+
+def _answered(
+    manifest: Manifest, request: Request, annotations: RowAnnotations, known: set[str]
+) -> tuple[list[str], list[str]]:
+    """Images that were answered before and are answered so again, and those otherwise."""
+    if not known & annotations.keys():
+        return [], []
+    filed = filed_annotations(manifest, request.split)
+    as_filed = PROBLEMS[request.problem].labelling.filed
+    same, other = list[str](), list[str]()
+    for row in known & annotations.keys():
+        sample, annotation = annotations[row]
+        before, now = filed.get(sample.key), as_filed(annotation)
+        if isinstance(before, Path):
+            alike = np.array_equal(value_bytes(before.read_bytes()), now)
+        else:
+            alike = before == now
+        (same if alike else other).append(sample.key)
+    return sorted(same), sorted(other)
+
+
+def _unanswered(
+    request: Request, answered: set[str], blank: set[str]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Why images of the request have no answer yet, and which those are."""
+    open_rows = [one for one in request.requested if one.row not in answered]
+    reasons = (
+        ("have nothing marked in the export, or were skipped", True),
+        ("are not in the export", False),
+    )
+    listing = [
+        (reason, tuple(one.key for one in open_rows if (one.row in blank) is inside))
+        for reason, inside in reasons
+    ]
+    return tuple((reason, keys) for reason, keys in listing if keys)
 
 
 def unmarked_message(count: int, nothing: str) -> str:
@@ -100,13 +148,15 @@ def _pictures(manifest: Manifest, split: Split) -> set[str]:
 
 def match(
     request: Request, pictures: list[PictureAnnotations], known: Iterable[str] = ()
-) -> tuple[RowAnnotations, list[str]]:
-    """The annotation of each row, and every fault. `known` are the names of all pictures of the
-    split."""
+) -> tuple[RowAnnotations, list[str], set[str]]:
+    """The annotation of each row, every fault, and the rows that the export leaves blank. `known`
+    are the names of all pictures of the split.
+    """
     labelling = PROBLEMS[request.problem].labelling
     by_row = {w.row: w for w in request.requested}
     names = RequestedNames(request.requested, known)
     row_annotations: RowAnnotations = {}
+    blank: set[str] = set()
     kinds: dict[str, list[str]] = {}
     seen: Counter[str] = Counter()
     for one in labelling.apportion(request, names, pictures):
@@ -137,9 +187,10 @@ def match(
             continue
         if annotation is not None:
             row_annotations[sample.row] = (sample, annotation)
-    return row_annotations, [
-        f"{kind}: {listed(list(dict.fromkeys(which)))}" for kind, which in kinds.items()
-    ]
+        else:
+            blank.add(sample.row)
+    faults = [f"{kind}: {listed(list(dict.fromkeys(which)))}" for kind, which in kinds.items()]
+    return row_annotations, faults, blank
 
 
 def next_path(path: Path, manifest: Manifest) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from typing import Any, NamedTuple, SupportsInt
 
@@ -10,10 +11,36 @@ import cv2
 import numpy as np
 
 from sfda.bounds.limits import DRAWN_PIXELS, PICTURE_PIXELS
+from sfda.documents import cut_off
 from sfda.formats.coco_rle import refuse_far
 from sfda.formats.masks import Bits, Mask
 
 PART_ERRORS = (LookupError, ValueError, TypeError, ArithmeticError)  # of a part that is amiss
+
+PYTHONS_OWN = (
+    (r"could not convert string to float: (.+)", r"\1 is no number"),
+    (r"invalid literal for int\(\) with base 10: (.+)", r"\1 is no whole number"),
+    (r"cannot convert float \S+ to integer", "a number without an end"),
+    (r".*values to unpack.*", "it has other parts than it should"),
+    (
+        r".*(reshape|broadcast|inhomogeneous|array element|shape).*",
+        "its numbers do not fit together",
+    ),
+    (r".*(is shorter|is longer) than argument.*", "its parts do not fit together"),
+)  # what Python says of a value, and what a person is told
+
+
+def reason_of(error: Exception) -> str:
+    """Why a part of a document cannot be read, in words of the document and not of Python's."""
+    if isinstance(error, KeyError):
+        return f"it lacks {error.args[0]!r}" if error.args else "it lacks a part"
+    if not isinstance(error, ValueError):
+        return "a part of it is of another kind than it should be"
+    text = str(error)
+    for pattern, words in PYTHONS_OWN:
+        if re.fullmatch(pattern, text, re.DOTALL):
+            return cut_off(re.sub(pattern, words, text, flags=re.DOTALL))
+    return text or "it is not as it should be"
 
 
 class PackedMask(NamedTuple):

@@ -22,6 +22,7 @@ from sfda.formats.annotations import (
     drawn_size,
     outlined,
     pack,
+    reason_of,
 )
 from sfda.formats.coco import OUTLINE_KEY, id_faults
 from sfda.formats.coco_rle import decode_run_lengths, fill_polygons
@@ -71,8 +72,7 @@ def _image(element: ET.Element, path: Path, canvas: Canvas) -> PictureAnnotation
             else:
                 raise ValueError(f"a {shape.tag} is no answer to any request")
     except PART_ERRORS as error:
-        message = f"no attribute {error}" if isinstance(error, KeyError) else str(error)
-        return PictureAnnotations(file, None, file, fault=f"it cannot be read ({message})")
+        return PictureAnnotations(file, None, file, fault=f"it cannot be read ({reason_of(error)})")
     if loose:
         persons.append(tuple(loose))
     return PictureAnnotations(
@@ -150,12 +150,18 @@ def from_coco(document: Mapping[str, Any]) -> Iterator[PictureAnnotations]:
         )
     for image in document["images"]:
         file, row = str(image["file_name"]), image.get("row")
-        size = drawn_size(image["height"], image["width"])
-        labels, regions, boxes, persons, fault = [], [], [], [], None
+        labels, regions, boxes, persons = [], [], [], []
+        odd: dict[str, None] = {}
+        try:
+            size = drawn_size(image["height"], image["width"])
+        except PART_ERRORS as error:
+            fault = f"its size cannot be read ({reason_of(error)})"
+            yield PictureAnnotations(file, None if row is None else str(row), file, fault=fault)
+            continue
         for annotation in parts.get(image["id"], []):
             label = names.get(annotation["category_id"])
             if label is None:
-                fault = f"category {annotation['category_id']} has no name"
+                odd[f"category {annotation['category_id']} has no name"] = None
                 continue
             try:
                 if annotation.get("keypoints"):
@@ -167,7 +173,7 @@ def from_coco(document: Mapping[str, Any]) -> Iterator[PictureAnnotations]:
                     boxes.append(DrawnBox(label, (x, y, x + width, y + height)))
                 bits = _bits(annotation.get(OUTLINE_KEY), size, canvas)
             except PART_ERRORS as error:
-                fault = f"its annotation cannot be read ({error})"
+                odd[f"its annotation cannot be read ({reason_of(error)})"] = None
                 continue
             if bits is None or float(bits.mean()) > 0.98:  # a box around all, as a polygon
                 labels.append(label)
@@ -182,7 +188,7 @@ def from_coco(document: Mapping[str, Any]) -> Iterator[PictureAnnotations]:
             tuple(boxes),
             tuple(persons),
             size=size,
-            fault=fault,
+            fault="; ".join(odd) or None,
         )
 
 

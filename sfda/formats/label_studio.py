@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
@@ -19,11 +21,18 @@ from sfda.formats.annotations import (
     drawn_size,
     outlined,
     pack,
+    reason_of,
 )
+from sfda.formats.image_files import SUFFIXES
 from sfda.formats.label_studio_rle import decode_mask
 
 Value = Mapping[str, Any]
 SIZE_KEYS = ("original_width", "original_height")
+RELATION = "relation"  # a result that joins two others, and marks nothing
+ADDRESSES = ("image", "img", "picture", "photo", "url", "image_url", "file_upload")
+UPLOADS = "/upload/"  # in the address of a file that was uploaded
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+OWN_TAGS = ("mask", "box", "joint")  # of our labelling interfaces
 SHAPE_KEYS = ("x", "y", "points", "rle")  # one of these says where a shape lies
 
 
@@ -39,22 +48,53 @@ def _from_task(number: int, task: Value, canvas: Canvas) -> PictureAnnotations:
     data = task["data"] if isinstance(task.get("data"), dict) else task
     where = f"task {task.get('id', number)}"
     row, file = (None if data.get(k) is None else str(data[k]) for k in ("row", "file"))
+    if row is None and file is None:
+        file = _addressed(data)
     empty = PictureAnnotations(where, row, file)
     if "annotations" not in task:
         return _from_min(empty, task, canvas)
-    parts = []
-    try:
-        for annotation in task["annotations"] or []:
+    parts, faults = [], dict[str, None]()
+    annotations = task["annotations"] or []
+    if not isinstance(annotations, list):
+        return empty._replace(fault="its annotations are no list")
+    for annotation in annotations:
+        try:
             if annotation.get("was_cancelled"):
                 continue
             values: list[Value] = [
                 {**result["value"], **{k: result[k] for k in SIZE_KEYS if k in result}}
                 for result in annotation.get("result") or []
+                if result.get("type") != RELATION
             ]
             parts.append(_of_values(empty, values, canvas)._replace(done=True))
-    except (*PART_ERRORS, AttributeError) as error:
-        return empty._replace(fault=f"its result cannot be read ({error})")
-    return _agreed(empty, parts)
+        except (*PART_ERRORS, AttributeError) as error:
+            faults[f"its result cannot be read ({reason_of(error)})"] = None
+    return empty._replace(fault="; ".join(faults)) if faults else _agreed(empty, parts)
+
+
+def _addressed(data: Value) -> str | None:
+    """The picture's file by the address that the task has of it, whatever a project calls that:
+    local files, uploads (before whose names Label Studio puts eight digits), buckets, the web.
+    """
+    texts = {k: v for k, v in data.items() if isinstance(v, str) and v.strip()}
+    order = sorted(texts, key=lambda k: (k not in ADDRESSES, not _is_picture(texts[k])))
+    address = next((texts[k] for k in order if k in ADDRESSES or _is_picture(texts[k])), None)
+    if address is None:
+        return None
+    local = parse_qs(urlsplit(address).query).get("d") if "?d=" in address else None
+    if local:
+        return local[0]
+    path = address.strip()
+    if "://" in path or path.startswith("/"):
+        path = unquote(urlsplit(path).path)
+    folders, slash, name = path.rpartition("/")
+    if UPLOADS in f"{folders}/":
+        name = UPLOADED.sub("", name)
+    return f"{folders}{slash}{name}"
+
+
+def _is_picture(text: str) -> bool:
+    return "?d=" in text or text.partition("?")[0].lower().endswith(SUFFIXES)
 
 
 def _agreed(empty: PictureAnnotations, parts: list[PictureAnnotations]) -> PictureAnnotations:
@@ -96,11 +136,11 @@ def _of_values(
         elif "rectanglelabels" in value:
             boxes.append(_box(value))
         elif "keypointlabels" in value:
-            (label,) = value["keypointlabels"]
+            label = _label(value, "keypointlabels", "point")
             x, y = (
                 float(value[n]) / 100 * int(value[k]) for n, k in zip("xy", SIZE_KEYS, strict=True)
             )
-            dots.append(PlacedJoint(str(label), x, y))
+            dots.append(PlacedJoint(label, x, y))
         elif set(SHAPE_KEYS) & set(value):
             raise ValueError("a shape without a class of the request's labelling interface")
     sizes = {
@@ -119,21 +159,32 @@ def _of_values(
     )
 
 
+def _label(value: Value, key: str, what: str) -> str:
+    """The one class of a shape. Raises ValueError."""
+    labels = value[key]
+    if not isinstance(labels, list | tuple) or len(labels) != 1:
+        names = ", ".join(map(str, labels)) if isinstance(labels, list) else ""
+        raise ValueError(
+            f"a {what} of several classes: {names}" if names else f"a {what} without a class"
+        )
+    return str(labels[0])
+
+
 def _region(value: Value, canvas: Canvas) -> PaintedRegion:
     width, height = (value[k] for k in SIZE_KEYS)
     height, width = drawn_size(height, width)
     canvas.take((height, width))
     if "rle" in value:
-        (label,) = value["brushlabels"]
-        return PaintedRegion(str(label), pack(decode_mask(value["rle"], height, width)))
-    (label,) = value["polygonlabels"]
+        label = _label(value, "brushlabels", "painted region")
+        return PaintedRegion(label, pack(decode_mask(value["rle"], height, width)))
+    label = _label(value, "polygonlabels", "polygon")
     corners = np.array(value["points"], dtype=float) / 100 * (width, height)
-    return PaintedRegion(str(label), pack(outlined(corners, (height, width))))
+    return PaintedRegion(label, pack(outlined(corners, (height, width))))
 
 
 def _box(value: Value) -> DrawnBox:
     """A rectangle; of a turned one, about its corner, what surrounds it."""
-    (label,) = value["rectanglelabels"]
+    label = _label(value, "rectanglelabels", "rectangle")
     wide, high = (int(value[k]) / 100 for k in SIZE_KEYS)
     x, y = float(value["x"]) * wide, float(value["y"]) * high
     width, height = float(value["width"]) * wide, float(value["height"]) * high
@@ -142,19 +193,29 @@ def _box(value: Value) -> DrawnBox:
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)])
     turned = corners @ np.array([[cos, sin], [-sin, cos]])
     (left, top), (right, below) = turned.min(0).tolist(), turned.max(0).tolist()
-    return DrawnBox(str(label), (x + left, y + top, x + right, y + below))
+    return DrawnBox(label, (x + left, y + top, x + right, y + below))
+
+
+def _is_labelled(value: object) -> bool:
+    """Whether this is a shape with a class, as a tag of any name has it in JSON-MIN."""
+    return isinstance(value, dict) and any(str(key).endswith("labels") for key in value)
 
 
 def _from_min(empty: PictureAnnotations, task: Value, canvas: Canvas) -> PictureAnnotations:
-    chosen = task.get("class", task.get("choice"))
+    several = (v for v in task.values() if isinstance(v, dict) and "choices" in v)
+    chosen = task.get("class", task.get("choice")) or next(several, None)
     if isinstance(chosen, dict):
         chosen = chosen.get("choices")
     labels = (
         tuple(map(str, chosen)) if isinstance(chosen, list) else (str(chosen),) if chosen else ()
     )
     try:
-        drawn = [value for tag in ("mask", "box", "joint") for value in task.get(tag) or []]
+        drawn = [value for tag in OWN_TAGS for value in task.get(tag) or []]
+        others = [
+            part for tag, part in task.items() if tag not in OWN_TAGS and isinstance(part, list)
+        ]
+        drawn += [value for part in others for value in part if _is_labelled(value)]
         done = task.get("annotation_id") is not None
         return _of_values(empty, drawn, canvas)._replace(labels=labels, done=done)
     except (*PART_ERRORS, AttributeError) as error:
-        return empty._replace(fault=f"what was drawn cannot be read ({error})")
+        return empty._replace(fault=f"what was drawn cannot be read ({reason_of(error)})")

@@ -112,6 +112,8 @@ class RequestedNames:
             return []
         if name in self._exact:
             return self._exact[name]
+        if "\\" in name:  # a path of Windows
+            return self.rows(name.replace("\\", "/"))
         parts_of_name = PurePosixPath(name).parts
         by_length: dict[int, dict[str, RequestedRow]] = {}
         for parts, row in self._last.get(parts_of_name[-1], ()) if parts_of_name else ():

@@ -130,3 +130,9 @@ def refuse_foreign(request: Request, sample: RequestedRow, labels: Iterable[str]
         raise Unfit(
             f"unknown class (known: {listed(request.classes)})", f"{sample.key} ({', '.join(odd)})"
         )
+
+
+def refuse_shapes(sample: RequestedRow, picture: PictureAnnotations) -> None:
+    """Unfit for shapes where classes of the whole image are wanted."""
+    if picture.boxes or picture.regions or picture.persons or picture.mask is not None:
+        raise Unfit("shapes where a class of the whole image is wanted", sample.key)

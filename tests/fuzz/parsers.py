@@ -36,6 +36,7 @@ from sfda.annotation.audit.answers import take_answers
 from sfda.annotation.audit.questions import read_audit
 from sfda.annotation.take import take_annotations
 from sfda.authoring.conversion.voc import convert_voc
+from sfda.authoring.conversion.yolo import convert_yolo
 from sfda.authoring.from_folder import build_manifest
 from sfda.authoring.from_keypoints import read_skeleton
 from sfda.authoring.from_masks import MaskOptions
@@ -274,6 +275,15 @@ def _voc(folder: Path) -> None:
         )
 
 
+def _yolo(folder: Path) -> None:
+    folder = folder / "yolo"
+    folder.mkdir()
+    for number in range(2):
+        Image.new("RGB", (16, 16)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("0 0.5 0.5 0.25 0.25\n1 .1 .1 .9 .1 .9 .9\n")
+    (folder / "data.yaml").write_text("names: {0: cat, 1: dog}\nkpt_shape: [2, 3]\n")
+
+
 def _request(problem: str, *exports: Callable[[Path], object]) -> Callable[[Path], None]:
     """A manifest, a request about three of its rows, and what tools export of it."""
     write = {"segmentation": _segmentation, "detection": _detection, "pose": _pose}
@@ -459,6 +469,8 @@ PARSERS = (
            lambda f: _built(f, problem="pose", annotations=f / "t.json",
                             skeleton=read_skeleton(f / "s.yaml"))),
     Parser("VOC", _voc, ["voc/*"], lambda f: convert_voc(f / "voc", f / "coco.json")),
+    Parser("YOLO", _yolo, ["yolo/*.txt", "yolo/*.yaml"],
+           lambda f: convert_yolo(f / "yolo", f / "coco.json")),
     Parser("subset", _rows_manifest, ["m.yaml", "rows.csv"], _subset),
     Parser("Label Studio, classes", _request("classification", asking.exported), ["answers.*"],
            _taken),
@@ -484,6 +496,8 @@ PARSERS = (
     Parser("bundle", _bundle, ["model/*"], _opened_model),
     Parser("classes", lambda f: (f / "c.txt").write_text("cat\ndog\n"), ["c.txt"],
            lambda f: class_names(None, f / "c.txt")),
+    Parser("classes, JSON", lambda f: (f / "c.json").write_text('{"names": ["cat", "dog"]}'),
+           ["c.json"], lambda f: class_names(None, f / "c.json")),
     Parser("jobs", _yaml(JOBS), ["f.yaml"], lambda f: read_jobs(f / "f.yaml")),
     Parser("policy", _yaml(POLICY), ["f.yaml"], lambda f: read_policy(f / "f.yaml")),
     Parser("preset", _yaml(PRESET), ["f.yaml"], lambda f: presets.read(str(f / "f.yaml"))),

@@ -9,7 +9,14 @@ from sfda.formats.annotations import PictureAnnotations
 from sfda.formats.request import Guess, Request, RequestedRow
 from sfda.manifests.rows import Split
 from sfda.problems.classification.labels import ClassLabels
-from sfda.problems.labelling import Labelling, Results, Unfit, choices, refuse_foreign
+from sfda.problems.labelling import (
+    Labelling,
+    Results,
+    Unfit,
+    choices,
+    refuse_foreign,
+    refuse_shapes,
+)
 from sfda.types import Seen
 
 
@@ -54,6 +61,7 @@ class ClassLabelling(Labelling[Seen]):
     ) -> str | None:
         """The class."""
         if not picture.labels:
+            refuse_shapes(sample, picture)
             return None
         if len(picture.labels) > 1:
             raise Unfit("several classes", f"{sample.key} ({', '.join(picture.labels)})")

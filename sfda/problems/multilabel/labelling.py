@@ -9,7 +9,7 @@ from sfda.formats.annotations import PictureAnnotations
 from sfda.formats.request import Guess, Request, RequestedRow
 from sfda.manifests.rows import Split
 from sfda.problems._labels import Array
-from sfda.problems.labelling import Labelling, Results, choices, refuse_foreign
+from sfda.problems.labelling import Labelling, Results, choices, refuse_foreign, refuse_shapes
 from sfda.problems.multilabel.cells import cell_of, names_in
 from sfda.problems.multilabel.labels import ClassSets
 from sfda.types import Seen
@@ -66,6 +66,8 @@ class ClassSetLabelling(Labelling[Seen]):
         """The classes, in the order of the request; none of them where somebody looked and chose
         nothing.
         """
+        if not picture.labels:
+            refuse_shapes(sample, picture)
         names = {name for label in picture.labels for name in names_in(label)}
         refuse_foreign(request, sample, names)
         if not names and not picture.done:

@@ -135,6 +135,9 @@ class JointLabelling(Labelling[tuple[int, Joints]]):
     ) -> Person | None:
         """The joints, in pixels of the image, in the request's order."""
         if not picture.persons:
+            drawn = any(box.label != PERSON for box in picture.boxes)
+            if drawn or picture.regions or picture.mask is not None:
+                raise Unfit("boxes or masks where joints are wanted", sample.key)
             return None
         if len(picture.persons) > 1:
             raise Unfit("several persons", sample.key)

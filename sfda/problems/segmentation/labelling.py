@@ -78,6 +78,11 @@ class MaskLabelling(Labelling[MaskOfRow]):
     ) -> Mask | None:
         """The mask, as indices of the request's classes."""
         if not picture.regions and picture.mask is None:
+            if picture.boxes or picture.persons:
+                raise Unfit(
+                    "boxes or points where a mask is wanted; paint it with a brush or polygons",
+                    sample.key,
+                )
             return None
         refuse_foreign(request, sample, (r.label for r in picture.regions))
         size = (sample.height, sample.width)

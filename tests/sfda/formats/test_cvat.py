@@ -72,7 +72,7 @@ def test_tags_and_masks_of_cvat(tmp_path: Path) -> None:
         (
             '<annotations><image name="005.png" width="64" height="64"><box label="red" xtl="1"/>'
             "</image></annotations>",
-            "005.png: it cannot be read (no attribute 'ytl')",
+            "005.png: it cannot be read (it lacks 'ytl')",
         ),
         (
             '<annotations><image name="005.png" width="64" height="64"><cuboid label="red"/>'
