@@ -215,7 +215,9 @@ def taken_over(result: Message, order: Order) -> Adaptation:
     folder = Path(order.folder)
     try:
         outcome = valid(
-            TypeAdapter(_Outcome), {n: result.get(n) for n in _Outcome.model_fields}, "a result"
+            TypeAdapter(_Outcome),
+            {name: result[name] for name in _Outcome.model_fields if name in result},
+            "a result",
         )
         content = read_within(folder, "history.json", limit=history_size(_epochs(order)))
         if bytes_digest(content) != outcome.history_sha256:

@@ -115,7 +115,7 @@ def in_parts(networks: Iterable[nn.Module], parts: int) -> Iterator[None]:
 
 def _by_parts(
     network: nn.Module, forward: Callable[..., Any], parts: int, *inputs: Any, **more: Any
-) -> Any:
+) -> object:
     images = inputs[0] if inputs else None
     alone = len(inputs) == 1 and not more and isinstance(images, Tensor)
     number = min(parts, len(images) // SMALLEST_PART) if alone and isinstance(images, Tensor) else 1

@@ -79,7 +79,7 @@ class LabelSet(ABC):
         """What is no fault but should be known, such as boxes left out."""
         return ()
 
-    def check(self, row: int) -> Any:
+    def check(self, row: int) -> object:
         """Raise BadInput where a row's label lies in a file that cannot be used; what was seen of
         it otherwise, for `concerns`.
         """

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sfda.documents import parse_json
 from sfda.errors import BadInput
@@ -61,7 +61,7 @@ def _json_files(folder: Path, depth: int = MOST_DEPTH) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
-def _document(file: Path) -> Any:
+def _document(file: Path) -> object:
     unknown = f"{file} cannot be read, so what it needs is not known; repair it or move it away"
     try:
         handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -76,7 +76,7 @@ def _document(file: Path) -> Any:
         raise BadInput(f"{unknown} ({error})") from None
 
 
-def _texts(value: Any) -> Iterator[tuple[str, str]]:
+def _texts(value: object) -> Iterator[tuple[str, str]]:
     """All texts in a document, at any depth, and the keys that they stand under."""
     waiting = [("", value)]
     while waiting:

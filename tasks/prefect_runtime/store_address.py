@@ -15,7 +15,6 @@ import urllib.request
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from sfda.errors import BadInput
@@ -105,7 +104,7 @@ def _no_prefect_s(address: str) -> str | None:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """What leads elsewhere is no answer of Prefect's."""
 
-    def redirect_request(self, *request: Any, **more: Any) -> None:
+    def redirect_request(self, *request: object, **more: object) -> None:
         """None."""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from sfda.formats.coco import is_number
 from sfda.formats.plausibility.boxes import Concerns, Sized, is_bbox
 
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 _SLACK = 1.0  # pixels
 _MOST = 0.9  # share of persons from which something is so of all
 JOINT_FORMATS = ("pixels", "shares", "box-pixels", "box-shares")
@@ -56,7 +57,7 @@ def joint_concerns(entries: Sequence[Mapping[str, Any]], sizes: Sized) -> Concer
     return Concerns([], notes)
 
 
-def _table(entry: Mapping[str, Any]) -> Any:
+def _table(entry: Mapping[str, Any]) -> Floats | None:
     """x, y, v of each joint; None where that is not what is there."""
     marked = entry.get("keypoints")
     if not isinstance(marked, list) or not marked or len(marked) % 3:
@@ -69,7 +70,7 @@ def _placed(marked: Sequence[Mapping[str, Any]], sizes: Sized) -> _Placed:
     for number, entry in enumerate(marked):
         table = _table(entry)
         box = entry["bbox"] if is_bbox(entry.get("bbox")) else (np.nan,) * 4
-        for x, y, v in table.tolist():
+        for x, y, v in [] if table is None else table.tolist():
             if v > 0:
                 joints.append((x, y))
                 persons.append(number)
@@ -118,10 +119,11 @@ def _looks_like(seen: _Placed) -> tuple[str, str]:
     return "", ""
 
 
-def _outside(joints: Any, sizes: Any) -> Any:
+def _outside(joints: Floats, sizes: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """[N]: which lie beyond (0, 0) or this size; one of NaN has no end."""
     ends = np.nan_to_num(sizes, nan=np.inf)
-    return ((joints < -_SLACK) | (joints > ends + _SLACK)).any(1)
+    beyond: np.ndarray[Any, np.dtype[np.bool_]] = (joints < -_SLACK) | (joints > ends + _SLACK)
+    return np.asarray(beyond.any(1))
 
 
 def _persons_away(seen: _Placed) -> int:
