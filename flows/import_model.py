@@ -64,18 +64,8 @@ def import_model(
     tags = {"prefect.flow_run_id": str(flow_run.id)}
     params = {"weights": path, "arch": arch, "classes": ", ".join(classes)}
     with tracking.run(_title(), key=key, tags=tags, params=params) as run_id:
-        imported = import_checkpoint(
-            path,
-            problem,
-            arch,
-            classes,
-            input,
-            skeleton,
-            arch_settings,
-            head,
-            weights_key,
-            padding,
-        )
+        more: tuple[Any, ...] = (skeleton, arch_settings, head, weights_key, padding)
+        imported = import_checkpoint(path, problem, arch, classes, input, *more)
         model = imported.model
         version = register_source(model, name, run_id, {"source": path, "arch": model.arch})
     return ImportResult(

@@ -252,7 +252,9 @@ def import_model(
     """Register a model that was trained elsewhere."""
     with session(json, flow=True) as out:
         from flows.import_model import import_model as flow
+        from sfda.weights.checkpoints import refuse_bundle
 
+        refuse_bundle(weights)
         check_problem_of(arch, problem)
         bones, own = skeleton_of(skeleton, problem), read_settings(arch_set, "--arch-set")
         spec = stated_input(

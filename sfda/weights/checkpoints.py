@@ -225,10 +225,15 @@ def _tensor(name: str, array: np.ndarray[Any, Any], path: Path) -> Tensor:
     return tensor
 
 
-def _find_triple(folder: Path) -> list[Path]:
-    """The files of SHOT's triple in a folder: backbone, bottleneck, classifier."""
+def refuse_bundle(folder: Path) -> None:
+    """Raise BadInput where these are no weights to import, but a bundle."""
     if (folder / "spec.json").exists():
         raise BadInput(f"{folder} is a model bundle already: use it as it is")
+
+
+def _find_triple(folder: Path) -> list[Path]:
+    """The files of SHOT's triple in a folder: backbone, bottleneck, classifier."""
+    refuse_bundle(folder)
     files = []
     for part in "FBC":
         fits = sorted(folder.glob(f"*_{part}.pt"))

@@ -340,8 +340,8 @@ def test_without_labels_there_are_no_metrics_and_a_person_is_asked(story):
 
 def test_promote_and_rollback_move_the_champion_and_keep_the_history(story):
     third = story.promoted["version"]
-    assert story.promote == {"name": "toy", "version": "1", "previous": third}
-    assert story.rollback == {"name": "toy", "version": third, "previous": "1"}
+    assert story.promote == {"name": "toy", "version": "1", "previous": third, "again": False}
+    assert story.rollback == {"name": "toy", "version": third, "previous": "1", "again": False}
     assert tracking.champions("toy") == ["1", third]
     assert tracking.canonical("models:/toy@champion") == f"models:/toy/{third}"
     assert tracking.canonical("models:/toy@candidate") == story.unlabelled["uri"]
