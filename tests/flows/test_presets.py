@@ -177,6 +177,7 @@ def test_the_classes_of_a_regime_are_chosen_by_command(world, home, tmp_path):
     ).json
     assert output == {
         "manifest": str(out), "splits": {"train": 40, "val": 20}, "classes": ["bar", "post"],
+        "notes": [],
     }  # fmt: skip
     assert yaml.safe_load(out.read_text())["name"] == "toy/source (open, source)"
     assert sfda("check", out, "--json").json["ok"]
