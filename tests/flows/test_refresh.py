@@ -256,7 +256,7 @@ def test_what_is_wrong_is_said_in_one_line(world: World, home: Home):
         assert "Traceback" not in output.err
     (folder / "0003.png").write_bytes(b"no picture")
     os.utime(folder / "0003.png", (1, 1))
-    output = look(world, folder)
+    output = look(world, folder, "--skip-unreadable", 0)
     assert output.code == 2
     assert "0003.png" in output.err
     put_images(folder, 0, 9)

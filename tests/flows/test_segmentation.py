@@ -210,7 +210,7 @@ def broken(shop: Shop, tmp_path: Path) -> Any:
         (np.zeros((8, 8), np.uint8), "030.png"),
         (np.full((32, 32), 7, np.uint8), "7"),
         (np.full((32, 32), 255, np.uint8), "030.png"),
-        (np.zeros((32, 32, 3), np.uint8), "030.png"),
+        ((np.arange(3072) % 251).astype(np.uint8).reshape(32, 32, 3), "030.png"),
     ],
     ids=["missing", "size", "unknown index", "all ignored", "colours"],
 )
