@@ -149,7 +149,7 @@ def test_an_archive_that_is_not_the_manifests_is_refused_at_the_first_look(home,
     ):
         manifests.manifest_ref(target)
     os.unlink(target.with_suffix(".npz"))
-    with pytest.raises(BadInput, match=r"target\.npz, the archive of .*, is missing; set SFDA"):
+    with pytest.raises(BadInput, match=r"target\.npz is missing: the manifest names"):
         manifests.manifest_ref(target)
 
 
