@@ -137,7 +137,7 @@ def zip_opened(path: Path) -> zipfile.ZipFile:
 def plain_member(name: str) -> str:
     r"""A member's name with slashes: zips that are packed on Windows may have backslashes.
 
-    >>> plain_member(".\disc\0.png")
+    >>> plain_member(r".\disc\0.png")
     'disc/0.png'
     """
     return name.replace("\\", "/").removeprefix("./")
