@@ -25,6 +25,7 @@ STORE = "MLFLOW_TRACKING_URI"
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 LOCAL_STORES = ("sqlite", "file", "")
 ANSWER_TIME = 5.0  # seconds for a connection
+LONGEST_READ = 60.0  # seconds of a read that nobody waits for any more
 SILENT_TIME, LOCKED_TIME = 4.0, 60.0  # seconds of waiting for a lock, before it is said and after
 LOCKED = "database is locked"  # SQLite's words
 HIDDEN = "***"
@@ -110,7 +111,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _fault_of(asked: str) -> str | None:
     try:
-        with urllib.request.build_opener(_NoRedirect).open(asked, timeout=ANSWER_TIME) as answer:
+        with urllib.request.build_opener(_NoRedirect).open(asked, timeout=LONGEST_READ) as answer:
             return None if answer.read(100).strip() == b"true" else "not its words to /health"
     except urllib.error.HTTPError as error:
         asks_for_more = error.code in (401, 403, 407, 429) or error.code >= 502

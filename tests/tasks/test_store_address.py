@@ -173,21 +173,28 @@ def test_what_answers_is_prefect_s_server_or_named(code, words, answer, monkeypa
         server.shutdown()
 
 
-def test_what_speaks_no_http_is_named_and_what_is_slow_is_waited_for(monkeypatch, caplog):
+def test_what_is_slow_is_waited_for_and_said(monkeypatch, caplog):
     monkeypatch.setattr(store_address, "ANSWER_TIME", 0.3)
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes connections and says nothing
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.getsockname()[1]}/api")
         check_prefect_server()
-        assert "is slow to answer; going on" in caplog.text
+    assert "is slow to answer; going on" in caplog.text
+
+
+def test_what_speaks_no_http_is_named(monkeypatch):
+    monkeypatch.setattr(store_address, "ANSWER_TIME", 60.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
 
         def speak() -> None:
-            for _ in range(4):  # of before, of the look whether anybody is there, and the request
-                one, _ = server.accept()
-                with suppress(OSError), one:
-                    one.sendall(b"220 mail\r\n")
+            with suppress(OSError):  # the server is closed at the end
+                while True:
+                    one, _ = server.accept()
+                    with suppress(OSError), one:  # who only looked whether it is there has gone
+                        one.sendall(b"220 mail\r\n")
+                        one.recv(1000)  # a question that nobody reads would break the connection
 
         threading.Thread(target=speak, daemon=True).start()
-        monkeypatch.setattr(store_address, "ANSWER_TIME", 20.0)
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.getsockname()[1]}/api")
         with pytest.raises(BadInput, match=r"no Prefect server \(no HTTP"):
             check_prefect_server()
 
