@@ -217,7 +217,7 @@ def _doubles(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Annotations that say the same of one image twice, and ids that several have."""
     same: Counter[Any] = Counter()
     other: dict[Any, set[Any]] = {}
-    ids: Counter[Any] = Counter(e["id"] for e in entries if e.get("id") not in (None, 0))
+    ids = Counter(e["id"] for e in entries if isinstance(e.get("id"), int | str) and e["id"] != 0)
     for entry in entries:
         if is_bbox(entry.get("bbox")):
             where = (entry["image_id"], *map(float, entry["bbox"]))

@@ -224,3 +224,9 @@ def test_joints_outside_of_their_image_are_counted(images: Path) -> None:
 def test_formats_that_there_are_not_are_refused(images: Path) -> None:
     with pytest.raises(BadInput, match="--box-format yolo: it is one of xywh"):
         made(images, document(BOXES), boxes="yolo")
+
+
+def test_an_id_that_is_none_is_no_double() -> None:
+    entry = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}
+    entries = [entry | {"id": odd} for odd in ({}, [], {"a": 1}, None, 0)]
+    assert not [note for note in box_concerns(entries, {1: (8.0, 8.0)}).notes if " id" in note]
