@@ -13,7 +13,7 @@ from sfda.authoring.listing import Listing
 from sfda.authoring.pairing import pair_volumes
 from sfda.errors import BadInput, listed
 from sfda.formats.readers import BROKEN
-from sfda.formats.volumes import FileAddress, Grid, difference_of_grids, grid, slice_of
+from sfda.formats.volumes import Grid, difference_of_grids, slice_of
 from sfda.manifests.write import partial_folder
 from sfda.state_folder import disk_errors, named_by_a_person
 
@@ -115,14 +115,9 @@ def _pairs(listing: Listing, folder: Path | str) -> tuple[Listing, dict[str, str
 
 
 def _grid(listing: Listing, key: str) -> Grid:
-    loose = listing.path.is_dir() or listing.in_list
-    address = (
-        FileAddress(listing.root / _file(key)) if loose else FileAddress(listing.path, _file(key))
-    )
-    try:
-        return grid(address)
-    except BROKEN as error:
-        raise BadInput(f"volume {address} cannot be read: {error}") from None
+    whole = listing.reader([key]).grid(0)
+    assert whole is not None, f"{key} is a slice"
+    return whole
 
 
 def _file(key: str) -> str:

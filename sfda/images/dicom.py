@@ -156,17 +156,9 @@ def _one_error() -> Iterator[None]:
     except ValueError:
         raise
     except (
-        *(
-            BytesLengthException,
-            InvalidDicomError,
-            AttributeError,
-            LookupError,
-            TypeError,
-            ArithmeticError,
-            OSError,
-        ),
-        *(EOFError, RuntimeError, struct.error, MemoryError),
-    ) as error:  # NotImplementedError and RecursionError are RuntimeErrors
+        *(BytesLengthException, InvalidDicomError, AttributeError, LookupError, TypeError),
+        *(ArithmeticError, OSError, EOFError, RuntimeError, struct.error, MemoryError),
+    ) as error:
         reason = cut_off(" ".join(f"{type(error).__name__} {error}".split()), 200)
         raise ValueError(f"its DICOM is damaged ({reason})") from None
 
