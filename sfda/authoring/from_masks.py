@@ -18,8 +18,8 @@ from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits
 from sfda.authoring.volume_masks import refuse_masks_elsewhere, resampled_masks
 from sfda.authoring.write import RowTable
 from sfda.errors import BadInput, listed
-from sfda.formats.masks import IGNORE, one_value, values_concern
-from sfda.formats.readers import FileReader, Folder, NpzReader, Reader, Zip, npz_array
+from sfda.formats.masks import IGNORE, one_value, values_concerns
+from sfda.formats.readers import NpzReader, Reader, npz_array
 from sfda.formats.volumes import grid, slice_of
 from sfda.manifests.columns import parse_spacing
 
@@ -166,20 +166,20 @@ def _refuse_values(
             )
         return
     usual = tuple(range(len(names)))
-    concern = None if options.ignore_is_said else values_concern(pixels, names, usual, IGNORE)
-    if concern and concern.grave:
-        raise BadInput(f"{concern.text}; or --ignore 255, if it truly says nothing")
-    if concern:
-        log.warning("%s", concern.text)
+    if options.ignore_is_said:
+        return
+    concerns = values_concerns(pixels, names, usual, IGNORE)
+    for fault in concerns.faults:
+        raise BadInput(f"{fault}; or --ignore 255, if it truly says nothing")
+    for note in concerns.notes:
+        log.warning("%s", note)
 
 
 def _stored(listing: Listing, masks: dict[str, Any]) -> Reader:
     """The masks of a listing, one after the other."""
     if listing.image:
         return NpzReader(listing.path, str(listing.mask), np.arange(len(masks)))
-    loose = listing.path.is_dir() or listing.in_list
-    files = Folder(listing.root) if loose else Zip(listing.path)
-    return FileReader(files, tuple(masks.values()), "mask")
+    return replace(listing.reader(tuple(masks.values())), what="mask")
 
 
 def _stays(
@@ -231,9 +231,7 @@ def _spacings(listing: Listing, options: MaskOptions, series: Series) -> tuple[s
     if options.spacing:
         return (options.spacing,) * len(listing.keys)
     parts = [None if listing.image else slice_of(key) for key in listing.keys]
-    loose = listing.path.is_dir() or listing.in_list
-    files = Folder(listing.root) if loose else Zip(listing.path)
-    texts = []
+    files, texts = listing.reader(()).files, list[str]()
     for key, part in zip(listing.keys, parts, strict=True):
         if part is None:
             if key not in series.spacings:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sfda.errors import BadInput, listed
 from sfda.formats.images import orientation_of_bytes
+from sfda.formats.plausibility.boxes import Concerns
 from sfda.formats.readers import BROKEN, FileReader, Reader
 from sfda.formats.volumes import difference_of_grids
 from sfda.images.intensity_window import Raw
@@ -125,37 +126,30 @@ def count_pixels(mask: Mask) -> PixelCounts:
     return np.bincount(mask.reshape(-1), minlength=256)
 
 
-@dataclass(frozen=True)
-class Concern:
-    """What is odd about the values of some masks; `grave`: they are misread beyond doubt."""
-
-    text: str
-    grave: bool
-
-
-def values_concern(
+def values_concerns(
     pixels: PixelCounts, classes: tuple[str, ...], values: tuple[int, ...], ignore: int | None
-) -> Concern | None:
+) -> Concerns:
     """Classes that have no pixel in any mask while others do not count: perhaps they are theirs.
 
     >>> seen = count_pixels(np.array([[0, 255]], dtype=np.uint8))
-    >>> values_concern(seen, ("tissue", "organ"), (0, 1), 255).grave
-    True
+    >>> len(values_concerns(seen, ("tissue", "organ"), (0, 1), 255).faults)
+    1
     """
     absent = [name for name, count in zip(classes, pixels, strict=False) if not count]
     if ignore is None or not 0 < len(absent) < len(classes) or not pixels[IGNORE]:
-        return None
+        return Concerns([], [])
     share = pixels[IGNORE] / pixels.sum()
     absent_values = [value for name, value in zip(classes, values, strict=True) if name in absent]
     likely = [ignore if value == absent_values[-1] else value for value in values]
     remedy = f"--values {','.join(map(str, likely))} (in a manifest `values`, and `ignore: null`)"
     which, have = ("class", "has") if len(absent) == 1 else ("classes", "have")
-    return Concern(
+    text = (
         f"{which} {listed(absent)} {have} no pixel in any mask, and {share:.1%} of the pixels have "
         f"the value {ignore}, which does not count (`ignore`); if that is a class, say so: "
-        + remedy,
-        grave=len(classes) == 2,
+        + remedy
     )
+    # of two classes the other one alone would be left
+    return Concerns([text], []) if len(classes) == 2 else Concerns([], [text])
 
 
 def _whole(stored: Raw) -> Raw | None:

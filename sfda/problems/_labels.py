@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfda.formats.plausibility.boxes import Concerns
 from sfda.refs import ModelSpec
 
 if TYPE_CHECKING:
@@ -85,13 +86,11 @@ class LabelSet(ABC):
         """
         return None
 
-    def concerns(
-        self, seen: Sequence[Any], classes: tuple[str, ...]
-    ) -> tuple[list[str], list[str]]:
+    def concerns(self, seen: Sequence[Any], classes: tuple[str, ...]) -> Concerns:
         """Faults and notes that only many rows together show, from what `check` saw of each, in the
         classes of their manifest.
         """
-        return [], []
+        return Concerns([], [])
 
 
 class Targets(ABC, Generic[Maker, BatchLabels]):

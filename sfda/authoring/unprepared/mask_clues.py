@@ -14,7 +14,7 @@ from sfda.authoring.pairing import ENDINGS, FOLDERS, pair_masks
 from sfda.authoring.unprepared.clues import Clue, problem_that, stated_problem
 from sfda.errors import BadInput
 from sfda.formats.masks import one_value
-from sfda.formats.readers import FileReader, Folder, NpzReader, Zip
+from sfda.formats.readers import FileReader, NpzReader
 
 MASKS_SEEN = 30  # of all, evenly spread, whose values are looked at
 
@@ -39,9 +39,7 @@ def by_masks(listing: Listing) -> Clue | None:
             count = len(images.keys)
     if best:
         paired, spot, files = best
-        loose = listing.path.is_dir() or listing.in_list
-        folder = Folder(listing.root) if loose else Zip(listing.path)
-        values = _values(FileReader(folder, files, "mask"))
+        values = _values(listing.reader(files))
         return _with_masks(problem, spot, paired, count, values)
     if any(".nii" in key.lower() for key in listing.keys):
         why = "volumes are read slice by slice"

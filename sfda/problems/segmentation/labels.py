@@ -24,8 +24,9 @@ from sfda.formats.masks import (
     PixelCounts,
     class_table,
     count_pixels,
-    values_concern,
+    values_concerns,
 )
+from sfda.formats.plausibility.boxes import Concerns
 from sfda.formats.readers import FileReader, Folder, Reader, npz_header
 from sfda.images.decode import sweep, unfinished_file
 from sfda.images.preprocess import refuse_cut
@@ -74,16 +75,12 @@ class MaskLabels(LabelSet):
         """The pixels of each class. Raises BadInput for a mask that cannot be used."""
         return count_pixels(self.masks.mask(row))
 
-    def concerns(
-        self, seen: Sequence[PixelCounts], classes: tuple[str, ...]
-    ) -> tuple[list[str], list[str]]:
+    def concerns(self, seen: Sequence[PixelCounts], classes: tuple[str, ...]) -> Concerns:
         """Classes without one pixel, where the value that does not count may be theirs."""
         if not isinstance(self.masks, MaskReader) or not seen:
-            return [], []
+            return Concerns([], [])
         pixels: PixelCounts = np.sum(seen, axis=0)
-        concern = values_concern(pixels, classes, self.masks.values, self.masks.ignore)
-        texts = [concern.text] if concern else []
-        return (texts, []) if concern and concern.grave else ([], texts)
+        return values_concerns(pixels, classes, self.masks.values, self.masks.ignore)
 
     def take(self, positions: Array) -> MaskLabels:
         """Those of some rows."""
