@@ -48,9 +48,7 @@ def clean_home(
         if not free:
             raise BadInput(f"another `sfda clean` works in {folder}; wait for its end")
         now, before = time.time(), size_by_kind(folder)
-        named = references(folder)
-        items = old_items(policy, named.addresses, now)
-        entries, left = old_entries(folder, policy, _needed(named, items, folder), now)
+        items, entries, left = _old(policy, folder, now)
         gone = [entry for entry in entries if delete_entry(entry)]
         left += [f"{e.path.relative_to(folder)} is used" for e in entries if e not in gone]
         delete_items(items)
@@ -67,15 +65,23 @@ def clean_home(
         )
 
 
+def _old(
+    policy: RetentionPolicy, folder: Path, now: float
+) -> tuple[StoreItems, list[OldEntry], list[str]]:
+    """What of the store and of the home's files may go, and lines on what stays all the same."""
+    named = references(folder)
+    items = old_items(policy, named.addresses, now)
+    entries, left = old_entries(folder, policy, _needed(named, items, folder), now)
+    return items, entries, left
+
+
 def would_clean(policy: RetentionPolicy, flows: Collection[str]) -> CleanReport:
     """What `clean_home` would do; nothing is written. Rows of databases are counted, and their size
     is not foretold.
     """
     folder, now = state_folder(), time.time()
     before = size_by_kind(folder)
-    named = references(folder)
-    items = old_items(policy, named.addresses, now)
-    entries, left = old_entries(folder, policy, _needed(named, items, folder), now)
+    items, entries, left = _old(policy, folder, now)
     after = dict(before)
     for path in (*(entry.path for entry in entries), *items.folders):
         if path.is_relative_to(folder):
