@@ -132,14 +132,14 @@ def test_faults_end_with_one_message(world: World, folder: Path, tmp_path: Path)
         again = ask(folder, tmp_path / "a", "good", "bad")
         assert (again.code, "done already" in again.out) == (0, True), again.out
         for message, out, own in (
-            ("another", "a", ("--seed", 5)),
+            ("holds another request already", "a", ("--seed", 5)),
             ("did you mean 'alpha'", "b", ("--decision", tmp_path / "policy.yaml")),
             ("no split 'x'", "b", ("--split", "x")),
             ("holds no audit", "b", ("--before", tmp_path / "empty")),
         ):
             ended = ask(folder, tmp_path / out, "good", "bad", *own)
             assert (ended.code, message in ended.err) == (2, True), ended.err
-            assert out == "a" or not (tmp_path / "b").exists()
+            assert not (tmp_path / "b").exists()
         same = ask(folder, tmp_path / "b", "good", "good")
         assert "are the same model" in same.err
 
