@@ -48,7 +48,7 @@ def clean_home(
         if not free:
             raise BadInput(f"another `sfda clean` works in {folder}; wait for its end")
         now, before = time.time(), size_by_kind(folder)
-        items, entries, left = _old(policy, folder, now)
+        items, entries, left = _removable(policy, folder, now)
         gone = [entry for entry in entries if delete_entry(entry)]
         left += [f"{e.path.relative_to(folder)} is used" for e in entries if e not in gone]
         delete_items(items)
@@ -65,7 +65,7 @@ def clean_home(
         )
 
 
-def _old(
+def _removable(
     policy: RetentionPolicy, folder: Path, now: float
 ) -> tuple[StoreItems, list[OldEntry], list[str]]:
     """What of the store and of the home's files may go, and lines on what stays all the same."""
@@ -81,7 +81,7 @@ def would_clean(policy: RetentionPolicy, flows: Collection[str]) -> CleanReport:
     """
     folder, now = state_folder(), time.time()
     before = size_by_kind(folder)
-    items, entries, left = _old(policy, folder, now)
+    items, entries, left = _removable(policy, folder, now)
     after = dict(before)
     for path in (*(entry.path for entry in entries), *items.folders):
         if path.is_relative_to(folder):

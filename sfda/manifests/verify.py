@@ -136,7 +136,7 @@ def _image_faults(
     except BadInput as error:
         return ([] if path and not path.is_file() else [str(error)]), []
 
-    def look(row: int) -> tuple[float, float] | None:
+    def dim_range(row: int) -> tuple[float, float] | None:
         """The range of an image of more than 8 bits that is nearly black; None of others."""
         picture = reader.image(row)
         if picture.max(initial=0) > DIM:
@@ -144,7 +144,7 @@ def _image_faults(
         raw = reader.raw(row)
         return None if raw.dtype == np.uint8 else (float(raw.min()), float(raw.max()))
 
-    faults, ranges = _faults_of(look, len(keys), progress)
+    faults, ranges = _faults_of(dim_range, len(keys), progress)
     dim = [ends for ends in ranges if ends]
     if len(dim) < len(ranges) or not dim:
         return faults, []
@@ -181,7 +181,7 @@ def _faults_of(
 ) -> tuple[list[str], list[Any]]:
     """What is wrong with each of `count` rows, in order, and what was read of the others."""
 
-    def look(row: int) -> tuple[str | None, object]:
+    def fault_or_content(row: int) -> tuple[str | None, object]:
         try:
             seen = read(row)
         except BadInput as error:
@@ -190,7 +190,7 @@ def _faults_of(
 
     faults, all_seen = list[str](), list[Any]()
     with ThreadPoolExecutor() as pool:
-        for done, (message, seen) in enumerate(pool.map(look, range(count)), start=1):
+        for done, (message, seen) in enumerate(pool.map(fault_or_content, range(count)), start=1):
             if message:
                 faults.append(message)
             else:

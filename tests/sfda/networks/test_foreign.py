@@ -166,7 +166,7 @@ def test_a_source_has_a_size(resnet: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"more than 1048576 \(SFDA_LIMIT_CODE_BYTES"):
         read_spec(tmp_path / "model")
     resnet.write_bytes(b"#" * (2**20 + 1))
-    with pytest.raises(BadInput, match=r"has 1048577 bytes, more than 1048576 \(SFDA_LIMIT_CODE_BYTES"):
+    with pytest.raises(BadInput, match="has 1048577 bytes, more than 1048576 "):
         loaded(f"{resnet}:resnet20", {})
 
 
