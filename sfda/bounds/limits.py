@@ -67,7 +67,7 @@ YAML_BYTES = _limit("YAML_BYTES", 4 * MIB, "bytes", "a YAML file: manifest, jobs
 YAML_VALUES = _limit(
     "YAML_VALUES", 100_000, "values", "what a YAML file stands for, aliases repeated"
 )
-JOB_COUNT = _limit("JOBS", 500, "jobs", "the jobs of one file: each takes 20 ms of every start")
+JOB_COUNT = _limit("JOBS", 500, "jobs", "the jobs of one file, all read at every start")
 DEPTH = _limit("DEPTH", 60, "levels", "lists and mappings of YAML, elements of XML in each other")
 NUMBER_CHARACTERS = _limit("NUMBER_CHARACTERS", 100, "characters", "a number or a date in YAML")
 LIST_BYTES = _limit("LIST_BYTES", 16 * MIB, "bytes", "a text with an image or a class a line")

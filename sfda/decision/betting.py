@@ -83,7 +83,7 @@ def sign_test(budget: int, alpha: float) -> tuple[int, float]:
     >>> critical, round(size, 4)
     (27, 0.0192)
     """
-    from scipy.stats import binom  # takes 0.7 s to import
+    from scipy.stats import binom  # slow to import
 
     tails = binom.sf(np.arange(-1, budget + 1), budget, 0.5)  # P(at least 0), ... (at least K + 1)
     critical = int(np.flatnonzero(tails <= SIGN_SHARE * alpha)[0])

@@ -253,7 +253,7 @@ def ask_referee(name: str, guide: Opinions, before: Opinions, after: Opinions) -
     where these differ. By a sign test over the images, it is against the candidate where it would
     back the model before so much more often in 5 % of cases by chance.
     """
-    from scipy.stats import binomtest  # takes 0.7 s to import
+    from scipy.stats import binomtest  # slow to import
 
     backing = before.backed(after, guide)
     first, second = (int((a > b).sum()) for a, b in (backing, backing[::-1]))

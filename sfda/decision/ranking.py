@@ -123,7 +123,7 @@ def mean_ranks(table: Mapping[str, Scores], names: list[str]) -> dict[str, float
     """
     if not table:
         return dict.fromkeys(names, 1.0)
-    from scipy.stats import rankdata  # takes 0.7 s to import
+    from scipy.stats import rankdata  # slow to import
 
     ranks = [
         rankdata([-round(values[name], RANK_DIGITS) for name in names]) for values in table.values()

@@ -178,7 +178,7 @@ def _grid(address: FileAddress, size: int, time: int) -> Grid:
 
 
 def _open(address: FileAddress) -> Any:
-    import nibabel  # takes 0.7 s, with pydicom, where there is a volume
+    import nibabel  # slow to import
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError, ImageDataError
     from nibabel.wrapstruct import WrapStructError

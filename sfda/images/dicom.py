@@ -114,7 +114,7 @@ def placed_slice(data: bytes) -> PlacedSlice:
 def _opened(
     data: bytes, *, pixels: bool = True, tags: tuple[str, ...] | None = None
 ) -> FileDataset:
-    import pydicom  # 0.3 s, where there is such a file
+    import pydicom  # slow to import
 
     if DEFLATED in data:  # wherever it stands: its header may be long
         raise ValueError("it is deflated: write it plainly, as `dcmconv +te` does")

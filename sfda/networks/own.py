@@ -143,7 +143,7 @@ def own_detector(name: str, classes: int, depth: int = 3) -> TorchvisionDetector
     """
     if name not in RCNN_SIDES:
         raise BadInput(f"no detector sfda:{name}; there are {', '.join(RCNN_SIDES)}")
-    # torchvision's detectors take two seconds to import
+    # slow to import
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
