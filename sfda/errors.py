@@ -1,4 +1,4 @@
-"""The one error that a user is meant to see, and how its message lists things."""
+"""The one error that a user is meant to see, how its message lists things, and what is odd."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 
 class BadInput(ValueError):
@@ -99,3 +100,10 @@ def listed(items: Sequence[str], joint: str = ", ") -> str:
     """The first ten items, and how many more there are."""
     more = f"{joint}and {len(items) - MOST_LISTED} more" if len(items) > MOST_LISTED else ""
     return joint.join(items[:MOST_LISTED]) + more
+
+
+class Concerns(NamedTuple):
+    """What is surely wrong, and what is no fault but should be known."""
+
+    faults: list[str]
+    notes: list[str]

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sfda.errors import BadInput, listed
+from sfda.errors import BadInput, Concerns, listed
 from sfda.formats.images import orientation_of_bytes
-from sfda.formats.plausibility.boxes import Concerns
 from sfda.formats.readers import BROKEN, FileReader, Reader
 from sfda.formats.volumes import difference_of_grids
 from sfda.images.intensity_window import Raw

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfda.formats.plausibility.boxes import Concerns
+from sfda.errors import Concerns
 from sfda.refs import ModelSpec
 
 if TYPE_CHECKING:

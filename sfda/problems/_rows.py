@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sfda.errors import Concerns
 from sfda.problems._labels import Array, LabelSet
 
 if TYPE_CHECKING:
     from sfda.formats.coco import Document
-    from sfda.formats.plausibility.boxes import Concerns
     from sfda.formats.readers import Reader
     from sfda.manifests.labels import SplitContent
     from sfda.manifests.rows import Split
@@ -79,8 +79,6 @@ class RowQuestions(ProblemFolder):
         """What a row file states of its images' sizes and is not so, and what is odd about where
         its labels lie.
         """
-        from sfda.formats.plausibility.boxes import Concerns
-
         return Concerns([], [])
 
     def row_file(self, key: str) -> str:

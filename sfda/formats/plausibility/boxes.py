@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sfda.errors import Concerns
 from sfda.formats.coco import OUTLINE_KEY, is_number, stated_size
 
 _Numbers = np.ndarray[Any, Any]
@@ -21,13 +22,6 @@ SHARES = "-shares"  # of a form: of the image's sides, instead of pixels
 BOX_FORMATS = (*BOX_FORMS, *(f"{form}{SHARES}" for form in BOX_FORMS))
 _SLACK = 1.0  # pixels that a box may reach beyond its image, as rounding makes it
 MOST_OUT = 0.3  # share of boxes beyond their images from which that is no accident
-
-
-class Concerns(NamedTuple):
-    """What is surely wrong, and what is no fault but should be known."""
-
-    faults: list[str]
-    notes: list[str]
 
 
 class _Table(NamedTuple):

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sfda.errors import Concerns
 from sfda.formats.coco import is_number
-from sfda.formats.plausibility.boxes import Concerns, Sized, is_bbox
+from sfda.formats.plausibility.boxes import Sized, is_bbox
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 _SLACK = 1.0  # pixels

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sfda.errors import BadInput, listed
+from sfda.errors import BadInput, Concerns, listed
 from sfda.formats.coco import Document
 from sfda.formats.plausibility.boxes import (
     BOX_FORMATS,
-    Concerns,
     Sized,
     box_concerns,
     in_pixels,

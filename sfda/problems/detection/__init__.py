@@ -15,8 +15,8 @@ from sfda.types import Images, Losses, TargetInfo
 
 if TYPE_CHECKING:
     from sfda.building_blocks.boxes import Boxes
+    from sfda.errors import Concerns
     from sfda.formats.coco import Document
-    from sfda.formats.plausibility.boxes import Concerns
     from sfda.manifests.labels import SplitContent
     from sfda.manifests.schema import Manifest
     from sfda.networks.detector import Detector, DetOutput

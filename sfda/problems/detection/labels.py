@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sfda.building_blocks.boxes import Boxes, BoxLabels
+from sfda.errors import Concerns
 from sfda.formats.coco import (
     BoxTable,
     Document,
@@ -20,7 +21,6 @@ from sfda.formats.coco import (
     read_coco,
     size_faults,
 )
-from sfda.formats.plausibility.boxes import Concerns
 from sfda.formats.plausibility.rewriting import concerns_of, known_sizes
 from sfda.formats.readers import Reader
 from sfda.images.preprocess import fitted

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sfda.augment.geometric import WarpMaker
     from sfda.augment.photometric import Several, ViewMaker
     from sfda.building_blocks.heatmaps import PoseTargets
+    from sfda.errors import Concerns
     from sfda.formats.coco import Document
-    from sfda.formats.plausibility.boxes import Concerns
     from sfda.formats.readers import Reader
     from sfda.loading.opened import Opened
     from sfda.manifests.labels import SplitContent

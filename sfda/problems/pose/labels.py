@@ -14,9 +14,9 @@ from sfda.augment.geometric import WarpMaker, targets_in_view
 from sfda.augment.photometric import WEAK
 from sfda.building_blocks.heatmaps import PoseTargets
 from sfda.building_blocks.warps import Pairs
+from sfda.errors import Concerns
 from sfda.formats.coco import Document, annotations_of, images_of, read_coco
 from sfda.formats.keypoints import CropReader, Person, joints_of, persons_of
-from sfda.formats.plausibility.boxes import Concerns
 from sfda.formats.plausibility.rewriting import concerns_of, known_sizes
 from sfda.formats.readers import Reader
 from sfda.images.crops import to_crop_frame

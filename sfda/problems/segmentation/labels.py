@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sfda.errors import BadInput, listed
+from sfda.errors import BadInput, Concerns, listed
 from sfda.formats.masks import (
     IGNORE,
     Mask,
@@ -26,7 +26,6 @@ from sfda.formats.masks import (
     count_pixels,
     values_concerns,
 )
-from sfda.formats.plausibility.boxes import Concerns
 from sfda.formats.readers import FileReader, Folder, Reader, npz_header
 from sfda.images.decode import sweep, unfinished_file
 from sfda.images.preprocess import refuse_cut
