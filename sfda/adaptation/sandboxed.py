@@ -49,8 +49,11 @@ class _Outcome(Config):
 
 
 def preload_worker() -> None:
-    """Make adaptations of this process begin at once. To be called before anything is loaded."""
-    process.start_forkserver("sfda.adaptation.worker")
+    """Make adaptations of this process begin at once. To be called before anything is loaded.
+
+    The first convolution that is made loads torch's compiler, in seconds: here for both processes.
+    """
+    process.start_forkserver("sfda.adaptation.worker", "torch._dynamo")
 
 
 def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestation]:

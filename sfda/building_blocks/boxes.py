@@ -64,13 +64,18 @@ def mirrored(boxes: Boxes, width: int) -> Boxes:
     return boxes._replace(boxes=torch.stack([width - x2, y1, width - x1, y2], 1))
 
 
+def box_iou(one: Float[Tensor, "n 4"], other: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
+    """Intersection over union of every box of one with every box of the other."""
+    from torchvision import ops  # with it comes torch's compiler: 150 MB for a manifest
+
+    return ops.box_iou(one, other)
+
+
 def spared(
     labels: Int[Tensor, " n"], boxes: Float[Tensor, "n 4"], doubtful: Float[Tensor, "m 4"]
 ) -> Int[Tensor, " n"]:
     """Labels of boxes, with background (0) that overlaps a doubtful box left out (-1)."""
     if not len(doubtful) or not len(boxes):
         return labels
-    from torchvision.ops import box_iou  # with it comes torch's compiler: 150 MB for a manifest
-
     near = box_iou(boxes, doubtful.to(boxes)).amax(1) >= SPARED
     return torch.where(near & (labels == 0), torch.full_like(labels, -1), labels)

@@ -150,17 +150,18 @@ def current() -> Forkserver | None:
     return _servers[0] if _servers else None
 
 
-def start(main: Main, preload: str) -> None:
+def start(main: Main, *preload: str) -> None:
     """Make the forkserver, in a process that has neither threads nor anything loaded yet.
 
-    The module `preload` is loaded in both: this process needs it too.
+    The modules `preload` are loaded in both, once: this process needs them too.
     """
     early = not {"torch", "prefect", "mlflow"} & set(sys.modules)
     if not early or threading.active_count() > 1 or _servers or sys.platform != "linux":
         return
     if not _watches_processes():
         return
-    importlib.import_module(preload)
+    for module in preload:
+        importlib.import_module(module)
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()

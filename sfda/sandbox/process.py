@@ -101,14 +101,14 @@ def unenforceable() -> str | None:
     return None
 
 
-def start_forkserver(preload: str) -> None:
-    """Make jobs of this process begin at once, with the module `preload` loaded.
+def start_forkserver(*preload: str) -> None:
+    """Make jobs of this process begin at once, with the modules `preload` loaded.
 
     To be called before anything else is loaded; where it comes too late, or nothing can be
     enforced, it does nothing.
     """
     if unenforceable() is None:
-        forkserver.start(main, preload)
+        forkserver.start(main, *preload)
 
 
 def system_paths(own: Sequence[Path] = ()) -> list[Path]:

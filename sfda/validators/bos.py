@@ -10,9 +10,8 @@ import torch
 from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from torchvision.ops import box_iou
 
-from sfda.building_blocks.boxes import Boxes
+from sfda.building_blocks.boxes import Boxes, box_iou
 from sfda.inference.forward import infer
 from sfda.networks.detector import Detector
 from sfda.types import Images, SeenViews

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
-from torchvision.ops import box_iou
 
+from sfda.building_blocks.boxes import box_iou
 from sfda.building_blocks.precision import network_precision
 from sfda.inference.forward import evaluating
 from sfda.networks.detector import Detector, Regions
