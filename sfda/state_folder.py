@@ -13,14 +13,19 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from sfda.errors import BadInput
-from sfda.strangers import close_to_others, refuse_brought_home, refuse_folder_of_others
+from sfda.strangers import (
+    close_to_others,
+    mark_new,
+    refuse_brought_home,
+    refuse_folder_of_others,
+)
 
 log = logging.getLogger("sfda")
 
@@ -98,9 +103,13 @@ def home() -> Path:
     if not os.environ.get("SFDA_HOME") and not _private.get():
         refuse_brought_home(folder)
     try:
+        new = not folder.exists() or not any(folder.iterdir())
         private_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        if new and not _private.get():
+            with suppress(FileExistsError):  # another command has made it meanwhile
+                mark_new(folder)
     except OSError as error:
         raise BadInput(
             f"cannot write to SFDA_HOME {folder} ({os.strerror(error.errno or errno.EIO)}); "

@@ -18,7 +18,7 @@ from sfda.errors import BadInput, shell_command
 LEVELS = 2  # that are looked at, but for these, which are looked at whole:
 WHOLE = ("prefect", "secrets", "run", "logs")
 SHOWN = 3
-MADE_HERE = "made-here"  # file of a home that was made where nobody named one
+MADE_HERE = "made-here"  # file of a home that a command has made, where nothing was before
 
 
 def refuse_folder_of_others(folder: Path) -> os.stat_result:
@@ -79,12 +79,29 @@ def _mark_in(folder: Path) -> str | None:
 
 def _mark(folder: Path, homes: TextIO) -> None:
     """Make a home and its mark, and put both into the list."""
-    mark = secrets.token_hex(16)
     folder.mkdir(0o700, parents=True, exist_ok=True)
+    homes.write(f"{mark_new(folder)} {folder}\n")
+
+
+def mark_new(folder: Path) -> str:
+    """Write the mark of a home into a folder that holds nothing yet; the mark. Raises OSError."""
+    mark = secrets.token_hex(16)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with os.fdopen(os.open(folder / MADE_HERE, flags, 0o600), "w", encoding="ascii") as file:
         file.write(mark)
-    homes.write(f"{mark} {folder}\n")
+    return mark
+
+
+def refuse_unmarked(folder: Path) -> None:
+    """Raise BadInput for a home that was made of a folder with other things: nothing of them is to
+    be taken for ours.
+    """
+    if _mark_in(folder) is None:
+        raise BadInput(
+            f"{folder} held other things before it was SFDA_HOME, or was made by version 0.1, so "
+            "nothing is deleted there; if all in it is sfda's: "
+            f"touch {shell_command(folder / MADE_HERE)}"
+        )
 
 
 def close_to_others(folder: Path, mode: int) -> None:

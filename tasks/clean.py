@@ -13,6 +13,7 @@ from pathlib import Path
 from sfda.errors import BadInput
 from sfda.retention.home_files import (
     KIND_OF_TOP,
+    OTHER,
     VERSIONS,
     OldEntry,
     delete_entry,
@@ -23,6 +24,7 @@ from sfda.retention.home_files import (
 from sfda.retention.policy import CleanReport, DiskUse, RetentionPolicy
 from sfda.retention.references import References, entry_below, references
 from sfda.state_folder import disk_errors, home, if_nobody_works, state_folder
+from sfda.strangers import refuse_unmarked
 from tasks.prefect_runtime.retention import (
     count_old_flow_runs,
     delete_flow_runs,
@@ -47,6 +49,7 @@ def clean_home(
     with if_nobody_works(folder / "clean") as free, disk_errors(str(folder)):
         if not free:
             raise BadInput(f"another `sfda clean` works in {folder}; wait for its end")
+        refuse_unmarked(folder)
         now, before = time.time(), size_by_kind(folder)
         items, entries, left = _removable(policy, folder, now)
         gone = [entry for entry in entries if delete_entry(entry)]
@@ -90,6 +93,10 @@ def would_clean(policy: RetentionPolicy, flows: Collection[str]) -> CleanReport:
             kind, size = kind_of_path(path, folder), disk_use(path)
             after[kind] = after.get(kind, DiskUse()).plus(-size.bytes, -size.files)
     flow_runs = count_old_flow_runs(policy, flows, folder, now)
+    try:
+        refuse_unmarked(folder)
+    except BadInput as refusal:
+        left.append(str(refusal))
     return CleanReport(
         home=str(folder),
         dry_run=True,
@@ -104,7 +111,7 @@ def would_clean(policy: RetentionPolicy, flows: Collection[str]) -> CleanReport:
 def kind_of_path(path: Path, folder: Path) -> str:
     """The kind of what lies at a path below the home."""
     parts = path.relative_to(folder).parts
-    return VERSIONS if parts[:2] == ("mlartifacts", "models") else KIND_OF_TOP[parts[0]]
+    return VERSIONS if parts[:2] == ("mlartifacts", "models") else KIND_OF_TOP.get(parts[0], OTHER)
 
 
 def _needed(named: References, items: StoreItems, folder: Path) -> set[str]:

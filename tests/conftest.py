@@ -58,6 +58,7 @@ def home(tmp_path: Path, template_store: Path, monkeypatch: pytest.MonkeyPatch) 
     """A fresh SFDA_HOME with an empty MLflow store."""
     folder = tmp_path / "home"
     folder.mkdir()
+    (folder / "made-here").touch()
     shutil.copy(template_store, folder / "mlflow.db")
     monkeypatch.setenv("SFDA_HOME", str(folder))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")

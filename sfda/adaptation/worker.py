@@ -32,7 +32,7 @@ from sfda.loading.annotated_rows import (
 from sfda.loading.batches import TargetLoader
 from sfda.loading.opened import Opened, open_stamped
 from sfda.loading.progress import STEP
-from sfda.loading.scan import scan
+from sfda.loading.scan import scan, scan_views
 from sfda.loading.sealed import open_sealed
 from sfda.methods._base import Method
 from sfda.problems.registry import PROBLEMS, read_bundle
@@ -121,6 +121,10 @@ def _training(
         info = replace(info, labelled=torch.from_numpy(annotated.rows).to(chosen))
     algorithm = kind(network, info, settings)
     to_device(algorithm, chosen)
+    if kind.views != "none":
+        algorithm.pairs = scan_views(
+            opened.images, spec.input, views, seed=plan.seed, device=chosen
+        )
     scan_target = scan(opened.images, spec.input, device=chosen)
     return Training(
         folder=folder,

@@ -8,7 +8,9 @@ tell what nobody will finish any more, and removes it.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,9 +21,9 @@ from sfda.errors import BadInput
 from sfda.state_folder import named_by_a_person
 
 NAME_IN_PART = 40  # characters, as file systems bound the whole
-BYTES_COMPARED = 1 << 24  # bytes of a file that are looked at
-MANIFEST_KEYS = (b"problem:", b"splits:")  # by which an earlier form is known
-COCO_KEYS = (b'"images"', b'"annotations"', b'"categories"')
+YAML_MARK = b"# made by sfda; as it was made, the rest has the sha256 %s\n"
+JSON_MARK = b'{"info": {"description": "made by sfda", "sha256": "%s"}, '
+DIGEST = rb"([0-9a-f]{64})"
 
 
 @contextmanager
@@ -90,24 +92,43 @@ def put(files: dict[Path, bytes]) -> None:
 
 
 def write_files(files: dict[Path, bytes], out: Path) -> None:
-    """`put`, the folder of `out` made first. Raises BadInput that names `out`, and where another
-    file than an earlier form of these would be replaced.
+    """`put`, the folder of `out` made first, which is marked as made here.
+
+    Raises BadInput that names `out`, and where another file would be replaced than one that was
+    made so and that nobody has changed.
     """
     try:
         refuse_replacing(files, out)
         with named_by_a_person(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-        put(files)
+        put({**files, out: _marked(files[out])})
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error}") from None
 
 
+def _marked(content: bytes) -> bytes:
+    """A text of YAML or a JSON object with a mark that tells whether the rest was changed."""
+    rest, mark = (content[1:], JSON_MARK) if content.startswith(b"{") else (content, YAML_MARK)
+    return mark % hashlib.sha256(rest).hexdigest().encode() + rest
+
+
+def is_as_made(file: Path) -> bool:
+    """Whether a file has the mark, and nobody has changed it since."""
+    with file.open("rb") as opened:
+        start = opened.read(len(JSON_MARK) + 64)
+        for mark in (YAML_MARK, JSON_MARK):
+            pattern = re.escape(mark).replace(rb"%s", DIGEST)
+            if made := re.match(pattern, start):
+                opened.seek(made.end())
+                return hashlib.file_digest(opened, "sha256").hexdigest() == made[1].decode()
+    return False
+
+
 def refuse_replacing(files: Mapping[Path, bytes], out: Path) -> None:
     """Raise BadInput where `files`, of which `out` is the one that a person named, would take the
-    place of something else: a link, a folder, a file of another kind than `out`, or one beside it
-    that the old `out` does not name.
+    place of anything but what was made by an earlier call and is as it was made.
     """
-    old = _start(out) if out.is_file() else b""
+    old = out.read_bytes() if out.is_file() and is_as_made(out) else None
     for path, content in files.items():
         if not os.path.lexists(path):
             continue
@@ -115,20 +136,19 @@ def refuse_replacing(files: Mapping[Path, bytes], out: Path) -> None:
             kind = "a link" if path.is_symlink() else "no file"
             raise BadInput(f"{path} is {kind}; name another file than {out}")
         if path == out:
-            keys = MANIFEST_KEYS if out.suffix in (".yaml", ".yml") else COCO_KEYS
-            ours = all(key in old for key in keys)
+            ours = old is not None
         else:
-            ours = path.name.encode() in old
-        if not ours and _start(path) != content:
+            ours = old is not None and _file_digest(path).encode() in old
+        if not ours and _file_digest(path) != hashlib.sha256(content).hexdigest():
             raise BadInput(
-                f"{path} exists and is no earlier form of what would be written there; "
+                f"{path} exists, and was not made by such a command, or was changed since; "
                 f"name another file than {out}, or remove it"
             )
 
 
-def _start(path: Path) -> bytes:
+def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
-        return file.read(BYTES_COMPARED)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_other_suffix(out: Path) -> None:

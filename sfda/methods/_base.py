@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -17,7 +17,7 @@ from sfda.errors import BadInput
 from sfda.problems.registry import PROBLEMS, ProblemsOfNetworks, annotated_loss
 from sfda.refs import Share
 from sfda.settings import Schedule
-from sfda.types import Clock, Losses, Scan, TargetBatch, TargetInfo
+from sfda.types import Clock, Losses, Scan, SeenViews, TargetBatch, TargetInfo
 
 Rejection = Share | Literal["auto"]
 """Above which entropy, as a share of log C, the deployed model answers "unknown"; "auto" splits the
@@ -65,6 +65,9 @@ class Method(nn.Module):
     labelled_steps: int = (
         0  # steps of an epoch over labelled rows alone; 0: it learns from the target
     )
+    pairs: Callable[[nn.Module], Iterable[SeenViews]] | None = None
+    """Every target sample once, with a weak and a strong view of it, for methods whose `views` asks
+    for strong ones; None where there is no such look."""
     student: Any  # nn.Module in truth; methods know which network their problem has
 
     @classmethod

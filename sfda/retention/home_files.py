@@ -68,8 +68,10 @@ NAMES_OF_OURS = {
     "reports": re.compile(rf".+{REPORT_DATE.pattern}"),
     "logs": re.compile(r"(prefect|mlflow|proxy)\.log"),
 }
-OURS_ELSEWHERE = re.compile(r"(masks-|\.masks-|\.)?[0-9a-f]{24}([0-9a-f]{8})?([.-].*)?|tmp\w{8}")
-OURS_HALF_WRITTEN = re.compile(r"\.(removed|fetching)\..+|\..+\.part-\w+")
+OURS_ELSEWHERE = re.compile(
+    r"(masks-|\.masks-|\.)?[0-9a-f]{24}([0-9a-f]{8})?([.-].*)?|tmp[a-z0-9_]{8}"
+)
+OURS_HALF_WRITTEN = re.compile(r"\.removed\.[0-9a-f]{12}|(\.fetching\.|\..+\.part-)[a-z0-9_]{8}")
 
 
 class OldEntry(NamedTuple):

@@ -176,9 +176,12 @@ def remove_tree(top: Path) -> None:
                     continue
                 if entry.stat(follow_symlinks=False).st_dev != device:
                     continue
-                os.chmod(entry.path, 0o700)
                 upper = top / f"{mark}.{number}.{index}"
-                os.rename(entry.path, upper)
+                try:
+                    os.rename(entry.path, upper)  # first, since it fails where somebody mounts it
+                except PermissionError:
+                    os.chmod(entry.path, 0o700)
+                    os.rename(entry.path, upper)
                 waiting.append(upper)
         if folder != top:
             with suppress(OSError):

@@ -23,6 +23,7 @@ from tasks.tracking.store import EXPERIMENT, client, store_uri
 log = logging.getLogger("sfda")
 OVER = ("FINISHED", "FAILED")  # what no later start of the same work takes up
 ROWS_A_PAGE = 200
+ARTIFACTS = "mlartifacts"  # below the home
 
 
 class StoreItems(NamedTuple):
@@ -63,9 +64,9 @@ def old_items(policy: RetentionPolicy, needed: Collection[str], now: float) -> S
         and run.info.status in OVER
         and (run.info.end_time or run.info.start_time) < cutoff
     ]
-    own_models = [model for model in models if _is_ours(model.artifact_location)]
+    own_models = [m for m in models if _is_ours(m.artifact_location, "models", m.model_id)]
     theirs = {f"models:/{model.model_id}" for model in models if model not in own_models}
-    own_runs = [run for run in old_runs if _is_ours(run.info.artifact_uri)]
+    own_runs = [run for run in old_runs if _is_ours(run.info.artifact_uri, run.info.run_id)]
     return StoreItems(
         versions=tuple(v for v in old if v.source not in theirs),
         models=tuple(own_models),
@@ -184,10 +185,15 @@ def _folder(address: str | None) -> Path | None:
     return folder.parent if folder.name == "artifacts" else folder
 
 
-def _is_ours(address: str | None) -> bool:
-    """Whether these files are not in another home on this machine, which shares the store."""
+def _is_ours(address: str | None, *names: str) -> bool:
+    """Whether these files lie where we put those of that name, or on no disk of this machine: a
+    store may be shared with other homes, and rows may say anything.
+    """
     folder = _folder(address)
-    return folder is None or top_above(state_folder(), folder) is not None
+    if folder is None:
+        return True
+    top = top_above(state_folder(), folder)
+    return top is not None and folder == top.joinpath(ARTIFACTS, *names)
 
 
 def _uri(version: ModelVersion) -> str:

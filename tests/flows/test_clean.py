@@ -10,6 +10,7 @@ from conftest import sfda
 
 FLOWS_FOLDER = Path(__file__).parents[2] / "flows"
 LATER = time.time() + 100 * 86400.0
+OLD = f"{'0a' * 12}.npy"
 
 
 def test_every_flow_of_ours_is_known_to_the_cleaning():
@@ -60,8 +61,8 @@ def test_bad_policies_are_refused_and_a_dry_run_tells_sizes(world):
         assert sfda("clean", "--older-than", "soon", "--dry-run").code == 2
         assert "above 0" in sfda("clean", "--older-than", "0d", "--dry-run").err
         (home.path / "decoded").mkdir()
-        (home.path / "decoded" / "x.npy").write_bytes(bytes(1000))
+        (home.path / "decoded" / OLD).write_bytes(bytes(1000))
         time.sleep(0.01)
         told = sfda("clean", "--older-than", "0.001s", "--dry-run", "--json").json
         assert (told["freed_bytes"], told["deleted"]["caches"]) == (1000, 1)
-        assert (home.path / "decoded" / "x.npy").is_file()
+        assert (home.path / "decoded" / OLD).is_file()

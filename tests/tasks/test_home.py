@@ -20,7 +20,8 @@ def test_home_is_made_where_the_variable_says(tmp_path, monkeypatch):
     monkeypatch.setenv("SFDA_HOME", str(tmp_path / "deep" / "home"))
     assert state_folder.home() == tmp_path / "deep" / "home"
     assert (tmp_path / "deep" / "home").is_dir()
-    assert not list((tmp_path / "deep" / "home").iterdir())  # the probe leaves nothing
+    left = [path.name for path in (tmp_path / "deep" / "home").iterdir()]
+    assert left == ["made-here"]  # its mark; the probe leaves nothing
 
 
 def test_a_folder_of_a_user_whom_nobody_knows_is_refused(monkeypatch):

@@ -146,3 +146,30 @@ def test_a_database_that_is_mostly_free_is_made_smaller_unless_somebody_writes(t
     assert file.stat().st_size == size
     assert give_back(file) is None
     assert file.stat().st_size < size / 10
+
+
+def test_a_home_that_held_other_things_is_not_cleaned(home, versions):
+    (home / "made-here").unlink()
+    report = would_clean(RetentionPolicy(older_than="0.001s", keep=1), ())
+    assert any("held other things before it was SFDA_HOME" in line for line in report.left)
+    with pytest.raises(BadInput, match=r"touch .*made-here"):
+        clean_home(RetentionPolicy(older_than="0.001s", keep=1), (), prefect=False)
+    assert len(numbers()) == 6
+
+
+@pytest.mark.parametrize("below", ["requests", "mlartifacts", "inner/mlartifacts/RUN", ""])
+def test_a_row_deletes_no_folder_but_its_own(home, versions, below):
+    """Rows of a shared store may say anything; another home may lie in this one."""
+    run = tracking.client().search_runs([tracking.experiment()])[-1]
+    folder = home / below.replace("RUN", run.info.run_id)
+    (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+    (folder / "artifacts" / "mine.txt").touch()
+    with closing(sqlite3.connect(home / "mlflow.db")) as store:
+        uri = (folder / "artifacts").as_uri()
+        store.execute("UPDATE runs SET artifact_uri = ?", (uri,))
+        store.execute("UPDATE logged_models SET artifact_location = ?", (uri,))
+        store.commit()
+    items = retention.old_items(POLICY, (), LATER)
+    assert (items.models, items.runs) == ((), ())
+    retention.delete_items(items)
+    assert (folder / "artifacts" / "mine.txt").is_file()

@@ -2,60 +2,87 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sfda.errors import BadInput
 from sfda.manifests.write import write_files
 
-MANIFEST = b"problem: classification\nsplits: {adapt: {rows: m.rows.csv}}\n"
+MANIFEST = b"problem: classification\nsplits: {adapt: {rows: m.rows.csv, sha256: %s}}\n"
 COCO = b'{"images": [], "annotations": [], "categories": []}'
+WHY = "exists, and was not made by such a command, or was changed since"
+
+
+def manifest(rows: bytes) -> bytes:
+    return MANIFEST % hashlib.sha256(rows).hexdigest().encode()
 
 
 @pytest.mark.parametrize(
     ("name", "before", "content"),
     [
-        ("m.yaml", b"model: resnet\n", MANIFEST),  # somebody's settings
-        ("m.yml", b"", MANIFEST),
+        ("m.yaml", b"model: resnet\n", manifest(b"")),  # somebody's settings
+        ("m.yaml", manifest(b"mine"), manifest(b"")),  # written by hand
+        ("m.yml", b"", manifest(b"")),
         ("0.xml", b"<annotation/>", COCO),  # the input of a conversion
-        ("boxes.json", b'{"images": 3}', COCO),
+        ("boxes.json", COCO.replace(b"[]", b"[{}]"), COCO),  # a year of annotation
     ],
 )
-def test_a_file_of_another_kind_stays(tmp_path: Path, name: str, before: bytes, content: bytes):
+def test_what_a_person_has_written_stays(tmp_path: Path, name: str, before: bytes, content: bytes):
     out = tmp_path / name
     out.write_bytes(before)
-    with pytest.raises(BadInput, match=f"{name} exists and is no earlier form"):
+    with pytest.raises(BadInput, match=f"{name} {WHY}"):
         write_files({out: content}, out)
     assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [manifest(b""), COCO])
+def test_what_a_person_has_changed_since_stays(tmp_path: Path, content: bytes):
+    out = tmp_path / "m.yaml"
+    write_files({out: content}, out)
+    changed = out.read_bytes() + b"\n"
+    out.write_bytes(changed)
+    with pytest.raises(BadInput, match=WHY):
+        write_files({out: content}, out)
+    assert out.read_bytes() == changed
 
 
 def test_a_file_beside_it_that_nobody_named_stays(tmp_path: Path):
     out, rows = tmp_path / "m.yaml", tmp_path / "m.rows.csv"
     rows.write_text("a table of mine\n")
-    with pytest.raises(BadInput, match=r"m\.rows\.csv exists"):
-        write_files({rows: b"image\n", out: MANIFEST}, out)
+    with pytest.raises(BadInput, match=rf"m\.rows\.csv {WHY}"):
+        write_files({rows: b"image\n", out: manifest(b"image\n")}, out)
     assert not out.exists()
+    rows.unlink()
+    write_files({rows: b"image\n", out: manifest(b"image\n")}, out)
+    rows.write_text("a table of mine\n")
+    with pytest.raises(BadInput, match=rf"m\.rows\.csv {WHY}"):
+        write_files({rows: b"more\n", out: manifest(b"more\n")}, out)
     assert rows.read_text() == "a table of mine\n"
 
 
 def test_links_and_folders_stay(tmp_path: Path):
-    (own := tmp_path / "own.yaml").write_bytes(MANIFEST)
+    (own := tmp_path / "own.yaml").write_bytes(manifest(b""))
     (link := tmp_path / "link.yaml").symlink_to(own)
     (folder := tmp_path / "folder.yaml").mkdir()
     for out, kind in ((link, "a link"), (folder, "no file")):
         with pytest.raises(BadInput, match=f"{out.name} is {kind}"):
-            write_files({out: MANIFEST}, out)
+            write_files({out: manifest(b"")}, out)
     assert link.is_symlink()
     assert folder.is_dir()
 
 
-def test_an_earlier_form_is_replaced(tmp_path: Path):
+def test_what_an_earlier_call_has_made_is_replaced(tmp_path: Path):
     out, rows = tmp_path / "m.yaml", tmp_path / "m.rows.csv"
-    write_files({rows: b"image\n", out: MANIFEST}, out)
-    write_files({rows: b"image\na.png\n", out: MANIFEST + b"version: 2\n"}, out)
-    assert rows.read_bytes() == b"image\na.png\n"
-    assert b"version: 2" in out.read_bytes()
+    for text in (b"image\n", b"image\n", b"image\na.png\n"):
+        write_files({rows: text, out: manifest(text)}, out)
+        assert rows.read_bytes() == text
+        assert yaml.safe_load(out.read_text()) == yaml.safe_load(manifest(text))
     for text in (COCO, COCO.replace(b"[]", b"[{}]")):
         write_files({tmp_path / "boxes": text}, tmp_path / "boxes")
-    assert (tmp_path / "boxes").read_bytes() == text
+        document = json.loads((tmp_path / "boxes").read_bytes())
+        assert document.pop("info")["description"] == "made by sfda"
+        assert document == json.loads(text)

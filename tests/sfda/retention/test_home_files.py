@@ -77,12 +77,12 @@ def test_what_killed_commands_were_writing_goes_after_a_day(home):
     write(home / f"predictions/.{OLD}.77/index.json", 2)
     write(home / f"predictions/.{NEW}.78/index.json", 0.5)
     write(home / f"runs/{OLD}.sealed/images", 2)
-    write(home / "decoded/.removed.12/x", 0)  # of a clean that was killed
-    write(home / "mlartifacts/models/.removed.34/x", 0)
+    write(home / "decoded/.removed.0a0a0a0a0a0a/x", 0)  # of a clean that was killed
+    write(home / "mlartifacts/models/.removed.0b0b0b0b0b0b/x", 0)
     write(home / "mlartifacts/models/m-1/x", 400)  # only the store knows who needs it
     assert clean(home) == [
-        "decoded/.removed.12",
-        "mlartifacts/models/.removed.34",
+        "decoded/.removed.0a0a0a0a0a0a",
+        "mlartifacts/models/.removed.0b0b0b0b0b0b",
         f"predictions/.{OLD}.77",
         f"runs/{OLD}.sealed",
     ]
@@ -128,6 +128,8 @@ def test_a_person_s_own_files_in_folders_of_these_names_stay(home):
         "reports/2020/q1.pdf",
         "reports/q2.pdf",
         "decoded/.hidden",
+        "decoded/.removed.by-anna",
+        "predictions/tmp_Results/best.csv",
         "cards/.git/config",
     ]
     for name in theirs:
