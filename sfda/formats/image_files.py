@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from sfda.bounds.files import read_bounded
 from sfda.bounds.limits import LIST_BYTES
+from sfda.documents import decoded
 from sfda.errors import BadInput, listed
 from sfda.formats.volumes import VOLUMES
 from sfda.images.dicom import DICOM_SUFFIXES
@@ -167,7 +168,7 @@ def _is_pipe(entry: os.DirEntry[str]) -> bool:
 def images_in_list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
     """One path a line, relative to the list's folder. Raises BadInput naming all that is amiss."""
     try:
-        text = read_bounded(path, LIST_BYTES).decode()
+        text = decoded(read_bounded(path, LIST_BYTES), path)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} is no text with one image a line: {error}") from None
     lines = map(str.strip, text.splitlines())
