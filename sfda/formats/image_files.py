@@ -34,6 +34,7 @@ _PAPER_ENDINGS = (
     *("py", "rst", "rtf", "sha256", "toml", "tsv", "txt", "xls", "xlsx", "xml", "yaml", "yml"),
 )
 PAPERS = frozenset(f".{ending}" for ending in _PAPER_ENDINGS)
+VIDEOS = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
 IGNORED_NAMES = frozenset(("thumbs.db", "desktop.ini", "ehthumbs.db"))
 IGNORED_FOLDERS = frozenset(("__MACOSX",))  # as hidden ones are
 
@@ -70,6 +71,12 @@ class PassedOver:
         text = f"passed over, not read as images: {listed(kinds)}"
         if not self.counts.keys().isdisjoint(HEIF_SUFFIXES):
             text += f"; HEIC is read with {HEIF_REMEDY}"
+        if films := sorted(self.counts.keys() & VIDEOS):
+            name = self.examples[films[0]][0]
+            text += (
+                f"; of a video its frames are read: ffmpeg -i {PurePosixPath(name).name} "
+                f"{PurePosixPath(name).stem}_%05d.png"
+            )
         if not self.counts.keys().isdisjoint((".nii", ".nii.gz")):
             text += "; volumes are read for segmentation"
         return text
