@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 from pydantic import Field
@@ -27,6 +26,7 @@ from sfda.loading import opened as manifests
 from sfda.settings import AdaptSettings, Duration, seconds_of
 from sfda.state_folder import data_folder, home
 from tasks.prefect_runtime.attempts import refuse_endless
+from tasks.prefect_runtime.suspension import wait_for_answer
 from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.tracking.models import model_ref
 
@@ -108,13 +108,8 @@ def _annotated(folder: Path, target: str, patience: float) -> str:
         turn += 1
         request = read_request(folder)
         text = f"{len(request.requested)} labels are wanted: {folder}"
-        labels = suspend_flow_run(
-            wait_for_input=Labels.with_initial_data(
-                description=f"{refusal}\n\n{text}" if refusal else text
-            ),
-            timeout=int(patience),
-            key=f"labels-{turn}",
-        )
+        form = Labels.with_initial_data(description=f"{refusal}\n\n{text}" if refusal else text)
+        labels = wait_for_answer(form, f"labels-{turn}", patience)
         try:
             path = Path(labels.answers)
             if path.suffix.lower() in MANIFESTS:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import flow
-from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 from pydantic import Field
@@ -33,6 +32,7 @@ from tasks.audit import (
 )
 from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.prefect_runtime.notify import check_block
+from tasks.prefect_runtime.suspension import wait_for_answer
 from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.readable import list_skipped, readable_splits
 from tasks.tracking.models import model_ref
@@ -140,13 +140,9 @@ def wait_for_verdict(folder: Path, patience: float) -> AuditStanding:
         turn += 1
         text = _text(folder, now)
         create_markdown_artifact(f"{text}\n\n{refusal}".strip(), key="audit")
-        labels = suspend_flow_run(
-            wait_for_input=AuditAnswers.with_initial_data(
-                description=f"{refusal}\n\n{text}" if refusal else text
-            ),
-            timeout=int(patience),
-            key=f"answers-{turn}",
-        )
+        asked = f"{refusal}\n\n{text}" if refusal else text
+        form = AuditAnswers.with_initial_data(description=asked)
+        labels = wait_for_answer(form, f"answers-{turn}", patience)
         try:
             path = Path(labels.answers)
             if path.resolve() != folder.resolve():

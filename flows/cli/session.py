@@ -36,6 +36,8 @@ QUIET = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 
+INTERRUPTED = "interrupted; the same command goes on where it stopped"
+
 
 @contextmanager
 def session(
@@ -56,11 +58,7 @@ def session(
     something at the addresses of `models` and `data`, since all else takes seconds.
     """
     out = Output(as_json)
-    server = None
-    if threading.current_thread() is threading.main_thread():
-        # else a polite kill would leave Prefect's temporary server behind
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _interrupt)
+    server, heard = None, _listen_for_ends()
     try:
         with _shielded(state):
             _log_to_stderr()
@@ -84,8 +82,10 @@ def session(
     except BadInput as error:
         out.fail(str(error))
     except KeyboardInterrupt:
-        out.fail("interrupted; the same command goes on where it stopped", 130)
+        out.fail(INTERRUPTED, 130)
     except Exception as error:
+        if heard:  # libraries make an error of their own of an interrupt
+            out.fail(INTERRUPTED, 130)
         if message := _bad_input_behind(error):
             out.fail(message)
         if server is not None and server.poll() is not None:
@@ -173,8 +173,23 @@ def _server_log() -> Path:
     return state_folder() / "logs" / "prefect.log"
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _listen_for_ends() -> list[int]:
+    """Signals that ask for an end interrupt from now on; those that came are listed.
+
+    Without it a polite kill would leave Prefect's temporary server behind. What is ignored, as
+    `nohup` and a script's `&` have it, stays ignored.
+    """
+    heard: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
+    return heard
 
 
 def _bad_input_behind(error: BaseException) -> str | None:

@@ -68,7 +68,8 @@ def box_iou(one: Float[Tensor, "n 4"], other: Float[Tensor, "m 4"]) -> Float[Ten
     """Intersection over union of every box of one with every box of the other."""
     from torchvision import ops  # with it comes torch's compiler: 150 MB for a manifest
 
-    return ops.box_iou(one, other)
+    iou: Tensor = ops.box_iou(one, other)
+    return iou
 
 
 def spared(

@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from sfda.errors import BadInput
 from sfda.state_folder import named_by_a_person
 
 NAME_IN_PART = 40  # characters, as file systems bound the whole
+BYTES_COMPARED = 1 << 24  # bytes of a file that are looked at
+MANIFEST_KEYS = (b"problem:", b"splits:")  # by which an earlier form is known
+COCO_KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
 @contextmanager
@@ -87,13 +90,45 @@ def put(files: dict[Path, bytes]) -> None:
 
 
 def write_files(files: dict[Path, bytes], out: Path) -> None:
-    """`put`, the folder of `out` made first. Raises BadInput that names `out`."""
+    """`put`, the folder of `out` made first. Raises BadInput that names `out`, and where another
+    file than an earlier form of these would be replaced.
+    """
     try:
+        refuse_replacing(files, out)
         with named_by_a_person(out):
             out.parent.mkdir(parents=True, exist_ok=True)
         put(files)
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error}") from None
+
+
+def refuse_replacing(files: Mapping[Path, bytes], out: Path) -> None:
+    """Raise BadInput where `files`, of which `out` is the one that a person named, would take the
+    place of something else: a link, a folder, a file of another kind than `out`, or one beside it
+    that the old `out` does not name.
+    """
+    old = _start(out) if out.is_file() else b""
+    for path, content in files.items():
+        if not os.path.lexists(path):
+            continue
+        if path.is_symlink() or not path.is_file():
+            kind = "a link" if path.is_symlink() else "no file"
+            raise BadInput(f"{path} is {kind}; name another file than {out}")
+        if path == out:
+            keys = MANIFEST_KEYS if out.suffix in (".yaml", ".yml") else COCO_KEYS
+            ours = all(key in old for key in keys)
+        else:
+            ours = path.name.encode() in old
+        if not ours and _start(path) != content:
+            raise BadInput(
+                f"{path} exists and is no earlier form of what would be written there; "
+                f"name another file than {out}, or remove it"
+            )
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(BYTES_COMPARED)
 
 
 def refuse_other_suffix(out: Path) -> None:

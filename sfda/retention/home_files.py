@@ -1,7 +1,7 @@
 """Old files and folders below a home: which there are, and how they go.
 
-No link is followed, nothing outside of the home is touched, and what another process works at
-stays.
+No link is followed, nothing outside of the home is touched, nor what is not called as we call it:
+a home may be a folder of a person who has other things there. What another process works at stays.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ LEFT_BEHIND = re.compile(r"\..+|.+\.sealed")  # what a killed command was writin
 LEFT_AFTER = 86400.0  # seconds after which nobody writes it any more
 REMOVED = ".removed."  # what a killed `sfda clean` was deleting
 REPORT_DATE = re.compile(r"-\d{4}-\d\d-\d\d-\d{4}(-\d+)?$")
+NAMES_OF_OURS = {
+    "reports": re.compile(rf".+{REPORT_DATE.pattern}"),
+    "logs": re.compile(r"(prefect|mlflow|proxy)\.log"),
+}
+OURS_ELSEWHERE = re.compile(r"(masks-|\.masks-|\.)?[0-9a-f]{24}([0-9a-f]{8})?([.-].*)?|tmp\w{8}")
+OURS_HALF_WRITTEN = re.compile(r"\.(removed|fetching)\..+|\..+\.part-\w+")
 
 
 class OldEntry(NamedTuple):
@@ -127,10 +133,17 @@ def delete_entry(entry: OldEntry) -> bool:
 
 def delete_folder(home: Path, folder: Path) -> None:
     """Delete a folder below the home, if it is one: neither a link nor behind one."""
-    if not folder.is_relative_to(home) or folder == home or ".." in folder.parts:
-        return
-    if not any(part.is_symlink() for part in _parts(home, str(folder.relative_to(home)))):
+    top = top_above(home, folder)
+    if top and not any(part.is_symlink() for part in _parts(top, str(folder.relative_to(top)))):
         _remove(folder)
+
+
+def top_above(home: Path, folder: Path) -> Path | None:
+    """The home as the path of a folder below it names it; None where that lies elsewhere."""
+    for top in (home, Path(os.path.realpath(home))):
+        if folder.is_relative_to(top) and folder != top and ".." not in folder.parts:
+            return top
+    return None
 
 
 def _delete(entry: OldEntry) -> bool:
@@ -142,7 +155,7 @@ def _delete(entry: OldEntry) -> bool:
 
 def _remove(path: Path) -> None:
     """First its name goes, so that nobody takes a half of it for the whole."""
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             hidden = path.with_name(f"{REMOVED}{secrets.token_hex(6)}")
             path.rename(hidden)
@@ -157,10 +170,12 @@ def _old(folder: Path, rule: Rule, policy: RetentionPolicy, now: float) -> Itera
         names = sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return
-    present = set(names)
+    present, device = set(names), folder.lstat().st_dev
     for name in names:
         path, kind, before = folder / name, rule.kind, cutoff
         if path.is_symlink() or (rule.by == "never" and not name.startswith(REMOVED)):
+            continue
+        if not _is_ours(folder.name, name) or _is_mounted_on(path, device):
             continue
         if name.endswith(".lock"):
             kind = "locks"
@@ -172,6 +187,27 @@ def _old(folder: Path, rule: Rule, policy: RetentionPolicy, now: float) -> Itera
             kind, before = "leftovers", max(cutoff, now - LEFT_AFTER)
         if _last(path, rule) < before:
             yield OldEntry(path, kind, rule, disk_use(path), before)
+
+
+def _is_ours(folder: str, name: str) -> bool:
+    """Whether a file or folder is called as those that we make there."""
+    own = NAMES_OF_OURS.get(folder, OURS_ELSEWHERE)
+    return bool(own.fullmatch(name) or OURS_HALF_WRITTEN.fullmatch(name))
+
+
+def _is_mounted_on(path: Path, device: int) -> bool:
+    """Whether another file system begins at a path or below it: that is somebody else's."""
+    waiting = [str(path)]
+    while waiting:
+        with suppress(OSError):
+            top = waiting.pop()
+            status = os.lstat(top)
+            if status.st_dev != device:
+                return True
+            if stat.S_ISDIR(status.st_mode):
+                with os.scandir(top) as entries:
+                    waiting += [e.path for e in entries if e.is_dir(follow_symlinks=False)]
+    return False
 
 
 def _but_newest(old: list[OldEntry], folder: Path, most: int) -> Iterator[OldEntry]:

@@ -153,10 +153,15 @@ def _drop_identity(path: str) -> None:
 
 
 def remove_tree(top: Path) -> None:
-    """Delete a folder, however deep; what cannot be deleted stays. No link is followed.
+    """Delete a folder, however deep; what cannot be deleted stays. No link is followed, and a file
+    system that somebody has mounted there is left as it is.
 
     Folders are moved up before they are emptied, so that neither paths nor the stack grow.
     """
+    try:
+        device = top.lstat().st_dev
+    except OSError:
+        return
     mark, waiting = secrets.token_hex(8), [top]
     for number, folder in enumerate(_each(waiting)):
         with suppress(OSError):
@@ -168,6 +173,8 @@ def remove_tree(top: Path) -> None:
             with suppress(OSError):
                 if not entry.is_dir(follow_symlinks=False):
                     os.unlink(entry.path)
+                    continue
+                if entry.stat(follow_symlinks=False).st_dev != device:
                     continue
                 os.chmod(entry.path, 0o700)
                 upper = top / f"{mark}.{number}.{index}"

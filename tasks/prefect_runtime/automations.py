@@ -18,6 +18,7 @@ SILENCE = 90  # seconds without a heartbeat after which a run counts as dead
 START = 180  # seconds from a worker's taking a run to its first heartbeat
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused")  # no process beats
 TAKEN = ("Pending", "Submitting")
+AWAITS_PEOPLE = "sfda.flow-run.waits"  # a run says so when it has suspended and will beat no more
 RUNS = {"prefect.resource.id": ["prefect.flow-run.*"]}
 OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.sfda"}
 
@@ -94,14 +95,15 @@ def _dead(
 
     It holds for every run of the server: a run within one of ours carries none of our tags. A late
     heartbeat of a run that has ended begins such a wait, too; without `force` the server then looks
-    at the run and refuses to call it crashed.
+    at the run and refuses to call it crashed. It would not refuse for a suspended one, which
+    therefore says of itself that it waits.
     """
     return Automation(
         name=name,
         description=f"a run is dead: {message}",
         trigger=EventTrigger(
             after=after,
-            expect={"prefect.flow-run.heartbeat", *_events(or_else)},
+            expect={"prefect.flow-run.heartbeat", AWAITS_PEOPLE, *_events(or_else)},
             match=RUNS,
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,

@@ -48,3 +48,13 @@ GUARDS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+INTERFACES = frozenset(
+    ("api", "ajax-api", "graphql", "get-artifact", "model-versions", "metrics", "v1", "gateway")
+)
+
+
+def is_page(path: str) -> bool:
+    """Whether a path is a page that is opened, not an interface behind one: a page of another port
+    may open those that we have, but ask nothing by it.
+    """
+    return not INTERFACES & set(path.split("/"))

@@ -43,7 +43,8 @@ def wait_for_signal() -> None:
     """Return at Ctrl-C, a hang-up or a polite kill, so that the servers end with this process."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: ended.set())
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves a hang-up
+            signal.signal(number, lambda *_: ended.set())
     ended.wait()
 
 

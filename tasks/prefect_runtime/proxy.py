@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from tasks.prefect_runtime.page_policy import DATA, GUARDS, HOP, NOT_DOWN, NOT_UP, PAGE
+from tasks.prefect_runtime.page_policy import DATA, GUARDS, HOP, NOT_DOWN, NOT_UP, PAGE, is_page
 from tasks.prefect_runtime.peers import Peers
 from tasks.prefect_runtime.served import end_with_input
 from tasks.prefect_runtime.websocket_relay import relay
@@ -148,8 +148,8 @@ class Page:
         if (origin := headers.get("origin")) is not None and origin != self.origin:
             return False
         site = headers.get("sec-fetch-site", "same-origin" if safe or origin else "unknown")
-        opened = safe and headers.get("sec-fetch-dest") == "document"
-        return site == "same-origin" or (safe and site == "none") or opened
+        opened = headers.get("sec-fetch-dest") == "document" and is_page(request.scope["path"])
+        return site == "same-origin" or (safe and (site == "none" or opened))
 
     async def _pass_on(self, request: Request) -> Response:
         path = request.scope.get("raw_path") or request.url.path.encode()

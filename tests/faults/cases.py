@@ -23,6 +23,8 @@ VOC = """<annotation><filename>{name}.jpg</filename><size><width>32</width>
 <height>32</height></size>
 <object><name>cat</name><difficult>0</difficult><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>9</xmax>
 <ymax>12</ymax></bndbox></object></annotation>"""
+LENIENT = {"surest_agreement": 0, "effective_classes": 0, "one_class": 1}
+TIMES = ("flow_run_id", "mlflow_run_id", "seconds", "report")  # of a start, not of its work
 SETTINGS = [
     word
     for name, value in (small.FAST | {"epochs": 3, "lr": 1e-3}).items()
@@ -53,6 +55,8 @@ def write_plain(folder: Path) -> None:
 
     write_bundle(folder / "other", other, small.SPEC)
     torch.save(small.source().state_dict(), folder / "checkpoint.pt")
+    (folder / "grid.yaml").write_text("aad: {schedule.lr: [0.001]}\n")
+    (folder / "lenient.yaml").write_text(f"vetoes: {json.dumps(LENIENT)}\n")
     (folder / "home").mkdir(mode=0o700)
 
 
@@ -130,10 +134,45 @@ def registered(folder: Path) -> Any:
     return files(folder) | result
 
 
+def answered(folder: Path) -> Any:
+    """What lies beside the home, and what it prints."""
+    return files(folder) | printed(folder)
+
+
+def measured(folder: Path) -> Any:
+    """What is registered, and what it prints."""
+    return registered(folder) | printed(folder)
+
+
 def printed(folder: Path) -> Any:
-    """What it says, too."""
-    said = json.loads((folder.parent / "out").read_text())
-    return files(folder) | {"said": said}
+    """What it prints, but for ids and times."""
+    return {"printed": without_times(json.loads((folder.parent / "out").read_text()))}
+
+
+def without_times(value: Any) -> Any:
+    """The same document without what differs from start to start."""
+    if isinstance(value, dict):
+        return {name: without_times(one) for name, one in value.items() if name not in TIMES}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
+
+
+def refreshed(folder: Path) -> Any:
+    """What is registered, and every version of a target that grows."""
+    versions = {
+        str(file.relative_to(folder)): file.read_text()
+        for file in folder.glob("home/targets/*/v*.yaml")
+    }
+    return registered(folder) | versions
+
+
+def cleaned(folder: Path) -> Any:
+    """What is registered, and every file of the home that a run or a model may need."""
+    kinds = ("runs", "predictions", "reports", "mlartifacts", "decoded", "requests", "cards")
+    left = {
+        kind: sum(file.suffix != ".lock" for file in folder.glob(f"home/{kind}/**/*.*"))
+        for kind in kinds
+    }
+    return registered(folder) | {"left": left}
 
 
 def predict(data: str) -> Case:
@@ -179,7 +218,33 @@ def train_source(folder: Path) -> Sequence[object]:
 
 def compare(folder: Path) -> Sequence[object]:
     inputs = ["--source", folder / "source", "--target", folder / "target.yaml"]
-    return ["compare", *inputs, "--methods", "source,bn"]
+    return ["compare", *inputs, "--methods", "source,bn", "--json"]
+
+
+def evaluate(folder: Path) -> Sequence[object]:
+    return ["evaluate", "--model", folder / "source", "--data", folder / "target.yaml", "--json"]
+
+
+def tune(folder: Path) -> Sequence[object]:
+    inputs = ["--source", folder / "source", "--target", folder / "target.yaml"]
+    trials = ["--methods", "bn,aad", "--grid", folder / "grid.yaml", "--epochs", "1"]
+    decision = ["--budget", "10m", "--decision", folder / "lenient.yaml"]
+    return ["tune", *inputs, *trials, *decision, "--name", "tuned", "--json"]
+
+
+def rounds(folder: Path) -> Sequence[object]:
+    inputs = ["--source", folder / "source", "--target", folder / "target.yaml"]
+    asked = ["--queries", "margin", "--methods", "lp_ft", "--budgets", "3,6"]
+    return ["rounds", *inputs, *asked, "--set", "schedule.epochs=1", "--json"]
+
+
+def refresh(folder: Path) -> Sequence[object]:
+    policy = ["--policy", "settle=0", "--method", "aad", *SETTINGS]
+    return ["refresh", folder / "photos", "--source", folder / "source", *policy]
+
+
+def clean(_: Path) -> Sequence[object]:
+    return ["clean", "--older-than", "1s", "--keep", "0"]
 
 
 CASES = (
@@ -189,7 +254,8 @@ CASES = (
     predict("target.yaml"),
     predict("photos"),
     Case("shadow", shadow, files),
-    Case("profile", profile, printed),
+    Case("profile", profile, answered),
+    Case("evaluate", evaluate, answered),
     Case("audit", audit, files),
     Case("answer", answer, files, "asked"),
     Case("audit taken", take, files, "asked"),
@@ -201,5 +267,9 @@ CASES = (
     Case("adapt", lambda f: [*adapt(f), "--name", "new"], registered, flow=True),
     Case("promote", lambda f: ["promote", "toy", "2"], registered, "asked", flow=True),
     Case("rollback", lambda f: ["rollback", "moved"], registered, "asked", flow=True),
-    Case("compare", compare, registered, flow=True),
+    Case("compare", compare, measured, flow=True),
+    Case("rounds", rounds, measured, flow=True),
+    Case("tune", tune, measured, flow=True),
+    Case("refresh", refresh, refreshed, flow=True),
+    Case("clean", clean, cleaned, "asked", flow=True),
 )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+
+import pytest
+from fastapi import HTTPException
+
+from tasks.prefect_runtime.served import ask_nobody_for_collections
 
 PREFECT = "from tasks.prefect_runtime.served import make_database; make_database()"
 SERVER = """
@@ -64,3 +70,20 @@ def test_prefect_s_migrations_import_nothing_of_the_current_folder(tmp_path: Pat
     assert b"uvicorn" in done.stdout
     assert not (tmp_path / "ran").exists()
     assert (tmp_path / "prefect" / "prefect.db").is_file()
+
+
+def test_prefect_s_page_is_answered_from_files_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.server.api import collections
+
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("a request")
+
+    monkeypatch.setattr(collections.httpx, "AsyncClient", asked)
+    monkeypatch.setattr(collections, "get_collection_view", collections.get_collection_view)
+    ask_nobody_for_collections()
+    workers = asyncio.run(collections.read_view_content("aggregate-worker-metadata"))
+    assert "process" in workers["prefect"]
+    for view in ("aggregate-block-metadata", "demo-flows", "../../collections"):
+        with pytest.raises(HTTPException) as caught:
+            asyncio.run(collections.read_view_content(view))
+        assert caught.value.status_code == 404

@@ -214,7 +214,7 @@ def test_a_foreign_host_is_refused(served, host):
         ("GET", {"origin": "http://127.0.0.1:1"}, 403),
         ("GET", {"sec-fetch-site": "same-site", "sec-fetch-dest": "script"}, 403),
         ("GET", {"sec-fetch-site": "cross-site", "sec-fetch-dest": "iframe"}, 403),
-        ("GET", {"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}, 200),
+        ("GET", {"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}, 403),
         ("GET", {"sec-fetch-site": "none", "sec-fetch-dest": "document"}, 200),
         ("GET", {"sec-fetch-site": "same-origin", "sec-fetch-dest": "empty"}, 200),
         ("GET", {}, 200),
@@ -225,6 +225,22 @@ def test_another_origin_reads_and_changes_nothing(served, method, headers, code)
     answer = served.ask("/api/x", method, headers=served.cookie() | headers)
     assert answer.status_code == code
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/", 200),
+        ("/runs/flow-run/1", 200),
+        ("/api/collections/views/demo-flows", 403),
+        ("/x//ajax-api/2.0/x", 403),
+        ("/%61pi/flows", 403),
+        ("/get-artifact?path=x", 403),
+    ],
+)
+def test_another_port_s_page_opens_pages_and_asks_nothing_by_it(served, path, code):
+    opens = {"sec-fetch-site": "same-site", "sec-fetch-dest": "document"}
+    assert served.ask(path, headers=served.cookie() | opens).status_code == code
 
 
 def test_our_own_page_changes_what_it_likes(served):

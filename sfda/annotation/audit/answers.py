@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ from sfda.config import Config
 from sfda.documents import cut_off, parse_json
 from sfda.errors import BadInput, listed
 from sfda.manifests.digests import hash_file
+from sfda.manifests.write import put
 from sfda.measures.change import CANNOT_TELL, NONE_OF_THESE
 from sfda.state_folder import disk_errors, named_by_a_person, one_at_a_time
 
@@ -97,9 +97,7 @@ def take_answers(folder: Path, request: AuditRequest, path: Path, person: str = 
             answers=_in_order(request, taken.answers | fresh),
             parts=(*taken.parts, entry),
         )
-        scratch = file.with_suffix(f".{os.getpid()}")
-        scratch.write_text(merged.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, file)
+        put({file: f"{merged.model_dump_json(indent=1)}\n".encode()})
     return PartTaken(path.name, len(fresh), False, len(merged.answers))
 
 

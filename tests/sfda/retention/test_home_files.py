@@ -14,6 +14,7 @@ from sfda.state_folder import one_at_a_time
 
 NOW = time.time()
 DAY = 86400.0
+OLD, READ, NEW = ("0a" * 12, "0b" * 12, "0c" * 12)  # digests, as all names of ours
 POLICY = RetentionPolicy(older_than="30d", keep=2)
 
 
@@ -42,28 +43,26 @@ def clean(home: Path, needed: tuple[str, ...] = ()) -> list[str]:
 
 
 def test_what_is_old_goes_and_a_cache_stays_as_long_as_it_is_read(home):
-    write(home / "decoded/old.npy", 40)
-    write(home / "decoded/read.npy", 40, read=3)
-    write(home / "decoded/new.npy", 3)
-    write(home / "predictions/old/index.json", 40)
-    write(home / "predictions/old.lock", 40)
-    write(home / "mine/old.txt", 400)  # what no rule is about
-    assert clean(home) == ["decoded/old.npy", "predictions/old"]
+    write(home / f"decoded/{OLD}.npy", 40)
+    write(home / f"decoded/{READ}.npy", 40, read=3)
+    write(home / f"decoded/{NEW}.npy", 3)
+    write(home / f"predictions/{OLD}/index.json", 40)
+    write(home / f"predictions/{OLD}.lock", 40)
+    write(home / f"mine/{OLD}.txt", 400)  # what no rule is about
+    assert clean(home) == [f"decoded/{OLD}.npy", f"predictions/{OLD}"]
     left = sorted(str(p.relative_to(home)) for p in home.rglob("*") if p.is_file())
-    assert left == ["decoded/new.npy", "decoded/read.npy", "mine/old.txt"]  # the lock went, too
+    assert left == [f"decoded/{READ}.npy", f"decoded/{NEW}.npy", f"mine/{OLD}.txt"]
 
 
 def test_a_run_that_is_unfinished_needed_or_worked_at_stays(home):
-    write(home / "runs/unfinished/state.pt", 40)
-    for name in ("finished", "needed", "busy"):
+    finished, needed, busy, unfinished = (digit * 24 for digit in "1234")
+    write(home / f"runs/{unfinished}/state.pt", 40)
+    for name in (finished, needed, busy):
         write(home / f"runs/{name}/history.json", 40)
-    with one_at_a_time(home / "runs" / "busy"):
-        assert clean(home, ("runs/needed",)) == ["runs/finished"]
-    assert sorted(p.name for p in (home / "runs").iterdir() if p.is_dir()) == [
-        "busy",
-        "needed",
-        "unfinished",
-    ]
+    with one_at_a_time(home / "runs" / busy):
+        assert clean(home, (f"runs/{needed}",)) == [f"runs/{finished}"]
+    left = sorted(p.name for p in (home / "runs").iterdir() if p.is_dir())
+    assert left == [needed, busy, unfinished]
 
 
 def test_of_reports_of_one_kind_the_newest_stay(home):
@@ -75,17 +74,17 @@ def test_of_reports_of_one_kind_the_newest_stay(home):
 
 
 def test_what_killed_commands_were_writing_goes_after_a_day(home):
-    write(home / "predictions/.1f2e.77/index.json", 2)
-    write(home / "predictions/.aaaa.78/index.json", 0.5)
-    write(home / "runs/1f2e.sealed/images", 2)
+    write(home / f"predictions/.{OLD}.77/index.json", 2)
+    write(home / f"predictions/.{NEW}.78/index.json", 0.5)
+    write(home / f"runs/{OLD}.sealed/images", 2)
     write(home / "decoded/.removed.12/x", 0)  # of a clean that was killed
     write(home / "mlartifacts/models/.removed.34/x", 0)
     write(home / "mlartifacts/models/m-1/x", 400)  # only the store knows who needs it
     assert clean(home) == [
         "decoded/.removed.12",
         "mlartifacts/models/.removed.34",
-        "predictions/.1f2e.77",
-        "runs/1f2e.sealed",
+        f"predictions/.{OLD}.77",
+        f"runs/{OLD}.sealed",
     ]
 
 
@@ -93,12 +92,12 @@ def test_no_link_is_followed(home, tmp_path):
     outside = write(tmp_path / "outside/precious.npy", 400)
     (home / "decoded").symlink_to(outside.parent)
     (home / "predictions").mkdir()
-    (home / "predictions/old").symlink_to(outside.parent)
-    folder = write(home / "runs/finished/history.json", 40).parent
+    (home / "predictions" / OLD).symlink_to(outside.parent)
+    folder = write(home / f"runs/{OLD}/history.json", 40).parent
     (folder / "epoch-0001").symlink_to(outside.parent)
     os.utime(folder, (NOW - 40 * DAY, NOW - 40 * DAY))
     os.utime(folder / "epoch-0001", (NOW - 40 * DAY,) * 2, follow_symlinks=False)
-    assert clean(home) == ["runs/finished"]
+    assert clean(home) == [f"runs/{OLD}"]
     assert outside.read_bytes() == b"12345678"
     assert size_by_kind(home).get("run folders") is None
 
@@ -114,3 +113,47 @@ def test_sizes_are_summed_by_kind(home):
         "MLflow": (16, 2),
         "requests, audits, targets, data, secrets": (8, 1),
     }
+
+
+def test_a_person_s_own_files_in_folders_of_these_names_stay(home):
+    """Where SFDA_HOME names a folder that has other things, such as a project."""
+    theirs = [
+        "pictures/summer/a.jpg",
+        "pictures/b.png",
+        "logs/lab.log",
+        "logs/lab.txt",
+        "runs/exp1/history.json",
+        "predictions/p.csv",
+        "parts/gear.stl",
+        "reports/2020/q1.pdf",
+        "reports/q2.pdf",
+        "decoded/.hidden",
+        "cards/.git/config",
+    ]
+    for name in theirs:
+        write(home / name, 400)
+    ours = [f"pictures/{OLD}-panel.png", "logs/mlflow.log", f"decoded/masks-{OLD}00000000.npy"]
+    for name in ours:
+        write(home / name, 400)
+    assert clean(home) == sorted(ours)
+    assert sorted(str(p.relative_to(home)) for p in home.rglob("*") if p.is_file()) == sorted(
+        theirs
+    )
+
+
+@pytest.mark.parametrize("where", ["", "inside"])
+def test_what_somebody_has_mounted_there_is_left(home, monkeypatch, where):
+    """By a `lstat` that tells of another file system, since only root can mount one."""
+    file = write(home / "runs" / OLD / where / "history.json", 400)
+    write(home / "runs" / OLD / "history.json", 400)
+    real, mounted = os.lstat, str(file.parent)
+
+    def lstat(path, **more):
+        status = real(path, **more)
+        if str(path) != mounted:
+            return status
+        return os.stat_result((*status[:2], status.st_dev + 1, *status[3:]))
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    assert clean(home) == []
+    assert file.is_file()
