@@ -35,7 +35,18 @@ def state_folder() -> Path:
 
 def lasting_folder() -> Path:
     """The same where `temporary_state` changes nothing."""
-    return Path(os.environ.get("SFDA_HOME") or ".sfda").expanduser().absolute()
+    return _named_by("SFDA_HOME", ".sfda")
+
+
+def _named_by(variable: str, usual: str) -> Path:
+    """The folder that a variable names. Raises BadInput for the home of an unknown user."""
+    text = os.environ.get(variable) or usual
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise BadInput(
+            f"{variable}={text}: there is no user of that name; write the folder's whole path"
+        ) from None
 
 
 @contextmanager
@@ -56,7 +67,7 @@ def temporary_state() -> Iterator[Path]:
 
 def data_folder() -> Path:
     """`$SFDA_DATA`, or the current folder."""
-    return Path(os.environ.get("SFDA_DATA") or ".").expanduser().absolute()
+    return _named_by("SFDA_DATA", ".")
 
 
 PERSONS_UMASK = "SFDA_UMASK"  # the umask that a command was called with, for what it starts

@@ -21,7 +21,7 @@ from sfda.retention.home_files import (
     size_by_kind,
 )
 from sfda.retention.policy import CleanReport, DiskUse, RetentionPolicy
-from sfda.retention.references import References, references
+from sfda.retention.references import References, entry_below, references
 from sfda.state_folder import disk_errors, home, if_nobody_works, state_folder
 from tasks.prefect_runtime.retention import (
     count_old_flow_runs,
@@ -72,6 +72,8 @@ def _removable(
     named = references(folder)
     items = old_items(policy, named.addresses, now)
     entries, left = old_entries(folder, policy, _needed(named, items, folder), now)
+    if items.elsewhere:
+        left.append(f"{items.elsewhere} old runs and versions have their files in another home")
     return items, entries, left
 
 
@@ -109,8 +111,8 @@ def _needed(named: References, items: StoreItems, folder: Path) -> set[str]:
     """Entries below the home that somebody refers to."""
     needed = set(named.entries) | {f"runs/{name}" for name in items.run_folders}
     for text in items.sources:
-        if text.startswith(f"{folder}/"):
-            needed.add("/".join(text.removeprefix(f"{folder}/").split("/")[:2]))
+        if entry := entry_below(folder, text):
+            needed.add(entry)
     return needed
 
 

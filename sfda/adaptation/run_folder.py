@@ -12,13 +12,13 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter
+from pydantic import AfterValidator, FailFast, Field, FiniteFloat, TypeAdapter
 
 from sfda.config import Config
 from sfda.documents import cut_off
@@ -37,6 +37,9 @@ log = logging.getLogger("sfda")
 SPOILT = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError)
 HISTORY_SIZE = 1 << 28  # bytes at most
 EPOCH_SIZE = 1 << 18  # bytes of what a history says of one epoch: some 90 losses of 100 points
+EPOCH_VALUES = 25_000  # of an epoch: all curves at their longest
+HISTORY_VALUES = 2_000_000  # of all epochs
+MOST_CURVES = 200
 
 LONGEST_METRIC = 200  # characters of a metric's name
 METRIC_NAME = re.compile(r"[\w-][\w. :-]*(/[\w-][\w. :-]*)*")  # what MLflow takes, by its own \w
@@ -52,7 +55,7 @@ MetricName = Annotated[str, Field(max_length=LONGEST_METRIC), AfterValidator(_me
 Curve = Annotated[list[float], Field(max_length=100)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 METRIC_POINTS = TypeAdapter(
-    Annotated[list[tuple[MetricName, FiniteFloat, Count]], Field(max_length=1 << 16)]
+    Annotated[list[tuple[MetricName, FiniteFloat, Count]], FailFast(), Field(max_length=1 << 16)]
 )
 
 
@@ -61,12 +64,12 @@ class Epoch(Config):
 
     epoch: Count  # 0 for the first
     steps: Annotated[list[Count], Field(max_length=100)]
-    losses: Annotated[dict[MetricName, Curve], Field(max_length=200)]
+    losses: Annotated[dict[MetricName, Curve], Field(max_length=MOST_CURVES)]
     rate: Curve
     last_step: Count
     images: Count
     seconds: Annotated[float, Field(ge=1e-6, le=1e9)]
-    scores: Annotated[dict[MetricName, float], Field(max_length=200)]
+    scores: Annotated[dict[MetricName, float], Field(max_length=MOST_CURVES)]
     sha256: Digest
     weights: str | None  # path of its bundle; None: the scores alone are left
     spent: FiniteFloat = 0.0  # seconds of the work so far, in all its starts
@@ -76,6 +79,7 @@ class Epoch(Config):
 
 History = list[Epoch]
 _OWN = TypeAdapter(History)  # may be empty
+_EPOCH = TypeAdapter(Epoch)
 
 
 def loss_name_fault(names: Iterable[object]) -> str:
@@ -117,7 +121,7 @@ def load_state(folder: Path, device: torch.device) -> tuple[State, History] | No
     """Where an earlier start stopped; None if there was none, or what it left is spoilt."""
     file = folder / "state.pt"
     for left in folder.glob(".state.*"):
-        left.unlink()
+        remove_tree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
     if not file.is_file():
         return None
     try:
@@ -184,8 +188,7 @@ def checked_history(
 
     Raises Unacceptable; BadInput for a score that is not a number.
     """
-    ordered = TypeAdapter(Annotated[History, Field(min_length=1, max_length=epochs)])
-    history: History = valid(ordered, content, "a history")
+    history = [valid(_EPOCH, one, "a history") for one in _documents(content, epochs)]
     if [epoch.epoch for epoch in history] != list(range(len(history))):
         raise Unacceptable("a history of other epochs than were ordered")
     for epoch in history:
@@ -203,6 +206,27 @@ def checked_history(
     if not (all(needed) and weighed[-1] if keep == "best" else all(weighed)):
         raise Unacceptable("a history without the weights that were to be there")
     return history
+
+
+def _documents(content: bytes, epochs: int) -> Iterator[dict[str, object]]:
+    """What a history says of each epoch, looked at before it is validated, which would gather a
+    fault for every name that is none. Raises Unacceptable.
+    """
+    most = min(epochs * EPOCH_VALUES, HISTORY_VALUES)
+    if sum(map(content.count, (b",", b"[", b"{"))) > most:
+        raise Unacceptable(f"a history of more than {most} values")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        raise Unacceptable("a history that is no JSON") from None
+    if not isinstance(document, list) or not 1 <= len(document) <= epochs:
+        raise Unacceptable(f"a history that is no list of 1 to {epochs} epochs")
+    for one in document:
+        if not isinstance(one, dict) or not one.keys() <= Epoch.model_fields.keys():
+            raise Unacceptable("a history that says of an epoch what none has")
+        if any(isinstance(part, dict) and len(part) > MOST_CURVES for part in one.values()):
+            raise Unacceptable(f"a history of more than {MOST_CURVES} curves or scores")
+        yield one
 
 
 def check_score(scores: Mapping[str, float], by: str, epoch: int) -> None:

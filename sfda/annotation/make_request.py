@@ -126,8 +126,9 @@ def _sliced(split: Split, rows: np.ndarray) -> bool:
 def refuse_full(folder: Path, request_file: str) -> None:
     """Raise BadInput for a folder that a request cannot be written to; whether one that holds such
     a file is the same request is seen later, by `lies_in`."""
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"{folder} is a file; name a new folder with --out")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        kind = "link" if folder.is_symlink() else "file"
+        raise BadInput(f"{folder} is a {kind}; name a new folder with --out")
     if folder.exists() and any(folder.iterdir()) and not (folder / request_file).is_file():
         raise BadInput(f"{folder} holds something already; name a new folder with --out")
 
@@ -140,6 +141,15 @@ def lies_in(folder: Path, request_file: str, content: bytes) -> bool:
     if file.read_bytes() != content:
         raise BadInput(f"{folder} holds another request already; name a new folder with --out")
     return True
+
+
+def put_folder(part: Path, folder: Path) -> None:
+    """Move a folder to where an empty one is, or none. Raises BadInput for a link."""
+    if folder.is_symlink():
+        raise BadInput(f"{folder} is a link; name another folder")
+    if folder.exists():
+        folder.rmdir()
+    os.replace(part, folder)
 
 
 def write_request(
@@ -169,11 +179,7 @@ def write_request(
                 probs=chosen.probs[rest],
                 margin=chosen.margin[rest],
             )
-            if folder.is_symlink():
-                raise BadInput(f"{folder} is a link; name another folder")
-            if folder.exists():
-                folder.rmdir()  # empty, as was made sure
-            os.replace(part, folder)
+            put_folder(part, folder)
 
 
 def request_text(request: Request, folder: str) -> str:

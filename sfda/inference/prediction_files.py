@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,6 +42,7 @@ def write_predictions(
     file = out / TABLE
     with disk_errors(str(file), "free some space or name another folder"), _whole_in(out) as part:
         header, rows = PROBLEMS[spec.problem].prediction_table(network, spec, opened, chosen, part)
+        _refuse_other_table(file, header)
         with (part / file.name).open("w", newline="", encoding="utf-8") as opened_file:
             writer = csv.writer(opened_file)
             writer.writerow(header)
@@ -94,6 +95,24 @@ def _refuse_strangers(out: Path, part: Path | None) -> None:
                     f"{file} was not made by `sfda predict`, which would replace {there}; move it "
                     f"away, or name another folder than {out}"
                 )
+
+
+def _refuse_other_table(table: Path, header: Sequence[str]) -> None:
+    """Raise BadInput where a person's own files lie under the names of ours."""
+    remedy = f"move it away, or name another folder than {table.parent}"
+    if table.is_symlink():
+        raise BadInput(f"{table} is a link; {remedy}")
+    try:
+        with table.open(newline="", encoding="utf-8") as opened:
+            first = next(csv.reader(opened), [])
+    except FileNotFoundError:
+        if os.path.lexists(beside := table.with_suffix(".json")):
+            raise BadInput(f"{beside} was not made by `sfda predict`; {remedy}") from None
+        return
+    except (ValueError, csv.Error):
+        first = []
+    if first[:2] != list(header[:2]):
+        raise BadInput(f"{table} was not made by `sfda predict` with such a model; {remedy}")
 
 
 def _cells(table: Path) -> set[str]:

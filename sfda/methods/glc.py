@@ -3,6 +3,12 @@
 One algorithm for closed, partial, open and open-partial targets. Every source class is set against
 all other samples: a sample nearer to the class than to anything else carries its label, all others
 are unknown and made as uncertain as can be. Neighbours in feature space then agree.
+
+The authors estimate the number of the target's classes, which decides how many samples speak for a
+class, and keep it; on small targets it is often told wrong, and the method then labels more and
+more of them unknown. Ours takes as many as the source has unless told otherwise, renews the
+statistics of batch norm first where unknown classes are declared, looks at the first labels and
+stops where they are lost. The presets of the benchmarks are as published.
 """
 
 from __future__ import annotations
@@ -12,34 +18,42 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from sfda.building_blocks.bank import MemoryBank
 from sfda.building_blocks.clustering import (
     k_means,
-    map_to_plane,
     one_vs_all,
     positives,
-    silhouettes,
     split_in_two,
 )
 from sfda.building_blocks.losses import ENTROPY_EPS
+from sfda.building_blocks.norm import alpha_statistics
 from sfda.building_blocks.precision import full_precision
 from sfda.building_blocks.rejection import uncertainty
 from sfda.methods._base import Method, MethodConfig, Rejection
+from sfda.methods._class_count import (
+    COEFFICIENTS,
+    FINER,
+    SEED,
+    best_coefficient,
+    class_count_scores,
+    coefficient_of_draws,
+    scores_of_halves,
+    words_on_count,
+)
 from sfda.problems.classification.network import Classifier, ClassOutput
 from sfda.refs import Share
 from sfda.settings import Schedule
 from sfda.types import UNKNOWN, Clock, Losses, Scan, TargetBatch, TargetInfo
 
-COEFFICIENTS = (0.25, 0.5, 1.0, 2.0, 3.0)
-SEED = 0  # of all clusterings: they are part of the method, not of a run's chance
+DOUBTFUL = 0.3  # share of unknown labels among the surer half of the target, from which they are
+LOST = 0.5  # of the labels of known classes at first: with so many fewer nothing is learnt any more
+THRESHOLD = 0.55  # omega, the authors'
+MANY_CLASSES = 20  # from which their threshold fits
 COLLAPSING = 0.9  # share of rejected samples from which next to nothing is answered
-NEARLY_AS_GOOD = (
-    0.02  # of a silhouette: in the median, so far apart are those of two halves of one target
-)
 SOFT = 1e-4  # added to what a pseudo-target is divided by, as in the released code
 
 
@@ -51,8 +65,13 @@ class GlcConfig(MethodConfig):
     global_weight: NonNegativeFloat = 0.3  # eta
     neighbours: PositiveInt = 4  # K of the local term
     suppression: Share = 0.75  # rho: the less, the more doubtful classes are held back
-    threshold: Share = 0.55  # omega: entropy, as a share of log C, above which a sample is unknown
-    coefficient: PositiveFloat | None = None  # gamma, classes of the target per source class
+    threshold: Share | None = None  # omega: entropy, as a share of log C, above which a sample is
+    # unknown; None: 0.55, or "auto" where unknown classes are declared beside fewer than 20
+    coefficient: PositiveFloat | Literal["estimate", "paper"] = 1.0  # gamma, target classes per
+    # source class: a number, our estimate, or the authors'
+    statistics: Literal["target", "source"] | None = None  # of batch norm at the first look; None:
+    # the target's where unknown classes are declared
+    guards: bool = True  # look at the first labels, and stop where they are lost
     estimate_rows: PositiveInt = 20_000  # at most so many tell gamma; paper: a third of VisDA-C
     search: Literal["exact", "approximate"] = "exact"
 
@@ -71,6 +90,10 @@ class Glc(Method):
     scores: Float[Tensor, " S"]
     gamma: Float[Tensor, ""]
     rejected: Float[Tensor, ""]
+    votes: Float[Tensor, " S"]
+    first: Float[Tensor, ""]
+    surer: Float[Tensor, ""]
+    stopped: Bool[Tensor, ""]
     labels: Int[Tensor, " N"]
 
     def __init__(self, source: Classifier, target: TargetInfo, config: GlcConfig) -> None:
@@ -80,46 +103,108 @@ class Glc(Method):
             target.size, source.feature_dim, source.num_classes, approximate=approximate
         )
         self.neighbours = min(config.neighbours, target.size - 1)
-        self.register_buffer("scores", torch.zeros(len(COEFFICIENTS)))
+        self.grid = FINER if config.coefficient == "estimate" else COEFFICIENTS
+        self.register_buffer("scores", torch.zeros(len(self.grid)))
+        self.register_buffer("votes", torch.zeros(len(self.grid)))  # of the draws
         self.register_buffer("gamma", torch.tensor(1.0))
         self.register_buffer("rejected", torch.tensor(0.0))
         self.register_buffer("labels", torch.zeros(target.size, dtype=torch.long))
+        self.register_buffer("first", torch.tensor(0.0))  # share of unknown labels at first
+        self.register_buffer("surer", torch.tensor(0.0))  # the same in the surer half
+        self.register_buffer("stopped", torch.tensor(False))
+
+    @property
+    def declared(self) -> bool:
+        """Whether the target is said to hold classes that the source never saw."""
+        return self.target.regime in ("open", "open-partial")
 
     def own_rejection(self) -> Rejection | None:
-        """A fixed threshold, unless the target is known to hold no unknown classes."""
-        return self.config.threshold if self.target.may_be_unknown else None
+        """A threshold, unless the target is known to hold no unknown classes."""
+        if not self.target.may_be_unknown:
+            return None
+        few = self.student.num_classes < MANY_CLASSES
+        return self.config.threshold or ("auto" if self.declared and few else THRESHOLD)
 
     def start_epoch(self, scan: Scan, clock: Clock) -> None:
         """Fill the bank anew, then label every sample; before all, tell the number of classes."""
+        statistics = self.config.statistics or ("target" if self.declared else "source")
+        if clock.epoch == 0 and statistics == "target":
+            alpha_statistics(self.student, scan, source_weight=0.0)
         for index, out in scan(self.student):
             self.bank.update(index, out.features, out.logits.softmax(1))
         self.bank.index_()
-        features, probs = self.bank.features, self.bank.probs
-        self.rejected.fill_(share_rejected(probs, self.rejection))
-        if clock.epoch == 0 and self.config.coefficient is None:
-            self.scores.copy_(
-                class_count_scores(features, probs.shape[1], self.config.estimate_rows)
-            )
+        self.rejected.fill_(share_rejected(self.bank.probs, self.rejection))
+        if clock.epoch == 0:
+            self._count_classes()
+        labels = self._labels()
+        if clock.epoch == 0:
+            labels = self._look_at_first(labels)
+        elif self.config.guards and 1 - share_unknown(labels) < LOST * (1 - float(self.first)):
+            self.stopped.fill_(True)
+        if not self.stopped:
+            self.labels.copy_(labels)
+
+    def _count_classes(self) -> None:
+        """Set gamma."""
+        features, probs, coefficient = self.bank.features, self.bank.probs, self.config.coefficient
+        rows = self.config.estimate_rows
+        if coefficient == "paper":
+            self.scores.copy_(class_count_scores(features, probs.shape[1], rows))
             self.gamma.fill_(best_coefficient(self.scores.tolist()))
-        gamma = self.config.coefficient or float(self.gamma)
-        rho = self.config.suppression
-        self.labels.copy_(global_labels(features, probs, gamma=gamma, rho=rho))
+        elif coefficient == "estimate":
+            draws = scores_of_halves(features, probs.shape[1], rows)
+            self.scores.copy_(draws.mean(0))
+            self.votes.copy_(F.one_hot(draws.argmax(1), len(FINER)).sum(0))
+            self.gamma.fill_(coefficient_of_draws(draws))
+        else:
+            self.gamma.fill_(coefficient)
+
+    def _labels(self) -> Int[Tensor, " N"]:
+        """Labels of the whole target as the bank is now."""
+        return global_labels(
+            self.bank.features,
+            self.bank.probs,
+            gamma=float(self.gamma),
+            rho=self.config.suppression,
+        )
+
+    def _look_at_first(self, labels: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+        """The first labels; those of as many classes as the source has where an estimate leaves too
+        many of the surest samples unknown.
+        """
+        surer = self.bank.probs.amax(1).topk(max(1, len(labels) // 2)).indices
+        estimated = isinstance(self.config.coefficient, str) and float(self.gamma) != 1
+        if self.config.guards and estimated and share_unknown(labels[surer]) > DOUBTFUL:
+            self.gamma.fill_(1.0)
+            labels = self._labels()
+        self.surer.fill_(share_unknown(labels[surer]))
+        self.first.fill_(share_unknown(labels))
+        return labels
+
+    def _spares_unknown(self, clock: Clock) -> bool:
+        """Whether nothing is learnt from unknown labels: those of the first epoch are doubtful."""
+        return self.config.guards and clock.epoch == 0 and float(self.surer) > DOUBTFUL
 
     def status(self) -> str:
-        """The shares of unknown labels and of rejected samples, with a warning where nearly all are
-        rejected, and what number of classes is nearly as likely.
+        """The shares of unknown labels and of rejected samples, what number of classes was told and
+        by what, and warnings.
         """
-        share = float((self.labels == UNKNOWN).float().mean())
-        gamma, rejected = self.config.coefficient or float(self.gamma), float(self.rejected)
+        gamma, rejected = float(self.gamma), float(self.rejected)
+        share = share_unknown(self.labels)
         parts = [f"{share:.0%} of the target labelled unknown (gamma {gamma:g})"]
         if self.rejection is not None:
             parts.append(f"{rejected:.0%} rejected")
-        if self.config.coefficient is None and (others := rivals(self.scores.tolist(), gamma)):
-            listed = " and ".join(f"{other:g}" for other in others)
+        parts += words_on_count(
+            self.config.coefficient, gamma, self.scores.tolist(), self.votes.tolist()
+        )
+        if self.config.guards and float(self.surer) > DOUBTFUL:
             parts.append(
-                f"gamma {listed} fits nearly as well: --set coefficient={others[0]:g} takes that"
+                f"{float(self.surer):.0%} of the surer half began as unknown: this target looks "
+                "closed, or the source is too weak for it"
             )
-        if rejected >= COLLAPSING:
+        if self.stopped:
+            parts.append("too few labels of known classes are left: nothing more is learnt")
+        elif rejected >= COLLAPSING:
             parts.append(
                 "it will end with nearly every sample rejected; try --set reject=auto, or "
                 "--set coefficient=1"
@@ -128,11 +213,16 @@ class Glc(Method):
 
     def losses(self, batch: TargetBatch, clock: Clock) -> Losses:
         """Both terms. Neighbours are searched before the batch is written to the bank."""
+        if self.stopped:
+            return {}
         out: ClassOutput = self.student(batch.weak)
         probs = out.logits.softmax(1)
         # the first hit is dropped, as the authors do, though it need not be the sample itself
         near = self.bank.nearest(out.features, self.neighbours + 1)[:, 1:]
-        soft = soft_targets(self.labels[batch.index], probs.shape[1])
+        labels = self.labels[batch.index]
+        soft = soft_targets(labels, probs.shape[1])
+        if self._spares_unknown(clock):
+            soft = soft * (labels != UNKNOWN)[:, None]
         terms = {
             "global": self.config.global_weight * cross_entropy(probs, soft),
             "local": cross_entropy(probs, self.bank.probs[near].mean(1)),
@@ -141,47 +231,9 @@ class Glc(Method):
         return terms
 
 
-def class_count_scores(
-    features: Float[Tensor, "N D"], classes: int, rows: int
-) -> Float[Tensor, " S"]:
-    """How well as many clusters as each coefficient asks for fit the features: silhouettes.
-
-    Computed on a plane (t-SNE) and on at most `rows` samples, drawn at random. Depends on the
-    features and on scikit-learn's release, see `map_to_plane`.
-    """
-    if len(features) > rows:
-        drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(SEED))[:rows]
-        features = features[drawn.to(features.device)]
-    counts = [max(2, math.floor(coefficient * classes)) for coefficient in COEFFICIENTS]
-    return silhouettes(map_to_plane(features, seed=SEED), counts, seed=SEED)
-
-
-def best_coefficient(scores: list[float]) -> float:
-    """The first coefficient with the largest score, or 1 where no score is above 0.
-
-    >>> best_coefficient([0.1, 0.4, 0.4, 0.2, 0.0]), best_coefficient([0.0, 0.0, -0.1, 0.0, 0.0])
-    (0.5, 1.0)
-    """
-    best = max(scores)
-    return COEFFICIENTS[scores.index(best)] if best > 0 else 1.0
-
-
-def rivals(scores: list[float], gamma: float) -> list[float]:
-    """Other coefficients whose score is within 0.02 of that of the chosen one, the best first;
-    none where no number of classes fits at all.
-
-    >>> rivals([0.1, 0.40, 0.41, 0.2, 0.0], 1.0), rivals([0.0] * 5, 1.0)
-    ([0.5], [])
-    """
-    best = scores[COEFFICIENTS.index(gamma)] if gamma in COEFFICIENTS else 0.0
-    if best <= 0:
-        return []
-    near = [
-        (score, other)
-        for score, other in zip(scores, COEFFICIENTS, strict=True)
-        if other != gamma and best - score <= NEARLY_AS_GOOD
-    ]
-    return [other for _, other in sorted(near, reverse=True)]
+def share_unknown(labels: Int[Tensor, " N"]) -> float:
+    """Share of these labels that are UNKNOWN; 0 of none."""
+    return float((labels == UNKNOWN).double().mean()) if len(labels) else 0.0
 
 
 def share_rejected(probs: Float[Tensor, "N C"], rejection: Rejection | None) -> float:

@@ -133,10 +133,17 @@ def delete_entry(entry: OldEntry) -> bool:
 
 def delete_folder(home: Path, folder: Path) -> None:
     """Delete a folder below the home, if it is one: neither a link nor behind one."""
-    if not folder.is_relative_to(home) or folder == home or ".." in folder.parts:
-        return
-    if not any(part.is_symlink() for part in _parts(home, str(folder.relative_to(home)))):
+    top = top_above(home, folder)
+    if top and not any(part.is_symlink() for part in _parts(top, str(folder.relative_to(top)))):
         _remove(folder)
+
+
+def top_above(home: Path, folder: Path) -> Path | None:
+    """The home as the path of a folder below it names it; None where that lies elsewhere."""
+    for top in (home, Path(os.path.realpath(home))):
+        if folder.is_relative_to(top) and folder != top and ".." not in folder.parts:
+            return top
+    return None
 
 
 def _delete(entry: OldEntry) -> bool:

@@ -42,11 +42,21 @@ def references(home: Path) -> References:
 
 
 def _entries(home: Path, texts: Iterable[str]) -> Iterator[str]:
-    start = f"{home}/"
     for text in texts:
-        if text.startswith(start):
-            top, _, rest = text.removeprefix(start).partition("/")
-            yield f"{top}/{rest.partition('/')[0]}"
+        if entry := entry_below(home, text):
+            yield entry
+
+
+def entry_below(home: Path, text: str) -> str:
+    """The entry below the home, as `runs/1f2e`, that the path `text` leads to, by whatever name it
+    or the home is called; empty where it leads elsewhere, or is no path.
+    """
+    if not text.startswith("/") or "\0" in text:
+        return ""
+    for top, path in ((str(home), text), (os.path.realpath(home), os.path.realpath(text))):
+        if path.startswith(f"{top}/"):
+            return "/".join(path.removeprefix(f"{top}/").split("/")[:2])
+    return ""
 
 
 def _json_files(folder: Path, depth: int = MOST_DEPTH) -> Iterator[Path]:

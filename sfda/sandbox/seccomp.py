@@ -31,8 +31,7 @@ AUDIT = MappingProxyType({"x86_64": 0xC000003E, "aarch64": 0xC00000B7})
 # asm/unistd_64.h of x86-64 and asm-generic/unistd.h of 64-bit Arm; None where a call is not there
 CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
     {
-        # the network, local sockets included. A pair of connected ones stays, for loaders: without
-        # these calls it cannot be pointed elsewhere, and no descriptor passes through it
+        # the network; a pair of connected sockets stays, for loaders: no descriptor passes it
         "socket": (41, 198),
         "connect": (42, 203),
         "bind": (49, 200),
@@ -104,6 +103,7 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
         "fspick": (433, 433),
         "move_mount": (429, 429),
         "open_tree": (428, 428),
+        "open_tree_attr": (467, 467),
         "mount_setattr": (442, 442),
         "listmount": (458, 458),
         "statmount": (457, 457),

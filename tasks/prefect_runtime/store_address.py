@@ -47,6 +47,11 @@ def check_store(address: str) -> None:
             f"{STORE}={shown} is no address; write http://HOST:PORT or sqlite:///FILE"
         ) from None
     kind = parts.scheme.partition("+")[0]
+    allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
+    if (kind == "file" or (not kind and os.sep in address)) and not allowed:
+        raise BadInput(
+            f"{STORE}={shown} is a folder, which MLflow takes no more; write sqlite:///FILE"
+        )
     if kind in LOCAL_STORES:
         file = Path(address.partition(":///")[2].partition("?")[0] or parts.path)
         if kind == "sqlite" and not os.path.isdir(file.parent):

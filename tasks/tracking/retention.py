@@ -13,7 +13,7 @@ from mlflow.entities import LoggedModel, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from sfda.retention.home_files import delete_folder
+from sfda.retention.home_files import delete_folder, top_above
 from sfda.retention.policy import RetentionPolicy
 from sfda.state_folder import state_folder
 from tasks import tracking
@@ -33,6 +33,7 @@ class StoreItems(NamedTuple):
     runs: tuple[Run, ...]
     sources: frozenset[str]  # addresses and paths that remaining versions were made from
     run_folders: frozenset[str]  # of unfinished runs, below runs/
+    elsewhere: int = 0  # runs and versions that are old, whose files lie in another home
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -54,16 +55,22 @@ def old_items(policy: RetentionPolicy, needed: Collection[str], now: float) -> S
     busy = {run.info.run_id for run in unfinished} | {v.run_id for v in remaining}
     held = busy | {uri.removeprefix("runs:/").partition("/")[0] for uri in needed}
     newest = _newest(runs, policy.keep)
+    models = list(_orphans(remaining, busy, cutoff))
+    old_runs = [
+        run
+        for run in runs
+        if run.info.run_id not in held | newest
+        and run.info.status in OVER
+        and (run.info.end_time or run.info.start_time) < cutoff
+    ]
+    own_models = [model for model in models if _is_ours(model.artifact_location)]
+    theirs = {f"models:/{model.model_id}" for model in models if model not in own_models}
+    own_runs = [run for run in old_runs if _is_ours(run.info.artifact_uri)]
     return StoreItems(
-        versions=old,
-        models=tuple(_orphans(remaining, busy, cutoff)),
-        runs=tuple(
-            run
-            for run in runs
-            if run.info.run_id not in held | newest
-            and run.info.status in OVER
-            and (run.info.end_time or run.info.start_time) < cutoff
-        ),
+        versions=tuple(v for v in old if v.source not in theirs),
+        models=tuple(own_models),
+        runs=tuple(own_runs),
+        elsewhere=len(theirs) + len(old_runs) - len(own_runs),
         sources=frozenset(v.tags["source"] for v in remaining if v.tags.get("source")),
         run_folders=frozenset(
             run.data.tags[RUN_FOLDER] for run in unfinished if RUN_FOLDER in run.data.tags
@@ -175,6 +182,12 @@ def _folder(address: str | None) -> Path | None:
         return None
     folder = Path(unquote(parts.path))
     return folder.parent if folder.name == "artifacts" else folder
+
+
+def _is_ours(address: str | None) -> bool:
+    """Whether these files are not in another home on this machine, which shares the store."""
+    folder = _folder(address)
+    return folder is None or top_above(state_folder(), folder) is not None
 
 
 def _uri(version: ModelVersion) -> str:

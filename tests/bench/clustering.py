@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfda.methods.glc import GlcConfig, best_coefficient, class_count_scores, global_labels
+from sfda.methods._class_count import best_coefficient, class_count_scores
+from sfda.methods.glc import GlcConfig, global_labels
 
 SIZE, CLASSES, DIM = 55_388, 12, 256  # VisDA-C, and the bottleneck of every network in the paper
 LOOKS = 4

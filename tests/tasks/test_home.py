@@ -23,6 +23,16 @@ def test_home_is_made_where_the_variable_says(tmp_path, monkeypatch):
     assert not list((tmp_path / "deep" / "home").iterdir())  # the probe leaves nothing
 
 
+def test_a_folder_of_a_user_whom_nobody_knows_is_refused(monkeypatch):
+    for variable, folder in (
+        ("SFDA_HOME", state_folder.state_folder),
+        ("SFDA_DATA", state_folder.data_folder),
+    ):
+        monkeypatch.setenv(variable, "~nosuch/x")
+        with pytest.raises(BadInput, match=f"{variable}=~nosuch/x: there is no user"):
+            folder()
+
+
 def test_home_is_in_the_working_folder_unless_said(tmp_path, monkeypatch):
     monkeypatch.delenv("SFDA_HOME", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -202,3 +202,21 @@ def test_a_link_to_a_folder_is_not_replaced(tmp_path):
     ):
         (part / "masks").mkdir()
     assert (tmp_path / "out" / "masks").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "predictions.json"])
+@pytest.mark.parametrize("text", ["mine,yours\n1,2\n", "", "\0", None])
+def test_a_table_of_a_person_is_not_replaced(tmp_path, name, text):
+    file = tmp_path / name
+    file.write_text(text) if text is not None else file.symlink_to(tmp_path / "absent")
+    with pytest.raises(BadInput, match=f"{name} (was not made by|is a link)"):
+        predict._refuse_other_table(tmp_path / "predictions.csv", ("file", "label"))
+
+
+def test_a_table_of_an_earlier_call_is_replaced_and_one_for_another_problem_is_not(tmp_path):
+    table = tmp_path / "predictions.csv"
+    table.write_text("file,label,probability:a\n")
+    (tmp_path / "predictions.json").touch()
+    predict._refuse_other_table(table, ("file", "label", "probability:b"))
+    with pytest.raises(BadInput, match="with such a model"):
+        predict._refuse_other_table(table, ("file", "mask"))

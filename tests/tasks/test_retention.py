@@ -62,6 +62,22 @@ def test_versions_go_that_no_champion_alias_document_or_newer_version_needs(home
     assert locate("models:/toy/2").is_dir()
 
 
+def test_of_a_store_that_homes_share_each_loses_its_own(home, versions, tmp_path, monkeypatch):
+    before = numbers()
+    (other := tmp_path / "other").mkdir()
+    monkeypatch.setenv("SFDA_HOME", str(other))
+    items = retention.old_items(POLICY, (), LATER)
+    assert (items.versions, items.models, items.runs, items.elsewhere > 0) == ((), (), (), True)
+    retention.delete_items(items)
+    assert numbers() == before
+    (link := tmp_path / "link").symlink_to(home)
+    monkeypatch.setenv("SFDA_HOME", str(link))  # one home by two names
+    items = retention.old_items(POLICY, (), LATER)
+    assert (len(items.versions), items.elsewhere) == (2, 0)
+    retention.delete_items(items)
+    assert len(folders(home)) == len(numbers()) == 4
+
+
 def test_nothing_goes_that_is_new_or_unfinished(home, versions):
     assert not any(retention.old_items(POLICY, (), time.time())[:3])
     work = tracking.run("job", key="killed", tags={}, params={"target": "site"})

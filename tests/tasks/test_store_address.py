@@ -52,6 +52,9 @@ def test_what_can_be_no_store_is_refused(tmp_path: Path) -> None:
         check_store(f"sqlite:///{tmp_path / 'absent' / 'runs.db'}")
     check_store(f"sqlite:///{tmp_path / 'runs.db'}")
     check_store("databricks")
+    for folder in ("file:///etc", "/etc", "./mlruns"):
+        with pytest.raises(BadInput, match="which MLflow takes no more; write sqlite:///FILE"):
+            check_store(folder)
 
 
 def test_addresses_without_a_password_stay(tmp_path: Path) -> None:

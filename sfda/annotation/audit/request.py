@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from sfda.annotation.audit.questions import (
     interleaved,
     question_id,
 )
-from sfda.annotation.make_request import lies_in
+from sfda.annotation.make_request import lies_in, put_folder
 from sfda.decision.audit import AuditPlan
 from sfda.decision.change import PoolChange, PoolUnit
 from sfda.errors import BadInput
@@ -116,9 +115,7 @@ def write_audit(
             if lies_in(folder, AUDIT_FILE, content):
                 return request
             (part / AUDIT_FILE).write_bytes(content)
-            if folder.exists():
-                folder.rmdir()  # empty, as was made sure
-            os.replace(part, folder)
+            put_folder(part, folder)
     return request
 
 

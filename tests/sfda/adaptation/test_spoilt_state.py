@@ -31,3 +31,9 @@ def test_what_is_no_state_is_as_none(
     with caplog.at_level(logging.WARNING, "sfda"):
         assert load_state(tmp_path, torch.device("cpu")) is None
     assert "is no state of a run" in caplog.text
+
+
+def test_a_folder_in_place_of_a_half_written_state_goes(tmp_path: Path) -> None:
+    (tmp_path / ".state.77" / "deep").mkdir(parents=True)
+    assert load_state(tmp_path, torch.device("cpu")) is None
+    assert not list(tmp_path.iterdir())

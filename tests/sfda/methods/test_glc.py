@@ -15,11 +15,15 @@ from sfda.building_blocks.bank import FEWEST_INDEXED
 from sfda.building_blocks.clustering import margin, one_vs_all, positives, silhouettes
 from sfda.building_blocks.rejection import uncertainty
 from sfda.errors import BadInput
-from sfda.methods.glc import (
+from sfda.methods._class_count import (
     COEFFICIENTS,
+    FINER,
+    best_coefficient,
+    coefficient_of_draws,
+)
+from sfda.methods.glc import (
     Glc,
     GlcConfig,
-    best_coefficient,
     cross_entropy,
     global_labels,
     group_sizes,
@@ -95,7 +99,7 @@ def test_class_count_from_the_authors_plane() -> None:
 
 def test_class_count_from_the_authors_features() -> None:
     g = load("glc_ct_estimate_osda")
-    method = started(g["feat"], g["prob"])
+    method = started(g["feat"], g["prob"], coefficient="paper")
     # on our own map of them 2 and 3 tell nearly the same, and either may win
     torch.testing.assert_close(method.scores, g["sil_ninit10"].float(), rtol=0, atol=0.06)
     assert float(method.gamma) in (2.0, float(g["best_coeff_ninit10"]))
@@ -202,8 +206,10 @@ def test_tiny_targets_get_labels(size: int, gamma: float) -> None:
 
 def test_tiny_and_collapsed_targets_start() -> None:
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    assert float(started(x, x[:, :3].softmax(1)).gamma) in COEFFICIENTS
-    flat = started(torch.zeros(9, 4), torch.full((9, 3), 1 / 3))
+    for coefficient, grid in (("paper", COEFFICIENTS), ("estimate", FINER)):
+        told = started(x, x[:, :3].softmax(1), coefficient=coefficient)
+        assert float(told.gamma) in grid
+    flat = started(torch.zeros(9, 4), torch.full((9, 3), 1 / 3), coefficient="paper")
     assert float(flat.gamma) == 1.0
     assert torch.equal(flat.scores, torch.zeros(5))
 
@@ -251,7 +257,7 @@ def test_what_is_rejected_is_counted_at_the_start_of_an_epoch() -> None:
 
 
 def test_another_number_of_classes_that_fits_nearly_as_well_is_named() -> None:
-    method = glc(nn.Linear(4, 3), 4, 3, 20)
+    method = glc(nn.Linear(4, 3), 4, 3, 20, coefficient="paper")
     method.scores.copy_(torch.tensor([0.1, 0.2, 0.40, 0.39, 0.35]))
     assert "gamma 2 fits nearly as well: --set coefficient=2 takes that" in method.status()
     method.scores[3] = 0.37
@@ -280,8 +286,8 @@ def method_of_toy(regime: Regime | None = None, **settings: Any) -> Glc:
 def test_gamma_is_estimated_in_the_first_epoch_alone_and_resumed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = run(method_of_toy())[0]
-    method = method_of_toy()
+    first = run(method_of_toy(coefficient="paper"))[0]
+    method = method_of_toy(coefficient="paper")
     assert float(method.gamma) == 1.0, "no run inherits another's estimate"
     assert not method.scores.any()
     state = {**first.state.method, "gamma": torch.tensor(2.0)}
@@ -304,9 +310,12 @@ def test_a_given_coefficient_skips_the_estimate(monkeypatch: pytest.MonkeyPatch)
 
 def test_only_so_many_rows_tell_gamma() -> None:
     g = load("glc_ct_estimate_osda")
-    few = started(g["feat"], g["prob"], estimate_rows=60)
-    assert torch.equal(few.scores, started(g["feat"], g["prob"], estimate_rows=60).scores)
-    assert not torch.equal(few.scores, started(g["feat"], g["prob"]).scores)
+    few, same, all_rows = (
+        started(g["feat"], g["prob"], coefficient="paper", estimate_rows=rows).scores
+        for rows in (60, 60, 20_000)
+    )
+    assert torch.equal(few, same)
+    assert not torch.equal(few, all_rows)
 
 
 def test_banks_start_anew_every_epoch() -> None:
@@ -327,7 +336,8 @@ def test_neighbours_of_a_small_target_are_all_others() -> None:
 
 def test_unknowns_are_rejected_unless_ruled_out() -> None:
     assert method_of_toy().rejection == 0.55
-    assert method_of_toy("open-partial").rejection == 0.55
+    assert method_of_toy("open-partial").rejection == "auto"  # three classes are few
+    assert method_of_toy("open-partial", threshold=0.55).rejection == 0.55
     assert method_of_toy("open", threshold=0.4).rejection == 0.4
     assert method_of_toy("partial").rejection is None
     assert method_of_toy("closed").rejection is None
@@ -354,3 +364,95 @@ def test_settings_out_of_range_are_refused() -> None:
     for wrong in ({"coefficient": 0}, {"suppression": 1.2}, {"search": "fast"}, {"neighbours": 0}):
         with pytest.raises(BadInput):
             GlcConfig.from_settings(wrong)
+
+
+def draws_of(*best: float, by: float) -> Tensor:
+    """Silhouettes of five draws: 0.4 for 1, and so much more for the best of each."""
+    draws = torch.full((len(best), len(FINER)), 0.1)
+    draws[:, FINER.index(1.0)] = 0.4
+    for row, coefficient in enumerate(best):
+        draws[row, FINER.index(coefficient)] = 0.4 + by
+    return draws
+
+
+def test_another_number_of_classes_needs_a_majority_and_a_clear_lead() -> None:
+    assert coefficient_of_draws(draws_of(1.5, 1.5, 1.5, 1.5, 1.5, by=0.06)) == 1.5
+    assert coefficient_of_draws(draws_of(1.5, 1.5, 1.5, 1.5, 1.5, by=0.04)) == 1.0
+    assert coefficient_of_draws(draws_of(0.5, 2.0, 1.5, 1.5, 1.5, by=0.5)) == 1.0
+    assert coefficient_of_draws(draws_of(0.5, 1.5, 1.5, 1.5, 1.5, by=0.5)) == 1.5
+
+
+def test_an_estimate_of_ours_tells_all_its_numbers() -> None:
+    g = load("glc_ct_estimate_osda")
+    method = started(g["feat"], g["prob"], coefficient="estimate")
+    assert float(method.votes.sum()) == 5
+    for coefficient in FINER:
+        assert f"{coefficient:g}: " in method.status()
+
+
+def first_labels(method: Glc, probs: Tensor, labels: Tensor) -> Tensor:
+    """What the entry check makes of these labels."""
+    method.bank.probs.copy_(probs)
+    return method._look_at_first(labels)
+
+
+def test_surest_samples_that_begin_as_unknown_are_told_and_not_learnt_from() -> None:
+    probs = torch.linspace(0.4, 0.99, 20)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+    features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(20, dtype=torch.long)
+    labels[16:] = UNKNOWN  # four of the ten surest
+    method = glc(nn.Linear(4, 3), 4, 3, 20)
+    method.bank.update(torch.arange(20), features, probs)
+    method.labels.copy_(first_labels(method, probs, labels))
+    assert "40% of the surer half began as unknown" in method.status()
+    batch = TargetBatch(torch.arange(16, 20), features[16:])
+    assert method.losses(batch, Clock(0, 1, 2))["global"].item() == 0.0
+    assert method.losses(batch, Clock(1, 1, 2))["global"].item() > 0.0
+    calm = glc(nn.Linear(4, 3), 4, 3, 20, guards=False)
+    calm.labels.copy_(first_labels(calm, probs, labels))
+    assert "surer" not in calm.status()
+    assert calm.losses(batch, Clock(0, 1, 2))["global"].item() > 0.0
+
+
+def test_an_estimate_that_leaves_the_surest_unknown_gives_way_to_the_source_s_classes() -> None:
+    g = load("glc_global_pseudo_osda")
+    method = started(g["feat"], g["prob"], coefficient="paper")
+    method.gamma.fill_(3.0)
+    unknown = torch.full((len(g["feat"]),), UNKNOWN)
+    labels = first_labels(method, g["prob"], unknown)
+    assert float(method.gamma) == 1.0
+    assert torch.equal(labels, started(g["feat"], g["prob"]).labels)
+
+
+def test_where_half_of_the_known_labels_are_lost_nothing_more_is_learnt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, _ = toy.images(0.5, seed=1)
+    lost = [0, 0]  # samples of each epoch that are unknown
+    monkeypatch.setattr(Glc, "_labels", lambda self: (torch.arange(toy.SIZE) < lost[0]) * UNKNOWN)
+    for unknown, stops in ((toy.SIZE // 2 - 1, False), (toy.SIZE // 2 + 1, True)):
+        for guards in (True, False):
+            method = method_of_toy(guards=guards)
+            lost[0] = 0
+            method.start_epoch(toy.scan(x), Clock(0, 1, 2))
+            lost[0] = unknown
+            method.start_epoch(toy.scan(x), Clock(1, 1, 2))
+            batch = TargetBatch(torch.arange(8), x[:8])
+            assert (method.losses(batch, Clock(1, 1, 2)) == {}) == (stops and guards)
+            assert ("nothing more is learnt" in method.status()) == (stops and guards)
+            assert int((method.labels == UNKNOWN).sum()) == (0 if stops and guards else unknown)
+
+
+def test_where_unknown_classes_are_declared_statistics_are_the_target_s_first() -> None:
+    x, _ = toy.images(0.5, seed=1)
+    for regime, settings, renews in (
+        ("open", {}, True), ("open-partial", {}, True), (None, {}, False), ("closed", {}, False),
+        ("open", {"statistics": "source"}, False), ("closed", {"statistics": "target"}, True),
+    ):  # fmt: skip
+        method = method_of_toy(regime, **settings)
+        before = {n: b.clone() for n, b in method.student.named_buffers() if "running" in n}
+        assert before
+        method.start_epoch(toy.scan(x), Clock(0, 1, 2))
+        after = dict(method.student.named_buffers())
+        assert any(not torch.equal(after[n], b) for n, b in before.items()) == renews
+        assert not any(p.grad is not None for p in method.student.parameters())

@@ -32,6 +32,15 @@ def test_versions_and_folders_that_requests_and_monitors_name_are_seen(tmp_path)
     assert named.entries == {"runs/1f2e"}
 
 
+def test_a_folder_is_seen_by_whatever_name_the_home_is_called(tmp_path):
+    home, link = tmp_path / "home", tmp_path / "link"
+    write(home / "audits/a.json", {"uri": f"{home}/runs/1f2e", "odd": "/\0", "far": "/runs/1f2e"})
+    write(home / "audits/b.json", {"uri": f"{link}/rungs/77/x"})
+    link.symlink_to(home)
+    for name in (home, link):
+        assert references(name).entries == {"runs/1f2e", "rungs/77"}
+
+
 def test_a_request_that_cannot_be_read_stops_the_cleaning(tmp_path):
     file = tmp_path / "audits/site-3/audit.json"
     file.parent.mkdir(parents=True)

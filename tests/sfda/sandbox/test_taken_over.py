@@ -242,7 +242,7 @@ def test_what_is_left_in_place_of_weights_is_refused(run, leave: Callable[[Run],
         ({"losses": {"a\x1b[2J": [1.0, 1.0]}}, "losses"),
         ({"losses": {"a" * 300: [1.0, 1.0]}}, "losses"),
         ({"losses": {"../a": [1.0, 1.0]}}, "losses"),
-        ({"losses": {f"a{n}": [1.0, 1.0] for n in range(1000)}}, "losses"),
+        ({"losses": {f"a{n}": [1.0, 1.0] for n in range(1000)}}, "more than 200 curves"),
         ({"steps": list(range(1000))}, "steps"),
         ({"seconds": 0.0}, "seconds"),
         ({"seconds": 1e-300}, "seconds"),
@@ -255,7 +255,7 @@ def test_what_is_left_in_place_of_weights_is_refused(run, leave: Callable[[Run],
         ({"rate": [0.1, float("nan")]}, "not finite"),
         ({"weights": None}, "without the weights"),
         ({"sha256": "../../../etc"}, "sha256"),
-        ({"more": 1}, "more"),
+        ({"more": 1}, "what none has"),
     ],
 )
 def test_a_history_that_is_none_is_refused(run, change, why):
@@ -284,6 +284,15 @@ def test_histories_of_another_shape_are_refused(run):
     (run.folder / "history.json").write_bytes(deep)
     with pytest.raises(BadInput, match="history"):
         taken_over(run.result | {"history_sha256": _sha256(deep)}, run.order)
+    many = ",".join(f'"!{n}": 0' for n in range(201))
+    for names, why in (
+        (f"[{{{many}}}]", "what none has"),
+        (f'[{{"losses": {{{many}}}}}]', "more than 200 curves"),
+        (f"[{'[],' * 25_000}[]]", "more than 50000 values"),
+    ):
+        (run.folder / "history.json").write_text(names)
+        with pytest.raises(BadInput, match=why):
+            taken_over(run.result | {"history_sha256": _sha256(names.encode())}, run.order)
     (run.folder / "history.json").unlink()
     (run.folder / "history.json").symlink_to(run.source / "spec.json")
     with pytest.raises(BadInput, match="links are not followed"):
