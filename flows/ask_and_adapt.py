@@ -82,12 +82,14 @@ def ask_and_adapt(
             "only a deployed run can wait for people; here call `sfda query`, `sfda answer` and "
             "`sfda adapt`, or start this one from `sfda serve`"
         )
-    target = adaptation_target.as_manifest(target, lambda: model_ref(model).problem)
+    stated, target = target, adaptation_target.as_manifest(target, lambda: model_ref(model).problem)
     folder = home() / "requests" / str(flow_run.id)
     if not (folder / REQUEST_FILE).is_file():
         ref, own, where = model_ref(model), query_settings or {}, resolve(adaptation.device)
-        split, run = adaptation.split, str(flow_run.id)
-        ask_people(ref, target, by, budget, folder, split, own, adaptation.seed, where, waits=run)
+        split, seed = adaptation.split, adaptation.seed
+        more: dict[str, Any] = {"waits": str(flow_run.id), "stated": stated}
+        more["skip_unreadable"] = adaptation.skip_unreadable
+        ask_people(ref, target, by, budget, folder, split, own, seed, where, **more)
     # also where a start ended after the one and before the other
     note_request(folder, read_request(folder), target, by, str(flow_run.id))
     annotated = _annotated(folder, target, seconds_of(patience) or 0.0)

@@ -19,7 +19,7 @@ from sfda.config import Config
 from sfda.errors import BadInput, shell_command
 from sfda.loading.opened import manifest_ref
 from sfda.policy import DecisionPolicy
-from sfda.settings import Duration, Seed, seconds_of
+from sfda.settings import Duration, Seed, SkippedShare, seconds_of
 from sfda.state_folder import home
 from tasks.audit import (
     AuditStanding,
@@ -34,6 +34,7 @@ from tasks.prefect_runtime.attempts import refuse_endless
 from tasks.prefect_runtime.notify import check_block
 from tasks.prefect_runtime.suspension import wait_for_answer
 from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
+from tasks.readable import list_skipped, readable_splits
 from tasks.tracking.models import model_ref
 
 USUAL_DECISION = DecisionPolicy()
@@ -76,6 +77,7 @@ def audit(
     notify: str | None = None,
     seed: Seed = 0,
     device: DeviceName = "auto",
+    skip_unreadable: SkippedShare | None = None,
 ) -> AuditOutcome:
     """Write an audit's questions, suspend, and go on with each part of the answers to a verdict.
 
@@ -92,6 +94,7 @@ def audit(
         patience: the time after which it fails
         promote: make the candidate champion where the answers show it better
         notify: a Prefect block that tells people of the questions and of the verdict
+        skip_unreadable: share of images that may be broken and left out; none: 10, or 1 %
     """
     refuse_endless(flow_run)
     check_block(notify)
@@ -102,8 +105,12 @@ def audit(
         )
     folder = home() / "audits" / str(flow_run.id)
     if not (folder / AUDIT_FILE).is_file():
-        target = adaptation_target.as_manifest(target, lambda: model_ref(candidate).problem)
-        job = audit_job(candidate, against, manifest_ref(target), split, decision, seed)
+        model, stated = model_ref(candidate), target
+        whole = manifest_ref(adaptation_target.as_manifest(target, lambda: model.problem))
+        part = [split, "test"]
+        manifest, skipped = readable_splits(model, whole, part, skip_unreadable, stated)
+        list_skipped(skipped)
+        job = audit_job(candidate, against, manifest, split, decision, seed)
         ask_audit(folder, job, device=device)
         notify_of_audit(notify, standing(folder))
     _note_waiting(folder)

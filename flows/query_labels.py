@@ -19,9 +19,10 @@ from sfda.errors import BadInput
 from sfda.formats.request import Request
 from sfda.loading import opened as manifests
 from sfda.refs import ModelRef
-from sfda.settings import Seed
+from sfda.settings import Seed, SkippedShare
 from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.query_labels import query_labels
+from tasks.readable import list_skipped, readable_splits
 from tasks.tracking.models import model_ref
 
 
@@ -43,16 +44,17 @@ def query(
     copy_images: bool = False,
     seed: Seed = 0,
     device: DeviceName = "auto",
+    skip_unreadable: SkippedShare | None = None,
 ) -> Request:
     """Write a request for `budget` labels (a number, or a share such as 1%) to the folder `out`.
 
     The flow ends there: nothing waits for a person. An artifact says what is wanted.
     """
     ref = model_ref(model)
-    target = adaptation_target.as_manifest(target, lambda: ref.problem)
+    manifest = adaptation_target.as_manifest(target, lambda: ref.problem)
     return ask_people(
         ref,
-        target,
+        manifest,
         by,
         budget,
         Path(out),
@@ -62,6 +64,8 @@ def query(
         resolve(device),
         before=before,
         copy_images=copy_images,
+        skip_unreadable=skip_unreadable,
+        stated=target,
     )
 
 
@@ -79,18 +83,26 @@ def ask_people(
     before: str | None = None,
     copy_images: bool = False,
     waits: str | None = None,
+    skip_unreadable: float | None = None,
+    stated: str | None = None,
 ) -> Request:
     """Write a request, keep that it waits, and say on the run's page what is wanted.
 
-    `waits` is the flow run that goes on from the answers. Raises BadInput.
+    `waits` is the flow run that goes on from the answers, `stated` the target as a person named
+    it. Raises BadInput.
     """
     manifest = manifests.manifest_ref(target)
+    splits = manifests.open_ref(manifest).splits
+    if split not in splits:
+        raise BadInput(f"{target} has no split '{split}'; there are {', '.join(splits)}")
+    manifest, skipped = readable_splits(
+        model, manifest, [split, "test"], skip_unreadable, stated or target
+    )
     opened = manifests.open_ref(manifest)
-    if split not in opened.splits:
-        raise BadInput(f"{target} has no split '{split}'; there are {', '.join(opened.splits)}")
     number = read_budget(budget, opened.splits[split].count)
     plan = make_query_plan(model.problem, by, number, split, settings, seed, copy_images)
     request: Request = query_labels(model, manifest, plan, str(folder), before, device)
     note_request(folder, request, target, by, waits)
     create_markdown_artifact(request_text(request, str(folder)), key="labels-wanted")
+    list_skipped(skipped)
     return request

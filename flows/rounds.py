@@ -24,7 +24,14 @@ from sfda.problems.registry import PROBLEMS
 from sfda.problems.report_metrics import main_metric
 from sfda.refs import ManifestRef, Metrics, ModelRef, Views, candidate_model
 from sfda.report.pictures import label_curve
-from sfda.settings import AdaptSettings, DeviceName, MethodName, Seed, ValidatorName
+from sfda.settings import (
+    AdaptSettings,
+    DeviceName,
+    MethodName,
+    Seed,
+    SkippedShare,
+    ValidatorName,
+)
 from sfda.state_folder import data_folder
 from tasks import tracking
 from tasks.adapt import adapt_to_target
@@ -34,6 +41,7 @@ from tasks.prefect_runtime.cache import code_digest
 from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.pseudo_label import pseudo_label
 from tasks.query_labels import query_labels
+from tasks.readable import list_skipped, readable_splits
 from tasks.select import select
 from tasks.tracking.models import locate, model_ref
 
@@ -76,13 +84,16 @@ def rounds(
     split: str = "adapt",
     test_split: str = "test",
     device: DeviceName = "auto",
+    skip_unreadable: SkippedShare | None = None,
 ) -> RoundsResult:
     """Ask, answer from held-back labels, adapt; budget after budget, each the total so far.
 
     `lftl` goes on from the last round's network, all others start from the source anew. Labels of
     `split` reach methods for the rows that were asked for alone; scores are of `test_split`.
     """
-    manifest, model, device = manifests.manifest_ref(target), model_ref(source), resolve(device)
+    model, device = model_ref(source), resolve(device)
+    whole, used = manifests.manifest_ref(target), (split, test_split)
+    manifest, skipped = readable_splits(model, whole, used, skip_unreadable, target)
     totals = _totals(budgets, manifests.open_ref(manifest).splits[split].count)
     test = manifests.evaluation_split(manifest, test_split)
     assert test is not None
@@ -106,6 +117,7 @@ def rounds(
         )
         chains = [(q, m, s) for q in queries for m in methods for s in seeds or [0]]
         rows, text = _work_through(experiment, chains, title)
+        list_skipped(skipped, run_id)
     return RoundsResult(flow_run_id=str(flow_run.id), mlflow_run_id=run_id, rows=rows, table=text)
 
 
@@ -217,7 +229,8 @@ def _ask(
         data_root=data_folder(),
         empty=PROBLEMS[source.problem].labelling.empty,
     )
-    return manifests.manifest_ref(taken.manifest), taken.total
+    ref = manifests.manifest_ref(taken.manifest)
+    return ref.model_copy(update={"without": experiment.target.without}), taken.total
 
 
 def _adapt(

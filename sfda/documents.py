@@ -7,7 +7,9 @@ than Python counts, and numbers can have more digits than it reads. All of that 
 from __future__ import annotations
 
 import codecs
+import functools
 import json
+import logging
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from sfda.bounds.limits import (
 )
 from sfda.errors import BadInput
 
+log = logging.getLogger("sfda")
 KEY_CHARACTERS = 16  # of a number that is a key: those of many more may all have one hash
 
 _CONVERSIONS = (
@@ -212,14 +215,28 @@ def older_encoding(content: bytes) -> str | None:
     return "latin-1" if set(content) & {0x81, 0x8D, 0x8F, 0x90, 0x9D} else "cp1252"
 
 
-def decoded(content: bytes) -> str:
-    """A text of any of these encodings. Raises Unreadable for what is none."""
+@functools.cache
+def say_encoding(source: Path, encoding: str) -> None:
+    """Say in the log, once in a process, that a text is no UTF-8 and how it is read instead."""
+    log.warning(
+        "%s is no UTF-8 and is read as %s; if letters come out wrong, save it as UTF-8",
+        source,
+        {"cp1252": "Windows-1252", "latin-1": "Latin-1"}.get(encoding, encoding),
+    )
+
+
+def decoded(content: bytes, source: Path | None = None) -> str:
+    """A text of any of these encodings; of `source`, if there is one, an older one is told. Raises
+    Unreadable for what is none.
+    """
     encoding = encoding_of(content)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
         older = older_encoding(content) if encoding == "utf-8-sig" else None
         text = content.decode(older) if older else "\0"
+        if older and source is not None:
+            say_encoding(source, older)
     if "\0" in text:
         raise Unreadable("it is no text")
     return text

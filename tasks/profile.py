@@ -21,6 +21,7 @@ from tasks import tracking
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.prefect_runtime.tame_artifacts import create_markdown_artifact
 from tasks.pseudo_label import pseudo_label
+from tasks.readable import readable_target
 from tasks.tracking.models import locate, model_ref, open_model
 
 log = logging.getLogger("sfda")
@@ -44,15 +45,22 @@ def profile_target(
 
 
 def profile_once(
-    source: str, target: str, adaptation: AdaptSettings, device: DeviceName = "auto"
-) -> TargetProfile:
-    """The same without a flow: of what `sfda adapt` would learn from. Raises BadInput."""
-    model, manifest = model_ref(source), manifest_ref(target)
+    source: str,
+    target: str,
+    adaptation: AdaptSettings,
+    device: DeviceName = "auto",
+    stated: str | None = None,
+) -> tuple[TargetProfile, tuple[str, ...]]:
+    """The same without a flow, of what `sfda adapt` would learn from; and what is wrong with each
+    image that cannot be read. `stated` is the target as a person named it. Raises BadInput.
+    """
+    model = model_ref(source)
+    manifest, skipped = readable_target(model, manifest_ref(target), adaptation, stated or target)
     part = _usual_plan(model, manifest, adaptation).on(manifest)
     network, spec = open_model(model)
     chosen = choose(device)
     card = read_card(locate(model.uri))
-    return profile_part(to_device(network, chosen), spec, card, part, adaptation, chosen)
+    return profile_part(to_device(network, chosen), spec, card, part, adaptation, chosen), skipped
 
 
 def plan_by_profile(

@@ -46,11 +46,12 @@ def readable_splits(
     return leave_unreadable(manifest, splits, spec.input, share=share, stated=stated)
 
 
-def list_skipped(skipped: Sequence[str], run_id: str) -> None:
-    """Name the images that were left out, on the flow run's page and with the MLflow run."""
+def list_skipped(skipped: Sequence[str], run_id: str | None = None) -> None:
+    """Name the images that were left out, on the flow run's page and with an MLflow run."""
     if skipped:
         lines = "\n".join(f"- `{message}`" for message in skipped)
         create_markdown_artifact(
             f"### {len(skipped)} images left out\n\n{lines}", key="images-left-out"
         )
-        tracking.log_json(run_id, "images_left_out.json", {"images": list(skipped)})
+        if run_id is not None:
+            tracking.log_json(run_id, "images_left_out.json", {"images": list(skipped)})

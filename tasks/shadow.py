@@ -26,13 +26,17 @@ def answer_in_shadow(
     split: str,
     out: Path,
     device: DeviceName = "auto",
+    skip_unreadable: float | None = None,
+    stated: str | None = None,
 ) -> ChangeReport:
     """Write the champion's answers to `out`, the candidate's below it, and `change.json`: how many
-    of the answers differ. Raises BadInput.
+    of the answers differ. `stated` is the target as a person named it. Raises BadInput.
     """
     if champion.sha256 == candidate.sha256:
         raise BadInput(f"{champion.uri} and {candidate.uri} are the same model: nothing to compare")
-    manifest, _ = readable_splits(champion, manifest_ref(target), [split], None, target)
+    manifest, _ = readable_splits(
+        champion, manifest_ref(target), [split], skip_unreadable, stated or target
+    )
     report = change_between(champion, candidate, split_ref(manifest, split), device)
     write_predictions(*open_model(candidate), manifest, split, out / CANDIDATE, device)
     write_predictions(*open_model(champion), manifest, split, out, device)

@@ -16,6 +16,7 @@ from flows.cli.options import (
     SeedOption,
     SelectByOption,
     SettingsOption,
+    SkipUnreadableOption,
     SourceOption,
     SplitOption,
     TargetOption,
@@ -49,6 +50,7 @@ def query(
     copy: Annotated[bool, typer.Option("--copy", help="copy the images into the request")] = False,
     settings: SettingsOption = None,
     split: SplitOption = "adapt",
+    skip_unreadable: SkipUnreadableOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     json: JsonOption = False,
@@ -63,7 +65,7 @@ def query(
         manifest = as_manifest(target, lambda: problem_of_model(model))
         request = flow(
             model,
-            manifest,
+            target,
             by,
             budget,
             str(out),
@@ -73,6 +75,7 @@ def query(
             copy_images=copy,
             seed=seed,
             device=device,
+            skip_unreadable=skip_unreadable,
         )
         files = [row.key for row in request.requested]
         result = {
@@ -162,6 +165,7 @@ def rounds(
         list[str] | None, typer.Option("--set", help="METHOD.k=v, or query.NAME.k=v")
     ] = None,
     select_by: SelectByOption = "last",
+    skip_unreadable: SkipUnreadableOption = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -184,6 +188,7 @@ def rounds(
             query_settings=query_settings,
             select_by=select_by,
             device=device,
+            skip_unreadable=skip_unreadable,
         )
         output.show(compared.model_dump(), compared.table)
 

@@ -16,10 +16,11 @@ from flows.cli.options import (
     PromoteOption,
     RegisteredNameArgument,
     SeedOption,
+    SkipUnreadableOption,
     SplitOption,
     TargetOption,
 )
-from flows.cli.output import Output, show_champion, verdict_text
+from flows.cli.output import Output, show_champion, skipped_lines, verdict_text
 from flows.cli.parsing import stated_policy
 from flows.cli.session import session
 from sfda.errors import BadInput
@@ -75,6 +76,7 @@ def audit(
         list[Path] | None, typer.Option(help="an earlier audit of these images, used again")
     ] = None,
     split: SplitOption = "adapt",
+    skip_unreadable: SkipUnreadableOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     person: Annotated[str, typer.Option(help="a second person: for agreement alone")] = "",
@@ -111,19 +113,24 @@ def audit(
         from sfda.loading.opened import manifest_ref
         from sfda.policy import DecisionPolicy
         from tasks.audit import ask_audit, audit_job, notify_of_audit, standing
+        from tasks.readable import readable_splits
+        from tasks.tracking.models import model_ref
 
         stated = stated_policy(decision) or {}
         policy = DecisionPolicy.from_settings(stated | ({"budget": budget} if budget else {}))
         uri = candidate
         manifest = manifest_ref(as_manifest(target, lambda: problem_of_model(uri)))
+        manifest, skipped = readable_splits(
+            model_ref(candidate), manifest, [split, "test"], skip_unreadable, target
+        )
         job = audit_job(candidate, against, manifest, split, policy, seed)
         again = (out / AUDIT_FILE).is_file()  # another than this one is refused
         request = ask_audit(out, job, before or [], device)
         now = standing(out)
         notify_of_audit(notify, now)
         text = f"{out}: {len(request.questions)} questions to a person; audit.html may be sent"
-        text += "; done already" if again else ""
-        _show_audit(output, now, text, out)
+        text = "\n".join([text + ("; done already" if again else ""), *skipped_lines(skipped)])
+        _show_audit(output, now, text, out, {"skipped": list(skipped)})
 
 
 def _take(
@@ -198,6 +205,7 @@ def shadow(
         str | None, typer.Option(help="default: the champion of the candidate's name")
     ] = None,
     split: SplitOption = "adapt",
+    skip_unreadable: SkipUnreadableOption = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -211,7 +219,9 @@ def shadow(
         present = model_ref(champion or f"models:/{registered_name(candidate)}@champion")
         manifest = as_manifest(data, lambda: present.problem)
         other = model_ref(candidate)
-        report = answer_in_shadow(present, other, manifest, split, out, device)
+        report = answer_in_shadow(
+            present, other, manifest, split, out, device, skip_unreadable, data
+        )
         result = {"champion": present.uri, "candidate": other.uri, **report.model_dump()}
         output.show(result, f"{out}: {present.uri} answers; {other.uri} {report.text()}")
 
@@ -225,6 +235,7 @@ def monitor(
         Path | None, typer.Option(help="a new folder for them; default: below the home")
     ] = None,
     split: SplitOption = "adapt",
+    skip_unreadable: SkipUnreadableOption = None,
     decision: DecisionOption = None,
     notify: NotifyOption = None,
     device: DeviceOption = "auto",
@@ -237,6 +248,8 @@ def monitor(
         from sfda.policy import DecisionPolicy
         from tasks.monitor import ask_week, conclude_weeks
         from tasks.prefect_runtime.notify import check_block, notify_verdict
+        from tasks.readable import readable_splits
+        from tasks.tracking.models import model_ref
 
         check_block(notify)
 
@@ -245,9 +258,14 @@ def monitor(
             uri = f"models:/{name}@champion"
             manifest = manifest_ref(as_manifest(target, lambda: problem_of_model(uri)))
             policy = DecisionPolicy.from_settings(stated_policy(decision) or {})
+            part = [split, "test"]
+            manifest, skipped = readable_splits(
+                model_ref(uri), manifest, part, skip_unreadable, target
+            )
             folder, request = ask_week(name, manifest, split, policy, out, device)
-            text = f"{folder}: {len(request.questions)} questions of this week\n"
-            more = {"audit": str(folder)}
+            lines = [f"{folder}: {len(request.questions)} questions of this week"]
+            text = "\n".join([*lines, *skipped_lines(skipped), ""])
+            more = {"audit": str(folder), "skipped": list(skipped)}
         now = conclude_weeks(name)
         if more or now.rolled_back_to:
             notify_verdict(notify, name, f"{text}{now.sentence}", now.next_commands)

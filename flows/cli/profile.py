@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,11 +14,13 @@ from flows.cli.options import (
     PriorOption,
     SeedOption,
     SettingsOption,
+    SkipUnreadableOption,
     SourceOption,
     SplitOption,
     TargetOption,
     TestSplitOption,
 )
+from flows.cli.output import skipped_lines
 from flows.cli.parsing import pop_group, read_settings, read_shares
 from flows.cli.session import session
 
@@ -34,6 +36,7 @@ def profile(
     prior: PriorOption = None,
     split: SplitOption = "adapt",
     test_split: TestSplitOption = None,
+    skip_unreadable: SkipUnreadableOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     json: JsonOption = False,
@@ -46,13 +49,19 @@ def profile(
 
         overrides = read_settings(settings)
         pop_group(overrides, "views")  # nothing is augmented here
-        options = {"method": method, "prior": read_shares(prior), "settings": overrides or None}
-        usual = {"split": split, "test_split": test_split, "seed": seed, "device": device}
-        asked = AdaptSettings.from_settings(options | usual, "options")
+        options: dict[str, Any] = {
+            "method": method,
+            "prior": read_shares(prior),
+            "settings": overrides or None,
+        }
+        options |= {"split": split, "test_split": test_split, "seed": seed, "device": device}
+        options |= {"skip_unreadable": skip_unreadable}
+        asked = AdaptSettings.from_settings(options, "options")
         manifest = as_manifest(target, lambda: problem_of_model(source))
-        profiled = profile_once(source, manifest, asked, device)
-        advice = profiled.recommendation.text
-        out.show(profiled.model_dump() | {"recommended": advice}, _text(profiled))
+        profiled, skipped = profile_once(source, manifest, asked, device, target)
+        more = {"recommended": profiled.recommendation.text, "skipped": list(skipped)}
+        text = "\n".join([_text(profiled), *skipped_lines(skipped)])
+        out.show(profiled.model_dump() | more, text)
 
 
 def _text(profiled: TargetProfile) -> str:

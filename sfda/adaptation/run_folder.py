@@ -13,6 +13,7 @@ import pickle
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -242,7 +243,12 @@ def drop_weights(folder: Path, candidates: Sequence[Candidate], *, but: int) -> 
     (folder / "state.pt").unlink(missing_ok=True)  # it would resume a run whose weights are gone
     for candidate in candidates:
         if candidate.epoch != but:
-            remove_tree(epoch_folder(folder, candidate.epoch))
+            weights = epoch_folder(folder, candidate.epoch)
+            hidden = weights.with_name(f".removed.{weights.name}")
+            remove_tree(hidden)  # that a kill has left
+            with suppress(OSError):  # first the name goes: a kill leaves all of it, or none
+                weights.rename(hidden)
+            remove_tree(hidden)
 
 
 def best_epoch(history: History, select_by: str) -> int | None:

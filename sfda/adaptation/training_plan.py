@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +16,10 @@ from sfda.loading.opened import label_files_digest, manifest_classes, open_ref, 
 from sfda.manifests.digests import file_digest
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import FileRef, ManifestRef, ModelRef, ModelSpec
-from sfda.weights.checkpoints import read_weights
+from sfda.weights.checkpoints import read_checkpoint
 from sfda.weights.load import try_input
+
+log = logging.getLogger("sfda")
 
 
 class TrainPlan(Config):
@@ -89,12 +92,18 @@ def make_train_plan(
 
 
 def starting_network(spec: ModelSpec, weights: FileRef | None) -> nn.Module:
-    """A new network of this spec, with the backbone weights of a file or with none."""
+    """A new network of this spec, with the backbone weights of a file or with none. What was taken
+    of the file is said in the log.
+    """
     problem = PROBLEMS[spec.problem]
     network: nn.Module = problem.build_from_spec(spec).eval()
     try_input(network, spec)
     if weights:
-        problem.load_backbone(network, read_weights(Path(weights.path)))
+        read = read_checkpoint(Path(weights.path))
+        filled = problem.load_backbone(network, read.weights)
+        rest = len(read.weights) - filled
+        others = f", {rest} (of a last layer, say) are not used" if rest else ""
+        log.info("%s: %s; %d of them fill the backbone%s", weights.path, read.text, filled, others)
     else:
         problem.start_from_nothing_(network)
     return network

@@ -10,6 +10,7 @@ from typing import Any
 
 from sfda.authoring.groups import NO_GROUPS, Groups, hold_out_groups
 from sfda.authoring.listing import Listing, list_images
+from sfda.authoring.named_images import as_listed
 from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits
 from sfda.authoring.write import ALIASES, Draft, put_manifest
 from sfda.documents import json_bytes
@@ -56,7 +57,7 @@ def write_coco_manifest(
     listing = list_images(path)
     if listing.image:
         raise BadInput(f"{path}: boxes go with image files in a folder or a zip, not with an npz")
-    document = read_coco(annotations)
+    document = as_listed(read_coco(annotations), listing, annotations)
     names = classes if isinstance(classes, tuple) else _names(document, annotations)
     images = [dict(image) for image in document["images"]]
     faults = document_faults(document) + absent(images, listing)
@@ -105,7 +106,10 @@ def absent(images: Sequence[Mapping[str, Any]], listing: Listing) -> list[str]:
     """The fault of naming images that are not there, if it is one."""
     there = set(listing.keys)
     gone = [str(i["file_name"]) for i in images if str(i["file_name"]) not in there]
-    return [f"images that are not in {listing.path}: {listed(gone)}"] if gone else []
+    if not gone:
+        return []
+    here = f", where they are called {listed(listing.keys[:3])}" if len(gone) == len(images) else ""
+    return [f"images that are not in {listing.path}{here}: {listed(gone)}"]
 
 
 def part_of(

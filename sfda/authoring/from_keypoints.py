@@ -12,6 +12,7 @@ from sfda.authoring.from_coco import IMAGE_KEYS, absent, part_of, splits_of, wit
 from sfda.authoring.groups import NO_GROUPS, Groups, hold_out_groups
 from sfda.authoring.left_right import pairs_by_name
 from sfda.authoring.listing import Listing, list_images
+from sfda.authoring.named_images import as_listed
 from sfda.authoring.splits import ALL_IMAGES, Portion, listing_splits
 from sfda.authoring.write import Draft, put_manifest
 from sfda.config import read_yaml, say_faults
@@ -74,7 +75,7 @@ def write_pose_manifest(
     listing = list_images(path)
     if listing.image:
         raise BadInput(f"{path}: poses go with image files in a folder or a zip, not with an npz")
-    document = read_coco(annotations)
+    document = as_listed(read_coco(annotations), listing, annotations)
     names = joints if isinstance(joints, tuple) else _joints(document, annotations)
     images = [dict(image) for image in document["images"]]
     document, odd_places = _in_pixels(document, images, listing, formats)

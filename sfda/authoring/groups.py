@@ -18,6 +18,7 @@ log = logging.getLogger("sfda")
 BY_FOLDER = "folder"  # the word for "images of one folder"
 COUNTED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D{0,12})")
 FRAMES = re.compile(r"frame|video|vid|clip|seq|slice|shot|scan", re.IGNORECASE)
+BEFORE_NUMBER = r"(.*?)\d+\D*[.]"  # what is before the last number of a name is its group
 SHORTEST_RUN = 5  # consecutive names that are taken for frames
 
 
@@ -124,18 +125,10 @@ def torn_runs(keys: Sequence[str], labels: Sequence[str], held: Sequence[bool]) 
     """What to say of consecutive names (frame_0001, frame_0002 ...) that a random split puts on
     both sides; '' where there are none, or where their numbers only count the images of a class.
     """
-    runs: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for row, key in enumerate(keys):
-        match = COUNTED.fullmatch(PurePosixPath(key).stem)
-        if match is None or len(match["number"]) > 12 or _counts_anything(match):
-            continue
-        before = f"{PurePosixPath(key).parent.as_posix()}/{match['before']}"
-        runs.setdefault((before, match["after"]), []).append((int(match["number"]), row))
     torn = [
         [row for _, row in sorted(run)]
-        for (before, after), run in runs.items()
-        if _is_run([number for number, _ in run])
-        and (FRAMES.search(f"{before}{after}") or not _of_class(before, labels, run))
+        for (before, after), run in _runs(keys).items()
+        if (FRAMES.search(f"{before}{after}") or not _of_class(before, labels, run))
         and 0 < sum(held[row] for _, row in run) < len(run)
     ]
     if not torn:
@@ -145,9 +138,42 @@ def torn_runs(keys: Sequence[str], labels: Sequence[str], held: Sequence[bool]) 
     return (
         f"{sum(map(len, torn))} images have consecutive names ({first} ... {last}); if they are "
         "frames of a video, slices or pictures of one thing, they lie on both sides of the "
-        r"split and tests look too good: name what belongs together, --groups '(.*)_\d+' "
-        "(the part in brackets), --groups 'video*_' or --groups folder"
+        f"split and tests look too good: name what belongs together, {way_to_group(first)}"
     )
+
+
+def way_to_group(frame: str) -> str:
+    """The option that puts the run of consecutive names that `frame` is of into one group.
+
+    >>> way_to_group("00012.png"), way_to_group("a/v1_001.png").split(" (")[0]
+    ('--groups folder', "--groups '(.*?)\\\\d+\\\\D*[.]'")
+    """
+    own = Groups(BEFORE_NUMBER).of([frame])[0]
+    if own == frame:
+        return "--groups folder"
+    return f"--groups '{BEFORE_NUMBER}' (the part in brackets), or --groups folder"
+
+
+def frames_of(keys: Sequence[str]) -> tuple[str, ...]:
+    """The first image of each run of consecutive names that are called as frames are."""
+    runs = [
+        min(run)[1]
+        for (before, after), run in _runs(keys).items()
+        if FRAMES.search(f"{before}{after}")
+    ]
+    return tuple(keys[row] for row in runs)
+
+
+def _runs(keys: Sequence[str]) -> dict[tuple[str, str], list[tuple[int, int]]]:
+    """Numbers and rows of each run of consecutive names, by what is before and after the number."""
+    runs: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for row, key in enumerate(keys):
+        match = COUNTED.fullmatch(PurePosixPath(key).stem)
+        if match is None or len(match["number"]) > 12 or _counts_anything(match):
+            continue
+        before = f"{PurePosixPath(key).parent.as_posix()}/{match['before']}"
+        runs.setdefault((before, match["after"]), []).append((int(match["number"]), row))
+    return {way: run for way, run in runs.items() if _is_run([number for number, _ in run])}
 
 
 def _is_run(numbers: list[int]) -> bool:

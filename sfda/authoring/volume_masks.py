@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,23 +18,31 @@ from sfda.formats.volumes import Grid, difference_of_grids, slice_of
 from sfda.manifests.write import partial_folder
 from sfda.state_folder import disk_errors, named_by_a_person
 
+log = logging.getLogger("sfda")
 MOST_TIMES = 1100  # of a file's size gzip can stand for
+MOST_OF_IT = 0.5  # of an image: a mask that reaches less is told
+SAME_VOXELS = "if both are of the same voxels, save the mask with its image's affine"
 RESAMPLED = "-resampled"  # ends the name of the folder of masks that were brought to their images
 
 
 def refuse_masks_elsewhere(listing: Listing, folder: Path | str) -> None:
     """Raise BadInput where masks of volumes lie elsewhere than their images by their headers."""
     moved, pairs = _pairs(listing, folder)
-    apart = [
-        f"{mask}: {lies}"
-        for image, mask in pairs.items()
-        if (lies := difference_of_grids(_grid(moved, image), _grid(moved, mask)))
-    ]
+    apart, reached = list[str](), 1.0
+    for image, mask in pairs.items():
+        ours, theirs = _grid(moved, image), _grid(moved, mask)
+        if lies := difference_of_grids(ours, theirs):
+            apart.append(f"{mask}: {lies}")
+            reached = min(reached, share_reached(ours, theirs))
     if apart:
+        remedy = "add --resample, which writes masks that do"
+        if not reached:
+            remedy = "where one meets nothing of its image it is another's, or its header is wrong"
+        elif reached < MOST_OF_IT:
+            remedy += f", though one reaches {reached:.0%} of its image alone"
         raise BadInput(
             f"{len(apart)} of {len(pairs)} masks do not lie where their images do "
-            f"({listed(apart, '; ')}); mend their headers, or add --resample, which writes masks "
-            "that do"
+            f"({listed(apart, '; ')}); {SAME_VOXELS}, or {remedy}"
         )
 
 
@@ -67,6 +76,14 @@ def resampled_masks(
         unfinished.chmod(0o777 & ~umask)
         for first, mask in pairs.items():
             ours, theirs = moved.path / _file(first), moved.path / _file(mask)
+            reached = share_reached(_grid(moved, first), _grid(moved, mask))
+            if 0 < reached < MOST_OF_IT:
+                log.warning(
+                    "mask %s reaches %.0f%% of its image, and beyond it nothing counts; %s",
+                    theirs,
+                    100 * reached,
+                    SAME_VOXELS,
+                )
             try:
                 resample_mask(theirs, ours, unfinished / made[first], outside)
             except BROKEN as error:
@@ -102,9 +119,27 @@ def resample_mask(mask: Path, image: Path, out: Path, outside: int) -> None:
     moved = resample(whole, (shape, grid.affine), order=0, mode="grid-constant", cval=outside)
     here = np.asanyarray(moved.dataobj)
     if (here == outside).all() and not (values == outside).all():
-        raise ValueError("it does not reach its image")
+        raise ValueError(f"nothing of it lies on its image; {SAME_VOXELS}")
     out.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(kind(here, grid.affine), out)
+
+
+def share_reached(image: Grid, mask: Grid) -> float:
+    """The share of an image's voxels that lie in a mask's, by some of them; 1 where a header does
+    not say where its voxels lie.
+
+    >>> def grid(shift):
+    ...     return Grid((4, 4, 10), (1.0, 1.0, 1.0), ((1, 0, 0, shift), *np.eye(4).tolist()[1:]))
+    >>> [share_reached(grid(0), grid(shift)) for shift in (0, 8, 50)]
+    [1.0, 0.2, 0.0]
+    """
+    if image.affine is None or mask.affine is None:
+        return 1.0
+    sides = [np.linspace(0, side - 1, min(side, 32)) for side in image.shape[::-1]]
+    voxels = np.stack(np.meshgrid(*sides, [1.0], indexing="ij")).reshape(4, -1)
+    there = (np.linalg.inv(mask.affine) @ np.array(image.affine) @ voxels)[:3]
+    ends = np.array(mask.shape[::-1])[:, None] - 0.5
+    return float(((there >= -0.5) & (there <= ends)).all(0).mean())
 
 
 def _pairs(listing: Listing, folder: Path | str) -> tuple[Listing, dict[str, str]]:

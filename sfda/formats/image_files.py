@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from sfda.bounds.files import read_bounded
 from sfda.bounds.limits import LIST_BYTES
+from sfda.documents import decoded
 from sfda.errors import BadInput, listed
 from sfda.formats.volumes import VOLUMES
 from sfda.images.dicom import DICOM_SUFFIXES
@@ -33,6 +34,7 @@ _PAPER_ENDINGS = (
     *("py", "rst", "rtf", "sha256", "toml", "tsv", "txt", "xls", "xlsx", "xml", "yaml", "yml"),
 )
 PAPERS = frozenset(f".{ending}" for ending in _PAPER_ENDINGS)
+VIDEOS = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
 IGNORED_NAMES = frozenset(("thumbs.db", "desktop.ini", "ehthumbs.db"))
 IGNORED_FOLDERS = frozenset(("__MACOSX",))  # as hidden ones are
 
@@ -69,6 +71,12 @@ class PassedOver:
         text = f"passed over, not read as images: {listed(kinds)}"
         if not self.counts.keys().isdisjoint(HEIF_SUFFIXES):
             text += f"; HEIC is read with {HEIF_REMEDY}"
+        if films := sorted(self.counts.keys() & VIDEOS):
+            name = self.examples[films[0]][0]
+            text += (
+                f"; of a video its frames are read: ffmpeg -i {PurePosixPath(name).name} "
+                f"{PurePosixPath(name).stem}_%05d.png"
+            )
         if not self.counts.keys().isdisjoint((".nii", ".nii.gz")):
             text += "; volumes are read for segmentation"
         return text
@@ -167,7 +175,7 @@ def _is_pipe(entry: os.DirEntry[str]) -> bool:
 def images_in_list(path: Path, suffixes: tuple[str, ...]) -> list[str]:
     """One path a line, relative to the list's folder. Raises BadInput naming all that is amiss."""
     try:
-        text = read_bounded(path, LIST_BYTES).decode()
+        text = decoded(read_bounded(path, LIST_BYTES), path)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} is no text with one image a line: {error}") from None
     lines = map(str.strip, text.splitlines())

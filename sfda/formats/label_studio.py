@@ -165,7 +165,9 @@ def _label(value: Value, key: str, what: str) -> str:
     if not isinstance(labels, list | tuple) or len(labels) != 1:
         names = ", ".join(map(str, labels)) if isinstance(labels, list) else ""
         raise ValueError(
-            f"a {what} of several classes: {names}" if names else f"a {what} without a class"
+            f"a {what} of several classes: {names}"
+            if names
+            else f"a {what} without a class: choose one"
         )
     return str(labels[0])
 

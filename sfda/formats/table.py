@@ -14,7 +14,7 @@ from typing import Any, overload
 
 from sfda.bounds.files import open_regular, read_bounded, stream_opened
 from sfda.bounds.limits import ROW_CHARACTERS, TABLE_BYTES, TABLE_CELLS, TABLE_COLUMNS
-from sfda.documents import cut_off, encoding_of, older_encoding
+from sfda.documents import cut_off, encoding_of, older_encoding, say_encoding
 from sfda.errors import BadInput, listed
 
 SEPARATORS = (",", ";", "\t", "|", " ")
@@ -62,7 +62,8 @@ class Table(Sequence[dict[str, str]]):
 def read_csv(path: Path) -> tuple[Table, list[str]]:
     """Rows and column names of a table with a header, as people's programs write them: cells
     between commas, semicolons, tabs or bars; UTF-8, UTF-16 or an older encoding; column names of
-    ours in any case, and with spaces around. Raises BadInput if it is not one.
+    ours in any case, and with spaces around. An older encoding is said in the log. Raises BadInput
+    if it is not one.
     """
     try:
         return _read(path, None)
@@ -73,7 +74,9 @@ def read_csv(path: Path) -> tuple[Table, list[str]]:
     try:
         encoding = older_encoding(read_bounded(path, TABLE_BYTES))
         if encoding:
-            return _read(path, encoding)
+            read = _read(path, encoding)
+            say_encoding(path, encoding)
+            return read
     except (OSError, ValueError, csv.Error) as error:
         fault = error
     raise BadInput(f"{path} cannot be read as CSV: {fault}") from None

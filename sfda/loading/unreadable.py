@@ -59,18 +59,19 @@ def leave_unreadable(
     *,
     share: float | None = None,
     stated: str | None = None,
+    option: str = "--skip-unreadable ",
 ) -> ReadableRows:
     """The manifest less the images of `splits` that cannot be read. All of them are decoded.
 
-    `stated` is the target as a person named it. Raises BadInput naming them where they are more
-    than `most_skipped` of a split.
+    `stated` is the target as a person named it, `option` what they state the share with. Raises
+    BadInput naming them where they are more than `most_skipped` of a split.
     """
     manifest, faults = open_ref(ref).unlabelled(), dict[str, str]()
     for split in dict.fromkeys(splits):
         if split in manifest.splits:
             faults |= _faults_of(manifest.less(faults), split, spec)
             if faults:
-                _refuse_many(manifest, read_split(manifest, split), faults, share, stated)
+                _refuse_many(manifest, read_split(manifest, split), faults, share, stated, option)
     if not faults:
         return ReadableRows(ref, ())
     messages = tuple(dict.fromkeys(faults.values()))
@@ -167,6 +168,7 @@ def _refuse_many(
     faults: Mapping[str, str],
     share: float | None,
     stated: str | None,
+    option: str,
 ) -> None:
     """Raise BadInput where more images of a split are broken than may be left out."""
     file_of = PROBLEMS[manifest.problem].row_file
@@ -180,7 +182,7 @@ def _refuse_many(
         again = "mend or remove them, then make the manifest anew with `sfda manifest`"
     if len(broken) < len(files):
         needed = math.ceil(100 * len(broken) / len(files)) / 100
-        again += f"; or leave them out with --skip-unreadable {min(needed, 0.99):g}"
+        again += f"; or leave them out with {option}{min(needed, 0.99):g}"
     kind = BadInput if len(broken) < len(files) else NothingReadable
     raise kind(
         f"{_counted(len(broken))}, of {len(files)} in split '{rows.name}' of "

@@ -18,9 +18,9 @@ from sfda.adaptation.worker import Order, Unwatched, adapt_network
 from sfda.building_blocks.device import choose, resolve, to_device
 from sfda.inference.over_split import infer_split, read_parts, write_part
 from sfda.inference.pseudo_labels import keep_pseudo_labels
-from sfda.loading.opened import Opened, manifest_ref, open_part
+from sfda.loading.opened import Opened, open_part
 from sfda.loading.pool import HeldOut, pool_of
-from sfda.notebook.images import ImagesLike, load_for, manifest_of
+from sfda.notebook.images import ImagesLike, load_for, readable_images
 from sfda.notebook.judging import share_changed
 from sfda.notebook.models import LoadedModel, ModelLike, bundle_ref
 from sfda.notebook.profiling import profile_of_opened, usual_settings
@@ -55,6 +55,7 @@ class Adapted:
     cut: str | None = None  # what a budget of time left out
     pool: str = ""  # what the pool is, where the adaptation has seen it
     profile: TargetProfile | None = None  # of the images, before; "auto" follows it
+    skipped: tuple[str, ...] = ()  # images that cannot be read and were left out, each with why
 
     @property
     def network(self) -> nn.Module:
@@ -82,6 +83,7 @@ def adapt_model(
     device: DeviceName = "auto",
     workers: int = 0,
     budget: str | None = None,
+    skip_unreadable: float | None = None,
     head: str | None = None,
     classes: Sequence[str] | None = None,
     input: InputSpec | None = None,
@@ -108,6 +110,7 @@ def adapt_model(
             "device": device,
             "workers": workers,
             "budget": budget,
+            "skip_unreadable": skip_unreadable,
         },
         "options",
     )
@@ -126,6 +129,7 @@ def compare_methods(
     seed: int = 0,
     split: str = "adapt",
     device: DeviceName = "auto",
+    skip_unreadable: float | None = None,
     head: str | None = None,
     classes: Sequence[str] | None = None,
     input: InputSpec | None = None,
@@ -145,6 +149,7 @@ def compare_methods(
                 "seed": seed,
                 "split": split,
                 "device": device,
+                "skip_unreadable": skip_unreadable,
             },
             "options",
         )
@@ -167,6 +172,7 @@ class _Prepared(NamedTuple):
     judged: Opened  # the pool
     outputs: Path  # file of what the source makes of the pool
     folder: Path
+    skipped: tuple[str, ...]  # images that cannot be read
 
 
 def _adapt_by_each(
@@ -182,7 +188,9 @@ def _adapt_by_each(
         torch.random.fork_rng(),
     ):
         scratch = Path(folder)
-        target = manifest_ref(manifest_of(images, source, scratch / "images"))
+        target, skipped = readable_images(
+            images, source, scratch / "images", (split, "test"), asked[0].skip_unreadable
+        )
         ref = bundle_ref(source, scratch / "source")
         usual = [usual_settings(ref, target, one) for one in asked]
         plans = [make_plan(ref, target, one, bundle=Path(ref.uri)) for one in usual]
@@ -193,7 +201,9 @@ def _adapt_by_each(
         if pool.part != part:
             judged, outputs = open_part(pool.part, source.spec), scratch / "pool.npz"
             _keep_outputs(source, judged, outputs, device)
-        ready = _Prepared(source, ref, target, opened, predictions, pool, judged, outputs, scratch)
+        ready = _Prepared(
+            source, ref, target, opened, predictions, pool, judged, outputs, scratch, skipped
+        )
         return [_profiled(ready, one, plan) for one, plan in zip(asked, plans, strict=True)]
 
 
@@ -244,6 +254,7 @@ def _adapt(ready: _Prepared, asked: AdaptSettings, plan: AdaptPlan) -> Adapted:
         change=share_changed(source, ready.outputs, adapted, ready.judged, asked.device),
         cut=result.warning,
         pool=ready.pool.says,
+        skipped=ready.skipped,
     )
 
 

@@ -16,6 +16,8 @@ from torch.utils.data import Dataset
 
 from sfda.adaptation.target import as_manifest
 from sfda.errors import BadInput
+from sfda.loading.opened import manifest_ref, open_ref
+from sfda.loading.unreadable import ReadableRows, leave_unreadable
 from sfda.notebook.models import LoadedModel, ModelLike, load_model
 from sfda.refs import InputSpec
 
@@ -48,6 +50,26 @@ def manifest_of(
             raise BadInput("images of several sizes and their labels need a manifest")
         return as_manifest(str(_as_files(pixels, folder)), lambda: model.spec.problem)
     return str(_as_array(np.stack(pixels), model, folder, labels))
+
+
+def readable_images(
+    images: ImagesLike,
+    model: LoadedModel,
+    folder: Path,
+    splits: Sequence[str],
+    share: float | None,
+    labels: Iterable[int] | None = None,
+) -> ReadableRows:
+    """The same without what cannot be read of these splits, at most a `share` of a split; by
+    default as `sfda adapt` does. Raises BadInput.
+    """
+    ref = manifest_ref(manifest_of(images, model, folder, labels))
+    if open_ref(ref).problem != model.spec.problem:  # told where the images are opened
+        return ReadableRows(ref, ())
+    stated = str(images) if isinstance(images, str | Path) else None
+    return leave_unreadable(
+        ref, splits, model.spec.input, share=share, stated=stated, option="skip_unreadable="
+    )
 
 
 def load_for(

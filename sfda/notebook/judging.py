@@ -16,7 +16,7 @@ from sfda.inference.over_split import read_parts
 from sfda.inference.served import ServedModel
 from sfda.loading.opened import Opened, manifest_ref, open_labelled, open_ref
 from sfda.manifests.rows import Split, read_split
-from sfda.notebook.images import ImagesLike, load_for, manifest_of
+from sfda.notebook.images import ImagesLike, load_for, manifest_of, readable_images
 from sfda.notebook.models import LoadedModel, ModelLike
 from sfda.refs import InputSpec, Report
 from sfda.settings import DeviceName
@@ -36,7 +36,8 @@ def predict_images(
     """What a model says of images, as a registered version of it answers.
 
     Of classifiers a dict with `label` [N] by name, `confidence` [N], `probabilities` [N, C] and
-    `classes` [C]; of the other problems what their pages say. Raises BadInput.
+    `classes` [C]; of the other problems what their pages say. There is an answer for every image,
+    in order, so one that cannot be read ends the call. Raises BadInput.
     """
     loaded = load_for(model, images, head, classes, input)
     with temporary_state(), tempfile.TemporaryDirectory(prefix="sfda-") as scratch:
@@ -52,6 +53,7 @@ def evaluate_images(
     *,
     split: str = "test",
     device: DeviceName = "auto",
+    skip_unreadable: float | None = None,
     head: str | None = None,
     classes: Sequence[str] | None = None,
     input: InputSpec | None = None,
@@ -63,8 +65,9 @@ def evaluate_images(
     """
     loaded = load_for(model, images, head, classes, input)
     with temporary_state(), tempfile.TemporaryDirectory(prefix="sfda-") as scratch:
-        path = manifest_of(images, loaded, Path(scratch, "images"), labels)
-        opened = open_labelled(manifest_ref(path), split, loaded.spec)
+        folder = Path(scratch, "images")
+        target, _ = readable_images(images, loaded, folder, [split], skip_unreadable, labels)
+        opened = open_labelled(target, split, loaded.spec)
         chosen = choose(device)
         evaluate = make_evaluator(opened, loaded.spec, chosen)
         return evaluate(to_device(copy.deepcopy(loaded.network), chosen), loaded.spec.reject)

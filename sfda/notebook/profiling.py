@@ -10,8 +10,8 @@ from typing import Any
 
 from sfda.adaptation.plan import make_plan
 from sfda.building_blocks.device import choose, to_device
-from sfda.loading.opened import Opened, manifest_ref, shift_of
-from sfda.notebook.images import ImagesLike, load_for, manifest_of
+from sfda.loading.opened import Opened, shift_of
+from sfda.notebook.images import ImagesLike, load_for, readable_images
 from sfda.notebook.models import LoadedModel, ModelLike, bundle_ref
 from sfda.profiling.findings import TargetProfile
 from sfda.profiling.target import profile_part, profile_target, subject_of, usual_method
@@ -31,6 +31,7 @@ def profile_images(
     seed: int = 0,
     split: str = "adapt",
     device: DeviceName = "auto",
+    skip_unreadable: float | None = None,
     head: str | None = None,
     classes: Sequence[str] | None = None,
     input: InputSpec | None = None,
@@ -48,12 +49,14 @@ def profile_images(
             "seed": seed,
             "split": split,
             "device": device,
+            "skip_unreadable": skip_unreadable,
         },
         "options",
     )
     loaded = load_for(model, images, head, classes, input)
     with temporary_state(), tempfile.TemporaryDirectory(prefix="sfda-") as scratch:
-        target = manifest_ref(manifest_of(images, loaded, Path(scratch, "images")))
+        folder, splits = Path(scratch, "images"), (split, "test")
+        target, _ = readable_images(images, loaded, folder, splits, asked.skip_unreadable)
         ref = bundle_ref(loaded, Path(scratch, "source"))
         plan = make_plan(ref, target, usual_settings(ref, target, asked), bundle=Path(ref.uri))
         chosen = choose(device)

@@ -108,9 +108,10 @@ class Problem(
             loaded: tuple[Net, ModelSpec] = self._file("weights").load_network(weights, **how)
         return loaded
 
-    def load_backbone(self, network: Net, weights: Mapping[str, Tensor]) -> None:
-        """Weights trained elsewhere into a network's backbone, in place."""
-        self._file("weights").load_backbone(network, weights)
+    def load_backbone(self, network: Net, weights: Mapping[str, Tensor]) -> int:
+        """Weights trained elsewhere into a network's backbone, in place; how many were taken."""
+        filled: int = self._file("weights").load_backbone(network, weights)
+        return filled
 
     def start_from_nothing_(self, network: Net) -> None:
         """Prepare a network with random weights for training, in place."""

@@ -20,8 +20,9 @@ LISTED_NAMES = 10  # in a message, of all kinds of fault together
 CLASSIFIER_HEADS = ("fc.", "classifier.", "head.", "last_linear.")
 
 
-def load_exactly(network: nn.Module, weights: Weights, *, head: str = "head") -> None:
-    """Fill the network, or raise BadInput that names what is missing, unexpected or misshapen.
+def load_exactly(network: nn.Module, weights: Weights, *, head: str = "head") -> int:
+    """Fill the network with so many tensors, or raise BadInput that names what is missing,
+    unexpected or misshapen.
 
     `head` is the path of the last layer, whose count of classes gets a sentence of its own.
     """
@@ -67,6 +68,7 @@ def load_exactly(network: nn.Module, weights: Weights, *, head: str = "head") ->
         )
     if faults:
         raise BadInput("the weights do not fit: " + "; ".join(faults))
+    return len(state)
 
 
 def try_input(network: nn.Module, spec: ModelSpec) -> None:

@@ -8,10 +8,12 @@ machine has its say, too.
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.trial import Case, Count, Undisturbed, trial, undisturbed
@@ -32,6 +34,12 @@ def main() -> int:
         return go_through(cases, asked, Path(scratch))
 
 
+def in_turn(cases: list[Case], rng: random.Random) -> Iterator[Case] | None:
+    """All cases in a random order, again and again: none is left out by chance."""
+    passes = (rng.sample(cases, len(cases)) for _ in itertools.count())
+    return itertools.chain.from_iterable(passes) if cases else None
+
+
 def go_through(cases: list[Case], asked: argparse.Namespace, scratch: Path) -> int:
     """Trials until the number of signals is reached; 1 where there was a fault."""
     from tests.faults.cases import write_asked, write_plain
@@ -50,12 +58,12 @@ def go_through(cases: list[Case], asked: argparse.Namespace, scratch: Path) -> i
     rng = random.Random(asked.seed)
     known: dict[str, Undisturbed] = {}
     counts = {case.name: Count() for case in cases}
-    parts = [[c for c in cases if not c.flow], [c for c in cases if c.flow]]
+    turns = [in_turn([c for c in cases if c.flow == flow], rng) for flow in (False, True)]
     while sum(count.signals for count in counts.values()) < asked.signals:
         if time.monotonic() - begun > 60 * asked.minutes:
             break
         heavy = rng.random() < asked.flows
-        case = rng.choice(parts[heavy] or parts[not heavy])
+        case = next(turns[heavy] or turns[not heavy])
         template, count = templates[case.before], counts[case.name]
         if case.name not in known:
             known[case.name] = undisturbed(case, template, work)
@@ -63,6 +71,15 @@ def go_through(cases: list[Case], asked: argparse.Namespace, scratch: Path) -> i
         trial(case, template, work, known[case.name], rng, count)
         for fault in count.faults[before:]:
             print(fault, file=sys.stderr, flush=True)
+        sent = sum(count.signals for count in counts.values())
+        print(f"{sent} signals, last to {case.name}", file=sys.stderr, flush=True)
+    total = show(counts)
+    print(f"seed {asked.seed}, {(time.monotonic() - begun) / 60:.1f} minutes")
+    return int(bool(total.faults))
+
+
+def show(counts: dict[str, Count]) -> Count:
+    """Print a line for each command; all of them together."""
     print(f"{'command':<18}{'trials':>7}{'signals':>8}{'too late':>9}{'faults':>7}")
     total = Count()
     for name, count in counts.items():
@@ -72,8 +89,7 @@ def go_through(cases: list[Case], asked: argparse.Namespace, scratch: Path) -> i
         total.late += count.late
         total.faults += count.faults
     print(f"{'all':<18}{total.trials:>7}{total.signals:>8}{total.late:>9}{len(total.faults):>7}")
-    print(f"seed {asked.seed}, {(time.monotonic() - begun) / 60:.1f} minutes")
-    return int(bool(total.faults))
+    return total
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def write_plain(folder: Path) -> None:
 
     write_bundle(folder / "other", other, small.SPEC)
     torch.save(small.source().state_dict(), folder / "checkpoint.pt")
-    (folder / "grid.yaml").write_text("aad: {schedule.lr: [0.001]}\n")
+    (folder / "grid.yaml").write_text("aad: {schedule.lr: [0.003]}\n")
     (folder / "lenient.yaml").write_text(f"vetoes: {json.dumps(LENIENT)}\n")
     (folder / "home").mkdir(mode=0o700)
 

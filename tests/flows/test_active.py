@@ -95,6 +95,7 @@ def test_a_file_whose_name_holds_an_at_keeps_it(world: World, tmp_path: Path) ->
     folder.mkdir()
     for n, image in enumerate(small.target_arrays()["x"][:4]):
         Image.fromarray(image).save(folder / f"{n}@2x.png")
+    (folder / "broken.png").write_bytes(b"")  # nobody is asked about it
     with world.home("at").entered():
         sfda("query", "--model", world.bundle, "--target", folder, "--by", "random", "--budget", 4,
              "--out", tmp_path / "ask", "--json")  # fmt: skip

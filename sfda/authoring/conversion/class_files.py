@@ -25,7 +25,7 @@ def read_class_file(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise BadInput(f"no file {path}; it should hold one class name a line")
     try:
-        text = decoded(read_bounded(path, LIST_BYTES))
+        text = decoded(read_bounded(path, LIST_BYTES), path)
     except (ValueError, OSError) as error:
         raise BadInput(f"{path} is no text with one class name a line: {error}") from None
     try:
@@ -151,7 +151,7 @@ def names_beside(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
 def _of_data_yaml(path: Path) -> tuple[str, ...]:
     """The names in YOLO's description of a data set; none in another file."""
     try:
-        document = parse_yaml(decoded(read_bounded(path, LIST_BYTES)))
+        document = parse_yaml(decoded(read_bounded(path, LIST_BYTES), path))
         if not isinstance(document, Mapping) or "names" not in document:
             return ()
         return tuple(names_in_document(document["names"]) or ())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sfda.authoring.listing import Listing
+from sfda.authoring.named_images import as_listed
 from sfda.authoring.pairing import FOLDERS
 from sfda.authoring.splits import usual_split
 from sfda.bounds.files import Unreadable, open_regular
@@ -22,7 +23,7 @@ from sfda.problems.registry import PROBLEMS
 FILES_LOOKED_AT, MASKS_LOOKED_AT = 50, 30
 PLAIN_FOLDERS = {*FOLDERS, "image", "images", "img", "imgs", "jpegimages", "data", "photos"}
 MOST_CLASS_FOLDERS = 1000
-_VOC = re.compile(r"(<\?xml[^>]*>\s*)?<annotation")
+_VOC = re.compile(r"(<\?xml[^>]*>\s*)?<annotation\b")
 _YOLO = re.compile(r"\d+( +-?\d*\.?\d+(e-?\d+)?){4,}")
 
 
@@ -78,11 +79,12 @@ def by_folders(listing: Listing) -> Clue | None:
 
 def by_documents(listing: Listing) -> Clue | None:
     """A COCO JSON among the files."""
-    for file in _files(listing, ".json"):
+    for file in files_near(listing, ".json"):
         try:
             document = read_coco(file)
         except BadInput:
             continue
+        document = as_listed(document, listing, file)
         names = {str(image["file_name"]) for image in document["images"]}
         hits = len(names & set(listing.keys))
         if not hits:
@@ -104,32 +106,36 @@ def by_documents(listing: Listing) -> Clue | None:
 
 def by_boxes_beside(listing: Listing) -> Clue | None:
     """Pascal VOC's XML, or YOLO's text: they are converted first."""
-    problem = problem_that(lambda one: one.annotations == "boxes")
+    problem, clues = problem_that(lambda one: one.annotations == "boxes"), list[Clue]()
     for suffix, format_name, what, mark in (
         (".xml", "voc", "Pascal VOC's XML", _VOC),
         (".txt", "yolo", "YOLO's text files", _YOLO),
     ):
-        files = [file for file in _files(listing, suffix) if mark.match(_head(file).strip())]
+        files = [file for file in files_near(listing, suffix) if mark.match(head_of(file).strip())]
         if files:
-            return Clue(
+            command = shell_command(
+                "sfda", "convert", format_name, listing.path, "--out", "boxes.json"
+            )
+            clue = Clue(
                 problem,
                 f"boxes lie beside the images, in {what}",
                 (*stated_problem(problem), "--annotations", "boxes.json"),
                 {"problem": problem},
                 (f"boxes in {what}: {listed([file.name for file in files[:3]])} ...",),
-                before=(
-                    shell_command(
-                        "sfda", "convert", format_name, listing.path, "--out", "boxes.json"
-                    ),
-                ),
+                before=(command,),
                 weight=5,
             )
-    return None
+            clues.append(clue)
+    if len(clues) < 2:
+        return clues[0] if clues else None
+    first, other = clues
+    notes = (f"leave the boxes in YOLO's text files; `{other.before[0]}` takes those instead",)
+    return replace(first, sees=first.sees + other.sees, notes=notes)
 
 
 def by_table(listing: Listing) -> Clue | None:
     """A CSV that names images and their classes."""
-    for file in _files(listing, ".csv"):
+    for file in files_near(listing, ".csv"):
         try:
             rows, header = read_csv(file)
         except BadInput:
@@ -204,7 +210,7 @@ def stated_problem(problem: str) -> tuple[str, ...]:
     return ("--problem", problem)
 
 
-def _files(listing: Listing, suffix: str) -> list[Path]:
+def files_near(listing: Listing, suffix: str) -> list[Path]:
     """Some files of a suffix in a folder and up to two below it, in order."""
     if not listing.path.is_dir():
         return []
@@ -213,9 +219,10 @@ def _files(listing: Listing, suffix: str) -> list[Path]:
     return [f for f in files if not f.name.startswith(".")][:FILES_LOOKED_AT]
 
 
-def _head(file: Path) -> str:
+def head_of(file: Path) -> str:
+    """How a text begins; '' where it cannot be read."""
     try:
         with open_regular(file) as opened:
-            return opened.read(4096).decode("utf-8", "respot")
+            return opened.read(4096).decode("utf-8", "replace")
     except (OSError, Unreadable):
         return ""

@@ -4,14 +4,17 @@ manifest of it. The manifest is made for a try, and thrown away.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from sfda.authoring.from_folder import build_manifest
+from sfda.authoring.groups import frames_of, way_to_group
 from sfda.authoring.listing import Listing, list_images, passed_over
 from sfda.authoring.splits import listing_splits
 from sfda.authoring.unprepared.clues import (
@@ -24,6 +27,7 @@ from sfda.authoring.unprepared.clues import (
     without_clues,
 )
 from sfda.authoring.unprepared.mask_clues import by_masks
+from sfda.authoring.unprepared.unused import unused
 from sfda.config import Config
 from sfda.errors import BadInput, listed, shell_command
 from sfda.formats.images import open_picture
@@ -67,15 +71,19 @@ def explain(path: Path) -> Explanation:
             f"{path} is a file of YAML: `{shell_command('sfda', 'check', path)}` verifies a "
             "manifest; --explain is for a folder, a zip or an npz of images"
         )
-    listing = list_images(path, volumes=True)
+    with _listening():
+        return _explained(path, list_images(path, volumes=True))
+
+
+def _explained(path: Path, listing: Listing) -> Explanation:
     clue = _best(listing)
     out = f"{path.resolve().stem or 'site'}.yaml"
-    splits, fault = _tried(path, clue)
+    splits, fault, said_of = _tried(path, clue)
     make = shell_command("sfda", "manifest", path, *clue.words, "--out", out)
     return Explanation(
         path=str(path),
-        sees=(*_pictures(listing), *_layout(listing), *clue.sees, *_others(path)),
-        does=_plans(clue, splits, fault),
+        sees=(*_pictures(listing), *_layout(listing), *clue.sees, *_others(path, listing)),
+        does=(*_plans(clue, splits, fault), *said_of),
         commands=(*clue.before, make, shell_command("sfda", "check", out)),
         splits=splits,
         fault=fault,
@@ -93,17 +101,44 @@ def _best(listing: Listing) -> Clue:
     )
 
 
-def _tried(path: Path, clue: Clue) -> tuple[dict[str, int], str | None]:
-    """The splits of the manifest that the command makes, or why it would fail."""
+class _Heard(logging.Handler):
+    """What is logged meanwhile, in place of the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a line."""
+        self.lines.append(record.getMessage())
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """The lines that are logged in this block; nobody else gets them."""
+    log, heard = logging.getLogger("sfda"), _Heard()
+    before, log.handlers, passes, log.propagate = log.handlers, [heard], log.propagate, False
+    try:
+        yield heard.lines
+    finally:
+        log.handlers, log.propagate = before, passes
+
+
+def _tried(path: Path, clue: Clue) -> tuple[dict[str, int], str | None, tuple[str, ...]]:
+    """The splits of the manifest that the command makes, or why it would fail; and what is said
+    while it is made.
+    """
     if clue.before:
-        return {}, None
-    with tempfile.TemporaryDirectory(prefix="sfda-") as folder:
+        return {}, None, ()
+    with tempfile.TemporaryDirectory(prefix="sfda-") as folder, _listening() as lines:
         try:
             made = build_manifest(path, out=Path(folder, "m.yaml"), **clue.options)
             splits = open_manifest(made, data_root=Path(folder)).splits
         except BadInput as error:
-            return {}, str(error)
-        return {name: split.count for name, split in splits.items()}, None
+            return {}, str(error), ()
+        heard = [line for line in lines if not line.startswith(("splits are", f"{path}: passed"))]
+        counts = {name: split.count for name, split in splits.items()}
+        return counts, None, tuple(f"say: {line}" for line in heard)
 
 
 def _plans(clue: Clue, splits: Mapping[str, int], fault: str | None) -> tuple[str, ...]:
@@ -135,6 +170,8 @@ def _pictures(listing: Listing) -> tuple[str, ...]:
     if volumes:
         slices = sum(volumes.values())
         lines.append(f"{len(volumes)} volumes, of {slices} slices: {listed(tuple(volumes))}")
+    if pictures and volumes:
+        lines.append("pictures and volumes together; if the pictures are previews, move them away")
     return tuple(lines)
 
 
@@ -173,6 +210,13 @@ def _layout(listing: Listing) -> tuple[str, ...]:
     return (f"splits, by {'an array' if listing.image else 'folders'}: {counts}",)
 
 
-def _others(path: Path) -> tuple[str, ...]:
+def _others(path: Path, listing: Listing) -> tuple[str, ...]:
+    """What is not used of it, and pictures that may be frames."""
+    lines = list(unused(listing))
+    if first := frames_of(listing.keys):
+        lines.append(
+            f"{len(first)} runs of consecutive names, from {listed(first[:3])} on; if they are "
+            f"frames of videos, keep each together: {way_to_group(first[0])}"
+        )
     text = passed_over(path).text()
-    return (text,) if text else ()
+    return (*lines, text) if text else tuple(lines)

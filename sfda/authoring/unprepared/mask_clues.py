@@ -40,6 +40,10 @@ def by_masks(listing: Listing) -> Clue | None:
     if best:
         paired, spot, files = best
         values = _values(listing.reader(files))
+        if not values and (fault := _no_mask(listing.reader(files))):
+            why = "masks are there, which cannot be used as they are"
+            said_of = (f"{paired} masks at '{spot}', such as {fault}",)
+            return Clue(problem, why, stated_problem(problem), options, said_of, weight=4)
         return _with_masks(problem, spot, paired, count, values)
     if any(".nii" in key.lower() for key in listing.keys):
         why = "volumes are read slice by slice"
@@ -85,7 +89,22 @@ def _values(masks: FileReader | NpzReader) -> tuple[int, ...]:
     values = set[int]()
     for row in np.unique(np.linspace(0, count - 1, min(count, MASKS_SEEN), dtype=int)):
         try:
-            values |= {int(value) for value in np.unique(one_value(masks.values(int(row))))}
+            stored = one_value(masks.values(int(row)))
+            if stored.ndim == 2:
+                values |= {int(value) for value in np.unique(stored)}
         except (BadInput, ValueError, OverflowError):
             continue
     return tuple(sorted(values)[:20])
+
+
+def _no_mask(masks: FileReader | NpzReader) -> str:
+    """What is wrong with the first mask; '' where that is nothing."""
+    try:
+        if one_value(masks.values(0)).ndim == 2:
+            return ""
+    except (BadInput, ValueError, OverflowError) as error:
+        return str(error)
+    return (
+        f"{masks.name_of(0)}, are colour images; masks hold one class index a pixel: save them as "
+        "grey or palette PNGs of indices"
+    )

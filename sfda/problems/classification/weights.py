@@ -74,7 +74,7 @@ def load_network(
     return network, spec
 
 
-def load_backbone(classifier: Classifier, weights: Weights) -> None:
+def load_backbone(classifier: Classifier, weights: Weights) -> int:
     """Fill the backbone alone, in place; what the weights hold of a last layer is left out."""
     named = from_shot(weights) if _all_begin(weights, SHOT) else dict(weights)
     if _all_begin(named, OUR_PARTS):
@@ -85,7 +85,7 @@ def load_backbone(classifier: Classifier, weights: Weights) -> None:
         modules = classifier.backbone.named_modules()
         cut = tuple(f"{path}." for path, module in modules if isinstance(module, Cut))
         named = {k: v for k, v in _modern(named).items() if not k.startswith(cut)}
-    load_exactly(classifier.backbone, named)
+    return load_exactly(classifier.backbone, named)
 
 
 def from_shot(weights: Weights) -> dict[str, Tensor]:

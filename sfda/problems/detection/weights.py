@@ -76,7 +76,7 @@ def with_counters(weights: Weights, network: nn.Module) -> dict[str, Tensor]:
     return {**weights, **lacking}
 
 
-def load_backbone(network: Detector, weights: Weights) -> None:
+def load_backbone(network: Detector, weights: Weights) -> int:
     """Fill the backbone's body alone, in place, from an image classifier's or a detector's weights.
 
     A pyramid on top of it stays as it is.
@@ -93,6 +93,7 @@ def load_backbone(network: Detector, weights: Weights) -> None:
     if not isinstance(body, nn.Module):
         raise BadInput("this detector has no part called backbone to fill")
     load_exactly(body, with_counters(named, body))
+    return len(named)
 
 
 def _check_count(weights: Weights, classes: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ def load_network(weights: Weights, **how: Any) -> tuple[MultilabelClassifier, Mo
     return of_parts(network).eval(), as_multilabel(spec)
 
 
-def load_backbone(network: nn.Module, weights: Weights) -> None:
+def load_backbone(network: nn.Module, weights: Weights) -> int:
     """Fill the backbone alone, in place; what the weights hold of a last layer is left out."""
     parts: Any = network  # it asks for the backbone alone, which both have
-    classification.load_backbone(parts, weights)
+    return classification.load_backbone(parts, weights)

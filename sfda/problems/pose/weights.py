@@ -96,7 +96,7 @@ def renamed(weights: Weights) -> dict[str, Tensor]:
     return named
 
 
-def load_backbone(network: PoseNet, weights: Weights) -> None:
+def load_backbone(network: PoseNet, weights: Weights) -> int:
     """Fill the backbone alone, in place, from a classifier's weights or a pose network's."""
     named = dict(weights)
     if any(k.startswith("backbone.") for k in named):
@@ -105,4 +105,4 @@ def load_backbone(network: PoseNet, weights: Weights) -> None:
     own = network.backbone.state_dict()
     if not any(k.startswith("features.") for k in own):
         named = {k.removeprefix("features."): v for k, v in named.items()}
-    load_exactly(network.backbone, named)
+    return load_exactly(network.backbone, named)

@@ -73,7 +73,7 @@ def load_network(
     return network, spec
 
 
-def load_backbone(network: Segmenter, weights: Weights) -> None:
+def load_backbone(network: Segmenter, weights: Weights) -> int:
     """Fill the backbone alone, in place, from a whole segmenter's weights or an encoder's own."""
     named = unwrapped(weights)
     for prefix in ("backbone.", "encoder."):
@@ -81,7 +81,7 @@ def load_backbone(network: Segmenter, weights: Weights) -> None:
             named = {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
             break
     named = {k: v for k, v in named.items() if not k.startswith(CLASSIFIER_HEADS)}
-    load_exactly(network.backbone, _inside_timm(network.backbone, named, ""))
+    return load_exactly(network.backbone, _inside_timm(network.backbone, named, ""))
 
 
 def unwrapped(weights: Weights) -> Weights:

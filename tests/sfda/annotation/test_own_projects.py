@@ -161,8 +161,8 @@ def test_paths_of_windows_are_paths(
 
 
 ODD_RESULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "no class": ({"rectanglelabels": []}, "a rectangle without a class"),
-    "null": ({"rectanglelabels": None}, "a rectangle without a class"),
+    "no class": ({"rectanglelabels": []}, "a rectangle without a class: choose one"),
+    "null": ({"rectanglelabels": None}, "a rectangle without a class: choose one"),
     "two": ({"rectanglelabels": ["a", "b"]}, "a rectangle of several classes: a, b"),
     "text": ({"x": "left"}, "'left' is no number"),
     "none": ({"x": None}, "a part of it is of another kind"),

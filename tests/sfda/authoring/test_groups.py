@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image
 
 from sfda.authoring.from_folder import build_manifest
 from sfda.authoring.from_masks import MaskOptions
-from sfda.authoring.groups import Groups
+from sfda.authoring.groups import Groups, way_to_group
 from sfda.errors import BadInput
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
@@ -94,6 +95,21 @@ def test_frames_that_a_random_split_tears_apart_are_told(tmp_path, problem, capl
         build(tmp_path, problem, None)
     assert "images have consecutive names (video0_frame0000.png ..." in caplog.text
     assert "--groups" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("video{}_frame{:04d}.png", 3),
+        ("v{}/img{}.jpg", 3),
+        ("{}/{:05d}.tif", 3),
+        ("clip{1}.jp2", 1),
+    ],
+)
+def test_the_option_that_is_named_groups_them(name: str, groups: int) -> None:
+    keys = [name.format(video, frame) for video in range(3) for frame in range(8)]
+    option = shlex.split(way_to_group(keys[0]).split(" (")[0])
+    assert len(set(Groups(option[1]).of(keys))) == groups
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from PIL import Image
 from sfda.authoring.conversion.class_files import read_class_file
 from sfda.authoring.from_folder import build_manifest
 from sfda.errors import BadInput
+from sfda.formats.image_files import image_files
 from sfda.formats.table import read_csv
 from sfda.manifests.opening import open_manifest
 
@@ -114,6 +116,26 @@ CLASS_FILES = {
     "b.yaml": yaml.safe_dump({"path": ".", "names": dict(enumerate(NAMES))}),
     "c.yml": yaml.safe_dump(list(NAMES)),
 }
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"), [("utf-8", 0), ("utf-16", 0), ("cp1252", 1)], ids=lambda value: str(value)
+)
+@pytest.mark.parametrize("kind", ["table", "classes", "images"])
+def test_an_older_encoding_is_said_once(
+    tmp_path: Path, images: Path, kind: str, encoding: str, told: int, caplog: Any
+) -> None:
+    (images / "Käse.png").write_bytes((images / "000.png").read_bytes())
+    text = {"table": lines(), "classes": "\n".join(NAMES), "images": "Käse.png\n"}[kind]
+    file = images / f"{kind}.txt"
+    file.write_bytes(text.encode(encoding))
+    read = {"table": read_csv, "classes": read_class_file, "images": image_files}[kind]
+    for _ in range(2):
+        read(file)
+    assert "Käse.png" in read(file) or kind != "images"
+    lines_told = [record.getMessage() for record in caplog.records]
+    assert len(lines_told) == told
+    assert all("Windows-1252" in line and str(file) in line for line in lines_told)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])

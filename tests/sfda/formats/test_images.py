@@ -23,7 +23,7 @@ from sfda.formats.images import (
     size_of_bytes,
 )
 from sfda.images.dicom import DICOM_SUFFIXES
-from sfda.images.tiff_directories import MOST_PAGES
+from sfda.images.tiff_directories import MOST_PAGES, ORIENTATION
 
 ROOT = Path(__file__).parents[3]
 
@@ -95,6 +95,26 @@ def test_heic_is_read_by_its_package_or_refused_with_it() -> None:
         return
     with pytest.raises(ValueError, match="pip install pillow-heif"):
         raw_bytes(data)
+
+
+@pytest.mark.skipif(not find_spec("pillow_heif"), reason="pillow-heif is not installed")
+@pytest.mark.parametrize(
+    ("tag", "turn"),
+    [(1, None), (6, Image.Transpose.ROTATE_90), (8, Image.Transpose.ROTATE_270), (5, 5)],
+)
+def test_a_turned_heic_is_upright_once(tag: int, turn: int | None) -> None:
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[:20, :30], pixels[30:, 40:] = (250, 20, 20), (20, 20, 250)
+    upright = Image.fromarray(pixels)
+    stored = upright if turn is None else upright.transpose(Image.Transpose(turn))
+    exif, out = Image.Exif(), io.BytesIO()
+    exif[ORIENTATION] = tag
+    pillow_heif = importlib.import_module("pillow_heif")
+    pillow_heif.from_pillow(stored).save(out, exif=exif.tobytes(), quality=95)
+    assert size_of_bytes(out.getvalue()) == (48, 64)
+    assert np.abs(raw_bytes(out.getvalue()).astype(int) - pixels).mean() < 1
+    with pytest.raises((ValueError, OSError)):
+        raw_bytes(out.getvalue()[:-50])
 
 
 def test_pictures_are_opened_in_one_place() -> None:

@@ -71,7 +71,7 @@ def test_other_geometry_is_named_with_both_affines(lies: Any, words: str, tmp_pa
         made(case(tmp_path, ORGAN, lies))
     assert words in str(error.value)
     assert "and of the image [1 0 0 0; 0 1 0 0; 0 0 1 0]" in str(error.value)
-    assert "--resample" in str(error.value)
+    assert ("--resample" in str(error.value)) != ("50 mm" in words), "it would not help there"
     assert not (tmp_path / "m.yaml").exists()
 
 
@@ -141,9 +141,29 @@ def test_what_a_mask_does_not_reach_does_not_count(tmp_path: Path) -> None:
 
 def test_a_mask_of_elsewhere_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     folder = case(tmp_path, ORGAN, affine(shift=(500, 0, 0)))
-    with pytest.raises(BadInput, match="does not reach its image"):
+    with pytest.raises(BadInput, match="nothing of it lies on its image; if both are of the same"):
         made(folder, resample=True)
     assert sorted(path.name for path in folder.iterdir()) == ["img", "labels"]
+
+
+@pytest.mark.parametrize(
+    ("lies", "words"),
+    [(affine(scale=(-1, 1, 1)), "6%"), (affine(shift=(9, 0, 0)), "44%"), (affine(turn=0.1), "")],
+)
+def test_a_mask_that_reaches_little_of_its_image_is_told(
+    lies: Any, words: str, tmp_path: Path, caplog: Any
+) -> None:
+    striped = np.zeros(SHAPE, np.uint8)
+    striped[:, ::2] = 1
+    folder = case(tmp_path, striped, lies)
+    with pytest.raises(BadInput, match="same voxels, save the mask with its image's affine") as no:
+        made(folder)
+    assert ("of its image alone" in str(no.value)) == bool(words)
+    assert words in str(no.value)
+    made(folder, resample=True)
+    told = [one.getMessage() for one in caplog.records if "reaches" in one.getMessage()]
+    assert len(told) == (2 if words else 0)
+    assert all(words in one for one in told)
 
 
 def test_an_image_that_is_a_header_alone_is_no_grid_to_fill(tmp_path: Path) -> None:
