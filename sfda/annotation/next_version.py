@@ -10,6 +10,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -122,17 +124,31 @@ class _NewFiles(NamedTuple):
 
     def lie_there(self) -> bool:
         """Whether each is there with just this content."""
-        masks = [
-            (folder / name, mask)
-            for folder, images in self.pictures.items()
-            for name, mask in images.items()
+        return all(_holds(path, content()) for path, content in self._contents())
+
+    def strange(self, out: Path) -> list[Path]:
+        """Files in the places of those beside `out` that hold anything else, or are links."""
+        return [
+            path
+            for path, content in self._contents()
+            if path != out
+            and os.path.lexists(path)
+            and (path.is_symlink() or not _holds(path, content()))
         ]
-        return all(_holds(path, content) for path, content in self.files.items()) and all(
-            _holds(path, _png(mask)) for path, mask in masks
-        )
+
+    def _contents(self) -> Iterator[tuple[Path, Callable[[], bytes]]]:
+        for path, content in self.files.items():
+            yield path, partial(bytes, content)
+        for folder, images in self.pictures.items():
+            for name, mask in images.items():
+                yield folder / name, partial(_png, mask)
 
     def put(self, out: Path) -> None:
-        """Write them all. Raises BadInput that names `out`, the manifest among them."""
+        """Write them all. Raises BadInput that names `out`, the manifest among them, and where
+        another file than `out` is there that holds anything else.
+        """
+        for path in self.strange(out):
+            raise BadInput(f"{path} exists already with other content; move it away")
         try:
             with named_by_a_person(out):
                 out.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from sfda.refs import ManifestRef, ModelSpec
 from sfda.state_folder import disk_errors, named_by_a_person
 
 TABLE = "predictions.csv"
+MASKS = ("file", "mask", "confidence")  # its first columns, before those of the classes
 
 
 def write_predictions(
@@ -111,8 +113,18 @@ def _refuse_other_table(table: Path, header: Sequence[str]) -> None:
         return
     except (ValueError, csv.Error):
         first = []
-    if first[:2] != list(header[:2]):
+    if _form(first) != _form(header):
         raise BadInput(f"{table} was not made by `sfda predict` with such a model; {remedy}")
+
+
+def _form(header: Sequence[str]) -> set[str]:
+    """The columns of a table of predictions, whatever the classes are called."""
+    if tuple(header[: len(MASKS)]) == MASKS:
+        return set(MASKS)
+    return {
+        re.sub(r"^probability:.*", "probability", re.sub(r"^.*:(x|y|score)$", r"joint \1", column))
+        for column in header
+    }
 
 
 def _cells(table: Path) -> set[str]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from sfda.building_blocks.losses import batch_agreement, dispersion, neighbour_attraction
 from sfda.building_blocks.norm import keep_statistics
 from sfda.building_blocks.precision import full_precision
-from sfda.methods.aad import AaD, AaDConfig
+from sfda.methods._neighbours import NeighbourConfig, NeighbourMethod
 from sfda.problems.classification.network import Classifier, ClassOutput
 from sfda.types import Clock, Losses, Scan, SeenViews, TargetBatch, TargetInfo
 
@@ -35,7 +35,7 @@ UNCERTAIN_SHARE = 0.1  # of the target, by the percentile
 Ratio = Annotated[float, Field(ge=1)]
 
 
-class UConConfig(AaDConfig):
+class UConConfig(NeighbourConfig):
     """Defaults: the paper's "auto" variant, with the neighbours and the fading of VisDA-C."""
 
     control: NonNegativeFloat | Literal["auto"] = "auto"  # lambda_dc, weight of the strong view's
@@ -50,7 +50,7 @@ class UConConfig(AaDConfig):
     statistics: Literal["both", "weak"] = "both"  # views that move batch norm's running statistics
 
 
-class UCon(AaD):
+class UCon(NeighbourMethod):
     """AaD with dispersion control and partial labels, for classification."""
 
     idea = "as aad; noise of augmentation is held back, close classes are taught as sets"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sfda.notebook.addresses import offer_resolver
+from tasks.tracking.fetched import fetch, fetch_bundle
 from tasks.tracking.moves import Move, begun_move, forget_move, note_move, set_champion
 from tasks.tracking.registry import (
     RegisteredModel,
@@ -11,8 +12,6 @@ from tasks.tracking.registry import (
     champions,
     check_name,
     describe_version,
-    fetch,
-    fetch_bundle,
     find_version,
     register_bundle,
     registered_models,

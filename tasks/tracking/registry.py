@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -18,11 +17,10 @@ from mlflow.types import Schema, TensorSpec
 from sfda.config import Config
 from sfda.documents import cut_off
 from sfda.errors import BadInput
-from sfda.manifests.digests import key_of
 from sfda.refs import Version
-from sfda.state_folder import close_copies, home
+from sfda.state_folder import close_copies
 from tasks.tracking.code_archive import LOADER, write_code
-from tasks.tracking.store import client, is_transient, store_uri
+from tasks.tracking.store import client, store_uri
 
 LONGEST_MODEL_NAME = 200  # characters of a model's name
 WORK = "sfda.work"  # tag of a version: a digest of the work that made it
@@ -51,9 +49,11 @@ class RegisteredModel(Config):
 
 
 def registered_models() -> list[RegisteredModel]:
-    """All registered models with the versions that carry our aliases."""
+    """All registered models that can be named, with the versions that carry our aliases."""
     models = []
     for name in sorted(m.name for m in client().search_registered_models()):
+        if not can_be_named(name):
+            continue
         known = versions(name)
         held = {alias: v for v in known for alias in v.aliases}
         champion, candidate = held.get("champion"), held.get("candidate")
@@ -133,11 +133,16 @@ def _only_one(made: Version, run_id: str, tags: dict[str, str]) -> Version:
 
 def check_name(name: str) -> None:
     """Raise BadInput for a name that the registry would not take."""
-    odd = not name.isprintable() or len(name) > LONGEST_MODEL_NAME
-    if not name or odd or any(c in name for c in "/:@'\"`") or name != name.strip():
+    if not can_be_named(name):
         raise BadInput(
             f"'{cut_off(name)}' cannot name a model; use letters, digits, '-', '_' and '.'"
         )
+
+
+def can_be_named(name: str) -> bool:
+    """Whether our commands can name a model so; other programs may call theirs otherwise."""
+    odd = not name.isprintable() or len(name) > LONGEST_MODEL_NAME
+    return not (not name or odd or any(c in name for c in "/:@'\"`") or name != name.strip())
 
 
 def _version(entry: ModelVersion) -> Version:
@@ -253,40 +258,3 @@ def canonical(uri: str) -> str:
     if not version:
         raise BadInput(f"{uri} names no version; say models:/{name}@champion or models:/{name}/1")
     return find_version(name, version).uri
-
-
-def fetch(uri: str) -> Path:
-    """The local folder of a model at `models:/...` or `runs:/...`, fetched if remote."""
-    local = home() / "fetched" / key_of(store=store_uri(), uri=uri)[:24]
-    try:
-        if local.is_dir():
-            return local
-        folder = Path(
-            mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store_uri())
-        )
-        if store_uri().startswith("sqlite:"):
-            return folder  # where it lies
-        local.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=local.parent, prefix=".fetching.") as beside:
-            # between file systems a move is a copy: it gets its name when it is whole
-            part = Path(shutil.move(folder, Path(beside, "model")))
-            try:
-                part.rename(local)
-            except OSError:
-                if not local.is_dir():  # else another process was faster
-                    raise
-        return local
-    except (MlflowException, OSError) as error:
-        if is_transient(error):
-            raise
-        raise BadInput(f"no model at {uri}: {str(error).splitlines()[0]}") from error
-
-
-def fetch_bundle(uri: str) -> Path:
-    """The folder of the bundle at such an address. Raises BadInput, also where there is none."""
-    specs = sorted(fetch(uri).rglob("spec.json"))
-    if not specs:
-        raise BadInput(
-            f"{uri} holds no bundle of sfda; import its weights with `sfda import-model`"
-        )
-    return specs[0].parent

@@ -17,6 +17,7 @@ from sfda.retention.home_files import delete_folder, top_above
 from sfda.retention.policy import RetentionPolicy
 from sfda.state_folder import state_folder
 from tasks import tracking
+from tasks.tracking.registry import can_be_named
 from tasks.tracking.runs import RUN_FOLDER
 from tasks.tracking.store import EXPERIMENT, client, store_uri
 
@@ -202,7 +203,7 @@ def _uri(version: ModelVersion) -> str:
 
 def _names() -> list[str]:
     pages = _pages(lambda token: client().search_registered_models(page_token=token))
-    return [model.name for model in pages]
+    return [model.name for model in pages if can_be_named(model.name)]
 
 
 def _versions(name: str) -> list[ModelVersion]:

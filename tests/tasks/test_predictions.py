@@ -215,8 +215,15 @@ def test_a_table_of_a_person_is_not_replaced(tmp_path, name, text):
 
 def test_a_table_of_an_earlier_call_is_replaced_and_one_for_another_problem_is_not(tmp_path):
     table = tmp_path / "predictions.csv"
-    table.write_text("file,label,probability:a\n")
     (tmp_path / "predictions.json").touch()
-    predict._refuse_other_table(table, ("file", "label", "probability:b"))
-    with pytest.raises(BadInput, match="with such a model"):
-        predict._refuse_other_table(table, ("file", "mask"))
+    for old, new in (
+        ("file,label,confidence", "file,label,confidence"),
+        ("file,labels,probability:a", "file,labels,probability:b,probability:c"),
+        ("file,a:x,a:y,a:score", "file,b:x,b:y,b:score"),
+        ("file,mask,confidence,a", "file,mask,confidence,b,c"),
+    ):
+        table.write_text(f"{old}\n")
+        predict._refuse_other_table(table, new.split(","))
+        for other in ("file,label", "file,label,doctor", "file,labels", "file,mask", "file,a:x"):
+            with pytest.raises(BadInput, match="with such a model"):
+                predict._refuse_other_table(table, other.split(","))

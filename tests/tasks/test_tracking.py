@@ -3,14 +3,15 @@
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
 import pytest
 import small
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from sfda.decision.change import ChangeReport
 from sfda.decision.gate import Evidence
@@ -20,9 +21,10 @@ from sfda.errors import BadInput
 from sfda.manifests.digests import file_digest
 from sfda.policy import DecisionPolicy
 from sfda.refs import ManifestRef, ModelRef, SplitRef, Version
+from sfda.retention.policy import RetentionPolicy
 from tasks import champion, decide, tracking
 from tasks.register import register_model
-from tasks.tracking import registry
+from tasks.tracking import fetched, retention
 from tasks.tracking.models import locate, model_ref, open_model
 
 
@@ -265,38 +267,87 @@ def test_what_a_deployed_model_needs_is_what_its_loader_imports():
     assert {"torch", "numpy", "PIL", "pydantic", "safetensors"} <= result
 
 
-def test_a_model_that_was_half_fetched_is_fetched_again(registered, monkeypatch):
-    """From a server the copy comes over a file system's border, and can be cut short."""
+@pytest.fixture
+def on_a_server(registered, monkeypatch):
+    """The address of a version, and its folder, which a server says is on this machine."""
     uri = registered().uri
-    folder = registry.fetch(uri)
-    monkeypatch.setattr(registry, "store_uri", lambda: "http://elsewhere")
-    inputs: list[Path] = []
+    folder = Path(fetched.fetch(uri))
+    monkeypatch.setattr(fetched, "store_uri", lambda: "http://elsewhere")
+    place = [folder]
 
-    def download(**_: Any) -> str:
-        path = Path(tempfile.mkdtemp()) / "model"
-        shutil.copytree(folder, path)
-        inputs.append(path)
-        return str(path)
+    def repository(uri: str, **_: Any) -> Any:
+        return SimpleNamespace(repo=LocalArtifactRepository(place[0].as_uri()))
 
-    monkeypatch.setattr(registry.mlflow.artifacts, "download_artifacts", download)
-    moved = shutil.move
+    monkeypatch.setattr(fetched, "get_artifact_repository", repository)
+    return uri, place
 
-    def cut(source: Any, target: Any) -> str:
+
+def test_a_model_that_was_half_fetched_is_fetched_again(on_a_server, monkeypatch):
+    uri, (folder,) = on_a_server
+    copied = shutil.copytree
+
+    def cut(source: Any, target: Any, **_: Any) -> str:
         Path(target).mkdir(parents=True)
         (Path(target) / "weights.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(registry.shutil, "move", cut)
+    monkeypatch.setattr(fetched.shutil, "copytree", cut)
     with pytest.raises(KeyboardInterrupt):
-        registry.fetch(uri)
-    monkeypatch.setattr(registry.shutil, "move", moved)
-    remaining = registry.fetch(uri)
-    assert {p.name for p in remaining.iterdir()} == {p.name for p in Path(folder).iterdir()}
-    assert registry.fetch(uri) == remaining
-    assert len(inputs) == 2
+        fetched.fetch(uri)
+    monkeypatch.setattr(fetched.shutil, "copytree", copied)
+    before = sorted(folder.rglob("*"))
+    remaining = fetched.fetch(uri)
+    assert {p.name for p in remaining.iterdir()} == {p.name for p in folder.iterdir()}
+    assert fetched.fetch(uri) == remaining != folder
+    assert sorted(folder.rglob("*")) == before, "the server's own files stay"
     assert [p.name for p in remaining.parent.iterdir()] == [remaining.name], (
         "nothing is left beside it"
     )
+
+
+def test_a_folder_of_a_person_that_a_server_names_stays_and_is_not_copied(on_a_server, tmp_path):
+    uri, place = on_a_server
+    place[0] = tmp_path / "mine"
+    place[0].mkdir()
+    (place[0] / "thesis.txt").touch()
+    with pytest.raises(BadInput, match="mine, where no model of MLflow is"):
+        fetched.fetch(uri)
+    assert (place[0] / "thesis.txt").is_file()
+
+
+def test_a_row_that_names_another_machine_is_not_followed(registered, monkeypatch):
+    uri = registered().uri
+    for where in ("http://evil.example/m", "s3://bucket/m"):
+        far = SimpleNamespace(repo=SimpleNamespace(artifact_uri=where))
+        monkeypatch.setattr(fetched, "get_artifact_repository", lambda *_, far=far, **__: far)
+        with pytest.raises(BadInput, match=f"said to lie at {where}, which is not asked"):
+            fetched.fetch(uri)
+
+
+def test_models_of_other_programs_are_passed_over(registered):
+    registered()
+    for name in ("a'b", "'\x1b[2Jevil'"):
+        tracking.client().create_registered_model(name)
+    assert [model.name for model in tracking.registered_models()] == ["toy"]
+    assert retention.old_items(RetentionPolicy(), (), time.time()).versions == ()
+
+
+def test_links_of_a_server_s_model_are_not_followed(on_a_server, tmp_path):
+    uri, (folder,) = on_a_server
+    (folder / "secret").symlink_to(tmp_path)
+    assert (fetched.fetch(uri) / "secret").is_symlink()
+
+
+def test_what_a_server_sends_is_put_beside_and_moved(on_a_server, monkeypatch):
+    uri, (folder,) = on_a_server
+
+    def download(*, dst_path: str, **_: Any) -> str:
+        return str(shutil.copytree(folder, Path(dst_path) / "model"))
+
+    monkeypatch.setattr(fetched, "get_artifact_repository", lambda *_, **__: object())
+    monkeypatch.setattr(fetched.mlflow.artifacts, "download_artifacts", download)
+    remaining = fetched.fetch(uri)
+    assert {p.name for p in remaining.iterdir()} == {p.name for p in folder.iterdir()}
 
 
 def contest(**policy: Any) -> decide.Contest:

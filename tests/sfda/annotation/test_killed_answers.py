@@ -84,6 +84,17 @@ def test_other_answers_under_the_same_name_are_refused(home: Path, tmp_path: Pat
     assert verify_manifest(first.manifest).count == sum(small.TARGET.values())
 
 
+def test_a_file_of_a_person_beside_a_new_version_stays(home: Path, tmp_path: Path) -> None:
+    target = classes(tmp_path)
+    request_for(target, [0, 1], tmp_path / "ask")
+    own = target.with_suffix(".v2.answers.csv")
+    own.write_text("mine")
+    with pytest.raises(BadInput, match=r"v2\.answers\.csv exists already with other content"):
+        take_annotations(tmp_path / "ask", exported(tmp_path / "ask"), target)
+    assert own.read_text() == "mine"
+    assert not target.with_suffix(".v2.yaml").exists()
+
+
 def test_answers_noted_late_do_not_go_before_those_of_a_later_version(
     home: Path, tmp_path: Path
 ) -> None:

@@ -126,6 +126,7 @@ def test_names_with_more_or_fewer_folders(name: str | None, rows: str) -> None:
 def test_a_name_that_several_pictures_end_in_is_refused(tmp_path: Path, site: Path) -> None:
     (tmp_path / "site" / "a.png").unlink()
     site.unlink()
+    site.with_suffix(".rows.csv").unlink()
     again = build_manifest(
         tmp_path / "site", problem="classification", classes=small.CLASSES, out=site
     )

@@ -1,0 +1,95 @@
+"""Models of the registry as folders on this disk: where they lie, or a copy."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+from sfda.documents import cut_off
+from sfda.errors import BadInput
+from sfda.manifests.digests import key_of
+from sfda.state_folder import home
+from tasks.tracking.store import is_transient, store_uri
+
+MODEL_FILE = "MLmodel"  # of every model of MLflow
+
+
+def fetch(uri: str) -> Path:
+    """The local folder of a model at `models:/...` or `runs:/...`, fetched if remote."""
+    local = home() / "fetched" / key_of(store=store_uri(), uri=uri)[:24]
+    try:
+        if local.is_dir():
+            return local
+        if store_uri().startswith("sqlite:"):  # where it lies
+            _refuse_far_source(uri)
+            lies = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store_uri())
+            return Path(lies)
+        local.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=local.parent, prefix=".fetching.") as beside:
+            part = _copied(uri, Path(beside, "model"))
+            try:
+                part.rename(local)
+            except OSError:
+                if not local.is_dir():  # else another process was faster
+                    raise
+        return local
+    except (MlflowException, OSError, ValueError, ImportError) as error:
+        if is_transient(error):
+            raise
+        raise BadInput(f"no model at {uri}: {str(error).splitlines()[0]}") from error
+
+
+def _repository(uri: str) -> Any:
+    """Whatever reads the files of a model, below what only finds out where they are."""
+    repository: Any = get_artifact_repository(uri, tracking_uri=store_uri())
+    while inner := getattr(repository, "repo", None):
+        repository = inner
+    return repository
+
+
+def _refuse_far_source(uri: str) -> None:
+    """Raise BadInput for a model of a store on this machine whose files are said to be elsewhere: a
+    row may name any address, and it would be asked.
+    """
+    repository = _repository(uri)
+    if not isinstance(repository, LocalArtifactRepository):
+        where = getattr(repository, "artifact_uri", "another place")
+        raise BadInput(
+            f"{uri} is said to lie at {cut_off(str(where))}, which is not asked: "
+            "fetch it yourself, and name its folder"
+        )
+
+
+def _copied(uri: str, into: Path) -> Path:
+    """A copy of a model that a server has; it may name a folder of this machine, which stays as it
+    is, and is copied where a model lies there alone. Raises BadInput, MlflowException or OSError.
+    """
+    repository = _repository(uri)
+    if not isinstance(repository, LocalArtifactRepository):
+        into.mkdir()
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=str(into), tracking_uri=store_uri()
+            )
+        )
+    source = Path(repository.artifact_dir)
+    if not (source / MODEL_FILE).is_file():
+        raise BadInput(f"{uri} is said to lie in {source}, where no model of MLflow is")
+    return Path(shutil.copytree(source, into, symlinks=True))
+
+
+def fetch_bundle(uri: str) -> Path:
+    """The folder of the bundle at such an address. Raises BadInput, also where there is none."""
+    specs = sorted(fetch(uri).rglob("spec.json"))
+    if not specs:
+        raise BadInput(
+            f"{uri} holds no bundle of sfda; import its weights with `sfda import-model`"
+        )
+    return specs[0].parent
