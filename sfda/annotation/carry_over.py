@@ -30,7 +30,7 @@ from sfda.manifests.opening import open_manifest
 from sfda.manifests.readers import files_of
 from sfda.manifests.rows import read_split
 from sfda.manifests.schema import Manifest
-from sfda.manifests.write import put
+from sfda.manifests.write import put, sweep_beside
 from sfda.problems.registry import PROBLEMS
 from sfda.state_folder import data_folder, disk_errors, home
 
@@ -61,15 +61,15 @@ def note_annotations(path: Path) -> None:
         files=_digests(manifest, [key for own in keys.values() for key in own]),
         rows=tuple(f"{name} {key}" for name, own in keys.items() for key in own),
     )
-    known = _read(manifest)
+    known, file = _read(manifest), _file(manifest)
     if any(one == source or _succeeds(one, source) for one in known.sources):
+        sweep_beside([file])
         return
     others = tuple(
         one
         for one in known.sources
         if one.manifest != source.manifest and not (one.rows and _covers(source, one))
     )
-    file = _file(manifest)
     with disk_errors(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
         put({file: KnownAnnotations(sources=(*others, source)).model_dump_json(indent=1).encode()})

@@ -27,7 +27,13 @@ from sfda.formats.request import Request, RequestedRow
 from sfda.formats.table import csv_bytes, read_csv
 from sfda.manifests.digests import bytes_digest, file_digest, row_id
 from sfda.manifests.schema import Manifest
-from sfda.manifests.write import partial_folder, put, refuse_other_suffix, relative_root
+from sfda.manifests.write import (
+    partial_folder,
+    put,
+    refuse_other_suffix,
+    relative_root,
+    sweep_beside,
+)
 from sfda.problems.labelling import Annotation
 from sfda.problems.registry import PROBLEMS
 from sfda.state_folder import named_by_a_person
@@ -78,7 +84,9 @@ def put_version(
     again = out.exists()
     if again and not new.lie_there():
         raise BadInput(f"{out} exists already with other content; name another file with --out")
-    if not again:
+    if again:
+        sweep_beside(new.files)
+    else:
         new.put(out)
     return VersionWritten(len(filed_here), again)
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sfda.config import Config
 from sfda.formats.request import REQUEST_FILE, Request
 from sfda.manifests.digests import file_digest, key_of
-from sfda.manifests.write import put
+from sfda.manifests.write import put, sweep_beside
 from sfda.state_folder import disk_errors, home
 
 
@@ -36,6 +36,8 @@ def note_request(
     noted = _read(_file(folder))
     if noted is None or not digest or noted.request != digest:
         note_waiting(folder, len(request.requested), target, by, flow_run_id, digest)
+    else:
+        sweep_beside([_file(folder)])
 
 
 def note_waiting(

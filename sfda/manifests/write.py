@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -31,21 +31,35 @@ def partial_folder(parent: Path, name: str) -> Iterator[Path]:
     """A new folder in `parent`, its owner's alone, for what will be called `name`. Whatever is left
     of it afterwards is removed, and what killed writers left before. Raises OSError.
     """
-    prefix = f".{name[:NAME_IN_PART]}.part-"
-    parent_lock = _locked(parent, fcntl.LOCK_EX)
-    try:
-        for path in parent.iterdir() if parent_lock is not None else ():
-            if path.name.startswith(prefix):
-                _remove_abandoned(path)
+    with _swept(parent, name) as prefix:
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
         lock = _locked(folder, fcntl.LOCK_EX)
-    finally:
-        _unlock(parent_lock)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         _unlock(lock)
+
+
+def sweep_beside(files: Iterable[Path]) -> None:
+    """Remove what killed writers have left beside files that need not be written any more."""
+    for path in files:
+        with suppress(OSError), _swept(path.parent, path.name):
+            pass
+
+
+@contextmanager
+def _swept(parent: Path, name: str) -> Iterator[str]:
+    """How parts of `name` are called in `parent`, where none is abandoned and none begins."""
+    parent_lock = _locked(parent, fcntl.LOCK_EX)
+    prefix = f".{name[:NAME_IN_PART]}.part-"
+    try:
+        for path in parent.iterdir() if parent_lock is not None else ():
+            if path.name.startswith(prefix):
+                _remove_abandoned(path)
+        yield prefix
+    finally:
+        _unlock(parent_lock)
 
 
 def _remove_abandoned(folder: Path) -> None:

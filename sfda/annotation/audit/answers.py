@@ -17,7 +17,7 @@ from sfda.config import Config
 from sfda.documents import cut_off, parse_json
 from sfda.errors import BadInput, listed
 from sfda.manifests.digests import hash_file
-from sfda.manifests.write import put
+from sfda.manifests.write import put, sweep_beside
 from sfda.measures.change import CANNOT_TELL, NONE_OF_THESE
 from sfda.state_folder import disk_errors, named_by_a_person, one_at_a_time
 
@@ -84,6 +84,7 @@ def take_answers(folder: Path, request: AuditRequest, path: Path, person: str = 
     with disk_errors(str(file)), named_by_a_person(file), one_at_a_time(folder / ".answers"):
         taken = taken_answers(folder, request, person)
         if digest in {one.sha256 for one in taken.parts}:
+            sweep_beside([file])
             return PartTaken(path.name, 0, True, len(taken.answers))
         answers, faults = check_answers(request, part, taken.answers)
         if not faults and not answers:

@@ -158,10 +158,12 @@ def test_json_min_comes_back(tmp_path: Path) -> None:
 def test_what_a_killed_call_was_writing_is_gone_after_the_next(tmp_path: Path) -> None:
     request = audit_of(tmp_path / "a")
     before = set((tmp_path / "a").iterdir())
-    (tmp_path / "a" / ".answers.json.part-k1ll3d").mkdir()
-    take_answers(tmp_path / "a", request, page(tmp_path, request, {request.questions[0].id: "cat"}))
-    new = {path.name for path in set((tmp_path / "a").iterdir()) - before}
-    assert new == {"answers.json", ".answers.lock"}
+    answers = page(tmp_path, request, {request.questions[0].id: "cat"})
+    for again in (False, True):  # also where all was written, and only that was not yet gone
+        (tmp_path / "a" / ".answers.json.part-k1ll3d").mkdir()
+        assert take_answers(tmp_path / "a", request, answers).again == again
+        new = {path.name for path in set((tmp_path / "a").iterdir()) - before}
+        assert new == {"answers.json", ".answers.lock"}
 
 
 def test_words_may_be_written_otherwise_and_classes_may_not(tmp_path: Path) -> None:

@@ -30,11 +30,11 @@ def masks(folder: Path) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file by its path; locks are no content."""
+    """Every file and folder by its path; locks are no content."""
     return {
-        str(path.relative_to(folder)): path.read_bytes()
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
+        if path.suffix != ".lock"
     }
 
 
