@@ -9,7 +9,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-STEPS = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.link", "os.symlink")
+STEPS = (
+    *("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.link", "os.symlink"),
+    "sqlite3.connect",
+)
 CODE = 137  # of a process that was killed
 RAN, FAILED = 0, 1
 

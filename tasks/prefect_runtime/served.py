@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sfda.state_folder import one_at_a_time, private_file
+from tasks.databases import bring_up_to_date
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
 
 TIED = "--tied"
@@ -85,22 +86,31 @@ def make_database() -> None:
     with one_at_a_time(made):
         if made.exists():
             return
-        from prefect.server.database import provide_database_interface
-
-        searched = list(sys.path)
-        asyncio.run(provide_database_interface().create_db())
-        sys.path[:] = searched
+        database = Path(folder) / "prefect.db"
+        private_file(database)
+        bring_up_to_date(database, _migrate)
         private_file(made)
 
 
-def make_store() -> None:
-    """Make MLflow's store in SQLite, where it is new."""
-    uri = os.environ.get("MLFLOW_BACKEND_STORE_URI", "")
-    file = Path(uri.partition(":///")[2])
-    if uri.startswith("sqlite:///") and (not file.is_file() or not file.stat().st_size):
-        from tasks.tracking.store import client_of
+def _migrate(file: Path) -> None:
+    from prefect.server.database.configurations import AioSqliteConfiguration
+    from prefect.server.database.dependencies import (
+        provide_database_interface,
+        temporary_database_config,
+    )
 
-        client_of(uri)
+    searched = list(sys.path)
+    stated = AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{file}")
+    with temporary_database_config(stated):
+        asyncio.run(provide_database_interface().create_db())
+    sys.path[:] = searched
+
+
+def make_store() -> None:
+    """Make MLflow's store, or bring it up to date, where it is in SQLite."""
+    from tasks.tracking.store import make_whole
+
+    make_whole(os.environ.get("MLFLOW_BACKEND_STORE_URI", ""))
 
 
 def main() -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.store.db import utils
 from mlflow.tracking import MlflowClient
+from sqlalchemy import Engine
 
 from sfda.state_folder import home, one_at_a_time
+from tasks.databases import bring_up_to_date
 
 EXPERIMENT = "sfda"
 TRANSIENT = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
@@ -28,21 +31,41 @@ def client_of(uri: str) -> MlflowClient:
     """The client of a store, which is made or brought up to date first."""
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    with made_by_one(uri):
-        return MlflowClient(uri, uri)
+    make_whole(uri)
+    return MlflowClient(uri, uri)
 
 
-@contextmanager
-def made_by_one(uri: str) -> Iterator[None]:
-    """A store in SQLite is made, or brought up to date, by one process at a time: two at once would
-    break on each other's tables.
+def make_whole(uri: str) -> None:
+    """Make a store in SQLite, or bring it up to date, so that a kill leaves nothing half-made.
+
+    One process does it at a time: two at once would break on each other's tables.
     """
     file = Path(uri.partition(":///")[2].partition("?")[0])
     if not uri.startswith("sqlite:///") or not file.parent.is_dir():
-        yield
         return
     with one_at_a_time(file):
-        yield
+        if not _is_whole(file):
+            bring_up_to_date(file, _migrate)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether there is nothing that MLflow would make in the store at its first use."""
+    with _opened(file) as engine:
+        return bool(utils._all_tables_exist(engine))
+
+
+def _migrate(file: Path) -> None:
+    with _opened(file) as engine:
+        utils._initialize_tables(engine)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Engine]:
+    engine = utils.create_sqlalchemy_engine(f"sqlite:///{file}")
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def experiment() -> str:
