@@ -102,18 +102,26 @@ def _planned(
     adaptation: RunSettings,
     seed: int,
 ) -> list[PlannedTrial]:
-    """Every trial with its choices; of methods that nobody named those that can be used here."""
-    bundle, planned = locate(model.uri), []
+    """Every trial with its choices, each once; of methods that nobody named those that can be used
+    here."""
+    bundle = locate(model.uri)
+    planned: list[PlannedTrial] = []
     for trial in trials(model.problem, methods or usual_methods(model.problem), grid):
         asked = AdaptSettings(
             **dict(adaptation), method=trial.method, settings=trial.settings, seed=seed
         )
         try:
-            planned.append(PlannedTrial(trial, make_plan(model, target, asked, bundle=bundle)))
+            plan = make_plan(model, target, asked, bundle=bundle)
         except BadInput as error:
             if methods:
                 raise
             log.info("%s is left out: %s", trial.name, error)
+            continue
+        same = next((one.trial.name for one in planned if one.plan == plan), None)
+        if same:  # a value of the grid that is the default; both would work in one folder
+            log.info("%s is left out: it is %s", trial.name, same)
+        else:
+            planned.append(PlannedTrial(trial, plan))
     if not planned:
         raise BadInput("no method can be tried here; name some with --methods")
     return planned

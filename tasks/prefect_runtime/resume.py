@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sfda")
 PATIENCE, PAUSE = 120.0, 1.0  # seconds until a run that is under way waits again; between looks
-ANSWERED, MOST = "suspended-labels-", 1000  # how Prefect names what a run was resumed with
+SUSPENDED = "suspended-"  # how Prefect names what a suspended run asks for, and its answers
+MOST = 1000  # inputs of a run that are read
 
 
 def go_on(request: Path, manifest: Path) -> str | None:
@@ -99,7 +100,7 @@ def _ask_to_resume(client: SyncPrefectClient, run: UUID, answers: str) -> str:
 
 def _was_resumed(client: SyncPrefectClient, run: UUID, answers: str) -> bool:
     """Whether this run was ever resumed with these answers."""
-    for one in client.filter_flow_run_input(run, ANSWERED, MOST, set()):
+    for one in client.filter_flow_run_input(run, SUSPENDED, MOST, set()):
         if one.key.endswith("-response"):
             values = json.loads(one.value)
             if isinstance(values, dict) and values.get("answers") == answers:

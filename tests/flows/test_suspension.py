@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
+from uuid import UUID
 
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -10,9 +12,11 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow_sync
-from prefect.input import RunInput
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput, read_flow_run_input
 from prefect.states import AwaitingRetry, Crashed, Pending
 
+from tasks.prefect_runtime import suspension
 from tasks.prefect_runtime.automations import AWAITS_PEOPLE, automations
 from tasks.prefect_runtime.suspension import wait_for_answer
 from tests.flows.conftest import eventually
@@ -37,10 +41,34 @@ def times_told(client: SyncPrefectClient) -> int:
     return len(client.read_events(told, limit=50).events)
 
 
+def planned_run(client: SyncPrefectClient) -> UUID:
+    deployed = client.create_deployment(client.create_flow(asks), "asks")
+    return client.create_flow_run_from_deployment(deployed).id
+
+
+def test_a_run_that_is_killed_around_its_suspension_can_be_resumed(prefect_api, monkeypatch):
+    kills, schemas = ["before"], []
+
+    def suspend(**more: Any) -> Any:
+        schemas.append(read_flow_run_input(f"suspended-{more['key']}-schema"))
+        if kills:
+            raise RuntimeError(kills.pop())
+        return suspend_flow_run(**more)
+
+    monkeypatch.setattr(suspension, "suspend_flow_run", suspend)
+    with get_client(sync_client=True) as client:
+        run = planned_run(client)
+        for expected in (StateType.FAILED, StateType.PAUSED):
+            client.set_flow_run_state(run, Pending(), force=True)
+            with suppress(Pause):
+                run_flow_sync(asks, client.read_flow_run(run), return_type="state")
+            assert client.read_flow_run(run).state.type == expected
+    assert [schema["properties"]["text"]["type"] for schema in schemas] == ["string"] * 2
+
+
 def test_a_suspended_run_that_is_called_crashed_asks_again(prefect_api):
     with get_client(sync_client=True) as client:
-        deployed = client.create_deployment(client.create_flow(asks), "asks")
-        run = client.create_flow_run_from_deployment(deployed).id
+        run = planned_run(client)
 
         def begin() -> tuple[StateType, str | None]:
             client.set_flow_run_state(run, Pending(), force=True)

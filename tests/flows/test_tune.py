@@ -11,7 +11,9 @@ import small
 from conftest import World, sfda
 
 from flows.tune import run_tune
+from flows.tune_job import make_job
 from sfda.decision.evidence import SOURCE_NAME
+from sfda.methods.aad import AaDConfig
 from sfda.settings import RunSettings
 from tasks.tracking.models import locate
 
@@ -112,6 +114,14 @@ def test_without_time_one_trial_is_made_and_the_others_are_named(
     )  # fmt: skip
     assert len(result.left_out) >= 2
     assert "no time was left for: shot" in result.table
+
+
+def test_a_value_of_the_grid_that_is_the_default_is_no_second_trial(
+    world: World, home: Any, target: Path
+) -> None:
+    grid = {"aad": {"schedule.lr": [AaDConfig().schedule.lr, 0.5]}}
+    job = make_job(str(world.bundle), str(target), ["aad"], grid, 0, "toy", RunSettings())
+    assert [one.trial.name for one in job.planned] == ["aad", "aad (schedule.lr=0.5)"]
 
 
 def test_what_cannot_be_tried_is_refused_before_anything_runs(

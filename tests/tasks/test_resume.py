@@ -52,8 +52,11 @@ TIMED_OUT = OrchestrationResult(
 class Server:
     """States that are read one after the other, and what is answered to each resumption."""
 
-    def __init__(self, states: list[State], answers: list, **responses: str) -> None:
+    def __init__(
+        self, states: list[State], answers: list, asked: str = "labels", **responses: str
+    ) -> None:
         self.states, self.answers, self.responses = states, answers, responses
+        self.asked = asked
         self.heard: list[object] = []
 
     def read_flow_run(self, run: UUID) -> SimpleNamespace:
@@ -66,7 +69,12 @@ class Server:
     def filter_flow_run_input(self, run, prefix, limit, excluded) -> list[FlowRunInput]:
         made = [("schema", json.dumps({"type": "object"}))]
         made += [(n, json.dumps({"answers": path})) for n, path in self.responses.items()]
-        return [FlowRunInput(flow_run_id=run, key=f"{prefix}1-{n}", value=v) for n, v in made]
+        inputs = [(f"suspended-{self.asked}-1-{name}", value) for name, value in made]
+        return [
+            FlowRunInput(flow_run_id=run, key=key, value=value)
+            for key, value in inputs
+            if key.startswith(prefix)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +83,7 @@ class Server:
         (Server([Suspended()], [ACCEPTED]), 1),
         (Server([Running()], [], response="/a.yaml"), 0),  # heard before, and answered slowly
         (Server([Completed()], [], response="/a.yaml"), 0),
+        (Server([Completed()], [], asked="answers", response="/a.yaml"), 0),  # of an audit
         (Server([Suspended(), Running()], [NOT_PAUSED], response="/a.yaml"), 1),  # repeated
         (Server([Running(), Running(), Suspended()], [ACCEPTED], response="/wrong.csv"), 1),
         (Server([Crashed(), Scheduled(name="AwaitingRetry"), Suspended()], [ACCEPTED]), 1),
