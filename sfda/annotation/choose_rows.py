@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from torch import nn
 from sfda import plugins
 from sfda.annotation.query_plan import QueryPlan
 from sfda.errors import BadInput
-from sfda.formats.readers import BROKEN
+from sfda.formats.readers import BROKEN, npz_array, npz_header
 from sfda.inference.summaries import keep_summaries
 from sfda.loading.opened import Opened
 from sfda.loading.scan import scan
@@ -23,6 +24,9 @@ from sfda.problems.registry import PROBLEMS
 from sfda.queries._base import Before, Pool, Query
 from sfda.refs import ModelSpec
 from sfda.state_folder import disk_errors, home
+
+MOST_BEFORE = 16  # times as many images may an earlier request have been about
+PROBABILITIES_BEFORE = 1 << 28  # numbers that its model said
 
 log = logging.getLogger("sfda")
 PROBABILITIES = "probabilities.npz"  # of the model that asked: the next query's contrast
@@ -84,12 +88,16 @@ def _read_before(folder: Path | None, split: Split) -> Before | None:
     """What the last request's model said, in the order of these rows."""
     if folder is None:
         return None
+    file = folder / PROBABILITIES
     try:
-        with np.load(folder / PROBABILITIES, allow_pickle=False) as arrays:
-            ids, probs, margin = arrays["row_ids"], arrays["probs"], arrays["margin"]
-            if probs.ndim != 2 or ids.shape != margin.shape or len(ids) != len(probs):
-                raise ValueError("its arrays are of other shapes")
-    except (*BROKEN, KeyError):
+        shapes = [npz_header(file, name)[0] for name in ("row_ids", "probs", "margin")]
+        counts = {shape[0] for shape in shapes if shape}
+        if [len(shape) for shape in shapes] != [1, 2, 1] or len(counts) != 1:
+            raise ValueError("its arrays are of other shapes")
+        if max(counts) > MOST_BEFORE * len(split) or math.prod(shapes[1]) > PROBABILITIES_BEFORE:
+            raise ValueError("it is of far more images than this target")
+        ids, probs, margin = (npz_array(file, name) for name in ("row_ids", "probs", "margin"))
+    except (*BROKEN, KeyError, BadInput):
         raise BadInput(
             f"{folder} holds no probabilities of an earlier request ({PROBABILITIES} is missing or "
             "damaged); leave out --before"

@@ -27,6 +27,7 @@ LOCAL_STORES = ("sqlite", "file", "")
 ANSWER_TIME = 5.0  # seconds for a connection
 LONGEST_READ = 60.0  # seconds of a read that nobody waits for any more
 SILENT_TIME, LOCKED_TIME = 4.0, 60.0  # seconds of waiting for a lock, before it is said and after
+SQLITE = b"SQLite format 3\0"  # how its files begin
 LOCKED = "database is locked"  # SQLite's words
 HIDDEN = "***"
 PLAIN = re.compile(r"[\w.\-/]*|(sqlite|file):///[\w./ \-+~]*")  # a word or a path
@@ -57,6 +58,7 @@ def check_store(address: str) -> None:
         if kind == "sqlite" and not os.path.isdir(file.parent):
             raise BadInput(f"{STORE}={shown}: there is no folder {file.parent}; make it")
         if kind == "sqlite" and file.is_file():
+            _refuse_other_file(file, f"{STORE}={shown}")
             wait_for_lock(file, f"{STORE}={shown}")
         return
     if kind not in PORTS:
@@ -156,6 +158,16 @@ def proxies() -> dict[str, str]:
     stated = urllib.request.getproxies_environment()
     both = {kind: stated.get(kind) or stated.get("all", "") for kind in ("http", "https")}
     return {kind: address for kind, address in both.items() if address}
+
+
+def _refuse_other_file(file: Path, shown: str) -> None:
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(len(SQLITE))
+    except OSError as error:
+        raise BadInput(f"{shown}: {file} cannot be read ({error.strerror})") from None
+    if start and start != SQLITE:
+        raise BadInput(f"{shown}: {file} is no database of SQLite; name a new file")
 
 
 def wait_for_lock(file: Path, shown: str) -> None:

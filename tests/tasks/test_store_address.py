@@ -52,6 +52,10 @@ def test_what_can_be_no_store_is_refused(tmp_path: Path) -> None:
         check_store(f"sqlite:///{tmp_path / 'absent' / 'runs.db'}")
     check_store(f"sqlite:///{tmp_path / 'runs.db'}")
     check_store("databricks")
+    (tmp_path / "text").write_text("root:x:0:0")
+    with pytest.raises(BadInput, match="text is no database of SQLite"):
+        check_store(f"sqlite:///{tmp_path / 'text'}")
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
     for folder in ("file:///etc", "/etc", "./mlruns"):
         with pytest.raises(BadInput, match="which MLflow takes no more; write sqlite:///FILE"):
             check_store(folder)

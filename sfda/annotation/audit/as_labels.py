@@ -14,6 +14,7 @@ from sfda.annotation.next_version import RowAnnotations, put_version
 from sfda.annotation.take import next_path
 from sfda.errors import BadInput, listed
 from sfda.formats.request import Request, RequestedRow
+from sfda.manifests.digests import file_digest
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
 from sfda.state_folder import data_folder
@@ -41,6 +42,11 @@ def write_labels(request: AuditRequest, answers: Answers, out: Path | None = Non
             "--write-manifest"
         )
     target = Path(request.target.manifest.path)
+    if not target.is_file() or file_digest(target) != request.target.manifest.sha256:
+        raise BadInput(
+            f"{target} is not the manifest that this audit was made for, or was changed since; "
+            "put that one there, or audit it anew"
+        )
     manifest = open_manifest(target, data_root=data_folder())
     split = read_split(manifest.unlabelled(), request.target.split)
     known = {split.row_ids[int(row)] for row in split.annotations.rows} if split.annotations else ()
