@@ -35,7 +35,7 @@ def serve(
     json: JsonOption = False,
 ) -> None:
     """Flows on targets as forms, scheduled jobs, automations, both pages; until Ctrl-C."""
-    with session(json) as out:
+    with session(json, serves=True) as out:
         from flows.serve import serve as run
 
         def show(served: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ def ui(
     mlflow_port: PortOption = 5000, prefect_port: PortOption = 4200, json: JsonOption = False
 ) -> None:
     """MLflow's and Prefect's pages over $SFDA_HOME, on loopback, until Ctrl-C."""
-    with session(json) as out:
+    with session(json, serves=True) as out:
         from tasks.prefect_runtime.pages import servers, wait_for_signal
 
         with servers(mlflow_port, prefect_port) as urls:

@@ -27,7 +27,7 @@ class Output:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.printed = False
+        self.printed = self.failed = False
         if as_json:  # whatever libraries print goes to stderr, down to the file descriptor
             sys.stdout.flush()
             self.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -44,7 +44,8 @@ class Output:
 
     def fail(self, message: str, code: int = 2) -> NoReturn:
         """One message on stderr and an exit code; with `--json` also an object that holds it."""
-        print(f"sfda: {for_terminal(message)}", file=sys.stderr)
+        self.failed = True
+        print(f"sfda: {for_terminal(message)}", file=sys.stderr, flush=True)
         if self.as_json and not self.printed:
             self.show({"error": message}, "")
         sys.exit(code)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -37,6 +38,10 @@ QUIET = {
 }
 
 INTERRUPTED = "interrupted; the same command goes on where it stopped"
+ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+GRACE = 4.5  # seconds from an interrupt to the end, whatever is still being done
+
+_is_program = threading.Event()  # this process is one command, and nothing else
 
 
 @contextmanager
@@ -46,6 +51,7 @@ def session(
     state: bool = True,
     flow: bool = False,
     adapts: bool = False,
+    serves: bool = False,
     models: Iterable[str] = (),
     data: Iterable[str | Path] = (),
 ) -> Iterator[Output]:
@@ -55,10 +61,13 @@ def session(
     Without `state` nothing is made below `$SFDA_HOME`; with it, new files are closed to others.
     Where a `flow` is to run, a Prefect server starts at once, unless the user has one; and where it
     `adapts`, so does what makes the adapting processes. Before that it is seen that there is
-    something at the addresses of `models` and `data`, since all else takes seconds.
+    something at the addresses of `models` and `data`, since all else takes seconds. What `serves`
+    ends by itself what it has started, in its own time.
     """
     out = Output(as_json)
     server, heard = None, _listen_for_ends()
+    if not serves and _is_program.is_set():
+        _end_in_time(out)
     try:
         with _shielded(state):
             _log_to_stderr()
@@ -151,6 +160,7 @@ def end_at_once(run: Callable[[], Any]) -> None:
                 stream.flush()
         os._exit(code)
 
+    _is_program.set()
     atexit.register(leave)  # first, so it is called last
     try:
         run()
@@ -186,10 +196,34 @@ def _listen_for_ends() -> list[int]:
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in ENDS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, interrupt)
     return heard
+
+
+def _end_in_time(out: Output) -> None:
+    """See to it that this process is over some time after a signal that asks for its end.
+
+    An interrupt in a callback of the interpreter's is heard by nobody, and in a flow Prefect has a
+    handler of its own. So the signals are read where the interpreter notes them. To leave then, as
+    a kill would, costs nothing that is done; what this process has started ends with it.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+
+    def wait() -> None:
+        while not ENDS.intersection(os.read(reader, 64)):
+            pass
+        time.sleep(GRACE)
+        if not out.failed:
+            with suppress(SystemExit, OSError, ValueError):
+                out.fail(INTERRUPTED, 130)
+        os._exit(130)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _bad_input_behind(error: BaseException) -> str | None:

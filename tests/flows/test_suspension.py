@@ -46,26 +46,6 @@ def planned_run(client: SyncPrefectClient) -> UUID:
     return client.create_flow_run_from_deployment(deployed).id
 
 
-def test_a_run_that_is_killed_around_its_suspension_can_be_resumed(prefect_api, monkeypatch):
-    kills, schemas = ["before"], []
-
-    def suspend(**more: Any) -> Any:
-        schemas.append(read_flow_run_input(f"suspended-{more['key']}-schema"))
-        if kills:
-            raise RuntimeError(kills.pop())
-        return suspend_flow_run(**more)
-
-    monkeypatch.setattr(suspension, "suspend_flow_run", suspend)
-    with get_client(sync_client=True) as client:
-        run = planned_run(client)
-        for expected in (StateType.FAILED, StateType.PAUSED):
-            client.set_flow_run_state(run, Pending(), force=True)
-            with suppress(Pause):
-                run_flow_sync(asks, client.read_flow_run(run), return_type="state")
-            assert client.read_flow_run(run).state.type == expected
-    assert [schema["properties"]["text"]["type"] for schema in schemas] == ["string"] * 2
-
-
 def test_a_suspended_run_that_is_called_crashed_asks_again(prefect_api):
     with get_client(sync_client=True) as client:
         run = planned_run(client)
@@ -89,3 +69,23 @@ def test_a_suspended_run_that_is_called_crashed_asks_again(prefect_api):
         assert client.read_flow_run(run).state.result(raise_on_failure=False) == "a, b"
         assert eventually(lambda: times_told(client) == 4)
     assert all(AWAITS_PEOPLE in dead.trigger.expect for dead in automations()[:2])
+
+
+def test_a_run_that_is_killed_around_its_suspension_can_be_resumed(prefect_api, monkeypatch):
+    kills, schemas = ["before"], []
+
+    def suspend(**more: Any) -> Any:
+        schemas.append(read_flow_run_input(f"suspended-{more['key']}-schema"))
+        if kills:
+            raise RuntimeError(kills.pop())
+        return suspend_flow_run(**more)
+
+    monkeypatch.setattr(suspension, "suspend_flow_run", suspend)
+    with get_client(sync_client=True) as client:
+        run = planned_run(client)
+        for expected in (StateType.FAILED, StateType.PAUSED):
+            client.set_flow_run_state(run, Pending(), force=True)
+            with suppress(Pause):
+                run_flow_sync(asks, client.read_flow_run(run), return_type="state")
+            assert client.read_flow_run(run).state.type == expected
+    assert [schema["properties"]["text"]["type"] for schema in schemas] == ["string"] * 2
