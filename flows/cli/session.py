@@ -38,7 +38,7 @@ QUIET = {
 }
 
 INTERRUPTED = "interrupted; the same command goes on where it stopped"
-ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+END_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 GRACE = 4.5  # seconds from an interrupt to the end, whatever is still being done
 
 _is_program = threading.Event()  # this process is one command, and nothing else
@@ -196,7 +196,7 @@ def _listen_for_ends() -> list[int]:
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
-        for number in ENDS:
+        for number in END_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, interrupt)
     return heard
@@ -215,7 +215,7 @@ def _end_in_time(out: Output) -> None:
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
     def wait() -> None:
-        while not ENDS.intersection(os.read(reader, 64)):
+        while not END_SIGNALS.intersection(os.read(reader, 64)):
             pass
         time.sleep(GRACE)
         if not out.failed:

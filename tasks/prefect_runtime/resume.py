@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sfda")
 PATIENCE, PAUSE = 120.0, 1.0  # seconds until a run that is under way waits again; between looks
 SUSPENDED = "suspended-"  # how Prefect names what a suspended run asks for, and its answers
-MOST = 1000  # inputs of a run that are read
+MOST_INPUTS = 1000  # inputs of a run that are read
 
 
 def go_on(request: Path, manifest: Path) -> str | None:
@@ -100,7 +100,7 @@ def _ask_to_resume(client: SyncPrefectClient, run: UUID, answers: str) -> str:
 
 def _was_resumed(client: SyncPrefectClient, run: UUID, answers: str) -> bool:
     """Whether this run was ever resumed with these answers."""
-    for one in client.filter_flow_run_input(run, SUSPENDED, MOST, set()):
+    for one in client.filter_flow_run_input(run, SUSPENDED, MOST_INPUTS, set()):
         if one.key.endswith("-response"):
             values = json.loads(one.value)
             if isinstance(values, dict) and values.get("answers") == answers:
