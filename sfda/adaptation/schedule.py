@@ -13,7 +13,8 @@ from sfda.types import Clock
 
 def learning_rate(schedule: Schedule, clock: Clock) -> float:
     """Learning rate of this step. SHOT: lr (1 + 10 t/T)^-0.75 with t counted from 1; poly:
-    lr (1 - t/T)^0.9; steps: lr times a factor every so many epochs.
+    lr (1 - t/T)^0.9; steps: lr times a factor every so many epochs, first after one more, as the
+    code of AdaMI counts.
     """
     match schedule.decay:
         case "none":
@@ -21,9 +22,8 @@ def learning_rate(schedule: Schedule, clock: Clock) -> float:
         case "poly":
             return float(schedule.lr * (1 - clock.fraction) ** 0.9)
         case "steps":
-            return float(
-                schedule.lr * schedule.decay_factor ** (clock.epoch // schedule.decay_every)
-            )
+            falls = max(0, clock.epoch - 1) // schedule.decay_every
+            return float(schedule.lr * schedule.decay_factor**falls)
     return shot_rate(schedule.lr, (clock.step + 1) / clock.steps)
 
 

@@ -120,7 +120,7 @@ class Lftl(Method):
     def _keep(self, images: Tensor, targets: Tensor) -> None:
         room = self.config.mix_images - sum(len(part) for _, part in self.mixable)
         if room > 0:
-            self.mixable.append((images[:room].half().cpu(), targets[:room].cpu()))
+            self.mixable.append((images[:room].cpu(), targets[:room].cpu()))
 
     def end_epoch(self, clock: Clock) -> Iterator[Losses]:
         """Mixup of the epoch's labelled images with a shuffled copy, each pair by

@@ -81,6 +81,8 @@ def test_every_preset_says_in_its_first_line_where_it_is_from(name):
         ("visda-glc", 1e-4, 20, 1e-3, {"global_weight": 0.3}),
         ("visda-glc-open", 1e-4, 30, 1e-3, {"global_weight": 0.3}),
         ("domainnet-glc", 1e-4, 10, 1e-3, {"global_weight": 1.5}),
+        ("visda-lftl", 1e-3, 10, 1e-3, {"anchor_weight": 10.0, "unlabelled": "balanced"}),
+        ("office31-lftl", 1e-3, 15, 1e-3, {"anchor_weight": 1.0, "unlabelled": "all"}),
         ("visda-nrc", 1e-3, 15, 1e-3, {"neighbours": 5, "expanded": 5}),
         ("officehome-nrc", 1e-3, 40, 5e-4, {"neighbours": 3, "late_expanded": 4}),
         ("office31-nrc", 1e-3, 15, 1e-3, {"neighbours": 2, "expanded": 3}),

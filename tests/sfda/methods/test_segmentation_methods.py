@@ -160,6 +160,6 @@ def test_rates_fall_as_named():
         optim.Adam,
     )
     rates = [
-        learning_rate(adami, Clock(epoch * 3 + 2, 3, 100)) for epoch in (0, 19, 20, 39, 40, 99)
-    ]
+        learning_rate(adami, Clock(epoch * 3 + 2, 3, 100)) for epoch in (0, 20, 21, 40, 41, 99)
+    ]  # after epochs 20, 40 ..., counted from 0
     assert rates == pytest.approx([1e-6 * 0.9**n for n in (0, 0, 1, 1, 2, 4)])
