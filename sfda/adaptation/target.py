@@ -5,8 +5,8 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,21 +29,32 @@ def as_manifest(target: str, problem: Callable[[], str]) -> str:
     folder = Path(target).absolute()
     address = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
     above, name, kind = home() / "manifests", f"{folder.name}-{address}", cast("Any", problem())
-    with disk_errors(f"the manifest of {folder} in {above}"):
-        above.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=above, prefix=".making.") as scratch:
-            part = Path(scratch, "whole")
-            part.mkdir()
-            made = build_manifest(folder, problem=kind, out=part / f"{name}.yaml")
-            if (version := newest_version(made)) > 1:
-                build_manifest(folder, problem=kind, out=made, version=version)
-            carry_annotations(made)
-            whole = above / f"{name}-{file_digest(made)[:12]}"
-            with one_at_a_time(whole):
-                if not _is_there(part, whole):
-                    shutil.rmtree(whole, ignore_errors=True)
-                    part.rename(whole)
+    with disk_errors(f"the manifest of {folder} in {above}"), _scratch(above, name) as scratch:
+        part = scratch / "whole"
+        part.mkdir()
+        made = build_manifest(folder, problem=kind, out=part / f"{name}.yaml")
+        if (version := newest_version(made)) > 1:
+            build_manifest(folder, problem=kind, out=made, version=version)
+        carry_annotations(made)
+        whole = above / f"{name}-{file_digest(made)[:12]}"
+        with one_at_a_time(whole):
+            if not _is_there(part, whole):
+                shutil.rmtree(whole, ignore_errors=True)
+                part.rename(whole)
     return str(whole / made.name)
+
+
+@contextmanager
+def _scratch(above: Path, name: str) -> Iterator[Path]:
+    """An empty folder for one making at a time; one that a kill has left is removed."""
+    folder = above / f".making.{name}"
+    with one_at_a_time(above / f"{name}.making"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_there(part: Path, whole: Path) -> bool:
