@@ -66,8 +66,6 @@ def session(
     """
     out = Output(as_json)
     server, heard = None, _listen_for_ends()
-    if not serves and _is_program.is_set():
-        _end_in_time(out)
     try:
         with _shielded(state):
             _log_to_stderr()
@@ -86,7 +84,9 @@ def session(
             if adapts:
                 from sfda.adaptation.sandboxed import preload_worker
 
-                preload_worker()
+                preload_worker()  # in a process that has no threads yet
+            if not serves and _is_program.is_set():
+                _end_in_time(out)
             yield out
     except BadInput as error:
         out.fail(str(error))

@@ -18,6 +18,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @pytest.fixture(autouse=True)
 def same_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:  # a test that runs in the background has some of them ignored
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
