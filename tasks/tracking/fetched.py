@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
@@ -46,9 +46,9 @@ def fetch(uri: str) -> Path:
         raise BadInput(f"no model at {uri}: {str(error).splitlines()[0]}") from error
 
 
-def _repository(uri: str) -> Any:
+def _repository(uri: str) -> ArtifactRepository:
     """Whatever reads the files of a model, below what only finds out where they are."""
-    repository: Any = get_artifact_repository(uri, tracking_uri=store_uri())
+    repository = get_artifact_repository(uri, tracking_uri=store_uri())
     while inner := getattr(repository, "repo", None):
         repository = inner
     return repository

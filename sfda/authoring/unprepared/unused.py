@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sfda.authoring.listing import Listing
 from sfda.authoring.named_images import as_listed
@@ -83,7 +82,7 @@ def _of_coco(file: Path, listing: Listing) -> str:
     )
 
 
-def _is_task(entry: Any) -> bool:
+def _is_task(entry: object) -> bool:
     return isinstance(entry, Mapping) and "data" in entry and "annotations" in entry
 
 
