@@ -217,7 +217,7 @@ def test_a_file_of_many_lines_brackets_or_dots_takes_no_time(folder, file, text)
     (folder / file).write_text(text)
     started = time.perf_counter()
     assert not states_address()
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 30  # it took minutes
 
 
 @pytest.mark.parametrize("file", [".env", "prefect.toml", "pyproject.toml"])
