@@ -91,8 +91,8 @@ class Glc(Method):
     gamma: Float[Tensor, ""]
     rejected: Float[Tensor, ""]
     votes: Float[Tensor, " S"]
-    first: Float[Tensor, ""]
-    surer: Float[Tensor, ""]
+    first_unknown: Float[Tensor, ""]
+    surer_unknown: Float[Tensor, ""]
     stopped: Bool[Tensor, ""]
     labels: Int[Tensor, " N"]
 
@@ -109,8 +109,8 @@ class Glc(Method):
         self.register_buffer("gamma", torch.tensor(1.0))
         self.register_buffer("rejected", torch.tensor(0.0))
         self.register_buffer("labels", torch.zeros(target.size, dtype=torch.long))
-        self.register_buffer("first", torch.tensor(0.0))  # share of unknown labels at first
-        self.register_buffer("surer", torch.tensor(0.0))  # the same in the surer half
+        self.register_buffer("first_unknown", torch.tensor(0.0))  # share of unknown labels at first
+        self.register_buffer("surer_unknown", torch.tensor(0.0))  # the same in the surer half
         self.register_buffer("stopped", torch.tensor(False))
 
     @property
@@ -139,7 +139,9 @@ class Glc(Method):
         labels = self._labels()
         if clock.epoch == 0:
             labels = self._look_at_first(labels)
-        elif self.config.guards and 1 - share_unknown(labels) < LOST * (1 - float(self.first)):
+        elif self.config.guards and 1 - share_unknown(labels) < LOST * (
+            1 - float(self.first_unknown)
+        ):
             self.stopped.fill_(True)
         if not self.stopped:
             self.labels.copy_(labels)
@@ -177,13 +179,13 @@ class Glc(Method):
         if self.config.guards and estimated and share_unknown(labels[surer]) > DOUBTFUL:
             self.gamma.fill_(1.0)
             labels = self._labels()
-        self.surer.fill_(share_unknown(labels[surer]))
-        self.first.fill_(share_unknown(labels))
+        self.surer_unknown.fill_(share_unknown(labels[surer]))
+        self.first_unknown.fill_(share_unknown(labels))
         return labels
 
     def _spares_unknown(self, clock: Clock) -> bool:
         """Whether nothing is learnt from unknown labels: those of the first epoch are doubtful."""
-        return self.config.guards and clock.epoch == 0 and float(self.surer) > DOUBTFUL
+        return self.config.guards and clock.epoch == 0 and float(self.surer_unknown) > DOUBTFUL
 
     def status(self) -> str:
         """The shares of unknown labels and of rejected samples, what number of classes was told and
@@ -197,17 +199,17 @@ class Glc(Method):
         parts += words_on_count(
             self.config.coefficient, gamma, self.scores.tolist(), self.votes.tolist()
         )
-        if self.config.guards and float(self.surer) > DOUBTFUL:
+        if self.config.guards and float(self.surer_unknown) > DOUBTFUL:
             parts.append(
-                f"{float(self.surer):.0%} of the surer half began as unknown: this target looks "
-                "closed, or the source is too weak for it"
+                f"{float(self.surer_unknown):.0%} of the surer half began as unknown: this target "
+                "looks closed, or the source is too weak for it"
             )
         if self.stopped:
             parts.append("too few labels of known classes are left: nothing more is learnt")
         elif rejected >= COLLAPSING:
+            others = "" if gamma == 1 else ", or --set coefficient=1"
             parts.append(
-                "it will end with nearly every sample rejected; try --set reject=auto, or "
-                "--set coefficient=1"
+                f"it will end with nearly every sample rejected; try --set reject=auto{others}"
             )
         return "; ".join(parts)
 

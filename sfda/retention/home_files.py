@@ -177,7 +177,7 @@ def _old(folder: Path, rule: Rule, policy: RetentionPolicy, now: float) -> Itera
         path, kind, before = folder / name, rule.kind, cutoff
         if path.is_symlink() or (rule.by == "never" and not name.startswith(REMOVED)):
             continue
-        if not _is_ours(folder.name, name) or _is_mounted_on(path, device):
+        if not _is_ours(folder.name, name):
             continue
         if name.endswith(".lock"):
             kind = "locks"
@@ -187,7 +187,7 @@ def _old(folder: Path, rule: Rule, policy: RetentionPolicy, now: float) -> Itera
             kind, before = "leftovers", float("inf")
         elif LEFT_BEHIND.fullmatch(name):
             kind, before = "leftovers", max(cutoff, now - LEFT_AFTER)
-        if _last(path, rule) < before:
+        if _last(path, rule) < before and not _is_mounted_on(path, device):
             yield OldEntry(path, kind, rule, disk_use(path), before)
 
 

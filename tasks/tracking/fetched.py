@@ -29,8 +29,8 @@ def fetch(uri: str) -> Path:
             return local
         if store_uri().startswith("sqlite:"):  # where it lies
             _refuse_far_source(uri)
-            lies = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store_uri())
-            return Path(lies)
+            folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store_uri())
+            return Path(folder)
         local.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=local.parent, prefix=".fetching.") as beside:
             part = _copied(uri, Path(beside, "model"))

@@ -108,7 +108,7 @@ def test_run_lengths_cost_no_more_than_their_picture(text: str) -> None:
         decode_run_lengths(text, (8, 8))
     with pytest.raises(ValueError, match="more than the picture"):
         decode_run_lengths([0] * 1_000_000, (8, 8))
-    assert time.process_time() - start < 30
+    assert time.process_time() - start < 1
 
 
 def test_long_numbers_in_run_lengths_end_early() -> None:

@@ -242,6 +242,8 @@ def test_a_collapse_is_told_by_what_is_rejected_and_not_by_what_is_labelled() ->
     method.labels[:10] = 2
     method.rejected.fill_(0.95)
     assert "50% of the target labelled unknown (gamma 1); 95% rejected" in method.status()
+    assert method.status().endswith("try --set reject=auto")
+    method.gamma.fill_(2.0)
     assert "try --set reject=auto, or --set coefficient=1" in method.status()
     assert "rejected" not in glc(nn.Linear(4, 3), 4, 3, 20, reject="never").status()
 
