@@ -121,6 +121,8 @@ def _training(
         info = replace(info, labelled=torch.from_numpy(annotated.rows).to(chosen))
     algorithm = kind(network, info, settings)
     to_device(algorithm, chosen)
+    if not kind.moves_views:
+        algorithm.flips, views = views.flip, views.unmoved()
     if kind.views != "none":
         algorithm.pairs = scan_views(
             opened.images, spec.input, views, seed=plan.seed, device=chosen
