@@ -43,6 +43,8 @@ def template_prefect(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(folder))
         make_database()
+    for file in folder.iterdir():
+        file.chmod(0o600)  # as in a home
     return folder
 
 
