@@ -132,7 +132,7 @@ class Schedule(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _count_epochs(cls, stated: Any) -> Any:
+    def _count_epochs(cls, stated: object) -> object:
         """Where both numbers of steps are stated, they state how many epochs there are."""
         if isinstance(stated, dict):
             match stated.get("steps"), stated.get("steps_per_epoch"):
