@@ -27,6 +27,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from tasks.prefect_runtime.bounded_log import bound_log
 from tasks.prefect_runtime.page_policy import (
     HOP,
     NOT_DOWN,
@@ -276,6 +277,7 @@ def main() -> None:
     sockets = []
     records = json.loads(sys.stdin.readline())
     end_with_input()
+    bound_log()
     for record in records:
         sockets.append(socket.socket(fileno=record.pop("descriptor")))
         page = Page(port=sockets[-1].getsockname()[1], **record)
