@@ -16,6 +16,8 @@ from flows.outcome import AdaptResult
 from sfda.adaptation import target as adaptation_target
 from sfda.adaptation.plan import AdaptPlan, kind_of
 from sfda.building_blocks.device import resolve
+from sfda.guides.origin import GuideOrigin
+from sfda.guides.table import GuideRef
 from sfda.loading import opened as manifests
 from sfda.policy import DecisionPolicy
 from sfda.profiling.findings import TargetProfile
@@ -25,6 +27,7 @@ from sfda.refs import (
     LabelledSplit,
     ManifestRef,
     ModelRef,
+    PredictionsRef,
     SideBySide,
     Version,
     candidate_model,
@@ -36,6 +39,7 @@ from tasks import tracking
 from tasks.adapt import adapt_to_target, drop_state, log_attestation
 from tasks.decide import Contest, Decision, pool_for
 from tasks.evaluate import evaluate, log_report
+from tasks.guides import asked_guide, guide_table
 from tasks.import_model import import_source
 from tasks.ladder import settle_by_steps
 from tasks.next_commands import next_commands
@@ -85,8 +89,9 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> State[
         profile = job.profile or profile_target(start, predictions, part, adaptation, device)
         log_profile(profile, run_id, job.address)
         job = replace(job, profile=profile)
+        guide = job.guide_of(start, predictions)
         adapted = adapt_to_target(
-            start, predictions, part, plan, "best", run_id, job.title, device, *job.limits
+            start, predictions, part, plan, "best", run_id, job.title, device, *job.limits, guide
         )
         log_attestation(adapted.confinement, run_id)
         chosen = select(adapted, plan.select_by, run_id, start)
@@ -129,6 +134,15 @@ class AdaptJob:
     block: str | None  # the block that tells people of the verdict
     again: bool  # registered anew
     skipped: tuple[str, ...]  # images that cannot be read
+    origin: GuideOrigin | None = None  # of the guide
+
+    def guide_of(self, source: ModelRef, predictions: PredictionsRef) -> GuideRef | None:
+        """The guide's table of what is learnt from, where there is a guide."""
+        if self.origin is None:
+            return None
+        plan, part = self.plan, self.plan.on(self.manifest)
+        expected, alone = plan.expected.effective, self.policy.unattended
+        return guide_table(source, predictions, part, self.origin, expected, alone, self.device)
 
     def contest(self, chosen: Candidate, source: ModelRef, adaptation: Adaptation) -> Contest:
         """The candidate, and what it is judged on."""
@@ -160,7 +174,8 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
     tracking.check_name(name)
     manifest, skipped = readable_target(model, manifest, adaptation, stated[1])
     test = manifests.evaluation_split(manifest, adaptation.test_split)
-    plan, profile = plan_by_profile(model, manifest, adaptation, device)
+    origin = asked_guide(adaptation.guide, model)
+    plan, profile = plan_by_profile(model, manifest, adaptation, device, origin)
     return AdaptJob(
         model=model,
         manifest=manifest,
@@ -176,6 +191,7 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
         block=adaptation.notify,
         again=adaptation.again,
         skipped=skipped,
+        origin=origin,
     )
 
 

@@ -29,7 +29,17 @@ KIND_OF_TOP = {
     "pictures": "reports",
     "logs": "logs",
     **dict.fromkeys(
-        ("decoded", "predictions", "parts", "cards", "priors", "imported", "fetched", "rungs"),
+        (
+            "decoded",
+            "predictions",
+            "guides",
+            "parts",
+            "cards",
+            "priors",
+            "imported",
+            "fetched",
+            "rungs",
+        ),
         "caches",
     ),
     "digests.sqlite3": "caches",
@@ -56,7 +66,7 @@ RULES = {
     "decoded": Rule("caches", "use"),
     "fetched": Rule("caches", "use"),
     **dict.fromkeys(
-        ("predictions", "parts", "cards", "priors", "imported", "rungs"),
+        ("predictions", "guides", "parts", "cards", "priors", "imported", "rungs"),
         Rule("caches", "use", locked=True),
     ),
 }
