@@ -107,3 +107,8 @@ class Views(Config):
     )
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+    def unmoved(self) -> Views:
+        """The same with nothing but colours changed."""
+        still = {"crop": False, "flip": False, "rotate": 0.0, "shear": 0.0, "move": 0.0}
+        return self.model_copy(update=still | {"zoom": (1.0, 1.0)})

@@ -11,6 +11,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
@@ -99,10 +100,45 @@ class Schedule(Config):
     decay_factor: float = Field(0.9, gt=0, le=1, description="of each step; of steps alone")
     batch_size: int = Field(64, ge=1, description="images a step")
     drop_last: bool = Field(False, description="leave out an epoch's last batch if it is smaller")
-    epochs: PositiveInt = Field(15, description="times that the target is gone through")
+    epochs: PositiveInt = Field(
+        15, description="times that the target is gone through, or parts of the run: see steps"
+    )
+    steps: PositiveInt | None = Field(
+        None, description="steps of the whole run, in so many equal epochs; none: see epochs"
+    )
+    steps_per_epoch: PositiveInt | None = Field(
+        None, description="steps of an epoch, after which the network is scored; none: one pass"
+    )
     clip_norm: PositiveFloat | None = Field(
         None, description="largest norm of the gradient; none: not limited"
     )
+
+    def epoch_steps(self, a_pass: int) -> int:
+        """Steps of one epoch, where going through the target once takes `a_pass`.
+
+        >>> Schedule().epoch_steps(40), Schedule(steps=1000, epochs=15).epoch_steps(40)
+        (40, 67)
+        >>> Schedule(steps_per_epoch=500).epoch_steps(40)
+        500
+        """
+        if self.steps_per_epoch is not None:
+            return self.steps_per_epoch
+        return a_pass if self.steps is None else -(-self.steps // self.epochs)
+
+    def with_epochs(self, epochs: int) -> Schedule:
+        """The same with another number of epochs: of what a person asks for it is said last."""
+        both = self.steps is not None and self.steps_per_epoch is not None
+        return self.model_copy(update={"epochs": epochs} | ({"steps": None} if both else {}))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_epochs(cls, stated: object) -> object:
+        """Where both numbers of steps are stated, they state how many epochs there are."""
+        if isinstance(stated, dict):
+            match stated.get("steps"), stated.get("steps_per_epoch"):
+                case int(steps), int(each) if steps > 0 and each > 0:
+                    return {**stated, "epochs": -(-steps // each)}
+        return stated
 
 
 Prior = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]

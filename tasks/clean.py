@@ -23,6 +23,7 @@ from sfda.retention.home_files import (
 )
 from sfda.retention.policy import CleanReport, DiskUse, RetentionPolicy
 from sfda.retention.references import References, entry_below, references
+from sfda.retention.target_files import old_audits, old_target_files
 from sfda.state_folder import disk_errors, home, if_nobody_works, state_folder
 from sfda.strangers import refuse_unmarked
 from tasks.prefect_runtime.retention import (
@@ -51,8 +52,11 @@ def clean_home(
             raise BadInput(f"another `sfda clean` works in {folder}; wait for its end")
         refuse_unmarked(folder)
         now, before = time.time(), size_by_kind(folder)
+        audits = old_audits(folder, policy, now)
+        gone = [entry for entry in audits if delete_entry(entry)]
         items, entries, left = _removable(policy, folder, now)
-        gone = [entry for entry in entries if delete_entry(entry)]
+        gone += [entry for entry in entries if delete_entry(entry)]
+        entries = [*audits, *entries]
         left += [f"{e.path.relative_to(folder)} is used" for e in entries if e not in gone]
         delete_items(items)
         flow_runs = _delete_flow_runs(policy, flows, now) if prefect else 0
@@ -69,12 +73,17 @@ def clean_home(
 
 
 def _removable(
-    policy: RetentionPolicy, folder: Path, now: float
+    policy: RetentionPolicy, folder: Path, now: float, audits: Collection[OldEntry] = ()
 ) -> tuple[StoreItems, list[OldEntry], list[str]]:
-    """What of the store and of the home's files may go, and lines on what stays all the same."""
-    named = references(folder)
+    """What of the store and of the home's files may go, and lines on what stays all the same, as
+    if these `audits` were gone.
+    """
+    named = references(folder, without=[entry.path for entry in audits])
     items = old_items(policy, named.addresses, now)
-    entries, left = old_entries(folder, policy, _needed(named, items, folder), now)
+    needed = _needed(named, items, folder)
+    entries, left = old_entries(folder, policy, needed, now)
+    target_files, more = old_target_files(folder, policy, needed, now)
+    entries, left = [*entries, *target_files], [*left, *more]
     if items.elsewhere:
         left.append(f"{items.elsewhere} old runs and versions have their files in another home")
     return items, entries, left
@@ -86,7 +95,9 @@ def would_clean(policy: RetentionPolicy, flows: Collection[str]) -> CleanReport:
     """
     folder, now = state_folder(), time.time()
     before = size_by_kind(folder)
-    items, entries, left = _removable(policy, folder, now)
+    audits = old_audits(folder, policy, now)
+    items, entries, left = _removable(policy, folder, now, audits)
+    entries = [*audits, *entries]
     after = dict(before)
     for path in (*(entry.path for entry in entries), *items.folders):
         if path.is_relative_to(folder):

@@ -14,6 +14,7 @@ from sfda.adaptation.training_plan import TrainPlan, select_by, starting_network
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.decision.evaluation import make_evaluator
 from sfda.inference.pieces import halving
+from sfda.loading.batches import EqualEpochs
 from sfda.loading.labelled_batches import labelled_batches
 from sfda.loading.opened import open_ref, open_split
 from sfda.loading.scan import scan
@@ -60,13 +61,14 @@ def train(
     def train_in(parts: int) -> Adaptation:
         algorithm = Supervised(network, learn.info(), settings)
         to_device(algorithm, chosen)
+        batches = labelled_batches(
+            learn, spec, batch_size, seed=seed, device=chosen, workers=workers
+        )
         return Training(
             folder=folder,
             method=algorithm,
             spec=spec,
-            batches=labelled_batches(
-                learn, spec, batch_size, seed=seed, device=chosen, workers=workers
-            ),
+            batches=EqualEpochs(batches, settings.schedule),
             scan=scan(learn.images, spec.input, device=chosen),
             schedule=settings.schedule,
             seed=seed,

@@ -21,10 +21,11 @@ def names() -> list[str]:
 
 
 def read(preset: str, *, allowed: set[str] | None = None) -> dict[str, Any]:
-    """The parameters in a preset of ours, or in a file. Raises BadInput for anything else."""
-    file = Path(preset)
-    if not file.is_file():
-        file = HERE / f"{preset}.yaml"
+    """The parameters in a preset of ours, or in a file. Raises BadInput for anything else.
+
+    A name of ours is ours, whatever files the current folder has.
+    """
+    file = HERE / f"{preset}.yaml" if preset in names() else Path(preset)
     if not file.is_file():
         near = difflib.get_close_matches(preset, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"

@@ -46,7 +46,7 @@ def settings_for(
         raise BadInput(f"reject: no prediction of {problem} is 'unknown'; leave it out")
     if epochs is None:
         return config
-    schedule = config.schedule.model_copy(update={"epochs": epochs})
+    schedule = config.schedule.with_epochs(epochs)
     return config.model_copy(update={"schedule": schedule})
 
 

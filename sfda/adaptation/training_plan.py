@@ -66,7 +66,7 @@ def make_train_plan(
     """All choices made and checked, before anything is loaded. Raises BadInput."""
     config = SupervisedConfig.from_settings(merged(Supervised.defaults_for(spec.problem), settings))
     if epochs is not None:
-        schedule = config.schedule.model_copy(update={"epochs": epochs})
+        schedule = config.schedule.with_epochs(epochs)
         config = config.model_copy(update={"schedule": schedule})
     for split in splits:
         check_learnable(data, split, spec.classes)

@@ -32,7 +32,7 @@ from sfda.loading.annotated_rows import (
     framed_rows,
     with_annotated,
 )
-from sfda.loading.batches import TargetLoader
+from sfda.loading.batches import EqualEpochs, TargetLoader
 from sfda.loading.opened import Opened, open_stamped
 from sfda.loading.progress import STEP
 from sfda.loading.scan import scan, scan_views
@@ -137,6 +137,8 @@ def _training(
     info = _with_guide(info, order, look, network, chosen)
     algorithm = kind(network, info, settings)
     to_device(algorithm, chosen)
+    if not kind.moves_views:
+        algorithm.flips, views = views.flip, views.unmoved()
     if kind.views != "none":
         algorithm.pairs = scan_views(
             opened.images, spec.input, views, seed=plan.seed, device=chosen
@@ -146,19 +148,22 @@ def _training(
         method=algorithm,
         spec=spec,
         batches=with_annotated(
-            TargetLoader(
-                opened.images,
-                spec.input,
-                views,
-                strong=kind.views != "none",
-                batch_size=settings.schedule.batch_size,
-                drop_last=settings.schedule.drop_last,
-                seed=plan.seed,
-                device=chosen,
-                workers=order.workers,
-                smallest=problem.smallest_batch,
-                geometric=problem.geometric and kind.views != "none",
-                shown=problem.shows_padding,
+            EqualEpochs(
+                TargetLoader(
+                    opened.images,
+                    spec.input,
+                    views,
+                    strong=kind.views != "none",
+                    batch_size=settings.schedule.batch_size,
+                    drop_last=settings.schedule.drop_last,
+                    seed=plan.seed,
+                    device=chosen,
+                    workers=order.workers,
+                    smallest=problem.smallest_batch,
+                    geometric=problem.geometric and kind.views != "none",
+                    shown=problem.shows_padding,
+                ),
+                settings.schedule,
             ),
             annotated,
             algorithm,

@@ -100,11 +100,18 @@ DRAWN_PIXELS = _limit(
     "DRAWN_PIXELS", 2_500_000_000, "pixels", "all masks and polygons of an export, drawn"
 )
 VOLUME_BYTES = _limit("VOLUME_BYTES", 640 * MIB, "bytes", "a volume, unpacked")
+VOLUME_NOTE_BYTES = _limit(
+    "VOLUME_NOTE_BYTES", MIB, "bytes of notes", "a volume, between its header and its voxels"
+)
 ZIP_DIRECTORY_BYTES = _limit(
     "ZIP_DIRECTORY_BYTES", 64 * MIB, "bytes", "the list of files in a zip: half a million of them"
 )
 JPEG_SCANS = _limit("JPEG_SCANS", 100, "scans", "a progressive JPEG; usual are 10")
 JPEG_SEGMENTS = _limit("JPEG_SEGMENTS", 100_000, "segments", "a JPEG")
+DICOM_READS = _limit(
+    "DICOM_READS", 100_000, "reads", "the header of a DICOM, two to four an element"
+)
+DICOM_PARTS = _limit("DICOM_PARTS", 1000, "parts", "the run-length coded pixels of a DICOM")
 EXIF_BYTES = _limit("EXIF_BYTES", MIB, "bytes of EXIF", "a picture")
 TIFF_TAGS = _limit("TIFF_TAGS", 65_535, "tags", "a directory of a TIFF")
 TIFF_NUMBERS = _limit("TIFF_NUMBERS", 500_000, "numbers", "the tags of a TIFF or of EXIF")

@@ -10,15 +10,17 @@ import functools
 import gzip
 import io
 import math
+import struct
 import threading
 from dataclasses import dataclass
+from gzip import BadGzipFile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sfda.bounds.files import check_regular, machine_memory, read_all, read_member, zip_opened
-from sfda.bounds.limits import VOLUME_BYTES
+from sfda.bounds.limits import VOLUME_BYTES, VOLUME_NOTE_BYTES
 from sfda.errors import BadInput
 from sfda.images.intensity_window import Picture, Raw, Window, percentiles, to_bytes
 
@@ -26,6 +28,8 @@ VOLUMES = (".nii", ".nii.gz")
 VOLUMES_IN_MEMORY = 2  # whole volumes in memory: that of the images and that of the masks
 SCALED_AT_ONCE = 1 << 20  # voxels that are scaled at once
 SAME_PLACE = 0.1  # of the shortest side of a voxel
+# by a header's length, the type and place of where voxels begin, and where they do without notes
+START, HEADERS = 544, {348: ("f", 108, 352), 540: ("q", 168, 544)}
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 _LOADING = threading.Lock()
@@ -186,17 +190,18 @@ def _open(address: FileAddress) -> Any:
     try:
         if address.member is None:
             check_regular(address.path)
-            image: Any = nibabel.load(address.path)
+            unpack = gzip.open if address.path.suffix.lower() == ".gz" else open
+            with unpack(address.path, "rb") as file:
+                kind = getattr(nibabel, _class_of(file.read(START)))
+            image: Any = kind.from_filename(address.path)
         else:
             with zip_opened(address.path) as archive:
                 data = read_member(archive, address.member, VOLUME_BYTES)
             if address.member.lower().endswith(".gz"):
                 with gzip.open(io.BytesIO(data)) as file:
                     data = read_all(file, VOLUME_BYTES)
-            second = 540 in (int.from_bytes(data[:4], order) for order in ("little", "big"))
-            kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
-            image = kind.from_bytes(data)
-    except (ImageFileError, HeaderDataError, ImageDataError, WrapStructError) as error:
+            image = getattr(nibabel, _class_of(data[:START])).from_bytes(data)
+    except (ImageFileError, HeaderDataError, ImageDataError, WrapStructError, BadGzipFile) as error:
         raise ValueError(f"it is no NIfTI file: {' '.join(str(error).split())}") from None
     dtype = image.get_data_dtype()
     if not (np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating)):
@@ -205,6 +210,22 @@ def _open(address: FileAddress) -> Any:
     if needed > VOLUME_BYTES.most:
         raise ValueError(f"its voxels claim {VOLUME_BYTES.refusal(needed)}")
     return image
+
+
+def _class_of(start: bytes) -> str:
+    """nibabel's class for a file that begins so: of NIfTI's first version, or of its second.
+
+    Raises ValueError for more notes than one has: of every 16 bytes of them it makes an object.
+    """
+    for order in "<>":
+        (length,) = struct.unpack_from(f"{order}i", start := start.ljust(START, b"\0"))
+        if length in HEADERS:
+            kind, at, usual = HEADERS[length]
+            (begin,) = struct.unpack_from(order + kind, start, at)
+            if start[usual - 4] and not usual <= begin <= usual + VOLUME_NOTE_BYTES.most:
+                raise ValueError(f"its header has {VOLUME_NOTE_BYTES.beyond}, or none that end")
+            return "Nifti2Image" if length == 540 else "Nifti1Image"
+    return "Nifti1Image"
 
 
 def _grid_of(image: Any) -> Grid:

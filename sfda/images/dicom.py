@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sfda.bounds.limits import PICTURE_PIXELS
+from sfda.bounds.limits import DICOM_PARTS, DICOM_READS, PICTURE_PIXELS
 from sfda.documents import cut_off
 from sfda.images.intensity_window import Raw
 
@@ -26,6 +26,9 @@ PREAMBLE = 128  # bytes of nothing before the word that tells
 UNCOMPRESSED = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"))
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # its header unpacks to any length
+ITEM = b"\xfe\xff\x00\xe0"  # begins a part of coded pixels
+RUN_HEADER = 64  # bytes before the runs: how many segments, and where each begins
+MOST_PADDING = 1 << 16  # bytes to which a segment may unpack beyond its pixels
 GREY = ("MONOCHROME1", "MONOCHROME2")  # of the first, small numbers are bright
 _HEADER = (
     *("TransferSyntaxUID", "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient"),
@@ -119,8 +122,25 @@ def _opened(
     if DEFLATED in data:  # wherever it stands: its header may be long
         raise ValueError("it is deflated: write it plainly, as `dcmconv +te` does")
     return pydicom.dcmread(
-        io.BytesIO(data), stop_before_pixels=not pixels, specific_tags=list(tags) if tags else None
+        _Counted(data), stop_before_pixels=not pixels, specific_tags=list(tags) if tags else None
     )
+
+
+class _Counted(io.BytesIO):
+    """A file whose header takes no more reads than any that is honest: of each element pydicom
+    makes an object.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = DICOM_READS.most
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """So many bytes at most. Raises ValueError."""
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"its header takes {DICOM_READS.beyond}")
+        return super().read(size)
 
 
 def _refuse(header: FileDataset) -> None:
@@ -144,6 +164,33 @@ def _refuse(header: FileDataset) -> None:
         raise ValueError(f"it has {PICTURE_PIXELS.refusal(f'{width} x {height}')}")
     if bits not in (8, 16, 32) or height < 1 or width < 1 or (samples == 3 and bits != 8):
         raise ValueError(f"it has {width} x {height} pixels of {bits} bits, which are not read")
+    if syntax == RUN_LENGTHS:
+        _refuse_runs(bytes(header.PixelData), height * width, samples * bits // 8)
+
+
+def _refuse_runs(coded: bytes, pixels: int, segments: int) -> None:
+    """Raise ValueError for run lengths that unpack to far more than `pixels` bytes a segment.
+
+    A run of two bytes may stand for 128, and pydicom unpacks them all before it looks.
+    """
+    from pydicom.encaps import get_frame
+
+    if (parts := coded.count(ITEM)) > DICOM_PARTS.most:
+        raise ValueError(f"its pixels are in {DICOM_PARTS.refusal(parts)}")
+    frame = get_frame(coded, 0, number_of_frames=1)
+    count, *begins = struct.unpack("<16I", frame[:RUN_HEADER])
+    if count != segments:
+        raise ValueError(f"its pixels are in {count} segments, not in {segments}")
+    ends = [*begins[1:count], len(frame)]
+    for begin, end in zip(begins[:count], ends, strict=True):
+        at, size = begin, 0
+        while at < end and size <= pixels + MOST_PADDING:
+            kind = frame[at] if at < len(frame) else 128
+            run = kind + 1 if kind < 128 else 257 - kind if kind > 128 else 1
+            at += 1 + (run if kind < 128 else kind != 128)  # 128 stands for nothing, yet is a step
+            size += run
+        if size > pixels + MOST_PADDING:
+            raise ValueError("its run lengths unpack to more than its pixels")
 
 
 @contextmanager

@@ -2,21 +2,29 @@
 
 One of torch's libraries looks for others in the current folder, matplotlib for its settings, and
 OpenCV has every later program look for its libraries there: a file of the right name would run.
+What torch compiles it loads again from a folder of `/tmp` that another user may have made first.
 """
 
 from __future__ import annotations
 
+import atexit
+import getpass
 import os
+import re
+import shutil
+import stat
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 IMPORTED_AWAY = frozenset({"cv2", "matplotlib", "torch", "triton"})
 LIBRARY_PATH = "LD_LIBRARY_PATH"
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # where torch keeps what it compiles
 SEARCHED = (LIBRARY_PATH, "PATH")  # where programs look for libraries and programs
 
 
@@ -79,6 +87,8 @@ def _send_away(spec: ModuleSpec) -> None:
 
     def away(module: ModuleType) -> None:
         before = os.environ.get(LIBRARY_PATH)
+        if spec.name == "torch":
+            keep_compiled_apart()
         try:
             with _folder.left():
                 run(module)
@@ -89,6 +99,29 @@ def _send_away(spec: ModuleSpec) -> None:
                 os.environ[LIBRARY_PATH] = before
 
     loader.exec_module = away  # type: ignore[method-assign]
+
+
+def keep_compiled_apart() -> None:
+    """Make torch's folder of what it compiles this user's own, or name a new one that ends with
+    this process where another user has made the usual one, or a file or link of its name.
+    """
+    if os.environ.get(COMPILED):
+        return
+    with suppress(OSError, KeyError):  # no temporary folder, no name of a user: torch says so
+        name = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())  # as torch calls it
+        usual = os.path.join(tempfile.gettempdir(), f"torchinductor_{name}")
+        with suppress(FileExistsError):
+            os.mkdir(usual, 0o700)
+        now = os.lstat(usual)
+        own = stat.S_ISDIR(now.st_mode) and now.st_uid == os.geteuid()
+        if not own or now.st_mode & 0o022:
+            os.environ[COMPILED] = folder = tempfile.mkdtemp(prefix="sfda-")
+            atexit.register(_remove_compiled, folder, os.getpid())
+
+
+def _remove_compiled(folder: str, process: int) -> None:
+    if os.getpid() == process:  # and no copy of it
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def import_away() -> None:

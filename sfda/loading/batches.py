@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from jaxtyping import Int
@@ -14,7 +15,44 @@ from sfda.images.preprocess import standardise
 from sfda.images.store import Pictures
 from sfda.loading.batch_making import BatchPlan, BatchSource
 from sfda.refs import InputSpec, Views
-from sfda.types import TargetBatch, Warp
+from sfda.settings import Schedule
+from sfda.types import Batches, TargetBatch, Warp
+
+ALL = slice(None)
+
+
+class SlicedBatches(Batches, Protocol):
+    """Batches of which those of a part of an epoch can be had, without making the others."""
+
+    def epoch(
+        self, epoch: int, rows: Int[Tensor, " R"] | None = None, *, only: slice = ALL
+    ) -> Iterator[TargetBatch]:
+        """The batches of one epoch, or `only` some."""
+        ...
+
+
+class EqualEpochs:
+    """Batches in epochs of so many steps, whatever the number of images: pass after pass over the
+    target, of which an epoch takes several, or a part.
+    """
+
+    def __init__(self, batches: SlicedBatches, schedule: Schedule) -> None:
+        self._batches, self._schedule = batches, schedule
+
+    def steps(self, rows: Int[Tensor, " R"] | None = None) -> int:
+        """Batches of an epoch over `rows` (None: all); 0 where there are too few for one."""
+        a_pass = self._batches.steps(rows)
+        return a_pass and self._schedule.epoch_steps(a_pass)
+
+    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
+        """The batches of one epoch: a pass that the one before has begun is gone on with."""
+        a_pass, steps = self._batches.steps(rows), self.steps(rows)
+        at, end = epoch * steps, (epoch + 1) * steps
+        while at < end:
+            number, begun = divmod(at, a_pass)
+            until = min(a_pass, begun + end - at)
+            yield from self._batches.epoch(number, rows, only=slice(begun, until))
+            at += until - begun
 
 
 class TargetLoader:
@@ -55,9 +93,11 @@ class TargetLoader:
         """Batches that one epoch over `rows` (None: all) takes."""
         return self._plan.steps(None if rows is None else len(rows))
 
-    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
-        """The batches of one epoch. `rows` may name a row several times."""
-        for made in self._source.batches(self._plan.jobs(epoch, rows)):
+    def epoch(
+        self, epoch: int, rows: Int[Tensor, " R"] | None = None, *, only: slice = ALL
+    ) -> Iterator[TargetBatch]:
+        """The batches of one epoch, or `only` some. `rows` may name a row several times."""
+        for made in self._source.batches(self._plan.jobs(epoch, rows)[only]):
             yield TargetBatch(
                 index=made.rows.to(self._device, non_blocking=True),
                 weak=standardise(made.weak, self._spec, self._device),

@@ -12,6 +12,7 @@ from sfda.errors import BadInput
 from sfda.images.preprocess import standardise
 from sfda.images.store import Pictures
 from sfda.loading.batch_making import BatchPlan, BatchSource
+from sfda.loading.batches import ALL
 from sfda.loading.labels import labels_in
 from sfda.loading.opened import Opened
 from sfda.problems._base import AnyProblem
@@ -19,7 +20,7 @@ from sfda.problems._labels import AnyTargets
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import InputSpec, ModelSpec, Views
 from sfda.state_folder import home
-from sfda.types import Batches, Labelled, TargetBatch
+from sfda.types import Labelled, TargetBatch
 
 
 def labelled_batches(
@@ -30,7 +31,7 @@ def labelled_batches(
     seed: int,
     device: torch.device,
     workers: int = 0,
-) -> Batches:
+) -> LabelledLoader:
     """A split in shuffled batches, each with its labels. Raises BadInput where some lack."""
     split = opened.split
     labels = labels_in(split, spec.classes)
@@ -86,9 +87,11 @@ class LabelledLoader:
         """Batches that one epoch over `rows` (None: all) takes."""
         return self._plan.steps(None if rows is None else len(rows))
 
-    def epoch(self, epoch: int, rows: Int[Tensor, " R"] | None = None) -> Iterator[TargetBatch]:
-        """The batches of one epoch."""
-        for made in self._source.batches(self._plan.jobs(epoch, rows)):
+    def epoch(
+        self, epoch: int, rows: Int[Tensor, " R"] | None = None, *, only: slice = ALL
+    ) -> Iterator[TargetBatch]:
+        """The batches of one epoch, or `only` some."""
+        for made in self._source.batches(self._plan.jobs(epoch, rows)[only]):
             index = made.rows.to(self._device, non_blocking=True)
             weak = standardise(made.weak, self._spec, self._device)
             targets = self._targets.to_device(made.targets, self._device)

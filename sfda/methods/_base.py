@@ -53,6 +53,9 @@ class Method(nn.Module):
     """Problems that it serves: by default those of `networks`."""
     setting: ClassVar[str] = "closed set"
     views: ClassVar[Literal["none", "photometric", "geometric"]] = "none"
+    moves_views: ClassVar[bool] = True
+    """Whether views are cropped, turned and mirrored as the model's are; else they are as a scan's,
+    and `flips` says whether the method may mirror them itself."""
     minimises: ClassVar[frozenset[str]] = frozenset()  # validators that its own loss contains
     defaults_by_problem: ClassVar[Mapping[str, dict[str, Any]]] = MappingProxyType({})
     """Settings by problem that stand in for the defaults, below those of the user."""
@@ -72,6 +75,7 @@ class Method(nn.Module):
     pairs: Callable[[nn.Module], Iterable[SeenViews]] | None = None
     """Every target sample once, with a weak and a strong view of it, for methods whose `views` asks
     for strong ones; None where there is no such look."""
+    flips: bool = False  # whether mirrored images are like others to this model
     student: Any  # nn.Module in truth; methods know which network their problem has
 
     @classmethod

@@ -101,6 +101,8 @@ class Lpld(Method):
             empty=c.boxes.empty,
             regression=c.boxes.regression,
         )
+        if not losses and not any(bool(rows.any()) for rows in mined):
+            return {}
         return losses | {"distil": self._distilled(batch, features, regions, mined)}
 
     def _mined(self, regions: Regions, sure: list[Boxes]) -> list[Bool[Tensor, " n"]]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.structures import InstanceData
 
+log = logging.getLogger("sfda")
 PROPOSALS = {"train": (12000, 2000), "test": (6000, 300)}  # before and after NMS, as in LPLD
 
 
@@ -59,9 +60,8 @@ def parts_of(config: object) -> list[dict[str, Any]]:
 def resolved(name: str, classes: int) -> tuple[str, dict[str, Any]]:
     """A configuration file's arch, and its `model` part with everything it builds on.
 
-    `name` is a file, or one of those that mmdet ships, such as
-    `faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py`. A .py file is a program and is run: give only one
-    you trust. Raises BadInput.
+    `name` is one of those that mmdet ships, such as `faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py`,
+    or a file. A .py file is a program and is run: give only one you trust. Raises BadInput.
     """
     config = _file(name)
     model = config.get("model")
@@ -107,7 +107,12 @@ def _file(name: str) -> Config:
     from mmengine.config import Config
 
     shipped = Path(mmdet.__file__).parent / ".mim" / "configs"
-    path = next((p for p in (Path(name), shipped / name) if p.is_file()), None)
+    # a file of the current folder may be anybody's: it does not come before one that mmdet ships
+    named = name.startswith((".", "/"))
+    paths = (Path(name),) if named else (shipped / name, Path(name))
+    path = next((p for p in paths if p.is_file()), None)
+    if path == shipped / name and Path(name).is_file() and not named:
+        log.warning("%s is the one that mmdet ships; for the file here write ./%s", name, name)
     if path is None:
         raise BadInput(
             f"no configuration {name}: name a file, or one of those below {shipped}, such as "

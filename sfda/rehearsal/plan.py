@@ -50,7 +50,7 @@ def plan_rehearsals(
         raise BadInput(f"{method} adapts nothing, so there is no gain to rehearse; name another")
     own = config.schedule
     if epochs is None and own.epochs > USUAL_EPOCHS:
-        fewer = own.model_copy(update={"epochs": USUAL_EPOCHS})
+        fewer = own.with_epochs(USUAL_EPOCHS)
         config = config.model_copy(update={"schedule": fewer})
     return RehearsalPlan(
         method=method,

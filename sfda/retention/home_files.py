@@ -6,12 +6,14 @@ a home may be a folder of a person who has other things there. What another proc
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import secrets
 import stat
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -92,6 +94,7 @@ class OldEntry(NamedTuple):
     rule: Rule
     size: DiskUse
     before: float  # it goes if it was not used since then: seconds since the epoch
+    lock: Path | None = None  # a file that whoever works at it has locked
 
 
 def size_by_kind(home: Path) -> dict[str, DiskUse]:
@@ -133,6 +136,9 @@ def delete_entry(entry: OldEntry) -> bool:
     """Delete it, whole or not at all to whoever looks; false where somebody works at it, or has
     used it meanwhile.
     """
+    if entry.lock:
+        with _if_free(entry.lock) as free:
+            return free and _delete(entry)
     if not entry.rule.locked or entry.path.name.startswith("."):
         return _delete(entry)
     base = entry.path.with_suffix("")
@@ -158,8 +164,27 @@ def top_above(home: Path, folder: Path) -> Path | None:
     return None
 
 
+@contextmanager
+def _if_free(lock: Path) -> Iterator[bool]:
+    """Whether nobody holds a lock, which is held meanwhile; none is made where there is none."""
+    try:
+        handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        yield error.errno == errno.ENOENT
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(handle)
+
+
 def _delete(entry: OldEntry) -> bool:
-    if _last(entry.path, entry.rule) >= entry.before:
+    if last_used(entry.path, entry.rule) >= entry.before:
         return False
     _remove(entry.path)
     return not os.path.lexists(entry.path)
@@ -197,7 +222,7 @@ def _old(folder: Path, rule: Rule, policy: RetentionPolicy, now: float) -> Itera
             kind, before = "leftovers", float("inf")
         elif LEFT_BEHIND.fullmatch(name):
             kind, before = "leftovers", max(cutoff, now - LEFT_AFTER)
-        if _last(path, rule) < before and not _is_mounted_on(path, device):
+        if last_used(path, rule) < before and not is_mounted_on(path, device):
             yield OldEntry(path, kind, rule, disk_use(path), before)
 
 
@@ -207,7 +232,7 @@ def _is_ours(folder: str, name: str) -> bool:
     return bool(own.fullmatch(name) or OURS_HALF_WRITTEN.fullmatch(name))
 
 
-def _is_mounted_on(path: Path, device: int) -> bool:
+def is_mounted_on(path: Path, device: int) -> bool:
     """Whether another file system begins at a path or below it: that is somebody else's."""
     waiting = [str(path)]
     while waiting:
@@ -239,7 +264,7 @@ def _is_unfinished(folder: Path) -> bool:
     return folder.suffix != ".lock" and not (folder / "history.json").is_file()
 
 
-def _last(path: Path, rule: Rule) -> float:
+def last_used(path: Path, rule: Rule) -> float:
     """When an entry was last changed, or, of a cache, read; in seconds since the epoch. Systems
     note at least one reading a day.
     """

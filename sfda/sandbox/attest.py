@@ -86,11 +86,6 @@ def _call(name: str, *arguments: int | ctypes.Array[ctypes.c_size_t]) -> None:
         raise OSError(ctypes.get_errno(), name)
 
 
-def _write(baits: Baits) -> None:
-    with Path(baits["file"]).with_name("new").open("wb"):
-        pass
-
-
 def _link(baits: Baits) -> None:
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder, "link")
@@ -177,10 +172,6 @@ def _other_memory(baits: Baits) -> None:
     _call("process_vm_readv", baits["process"], part, 1, part, 1, 0)
 
 
-def _terminal(_: Baits) -> None:
-    fcntl.ioctl(0, TERMINAL[0], b"\0")
-
-
 def _environment(_: Baits) -> str:
     entries: list[bytes] = []
     with suppress(PermissionError):  # then it holds nothing that could be read
@@ -243,14 +234,21 @@ def _death_signal(_: Baits) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
+def _core_file(_: Baits) -> str:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not libc.prctl(GET_DUMPABLE, 0, 0, 0, 0) and libc.prctl(SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+    return "what it holds is written to a file, or handed to a program, where it crashes"
+
+
 SEIZE, NEW_NAMES, SESSION = 0x4206, 0x04000000, -3
 GET_FLAGS, SET_FLAGS = 0x80086601, 0x40086602  # FS_IOC_GETFLAGS and its fellow
 OWNED = os.O_WRONLY | os.O_CREAT
-GET_DEATH_SIGNAL, SET_DEATH_SIGNAL = 2, 1  # linux/prctl.h
+GET_DEATH_SIGNAL, SET_DEATH_SIGNAL, GET_DUMPABLE, SET_DUMPABLE = 2, 1, 3, 4  # linux/prctl.h
 INET, UNIX, STREAM, MPTCP = socket.AF_INET, socket.AF_UNIX, socket.SOCK_STREAM, 262
 WAYS: Mapping[str, Way] = {
     "read of a file outside": Way(lambda baits: Path(baits["file"]).read_bytes(), "files"),
-    "write outside": Way(_write, "files"),
+    "write outside": Way(lambda baits: Path(f"{baits['file']}.new").write_bytes(b""), "files"),
     "link to a file outside": Way(_link, "files"),
     "truncation outside": Way(lambda baits: os.truncate(baits["file"], 0), "calls"),
     "watching of files": Way(lambda _: _call("inotify_init1", 0), "calls"),
@@ -282,9 +280,10 @@ WAYS: Mapping[str, Way] = {
         lambda baits: _call("ptrace", SEIZE, baits["process"], 0, 0), "calls"
     ),
     "memory of the parent": Way(_other_memory, "calls"),
-    "typing into the terminal": Way(_terminal, "calls"),
+    "typing into the terminal": Way(lambda _: fcntl.ioctl(0, TERMINAL[0], b"\0"), "calls"),
     "flags of a file": Way(_file_flags, "calls"),
     "notices of a folder": Way(_notices, "calls"),
+    "core file": Way(_core_file, "calls"),
     "another death signal": Way(_death_signal, "calls"),
     "priority of the parent": Way(_priority, "calls"),
     "mount": Way(lambda _: _call("mount", 0, 0, 0, 0, 0), "calls"),

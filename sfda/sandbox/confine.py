@@ -10,7 +10,12 @@ from sfda.sandbox import seccomp
 from sfda.sandbox.attest import Baits, still_open, ways_out
 from sfda.sandbox.environment import forget_others
 from sfda.sandbox.landlock import SCOPE_ABI, restrict
-from sfda.sandbox.privileges import SHARED_MEMORY, drop_capabilities, own_shared_memory
+from sfda.sandbox.privileges import (
+    SHARED_MEMORY,
+    drop_capabilities,
+    leave_no_core,
+    own_shared_memory,
+)
 
 
 class Limits(NamedTuple):
@@ -49,6 +54,7 @@ def confine(limits: Limits, baits: dict[str, Any]) -> Held:
     level = restrict(read, [*write, SHARED_MEMORY], devices)
     if level < SCOPE_ABI:
         missing["signals"] = f"Landlock's ABI is {level}, below {SCOPE_ABI}"
+    leave_no_core()
     if seccomp.available():
         seccomp.refuse_calls()
     else:

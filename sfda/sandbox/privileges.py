@@ -1,4 +1,4 @@
-"""Shared memory of its own, and no capabilities, for the rest of a process's life."""
+"""Shared memory of its own, no capabilities and no core file, for the rest of a process's life."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARED_MEMORY = Path("/dev/shm")
 NEW_MOUNTS, NEW_IPC, NEW_USER = 0x00020000, 0x08000000, 0x10000000
 PRIVATE, NO_SUID, NO_DEVICES, NO_EXEC = (1 << 14) | (1 << 18), 2, 4, 8
 # linux/prctl.h, linux/capability.h
-DROP_BOUND, AMBIENT, CLEAR_ALL, NO_NEW_PRIVILEGES = 24, 47, 4, 38
+DROP_BOUND, AMBIENT, CLEAR_ALL, NO_NEW_PRIVILEGES, DUMPABLE = 24, 47, 4, 38, 4
 CAPABILITY_VERSION, OVERRIDE_ACCESS, LAST = 0x20080522, 1, 63
 _own_mounts: set[Path] = set()  # of this process, and of those that it forks
 
@@ -58,6 +58,15 @@ def own_shared_memory() -> str | None:
         return f"no /dev/shm of its own: {error.strerror}"
     _own_mounts.add(SHARED_MEMORY)
     return None
+
+
+def leave_no_core() -> None:
+    """Let nothing be written of this process where it crashes. Raises OSError.
+
+    What the kernel writes then it writes where the process could not, or hands to a program that
+    keeps it, or sends it to somebody; and its content is what the process wants it to be.
+    """
+    _checked(ctypes.CDLL(None, use_errno=True).prctl(DUMPABLE, 0, 0, 0, 0))
 
 
 def drop_capabilities(needed: Iterable[Path]) -> Left:

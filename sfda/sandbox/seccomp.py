@@ -50,6 +50,7 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
         "process_vm_writev": (311, 271),
         "process_madvise": (440, 440),
         "pidfd_getfd": (438, 438),
+        "process_mrelease": (448, 448),
         "kcmp": (312, 272),
         "setpgid": (109, 154),  # what it starts stays in its group, and ends with it
         "setsid": (112, 157),
@@ -143,11 +144,10 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
         "quotactl_fd": (443, 443),
         "syslog": (103, 116),
         "personality": (135, 92),
-        "lookup_dcookie": (212, 18),
-        "nfsservctl": (180, 42),
-        "uselib": (134, None),
+        "lsm_set_self_attr": (460, 460),
+        **{"vhangup": (153, 58), "lookup_dcookie": (212, 18), "nfsservctl": (180, 42)},
+        **{"modify_ldt": (154, None), "sysfs": (139, None), "uselib": (134, None)},
         "ustat": (136, None),
-        "vhangup": (153, 58),
         # memory and queues that strangers can reach by a number or a name
         "shmget": (29, 194),
         "shmat": (30, 196),
@@ -191,7 +191,7 @@ class Argument(NamedTuple):
 # the calls whose first argument is a process are for the one that asks alone, which is 0
 BY_ARGUMENT: Mapping[str, Argument] = MappingProxyType(
     {
-        "prctl": Argument((157, 167), 0, (1,), False),  # PR_SET_PDEATHSIG: it ends with its parent
+        "prctl": Argument((157, 167), 0, (1, 4), False),  # PR_SET_PDEATHSIG, PR_SET_DUMPABLE
         # F_SETLEASE, F_NOTIFY, F_SETOWN, F_SETSIG, F_SETOWN_EX: signals, also to others
         "fcntl": Argument((72, 25), 2, (1024, 1026, 8, 10, 15), False),
         "renameat2": Argument((316, 276), 8, (0, 1, 2), True),  # RENAME_WHITEOUT leaves a device

@@ -10,13 +10,16 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.ftp_artifact_repo import FTPArtifactRepository
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.artifact.sftp_artifact_repo import SFTPArtifactRepository
 
 from sfda.documents import cut_off
 from sfda.errors import BadInput
 from sfda.manifests.digests import key_of
 from sfda.state_folder import home
-from tasks.tracking.store import is_transient, store_uri
+from tasks.tracking.store import is_of_store, is_transient, store_uri
 
 MODEL_FILE = "MLmodel"  # of every model of MLflow
 
@@ -60,18 +63,30 @@ def _refuse_far_source(uri: str) -> None:
     """
     repository = _repository(uri)
     if not isinstance(repository, LocalArtifactRepository):
-        where = getattr(repository, "artifact_uri", "another place")
-        raise BadInput(
-            f"{uri} is said to lie at {cut_off(str(where))}, which is not asked: "
-            "fetch it yourself, and name its folder"
-        )
+        raise _too_far(uri, repository)
+
+
+def _too_far(uri: str, repository: ArtifactRepository) -> BadInput:
+    """The files of a model are said to be where nobody is asked for them."""
+    where = getattr(repository, "artifact_uri", "another place")
+    return BadInput(
+        f"{uri} is said to lie at {cut_off(str(where))}, which is not asked: "
+        "fetch it yourself, and name its folder"
+    )
 
 
 def _copied(uri: str, into: Path) -> Path:
     """A copy of a model that a server has; it may name a folder of this machine, which stays as it
     is, and is copied where a model lies there alone. Raises BadInput, MlflowException or OSError.
+
+    Whoever may write a row of a store may name any address in it, and MLflow would send that one
+    the password of the store: by HTTP the store's own host alone is asked.
     """
     repository = _repository(uri)
+    if isinstance(repository, FTPArtifactRepository | SFTPArtifactRepository) or (
+        isinstance(repository, HttpArtifactRepository) and not is_of_store(repository.artifact_uri)
+    ):
+        raise _too_far(uri, repository)
     if not isinstance(repository, LocalArtifactRepository):
         into.mkdir()
         return Path(

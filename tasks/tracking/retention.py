@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from mlflow.entities import LoggedModel, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from sfda.documents import parse_json
 from sfda.retention.home_files import delete_folder, top_above
 from sfda.retention.policy import RetentionPolicy
 from sfda.state_folder import state_folder
@@ -33,7 +35,7 @@ class StoreItems(NamedTuple):
     versions: tuple[ModelVersion, ...]
     models: tuple[LoggedModel, ...]  # files of versions
     runs: tuple[Run, ...]
-    sources: frozenset[str]  # addresses and paths that remaining versions were made from
+    sources: frozenset[str]  # addresses and paths that remaining versions and runs come from
     run_folders: frozenset[str]  # of unfinished runs, below runs/
     elsewhere: int = 0  # runs and versions that are old, whose files lie in another home
 
@@ -73,11 +75,22 @@ def old_items(policy: RetentionPolicy, needed: Collection[str], now: float) -> S
         models=tuple(own_models),
         runs=tuple(own_runs),
         elsewhere=len(theirs) + len(old_runs) - len(own_runs),
-        sources=frozenset(v.tags["source"] for v in remaining if v.tags.get("source")),
+        sources=frozenset(_sources(remaining, [run for run in runs if run not in old_runs])),
         run_folders=frozenset(
             run.data.tags[RUN_FOLDER] for run in unfinished if RUN_FOLDER in run.data.tags
         ),
     )
+
+
+def _sources(versions: Iterable[ModelVersion], runs: Iterable[Run]) -> Iterator[str]:
+    """Models that versions were made from, and manifests that runs read."""
+    yield from (v.tags["source"] for v in versions if v.tags.get("source"))
+    for run in runs:
+        for one in run.inputs.dataset_inputs if run.inputs else ():
+            with suppress(ValueError):
+                address = parse_json(one.dataset.source.encode())
+                if isinstance(address, dict) and isinstance(address.get("uri"), str):
+                    yield address["uri"]
 
 
 def delete_items(items: StoreItems) -> None:

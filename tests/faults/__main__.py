@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import random
 import sys
 import tempfile
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--flows", type=float, default=0.25, help="share of trials with a server")
     parser.add_argument("--minutes", type=float, default=600, help="end after this time")
     asked = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # a fork has none of the threads of its parent's pool
     from tests.faults.cases import CASES
 
     cases = [case for case in CASES if not asked.only or case.name in asked.only.split(",")]

@@ -162,6 +162,14 @@ def test_a_preset_that_is_none_is_refused(tmp_path, text):
         presets.read(str(tmp_path / "p.yaml"))
 
 
+def test_a_file_of_the_current_folder_does_not_take_the_name_of_a_preset(tmp_path, monkeypatch):
+    shipped = presets.read("digits-shot")
+    (tmp_path / "digits-shot").write_text("promote: true\n")
+    monkeypatch.chdir(tmp_path)
+    assert presets.read("digits-shot") == shipped
+    assert presets.read("./digits-shot") == {"promote": True}
+
+
 def test_methods_lists_every_method_with_its_paper():
     output = sfda("methods", "--json").json["methods"]
     assert [row["name"] for row in output] == plugins.names("methods")

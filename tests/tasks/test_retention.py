@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from contextlib import closing
@@ -10,6 +11,7 @@ import pytest
 import small
 
 from sfda.errors import BadInput
+from sfda.refs import ManifestRef
 from sfda.retention.policy import RetentionPolicy
 from sfda.state_folder import one_at_a_time
 from tasks import champion, tracking
@@ -131,6 +133,31 @@ def test_a_dry_run_tells_and_writes_nothing_and_two_do_not_clean_at_once(home, v
     done = clean_home(RetentionPolicy(older_than="0.001s", keep=1), (), prefect=False)
     assert done.deleted["versions"] == 2
     assert numbers() == ["2", "3", "4", "6"]
+
+
+def test_the_manifests_stay_that_remaining_runs_read_and_no_audit_of_nobody_holds_a_version(
+    home, versions
+):
+    state = {"version": 9, "adapted": 9, "manifest": None}
+    (site := home / "targets" / "site").mkdir(parents=True)
+    (site / "state.json").write_text(json.dumps(state))
+    for number in range(1, 10):
+        (site / f"v{number:04d}.yaml").write_text("x")
+    with tracking.run("job", key="read", tags={}, params={"target": "site"}) as run_id:
+        manifest = ManifestRef(path=str(site / "v0004.yaml"), sha256="0" * 64)
+        tracking.log_manifest(run_id, "site", manifest, "target")
+    for number in (5, 3):  # the newest audit stays
+        (audit := home / "audits" / f"toy-{number}").mkdir(parents=True)
+        (audit / "audit.json").write_text(f'{{"candidate": "models:/toy/{number}"}}')
+        time.sleep(0.01)
+    policy = RetentionPolicy(older_than="0.001s", keep=1)
+    time.sleep(0.01)
+    told = would_clean(policy, ())
+    done = clean_home(policy, (), prefect=False)
+    assert told.deleted == done.deleted
+    assert done.deleted["audits without answers"] == 1
+    assert sorted(f.name for f in site.glob("v*")) == ["v0004.yaml", "v0009.yaml"]
+    assert numbers() == ["2", "3", "4", "6"]  # 5 was named by an audit that is gone
 
 
 def test_a_database_that_is_mostly_free_is_made_smaller_unless_somebody_writes(tmp_path):

@@ -11,7 +11,11 @@ from typing import Any
 import mlflow
 import pytest
 import small
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.tracking.context import registry as contexts
+from mlflow.tracking.context.default_context import DefaultRunContext
+from mlflow.tracking.context.git_context import GitRunContext
 
 from sfda.decision.change import ChangeReport
 from sfda.decision.gate import Evidence
@@ -23,8 +27,9 @@ from sfda.policy import DecisionPolicy
 from sfda.refs import ManifestRef, ModelRef, SplitRef, Version
 from sfda.retention.policy import RetentionPolicy
 from tasks import champion, decide, tracking
+from tasks.prefect_runtime.home import DEFAULTS
 from tasks.register import register_model
-from tasks.tracking import fetched, retention
+from tasks.tracking import fetched, retention, store
 from tasks.tracking.models import locate, model_ref, open_model
 
 
@@ -322,6 +327,81 @@ def test_a_row_that_names_another_machine_is_not_followed(registered, monkeypatc
         monkeypatch.setattr(fetched, "get_artifact_repository", lambda *_, far=far, **__: far)
         with pytest.raises(BadInput, match=f"said to lie at {where}, which is not asked"):
             fetched.fetch(uri)
+
+
+OTHERS = ("http://evil.example/api/2.0/mlflow-artifacts/artifacts/m",
+          "mlflow-artifacts://evil.example/m", "mlflow-artifacts://elsewhere:81/m",
+          "https://elsewhere/m", "ftp://elsewhere/m")  # fmt: skip
+
+
+@pytest.mark.parametrize("where", OTHERS)
+def test_a_row_of_a_server_sends_its_password_to_no_other_host(monkeypatch, home, where):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    monkeypatch.setattr(
+        fetched,
+        "get_artifact_repository",
+        lambda *_, **__: get_artifact_repository(where, tracking_uri="http://elsewhere"),
+    )
+    asked = []
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda **_: asked.append(1))
+    with pytest.raises(BadInput, match=r"is said to lie at .*, which is not asked"):
+        fetched.fetch("models:/toy/1")
+    assert not asked
+
+
+def test_an_experiment_of_ours_keeps_no_files_at_another_host(monkeypatch, home):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@elsewhere:5000")
+    for where in (*OTHERS[:3], "mlflow-artifacts:/1", "s3://bucket/1", "http://elsewhere:5000/a"):
+        known = SimpleNamespace(experiment_id="7", artifact_location=where)
+        client = SimpleNamespace(get_experiment_by_name=lambda _, known=known: known)
+        monkeypatch.setattr(store, "client", lambda client=client: client)
+        if where not in OTHERS:
+            assert store.experiment() == "7"
+            continue
+        with pytest.raises(BadInput, match="elsewhere:5000 keeps its files at") as error:
+            store.experiment()
+        assert "secret" not in str(error.value)
+
+
+def test_a_version_takes_no_files_of_the_current_folder_along(registered, tmp_path, monkeypatch):
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    for name in ("uv.lock", "pyproject.toml", ".python-version"):
+        (folder / name).write_text("of somebody else")
+    monkeypatch.chdir(folder)
+    for name in ("MLFLOW_UV_AUTO_DETECT", "MLFLOW_LOG_UV_FILES"):
+        monkeypatch.setenv(name, DEFAULTS[name])
+    files = fetched.fetch(registered().uri).rglob("*")
+    assert not {path.name for path in files} & {path.name for path in folder.iterdir()}
+
+
+HOSTILE_REPOSITORY = """
+git init -q . && git config user.email a@b && git config user.name a
+echo x > .gitignore && git add .gitignore && git commit -qm a
+git update-index --skip-worktree .gitignore && rm .gitignore
+id=$(git rev-parse HEAD:.gitignore) && rm -f .git/objects/${id:0:2}/${id:2}
+git config core.repositoryformatversion 1 && git config extensions.partialClone origin
+git config remote.origin.url ssh://x/y && git config remote.origin.promisor true
+git config core.sshCommand "touch ran; false"
+"""
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_repository_around_python_s_folder_runs_nothing(tmp_path, monkeypatch):
+    """Where an environment lies in a folder that was unpacked; MLflow asks git about its place."""
+    program = tmp_path / ".venv" / "bin" / "sfda"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    subprocess.run(["bash", "-ec", HOSTILE_REPOSITORY], cwd=tmp_path, check=True)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    providers = [DefaultRunContext(), GitRunContext()]
+    monkeypatch.setattr(contexts._run_context_provider_registry, "_registry", providers)
+    store.ask_no_git()
+    assert contexts.resolve_tags()["mlflow.source.name"] == str(program)
+    assert not (tmp_path / "ran").exists()
+    monkeypatch.setattr(contexts._run_context_provider_registry, "_registry", providers)
+    contexts.resolve_tags()
+    assert (tmp_path / "ran").exists()  # it would have
 
 
 def test_models_of_other_programs_are_passed_over(registered):

@@ -69,6 +69,7 @@ class Detection(Problem["Detector", "Sequence[Boxes]", "DetOutput", "tuple[int, 
             "smoothing": 0.0,
             "append": True,
         },
+        "bn": {"schedule": {"drop_last": False}},
         "query": {"diverse": 10},  # images have many parts and so are alike in their means
     }
 

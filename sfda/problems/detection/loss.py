@@ -29,16 +29,16 @@ def loss(
     """The detector's losses for these boxes, each a scalar on the graph.
 
     An image without boxes is all background (the published behaviour of LPLD), or, with `skip`,
-    counts nothing. What overlaps `doubtful` boxes is not taught to be background. Without
-    `regression` the boxes teach classes alone. `smoothing` is not known to detectors: anything but
-    0 is refused.
+    counts nothing: without a box in any there are no losses, and no step is taken. What overlaps
+    `doubtful` boxes is not taught to be background. Without `regression` the boxes teach classes
+    alone. `smoothing` is not known to detectors: anything but 0 is refused.
     """
     if smoothing:
         raise BadInput("detectors know no label smoothing: set smoothing to 0")
     if empty == "skip":
         held = [i for i, drawn in enumerate(targets) if len(drawn.boxes)]
         if not held:
-            return {"class": nothing(model)}
+            return {}
         if len(held) < len(targets):
             images, targets = images[held], [targets[i] for i in held]
             doubtful = None if doubtful is None else [doubtful[i] for i in held]

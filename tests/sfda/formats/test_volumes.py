@@ -1,5 +1,7 @@
 """NIfTI volumes as slices: orientation, spacing, windows, masks and faults."""
 
+import gzip
+import struct
 import tracemalloc
 import zipfile
 
@@ -235,3 +237,34 @@ def test_volumes_with_masks_of_fewer_slices_are_refused(cases, tmp_path):
     save(truth, np.zeros((4, 3, 11), np.uint8))
     with pytest.raises(BadInput, match="it has 11 x 3 x 4 voxels, and the image 12 x 3 x 4"):
         build(cases, tmp_path / "m.yaml")
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".zip"])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_notes_in_a_header_without_end_are_refused_before_they_are_read(
+    tmp_path, suffix, kind, endian
+):
+    header = kind.header_class(endianness=endian)
+    whole = bytearray(kind(np.zeros((2, 3, 4), np.uint8), np.eye(4), header).to_bytes())
+    first = kind is nibabel.Nifti1Image
+    end, place, form = (352, 108, "f") if first else (544, 168, "q")
+    note = struct.pack(f"{endian}ii", 16, 6) + b"a b c d "
+
+    def size(notes: int, begin: int) -> tuple[int, ...]:
+        head = bytearray(whole[:end])
+        head[end - 4] = 1
+        struct.pack_into(endian + form, head, place, begin)
+        content = bytes(head) + note * notes + bytes(whole[end:])
+        address = FileAddress(tmp_path / f"v{notes}{begin}{suffix}", "a.nii")
+        if suffix == ".zip":
+            with zipfile.ZipFile(address.path, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("a.nii", content)
+            return grid(address).shape
+        address.path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
+        return grid(address._replace(member=None)).shape
+
+    assert size(3, end + 48) == (4, 3, 2)
+    for notes, begin in ((70_000, end + 70_000 * 16), (3, 0)):
+        with pytest.raises(ValueError, match="more than 1048576 bytes of notes"):
+            size(notes, begin)

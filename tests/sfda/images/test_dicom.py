@@ -200,3 +200,37 @@ def test_a_compressed_one_says_how_to_unpack_it() -> None:
     data = dicom().replace(b"1.2.840.10008.1.2.1\0", JPEGLosslessSV1.encode()[:20])
     with pytest.raises(ValueError, match=r"gdcmconv --raw"):
         raw_bytes(data)
+
+
+def coded(runs: bytes, *, parts: int = 0) -> bytes:
+    """A picture of 12 x 20 bytes whose one segment is these runs, and empty parts after it."""
+    item = b"\xfe\xff\x00\xe0"
+    data = dicom((PIXELS % 200).astype(np.uint8), syntax=RLELossless)
+    begin, end = data.index(item, data.index(item) + 4), data.rindex(b"\xfe\xff\xdd\xe0")
+    part = np.array([1, 64, *[0] * 14], "<u4").tobytes() + runs + bytes(len(runs) % 2)
+    length = len(part).to_bytes(4, "little")
+    return data[:begin] + item + length + part + (item + bytes(4)) * parts + data[end:]
+
+
+WHOLE = b"\x7f" + bytes(128) + b"\x6f" + bytes(112)  # 240 bytes as they are
+
+
+def test_run_lengths_unpack_to_their_pixels_and_no_more() -> None:
+    assert raw_bytes(coded(WHOLE)).shape == (12, 20)
+    assert raw_bytes(coded(WHOLE + b"\x81\0" * 100)).shape == (12, 20), "some bytes of padding"
+    for runs in (b"\x81\0" * 1000, b"\x80" * 100_000, (b"\x7f" + bytes(128)) * 600):
+        with pytest.raises(ValueError, match="unpack to more than its pixels"):
+            raw_bytes(coded(runs))
+    with pytest.raises(ValueError, match=r"its pixels are in 100\d parts"):
+        raw_bytes(coded(WHOLE, parts=1001))
+
+
+def test_a_header_of_very_many_elements_is_refused_while_it_is_read() -> None:
+    plain = dicom()
+    place = plain.index(b"\x28\0\x02\0US")
+    element = b"\x0b\0%bUN\0\0\0\0\0\0"
+    many = b"".join(element % number.to_bytes(2, "little") for number in range(60_000))
+    for look in (size_of_bytes, raw_bytes):
+        with pytest.raises(ValueError, match="its header takes more than 100000 reads"):
+            look(plain[:place] + many + plain[place:])
+    assert size_of_bytes(plain[:place] + many[: 12 * 1000] + plain[place:]) == PIXELS.shape

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sfda.images.imports import IMPORTED_AWAY, whole_folders
+from sfda.images import imports
+from sfda.images.imports import COMPILED, IMPORTED_AWAY, keep_compiled_apart, whole_folders
 
 SEES = """
 import os, sys
@@ -73,3 +74,34 @@ def test_folders_that_are_relative_are_left_out() -> None:
     assert whole_folders(":/a::b:.:/c:") == "/a:/c"
     assert whole_folders(":") == ""
     assert {"torch", "cv2", "matplotlib"} <= IMPORTED_AWAY
+
+
+@pytest.mark.parametrize("planted", ["nothing", "own", "a file", "a link", "open to others"])
+def test_what_torch_compiles_lies_in_no_folder_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    usual = tmp_path / "torchinductor_a_b"
+    if planted == "a file":
+        usual.touch()
+    elif planted == "a link":
+        (tmp_path / "theirs").mkdir()
+        usual.symlink_to(tmp_path / "theirs")
+    elif planted != "nothing":
+        usual.mkdir()
+        usual.chmod(0o777 if planted == "open to others" else 0o755)
+    monkeypatch.setattr(imports.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(imports.getpass, "getuser", lambda: "a/b")
+    monkeypatch.setenv(COMPILED, "")
+    keep_compiled_apart()
+    if planted in ("nothing", "own"):
+        assert os.environ[COMPILED] == ""
+        assert usual.stat().st_mode & 0o777 == (0o700 if planted == "nothing" else 0o755)
+        return
+    folder = Path(os.environ[COMPILED])
+    assert folder.parent == tmp_path
+    assert folder.name.startswith("sfda-")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    imports._remove_compiled(str(folder), os.getpid() + 1)
+    assert folder.is_dir()
+    imports._remove_compiled(str(folder), os.getpid())
+    assert not folder.exists()

@@ -12,13 +12,14 @@ from sfda.augment.photometric import ViewMaker
 from sfda.errors import BadInput
 from sfda.images.preprocess import centre_crop, standardise
 from sfda.images.store import Ragged, RaggedWriter
-from sfda.loading.batches import TargetLoader
+from sfda.loading.batches import EqualEpochs, TargetLoader
 from sfda.loading.labelled_batches import LabelledLoader
 from sfda.loading.scan import labelled_scan, scan, scan_views
 from sfda.problems._labels import ImageTargets
 from sfda.problems.registry import PROBLEMS
 from sfda.problems.segmentation.labels import MaskTargets
 from sfda.refs import InputSpec, Views
+from sfda.settings import Schedule
 from sfda.types import UNSURE, Batches
 
 SPEC = InputSpec(size=(6, 6), resize=(8, 8), mean=(0.5,) * 3, std=(0.2,) * 3)
@@ -234,7 +235,7 @@ def test_workers_start_after_opencv_and_torch_have_used_their_threads():
     code = """
 import numpy as np, torch
 from sfda.demo.digits import digits_source, digits_target
-from sfda.loading.batches import TargetLoader
+from sfda.loading.batches import EqualEpochs, TargetLoader
 from sfda.loading.labelled_batches import LabelledLoader
 from sfda.refs import InputSpec, Views
 digits_source(), digits_target()
@@ -335,3 +336,34 @@ def test_images_of_several_sizes_come_as_crops_by_workers_too(tmp_path):
 def test_a_mask_for_every_image_is_needed(images):
     with pytest.raises(BadInput, match="21 images but masks of 3"):
         labelled(images, masks=np.zeros((3, 8, 8), np.uint8))
+
+
+def test_epochs_of_equal_steps_go_on_pass_after_pass(images):
+    inner = target(images)  # 5 batches a pass
+    rows = [[b.index.tolist() for b in inner.epoch(n)] for n in range(4)]
+    in_order = [own for a_pass in rows for own in a_pass]
+    for each in (3, 5, 7):
+        made = EqualEpochs(inner, Schedule(steps_per_epoch=each))
+        assert made.steps() == each
+        epochs = [[b.index.tolist() for b in made.epoch(n)] for n in range(2)]
+        assert [*epochs[0], *epochs[1]] == in_order[: 2 * each]
+    assert EqualEpochs(inner, Schedule(steps=20, epochs=3)).steps() == 7
+    assert EqualEpochs(inner, Schedule()).steps() == 5
+    assert EqualEpochs(inner, Schedule(steps=20)).steps(torch.tensor([3])) == 0  # no batch of two
+
+
+def test_of_an_epoch_of_several_passes_each_has_views_of_its_own(images):
+    rows = torch.tensor([4, 5, 6, 7])
+    made = EqualEpochs(target(images), Schedule(steps_per_epoch=2))
+    one, other = (b.weak[b.index.argsort()] for b in made.epoch(0, rows))
+    assert not torch.equal(one, other)
+    again = next(made.epoch(1, rows))  # the third pass, without the two before
+    assert torch.equal(again.weak, next(target(images).epoch(2, rows)).weak)
+
+
+def test_workers_make_a_part_of_a_pass(images):
+    made = EqualEpochs(target(images, workers=1), Schedule(steps_per_epoch=3))
+    here = EqualEpochs(target(images), Schedule(steps_per_epoch=3))
+    for epoch in (0, 1):
+        pairs = zip(made.epoch(epoch), here.epoch(epoch), strict=True)
+        assert all(torch.equal(one.weak, other.weak) for one, other in pairs)

@@ -161,10 +161,7 @@ def test_images_without_boxes_are_background_or_count_nothing(kit: Any) -> None:
     losses = detection_loss.loss(model, x, empty)
     assert float(losses["class"].detach()) > 0
     assert float(losses["box"].detach()) == float(losses["rpn_box"].detach()) == 0
-    skipped = detection_loss.loss(model, x, empty, empty="skip")
-    total = torch.stack(list(skipped.values())).sum()
-    assert float(total.detach()) == 0
-    total.backward()  # on the graph
+    assert detection_loss.loss(model, x, empty, empty="skip") == {}  # no step is taken
     half = [y[0], toydet.no_boxes(), y[2], toydet.no_boxes()]
     remaining = detection_loss.loss(model, x, half, empty="skip", features=model.features(x))
     alone = detection_loss.loss(model, x[[0, 2]], [y[0], y[2]])

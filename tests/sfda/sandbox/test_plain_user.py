@@ -32,9 +32,10 @@ ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
 sys.executable, tempfile.tempdir = "/bin/true", str(own)
 (own / "run").mkdir()
 if sys.argv[3] == "False":
-    calls, seccomp.CALLS = seccomp.CALLS, {"unshare": seccomp.CALLS["unshare"]}
+    before = seccomp.CALLS, seccomp.BY_ARGUMENT
+    seccomp.CALLS, seccomp.BY_ARGUMENT = {"unshare": seccomp.CALLS["unshare"]}, {}
     seccomp.refuse_calls()
-    seccomp.CALLS = calls
+    seccomp.CALLS, seccomp.BY_ARGUMENT = before
 with baits() as laid:
     child = os.fork()
     if child == 0:

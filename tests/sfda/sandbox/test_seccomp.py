@@ -95,6 +95,7 @@ def test_requests_that_change_files_or_type_are_refused_and_those_that_work_need
     ("name", "refused", "allowed"),
     [
         ("prctl", (1, 0), (15,)),
+        ("prctl", (4, 1), (15,)),
         ("fcntl", (3, 1026, 0), (3, 3)),
         ("sendto", (3, 0, 1, 0, 0x7F0000001000, 16), (3, 0, 1, 0, 0, 0)),
         ("sendto", (3, 0, 1, 0, 0x7F0000000000, 16), (3, 0, 1, 0, 0, 0)),

@@ -53,3 +53,22 @@ def test_a_name_of_elsewhere_is_refused(problem: str, arch: str, name: str, tmp_
     write_bundle(tmp_path / "bundle", nn.Module(), spec.model_copy(update=parts))
     with pytest.raises(BadInput):
         read_bundle(tmp_path / "bundle")
+
+
+def test_a_file_of_the_current_folder_does_not_take_the_name_of_one_that_mmdet_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a file is a program, and would run."""
+    pytest.importorskip("mmdet")
+    from sfda.networks.mmdet_config import _file
+
+    name = "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+    planted = tmp_path / name
+    planted.parent.mkdir()
+    planted.write_text("open('ran', 'w')\nmodel = dict(type='X')\n")
+    monkeypatch.chdir(tmp_path)
+    _file.cache_clear()
+    assert _file(name).model.type == "FasterRCNN"
+    assert not (tmp_path / "ran").exists()
+    assert _file(f"./{name}").model.type == "X"
+    assert (tmp_path / "ran").exists()
