@@ -17,7 +17,6 @@ from sfda.adaptation import target as adaptation_target
 from sfda.adaptation.plan import AdaptPlan, kind_of
 from sfda.building_blocks.device import resolve
 from sfda.guides.origin import GuideOrigin
-from sfda.guides.table import GuideRef
 from sfda.loading import opened as manifests
 from sfda.policy import DecisionPolicy
 from sfda.profiling.findings import TargetProfile
@@ -27,7 +26,6 @@ from sfda.refs import (
     LabelledSplit,
     ManifestRef,
     ModelRef,
-    PredictionsRef,
     SideBySide,
     Version,
     candidate_model,
@@ -39,7 +37,7 @@ from tasks import tracking
 from tasks.adapt import adapt_to_target, drop_state, log_attestation
 from tasks.decide import Contest, Decision, pool_for
 from tasks.evaluate import evaluate, log_report
-from tasks.guides import asked_guide, guide_table
+from tasks.guides import MadeGuide, asked_guide, guide_lines, make_guide
 from tasks.import_model import import_source
 from tasks.ladder import settle_by_steps
 from tasks.next_commands import next_commands
@@ -88,10 +86,19 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> State[
         show_profile(job.address, predictions, manifests.shift_of(manifest, start))
         profile = job.profile or profile_target(start, predictions, part, adaptation, device)
         log_profile(profile, run_id, job.address)
-        job = replace(job, profile=profile)
-        guide = job.guide_of(start, predictions)
+        guide = make_guide(job.origin, start, predictions, plan, manifest, job.policy, device)
+        job = replace(job, profile=profile, guide=guide)
         adapted = adapt_to_target(
-            start, predictions, part, plan, "best", run_id, job.title, device, *job.limits, guide
+            start,
+            predictions,
+            part,
+            plan,
+            "best",
+            run_id,
+            job.title,
+            device,
+            *job.limits,
+            guide.ref if guide else None,
         )
         log_attestation(adapted.confinement, run_id)
         chosen = select(adapted, plan.select_by, run_id, start)
@@ -135,14 +142,7 @@ class AdaptJob:
     again: bool  # registered anew
     skipped: tuple[str, ...]  # images that cannot be read
     origin: GuideOrigin | None = None  # of the guide
-
-    def guide_of(self, source: ModelRef, predictions: PredictionsRef) -> GuideRef | None:
-        """The guide's table of what is learnt from, where there is a guide."""
-        if self.origin is None:
-            return None
-        plan, part = self.plan, self.plan.on(self.manifest)
-        expected, alone = plan.expected.effective, self.policy.unattended
-        return guide_table(source, predictions, part, self.origin, expected, alone, self.device)
+    guide: MadeGuide | None = None
 
     def contest(self, chosen: Candidate, source: ModelRef, adaptation: Adaptation) -> Contest:
         """The candidate, and what it is judged on."""
@@ -259,6 +259,7 @@ def _facts(
         run_id=run_id,
         flow_run_id=str(flow_run.id),
         skipped=job.skipped,
+        guide=guide_lines(job.guide, job.test, sides, job.device),
     )
 
 

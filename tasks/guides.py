@@ -9,6 +9,7 @@ import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from sfda.adaptation.plan import AdaptPlan
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
 from sfda.decision.evaluation import make_evaluator
@@ -22,14 +23,17 @@ from sfda.guides.profile import concerns, profile_guide
 from sfda.guides.table import GuideRef, GuideTable, read_table
 from sfda.loading.opened import open_labelled, open_part
 from sfda.loading.scan import scan
+from sfda.policy import DecisionPolicy
 from sfda.problems.classification.network import ClassOutput
 from sfda.problems.registry import PROBLEMS
+from sfda.problems.report_metrics import main_metric
 from sfda.refs import (
     LabelledSplit,
     ManifestRef,
     ModelRef,
     PredictionsRef,
     Report,
+    SideBySide,
     SplitRef,
 )
 from sfda.settings import GuideSettings
@@ -47,6 +51,63 @@ class GuideAlone(Config):
 
     report: Report
     change: float  # share of the answers that differ from the source's
+
+
+class MadeGuide(Config):
+    """The guide of a job: its table of what is learnt from, and all that it was made from."""
+
+    source: ModelRef
+    predictions: PredictionsRef
+    target: SplitRef
+    origin: GuideOrigin
+    ref: GuideRef
+
+
+def make_guide(
+    origin: GuideOrigin | None,
+    source: ModelRef,
+    predictions: PredictionsRef,
+    plan: AdaptPlan,
+    manifest: ManifestRef,
+    policy: DecisionPolicy,
+    device: DeviceName,
+) -> MadeGuide | None:
+    """The guide of a job, where it has one. Raises BadInput as `guide_table`."""
+    if origin is None:
+        return None
+    part, expected = plan.on(manifest), plan.expected.effective
+    ref = guide_table(source, predictions, part, origin, expected, policy.unattended, device)
+    return MadeGuide(source=source, predictions=predictions, target=part, origin=origin, ref=ref)
+
+
+def guide_lines(
+    guide: MadeGuide | None, split: LabelledSplit | None, sides: SideBySide, device: DeviceName
+) -> tuple[str, ...]:
+    """The profile of a job's guide, and where there are labels what it is worth alone, beside the
+    source and what was adapted.
+    """
+    if guide is None:
+        return ()
+    if split is None or sides.source is None or sides.adapted is None:
+        return guide.ref.text
+    source, target = guide.source, guide.target
+    alone = evaluate_guide(
+        source, guide.predictions, target, target.manifest, split, guide.origin, guide.ref, device
+    )
+    if alone is None:
+        return guide.ref.text
+    name = main_metric(sides.source.metrics)
+    before, own, after = (
+        report.metrics[name] for report in (sides.source, alone.report, sides.adapted)
+    )
+    line = (
+        f"{name.replace('_', ' ')} on {split.name}: source {before:.2%}, guide alone {own:.2%}, "
+        f"adapted {after:.2%}"
+    )
+    if after <= own:
+        line += "; the guide by itself answers better, the adapted model is the smaller one"
+    log.info("%s", line)
+    return (*guide.ref.text, line)
 
 
 def asked_guide(settings: GuideSettings | None, source: ModelRef) -> GuideOrigin | None:

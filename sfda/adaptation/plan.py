@@ -205,8 +205,10 @@ def kind_of(method: str) -> type[Method]:
 def _guide_digest(method: str, adaptation: AdaptSettings, guide: GuideOrigin | None) -> str | None:
     """Digest of the guide that a method takes. Raises BadInput where it lacks what that needs."""
     kind = kind_of(method)
-    if kind.needs_guide and adaptation.guide is not None and guide is None:
-        raise BadInput(f"{method} learns from a guide, which `sfda adapt` and `compare` alone take")
+    if adaptation.guide is not None and guide is None:
+        raise BadInput(
+            "`sfda adapt`, `refresh` and `compare` alone take a guide; leave it out here"
+        )
     refuse_lacking(kind.needs_guide, guide, method)
     return guide.digest if guide and (kind.needs_guide or kind.takes_guide) else None
 

@@ -68,3 +68,6 @@ def test_a_guided_method_adapts_with_its_guide_and_not_without(answers: tuple[Pa
     result = sfda("adapt", *words, "--guide", f"csv:{file}").json
     before, after = (result["metrics"][side]["overall_accuracy"] for side in ("source", "adapted"))
     assert after > before
+    page = Path(result["report"]).read_text()
+    assert "guide alone 90.00%" in page
+    assert "kappa" in page
