@@ -192,9 +192,8 @@ def test_what_is_no_bundle_alone_is_not_replaced(tmp_path, network, kind):
     else:
         there.mkdir()
         mine = mine.rename(there / "spec.json")
-    with pytest.raises(
-        BadInput, match="is no folder|is a link|holds something else|cannot be used"
-    ):
+    why = r"is no folder|is a link|holds something else|cannot be used"
+    with pytest.raises(BadInput, match=why):
         write_bundle(there, network, SPEC)
     assert mine.read_text() == "mine"
 
