@@ -22,7 +22,9 @@ from urllib.parse import unquote, urlsplit
 from sfda.errors import BadInput
 from sfda.strangers import (
     close_to_others,
+    lock_within,
     mark_new,
+    open_own,
     refuse_brought_home,
     refuse_folder_of_others,
 )
@@ -80,6 +82,7 @@ NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)  # where room is not what is
 NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, *NO_RIGHT)
 MAKE_ROOM, MAY_WRITE = "free some space", "get the right to write there"
 LEAST_FREE = 4 << 20  # bytes without which servers do not start
+LOCK_PATIENCE = 60.0  # seconds for a lock that other users may hold
 SETTLED = 2.0  # seconds after which another change would show in a file's times
 REMEDY = (
     f"{MAKE_ROOM} or point SFDA_HOME to another disk, then start the same command again: "
@@ -151,17 +154,7 @@ def log_file(file: Path, *, go_on: bool = False) -> BinaryIO:
     """A log, made anew or, where it is to `go_on`, longer; its owner's alone, and never by a link,
     for which it raises BadInput."""
     file.parent.mkdir(0o700, parents=True, exist_ok=True)
-    return _opened(file, os.O_WRONLY | (os.O_APPEND if go_on else os.O_TRUNC), 0o600)
-
-
-def _opened(file: Path, flags: int, mode: int) -> BinaryIO:
-    try:
-        flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.fdopen(os.open(file, flags, mode), "wb")
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise BadInput(f"{file} is a link, which is not followed; move it away") from None
+    return open_own(file, os.O_WRONLY | (os.O_APPEND if go_on else os.O_TRUNC), 0o600)
 
 
 def close_new_files() -> int:
@@ -231,7 +224,10 @@ def full_disk(folder: Path) -> str | None:
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let no second process do the same work meanwhile: it waits, and then finds it done."""
+    """Let no second process do the same work meanwhile: it waits, and then finds it done.
+
+    Raises BadInput where one outside of the home has waited in vain.
+    """
     with _locked(folder, fcntl.LOCK_EX):
         yield
 
@@ -253,8 +249,14 @@ def _locked(folder: Path, how: int) -> Iterator[None]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = folder.with_suffix(".lock")
     while True:
-        with _opened(file, os.O_WRONLY, 0o666) as lock:
-            fcntl.flock(lock, how)
+        with open_own(file, os.O_WRONLY, 0o666) as lock:
+            if how & fcntl.LOCK_NB or file.absolute().is_relative_to(state_folder()):
+                fcntl.flock(lock, how)
+            elif not lock_within(lock.fileno(), LOCK_PATIENCE):
+                raise BadInput(
+                    f"{file} is locked by another process; wait for its end, or, if it is "
+                    "another user's, work with a copy in a folder of your own"
+                )
             try:
                 same = os.path.samestat(os.fstat(lock.fileno()), os.lstat(file))
             except FileNotFoundError:

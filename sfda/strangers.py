@@ -4,20 +4,23 @@ whoever packed what was unpacked here.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import math
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from sfda.errors import BadInput, shell_command
 
 LEVELS = 2  # that are looked at, but for these, which are looked at whole:
 WHOLE = ("prefect", "secrets", "run", "logs")
 SHOWN = 3
+LOCK_PAUSE = 0.02  # seconds between two looks at a lock
 MADE_HERE = "made-here"  # file of a home that a command has made, where nothing was before
 
 
@@ -92,6 +95,42 @@ def mark_new(folder: Path) -> str:
     return mark
 
 
+def open_own(file: Path, flags: int, mode: int) -> BinaryIO:
+    """A file to be written, made if absent with this mode, by no link. Raises OSError, and BadInput
+    for a link, and for what is no regular file: a pipe would wait for ever.
+    """
+    flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(file, flags, mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BadInput(f"{file} is a link, which is not followed; move it away") from None
+        if error.errno != errno.ENXIO:  # of a pipe or a socket
+            raise
+        descriptor = None
+    if descriptor is None or not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if descriptor is not None:
+            os.close(descriptor)
+        raise BadInput(f"{file} is no regular file; move it away")
+    return os.fdopen(descriptor, "wb")
+
+
+def lock_within(descriptor: int, seconds: float) -> bool:
+    """Lock an opened file or folder, and wait for that no longer than so: whoever may read it can
+    keep it locked for ever. Whether it is locked; raises OSError where nothing can be.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+        else:
+            return True
+        time.sleep(LOCK_PAUSE)
+
+
 def refuse_unmarked(folder: Path) -> None:
     """Raise BadInput for a home that was made of a folder with other things: nothing of them is to
     be taken for ours.
@@ -126,10 +165,11 @@ def close_to_others(folder: Path, mode: int) -> None:
 
 
 def _strange(folder: Path, writable: bool, levels: float) -> Iterator[Path]:
-    """What is another user's, and links that another user may have moved here, so deep."""
+    """What is another user's, and links, hard ones too, that one may have made here, so deep."""
     for entry in sorted(folder.iterdir()):
         now = entry.lstat()
-        if not _is_ours(now) or (writable and stat.S_ISLNK(now.st_mode)):
+        is_link = stat.S_ISLNK(now.st_mode) or (stat.S_ISREG(now.st_mode) and now.st_nlink > 1)
+        if not _is_ours(now) or (writable and is_link):
             yield entry
         elif stat.S_ISDIR(now.st_mode):
             open_now = bool(now.st_mode & 0o022)

@@ -37,6 +37,7 @@ from sfda.manifests.write import put
 from sfda.problems.registry import PROBLEMS
 from sfda.refs import ManifestRef, ProblemName, Profile
 from sfda.state_folder import data_folder, disk_errors, home
+from sfda.strangers import open_own
 
 MOST_NAME_BYTES = 200  # bytes of a target's name, which is a folder's
 
@@ -94,7 +95,7 @@ def target_folder(name: str) -> Iterator[Path | None]:
         raise BadInput(f"'{shown}' cannot name a target; use letters, digits, '-', '_' and '.'")
     folder = home() / "targets" / name
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with open_own(folder / "lock", os.O_WRONLY, 0o600) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from sfda.bounds.files import read_bounded
 from sfda.bounds.limits import LIST_BYTES
 from sfda.documents import decoded
-from sfda.errors import BadInput, listed
+from sfda.errors import BadInput, listed, shell_command
 from sfda.formats.volumes import VOLUMES
 from sfda.images.dicom import DICOM_SUFFIXES
 from sfda.sandbox.crossing import Within, inside
@@ -72,11 +72,10 @@ class PassedOver:
         if not self.counts.keys().isdisjoint(HEIF_SUFFIXES):
             text += f"; HEIC is read with {HEIF_REMEDY}"
         if films := sorted(self.counts.keys() & VIDEOS):
-            name = self.examples[films[0]][0]
-            text += (
-                f"; of a video its frames are read: ffmpeg -i {PurePosixPath(name).name} "
-                f"{PurePosixPath(name).stem}_%05d.png"
-            )
+            film = PurePosixPath(self.examples[films[0]][0])
+            frames = f"./{film.stem}_%05d.png"  # without a folder it could be an option, or a URL
+            command = shell_command("ffmpeg", "-i", f"./{film.name}", frames)
+            text += f"; of a video its frames are read: {command}"
         if not self.counts.keys().isdisjoint((".nii", ".nii.gz")):
             text += "; volumes are read for segmentation"
         return text

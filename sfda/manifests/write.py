@@ -7,7 +7,6 @@ tell what nobody will finish any more, and removes it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -19,7 +18,9 @@ from pathlib import Path
 
 from sfda.errors import BadInput
 from sfda.state_folder import named_by_a_person
+from sfda.strangers import lock_within
 
+FOLDER_PATIENCE = 5.0  # seconds for whoever begins, or sweeps, in the same folder
 NAME_IN_PART = 40  # characters, as file systems bound the whole
 YAML_MARK = b"# made by sfda; as it was made, the rest has the sha256 %s\n"
 JSON_MARK = b'{"info": {"description": "made by sfda", "sha256": "%s"}, '
@@ -33,7 +34,7 @@ def partial_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     with _swept(parent, name) as prefix:
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
-        lock = _locked(folder, fcntl.LOCK_EX)
+        lock = _locked(folder, FOLDER_PATIENCE)
     try:
         yield folder
     finally:
@@ -51,7 +52,7 @@ def sweep_beside(files: Iterable[Path]) -> None:
 @contextmanager
 def _swept(parent: Path, name: str) -> Iterator[str]:
     """How parts of `name` are called in `parent`, where none is abandoned and none begins."""
-    parent_lock = _locked(parent, fcntl.LOCK_EX)
+    parent_lock = _locked(parent, FOLDER_PATIENCE)  # another user may hold it, who can read it
     prefix = f".{name[:NAME_IN_PART]}.part-"
     try:
         for path in parent.iterdir() if parent_lock is not None else ():
@@ -63,22 +64,23 @@ def _swept(parent: Path, name: str) -> Iterator[str]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    lock = None if folder.is_symlink() else _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock = None if folder.is_symlink() else _locked(folder, 0)
     if lock is not None:
         shutil.rmtree(folder, ignore_errors=True)
         _unlock(lock)
 
 
-def _locked(folder: Path, how: int) -> int | None:
-    """The descriptor that holds the lock; None where another has it, or there are no locks."""
+def _locked(folder: Path, seconds: float) -> int | None:
+    """The descriptor that holds the lock; None where another has it so long, or there are none."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        locked = False
         try:
-            fcntl.flock(descriptor, how)
-        except OSError:
-            os.close(descriptor)
-        else:
-            return descriptor
+            locked = lock_within(descriptor, seconds)
+        finally:
+            if not locked:
+                os.close(descriptor)
+        return descriptor if locked else None
     return None
 
 

@@ -159,7 +159,7 @@ class FixedLabels(Method):
         return self._status
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *more: Any, **others: Any
+        self, state_dict: Mapping[str, Any], prefix: str, *more: object, **others: object
     ) -> None:
         """The table is as long as it was."""
         for name in ("rows", "corners", "classes", "scores"):

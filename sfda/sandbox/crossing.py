@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
@@ -74,6 +74,14 @@ class Within:
         path = self._folder / name
         if not self._good[above] or os.path.basename(name) == ".." or os.path.islink(path):
             inside(self._folder, name)
+
+
+def all_inside(folder: Path, files: Iterable[Path]) -> list[Path]:
+    """The same files below a folder, in order. Raises BadInput for one that a link leads out."""
+    within, checked = Within(folder), list(files)
+    for file in checked:
+        within.check(file.relative_to(folder).as_posix())
+    return checked
 
 
 def open_inside(folder: Path, name: str) -> int:

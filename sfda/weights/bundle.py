@@ -38,12 +38,13 @@ from sfda.weights.bundle_files import (
     file_sha256,
     opened,
     read_small,
+    refuse_other_content,
 )
 from sfda.weights.checkpoints import check_finite
 from sfda.weights.tensor_file import TensorFile, strict_json
 
 # of specs, since version 0.1.0
-NEW_FIELDS = ("card_sha256", "code", "arch_settings", "cut", "padding")
+NEW_FIELDS = ("card_sha256", "code", "arch_settings", "cut", "padding", "gaussian_head")
 
 MOST_HELD = 1 << 29  # bytes of weights that a process holds on to, for each of two models
 
@@ -57,8 +58,9 @@ def write_bundle(
     states its source's card, which joins it when it is registered. A bundle that is already there
     is replaced; any other folder with something in it is refused.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / SPEC).is_file():
-        raise BadInput(f"{folder} holds something else than a model bundle")
+    refuse_other_content(folder)
+    if os.path.lexists(folder / SPEC) and not os.path.lexists(folder / WEIGHTS):
+        read_spec(folder)  # raises for another file of that name
     tensors = _tensors(network)
     check_finite(tensors, "the network to write")
     try:

@@ -54,6 +54,19 @@ def check_files(folder: Path) -> None:
         _check_status(folder / name, status)
 
 
+def refuse_other_content(folder: Path) -> None:
+    """Raise BadInput unless a bundle may take the place of what is there: nothing, an empty folder,
+    or a bundle, also a damaged one, without other files beside it, which would be lost.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        kind = "a link" if folder.is_symlink() else "no folder"
+        raise BadInput(f"{folder} is {kind}; name another folder")
+    names = set(os.listdir(folder)) if folder.is_dir() else set[str]()
+    own = {name for name in names if not is_of_system(name)}
+    if own and not (SPEC in own and own <= MOST_BYTES.keys()):
+        raise BadInput(f"{folder} holds something else than a model bundle; name another folder")
+
+
 def is_of_system(name: str) -> bool:
     """Whether a system puts files of this name into every folder: they are no part of a bundle,
     and neither read nor copied.

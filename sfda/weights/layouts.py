@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sfda.bounds.limits import CHECKPOINT_LEVELS
-from sfda.errors import BadInput, listed
+from sfda.errors import BadInput, listed, shell_command
 from sfda.weights.inert_pickle import Inert
 from sfda.weights.torch_files import MADE, NAME_LENGTH, as_tensor
 
@@ -74,7 +74,7 @@ class Checkpoint:
         if self.others:
             parts.append(
                 f"not taken: {', '.join(self.others[:10])}, other weights of the same file "
-                f"(`--weights-key {self.others[0]}` takes them)"
+                f"(`{shell_command('--weights-key', self.others[0])}` takes them)"
             )
         if self.left:
             parts.append(f"left out: {listed(self.left)}")

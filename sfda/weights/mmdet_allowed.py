@@ -71,6 +71,7 @@ REFUSED_KEYS = frozenset(
         "teacher_config",
     }
 )
+LONGEST_PACKAGE = 40  # characters of a name that a remedy repeats
 TRUST_REMEDY = (
     "if you trust whoever made this model, say --trust-code {package} (in jobs SFDA_TRUST_CODE)"
 )
@@ -154,7 +155,8 @@ def _check_type(path: str, name: object, registered: Mapping[str, Any]) -> None:
 def _remedy(package: str) -> str:
     if is_never_trusted(package):
         return "do not open it: it is made to run something on this machine"
-    return TRUST_REMEDY.format(package=package[:40] or "PACKAGE")
+    is_name = package.isidentifier() and len(package) <= LONGEST_PACKAGE
+    return TRUST_REMEDY.format(package=package if is_name else "PACKAGE")  # to be typed in a shell
 
 
 def _check_class(path: str, name: str, kind: object) -> None:

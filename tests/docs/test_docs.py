@@ -140,8 +140,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 @current_page
 def test_options_named_alone_exist(page: Path) -> None:
-    """Of some command, or of a script of infra/ or tests/bench."""
-    scripts = [*(ROOT / "infra").glob("*.py"), *(ROOT / "tests/bench").rglob("__main__.py")]
+    """Of some command, or of a script of infra/ or tests."""
+    scripts = [*(ROOT / "infra").glob("*.py"), *(ROOT / "tests").rglob("__main__.py")]
     known = set().union(*commands().values())
     known |= {opt for file in scripts for opt in re.findall(r'"(--[\w-]+)"', read(file))}
     known |= {"--profile", "--force-exclude"}  # of docker compose and ruff

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sfda import state_folder
+from sfda.adaptation.target_versions import target_folder
 from sfda.errors import BadInput
 from sfda.state_folder import home as home_folder
 from sfda.state_folder import log_file, one_at_a_time, private_folder
@@ -93,6 +95,41 @@ def test_locks_and_logs_follow_no_link(tmp_path):
         with pytest.raises(BadInput, match=r"own\.log is a link"):
             log_file(tmp_path / "own.log", go_on=go_on)
     assert victim.read_text() == "dear"
+
+
+def test_what_a_target_is_locked_by_is_opened_by_no_link(home, tmp_path):
+    (tmp_path / "victim").write_text("dear")
+    (home / "targets" / "site").mkdir(parents=True)
+    (home / "targets" / "site" / "lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(BadInput, match="lock is a link"), target_folder("site"):
+        pass
+    assert (tmp_path / "victim").read_text() == "dear"
+
+
+def test_a_hard_link_in_a_home_that_others_could_write_to_is_refused(home, tmp_path):
+    (tmp_path / "victim").touch()
+    (home / "logs").mkdir()
+    os.link(tmp_path / "victim", home / "logs" / "proxy.log")
+    home.chmod(0o755)
+    home_folder()  # nobody else can have made it
+    home.chmod(0o777)
+    with pytest.raises(BadInput, match=r"logs/proxy\.log; look at them"):
+        home_folder()
+
+
+def test_a_pipe_in_place_of_a_lock_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".answers.lock")
+    locked = one_at_a_time(tmp_path / ".answers")
+    with pytest.raises(BadInput, match=r"\.answers\.lock is no regular file"), locked:
+        pass
+
+
+def test_a_lock_that_another_user_could_hold_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(state_folder, "LOCK_PATIENCE", 0.05)
+    with one_at_a_time(tmp_path / "work"):
+        again = one_at_a_time(tmp_path / "work")
+        with pytest.raises(BadInput, match=r"work\.lock is locked by another process"), again:
+            pass
 
 
 def test_a_log_is_made_anew_or_goes_on(tmp_path):

@@ -11,6 +11,7 @@ from sfda.bounds.files import Unreadable, read_bounded
 from sfda.bounds.limits import LIST_BYTES
 from sfda.documents import decoded, parse_json, parse_yaml
 from sfda.errors import BadInput, listed
+from sfda.sandbox.crossing import all_inside
 
 KEYS = ("names", "classes", "class_names", "labels", "categories")  # of a document
 NUMBER_FIRST = re.compile(r"(\d+)\s*[\s,;:=|]\s*(\S.*)")
@@ -126,19 +127,21 @@ def _unquoted(name: str) -> str:
 
 def names_beside(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
     """The file below a folder that names the classes of its boxes, as YOLO's tools write them, and
-    those names; None without one. Raises BadInput where there are several that differ.
+    those names; None without one. Raises BadInput where there are several that differ, or one is a
+    link to a file of elsewhere.
     """
     listings: dict[Path, tuple[str, ...]] = {}
     for path in sorted(folder.rglob("*")):
         name = path.name.lower()
         if not path.is_file() or any(p.startswith(".") for p in path.relative_to(folder).parts):
             continue
-        if name in ("classes.txt", "predefined_classes.txt") or path.suffix.lower() == ".names":
-            listings[path] = read_class_file(path)
-        elif path.suffix.lower() in (".yaml", ".yml"):
-            names = _of_data_yaml(path)
-            if names:
-                listings[path] = names
+        is_list = name in ("classes.txt", "predefined_classes.txt") or name.endswith(".names")
+        if not is_list and path.suffix.lower() not in (".yaml", ".yml"):
+            continue
+        all_inside(folder, [path])
+        names = read_class_file(path) if is_list else _of_data_yaml(path)
+        if names:
+            listings[path] = names
     if len(set(listings.values())) > 1:
         raise BadInput(
             f"{folder} holds several lists of classes that differ: "

@@ -18,6 +18,7 @@ from sfda.bounds.limits import EXPORT_BYTES
 from sfda.documents import cut_off, parse_xml
 from sfda.errors import BadInput, listed
 from sfda.formats.coco import is_number
+from sfda.sandbox.crossing import all_inside
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -37,7 +38,7 @@ def convert_voc(folder: Path, out: Path, classes: tuple[str, ...] | None = None)
 
     Raises BadInput naming every file that cannot be read, and every class that was not named.
     """
-    files = sorted(folder.rglob("*.xml"))
+    files = all_inside(folder, sorted(folder.rglob("*.xml")))
     if not files:
         raise BadInput(f"{folder} holds no .xml files of Pascal VOC")
     conversion = Conversion()

@@ -19,6 +19,7 @@ from sfda.bounds.limits import EXPORT_BYTES, LIST_BYTES
 from sfda.documents import cut_off, decoded, parse_yaml
 from sfda.errors import BadInput, listed
 from sfda.formats.readers import FileReader, Folder
+from sfda.sandbox.crossing import all_inside
 
 OVER_SHARE = 0.01  # so much a share may lie beyond 0 and 1: what rounding makes of it
 NO_IMAGE = "files of boxes have no image of their name, and were left out"
@@ -95,7 +96,7 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 def _joint_numbers(folder: Path) -> int:
     """Numbers of key points behind each box, as `kpt_shape` in a YAML says."""
-    for path in sorted(folder.glob("*.y*ml")):
+    for path in all_inside(folder, sorted(folder.glob("*.y*ml"))):
         try:
             document = parse_yaml(decoded(read_bounded(path, LIST_BYTES)))
         except (OSError, ValueError):
@@ -112,7 +113,7 @@ def _texts(folder: Path, below: ImagesBelow, conversion: Conversion) -> dict[str
     """
     texts: dict[str, Path] = {}
     spots = {_spot(key): key for key in reversed(below.keys)}
-    for file in sorted(folder.rglob("*.txt")):
+    for file in all_inside(folder, sorted(folder.rglob("*.txt"))):
         path = file.relative_to(folder)
         if any(part.startswith(".") for part in path.parts):
             continue

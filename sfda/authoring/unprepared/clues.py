@@ -211,12 +211,14 @@ def stated_problem(problem: str) -> tuple[str, ...]:
 
 
 def files_near(listing: Listing, suffix: str) -> list[Path]:
-    """Some files of a suffix in a folder and up to two below it, in order."""
+    """Some files of a suffix that lie in a folder and up to two below it, in order."""
     if not listing.path.is_dir():
         return []
     patterns = (f"*{suffix}", f"*/*{suffix}", f"*/*/*{suffix}")
     files = [file for p in patterns for file in sorted(listing.path.glob(p)) if file.is_file()]
-    return [f for f in files if not f.name.startswith(".")][:FILES_LOOKED_AT]
+    own = [f for f in files if not f.name.startswith(".")][:FILES_LOOKED_AT]
+    top = listing.path.resolve()
+    return [file for file in own if file.resolve().is_relative_to(top)]  # no link to elsewhere
 
 
 def head_of(file: Path) -> str:

@@ -272,3 +272,30 @@ def test_what_yolos_folder_lacks_is_named(tmp_path: Path) -> None:
     (tmp_path / "obj.names").write_text("disc\ntri\n")
     with pytest.raises(BadInput, match="several lists of classes that differ"):
         convert_yolo(tmp_path, tmp_path / "o.json")
+
+
+@pytest.mark.parametrize("name", ["labels/0.txt", "classes.txt", "data.yaml", "0.xml"])
+def test_what_a_folder_links_to_is_not_read(tmp_path: Path, name: str):
+    folder, elsewhere = tmp_path / "set", tmp_path / "passwords"
+    (folder / "labels").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / "0.png")
+    files = {
+        "labels/0.txt": "0 0.5 0.5 0.1 0.1\n",
+        "data.yaml": "names: [a]\n",
+        "0.xml": "<a><filename>0.png</filename><object><name>a</name><bndbox><xmin>1</xmin>"
+        "<ymin>1</ymin><xmax>4</xmax><ymax>4</ymax></bndbox></object></a>",
+    }
+    for own, content in files.items():
+        (folder / own).write_text(content)
+    elsewhere.write_text(files.get(name, "hunter2"))
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(elsewhere)
+    convert = convert_voc if name == "0.xml" else convert_yolo
+    with pytest.raises(BadInput, match=f"{name} leads out of"):
+        convert(folder, tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+    elsewhere.rename(folder / "passwords")  # a link that stays there is good
+    (folder / name).unlink()
+    (folder / name).symlink_to(folder / "passwords")
+    if name != "classes.txt":
+        convert(folder, tmp_path / "out.json")

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from flows.cli.app import app
 from sfda.authoring.unprepared.explain import Explanation, explain
 from sfda.errors import BadInput
+from sfda.formats.image_files import PassedOver
 
 
 def picture(file: Path, mode: str = "RGB") -> None:
@@ -154,7 +155,7 @@ HEAPS = {
                    "say: ", "4 of 4 images are named otherwise"]),
     label_studio: ("classification", ["project.json: 1 tasks (1 choices) in Label Studio's own",
                    "cvat.xml: CVAT's own XML", "LabelMe's JSON", "t.csv: 1 rows of Filename, label",
-                   "ffmpeg -i film.mp4 film_%05d.png"]),
+                   "ffmpeg -i ./film.mp4 ./film_%05d.png"]),
     colour_masks: ("segmentation", ["masks at 'masks', such as", "are colour images"]),
     frames: ("classification", ["2 runs of consecutive names, from video_a_frame0000.png"]),
     arrays: ("classification", ["6 images in array 'images'", "labels in array 'y', of 3 classes"]),
@@ -213,3 +214,9 @@ def test_it_is_one_object(tmp_path):
     result = CliRunner().invoke(app, ["check", "--explain", str(path)])
     assert result.output.startswith(f"{path} holds\n")
     assert Explanation.model_validate(explain(path).model_dump()) == explain(path)
+
+
+def test_the_name_of_a_film_is_a_word_to_a_shell_and_no_option():
+    others = PassedOver()
+    others.note("a/-y $(id).mp4")
+    assert others.text().endswith("ffmpeg -i './-y $(id).mp4' './-y $(id)_%05d.png'")

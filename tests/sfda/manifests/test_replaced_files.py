@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sfda.errors import BadInput
+from sfda.manifests import write
 from sfda.manifests.write import write_files
 
 MANIFEST = b"problem: classification\nsplits: {adapt: {rows: m.rows.csv, sha256: %s}}\n"
@@ -86,3 +89,14 @@ def test_what_an_earlier_call_has_made_is_replaced(tmp_path: Path):
         document = json.loads((tmp_path / "boxes").read_bytes())
         assert document.pop("info")["description"] == "made by sfda"
         assert document == json.loads(text)
+
+
+def test_a_folder_that_another_process_keeps_locked_is_written_to(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(write, "FOLDER_PATIENCE", 0.05)
+    folder = os.open(tmp_path, os.O_RDONLY)  # whoever may read it may lock it
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        write_files({tmp_path / "m.yaml": manifest(b"")}, tmp_path / "m.yaml")
+    finally:
+        os.close(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.yaml"]

@@ -178,6 +178,26 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path, network):
         write_bundle(tmp_path / "file" / "model", network, SPEC)
 
 
+@pytest.mark.parametrize("kind", ["file", "link", "beside a model", "another spec.json"])
+def test_what_is_no_bundle_alone_is_not_replaced(tmp_path, network, kind):
+    there, mine = tmp_path / "there", tmp_path / "thesis.txt"
+    mine.write_text("mine")
+    if kind == "file":
+        there = mine
+    elif kind == "link":
+        there.symlink_to(tmp_path)
+    elif kind == "beside a model":
+        write_bundle(there, network, SPEC)
+        mine = mine.rename(there / "thesis.txt")
+    else:
+        there.mkdir()
+        mine = mine.rename(there / "spec.json")
+    why = r"is no folder|is a link|holds something else|cannot be used"
+    with pytest.raises(BadInput, match=why):
+        write_bundle(there, network, SPEC)
+    assert mine.read_text() == "mine"
+
+
 def test_a_folder_with_something_else_is_left_alone(tmp_path, network):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"x")

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from sfda.errors import BadInput
 from sfda.problems.classification.weights import load_network
 from sfda.weights.checkpoints import read_checkpoint
+from sfda.weights.layouts import Checkpoint
 
 ABC = ("a", "b", "c")
 
@@ -118,6 +119,10 @@ def test_of_two_sets_one_is_taken_and_the_other_named(tmp_path, weights, taken, 
     assert same(read_checkpoint(path, beside), other(weights))
     with pytest.raises(BadInput, match=f"no weights by the key 'none' .*{beside}"):
         read_checkpoint(path, "none")
+
+
+def test_a_key_that_is_no_word_to_a_shell_is_quoted():
+    assert "`--weights-key '$(id)'`" in Checkpoint({}, others=("$(id)",)).text
 
 
 def test_two_sets_by_the_words_before_their_names(tmp_path, weights):

@@ -111,6 +111,11 @@ def test_a_hostile_configuration_is_refused(name: str, tmp_path: Path) -> None:
     assert not {"antigravity", "transformers", "detectron2"} & (set(sys.modules) - before)
 
 
+def test_a_remedy_repeats_names_of_packages_alone() -> None:
+    with pytest.raises(BadInput, match="say --trust-code PACKAGE "):
+        mmdet_detector(bare({"type": "$(id).X"}), 2)
+
+
 def test_opening_a_bundle_runs_no_command(tmp_path: Path) -> None:
     spec = detection.make_spec("sfda:tinyrcnn", ("a", "b"), input=SMALL).model_copy(
         update={"arch": "mmdet:x", "config": HOSTILE["a dotted name"](tmp_path / "mark")}
