@@ -17,6 +17,7 @@ from sfda.adaptation import target as adaptation_target
 from sfda.adaptation.plan import AdaptPlan, kind_of
 from sfda.building_blocks.device import resolve
 from sfda.guides.origin import GuideOrigin
+from sfda.guides.table import GuideRef
 from sfda.loading import opened as manifests
 from sfda.policy import DecisionPolicy
 from sfda.profiling.findings import TargetProfile
@@ -26,6 +27,7 @@ from sfda.refs import (
     LabelledSplit,
     ManifestRef,
     ModelRef,
+    PredictionsRef,
     SideBySide,
     Version,
     candidate_model,
@@ -86,19 +88,9 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> State[
         show_profile(job.address, predictions, manifests.shift_of(manifest, start))
         profile = job.profile or profile_target(start, predictions, part, adaptation, device)
         log_profile(profile, run_id, job.address)
-        guide = make_guide(job.origin, start, predictions, plan, manifest, job.policy, device)
-        job = replace(job, profile=profile, guide=guide)
+        job = job.prepared(profile, start, predictions)
         adapted = adapt_to_target(
-            start,
-            predictions,
-            part,
-            plan,
-            "best",
-            run_id,
-            job.title,
-            device,
-            *job.limits,
-            guide.ref if guide else None,
+            start, predictions, part, plan, "best", run_id, job.title, device, *job.limits
         )
         log_attestation(adapted.confinement, run_id)
         chosen = select(adapted, plan.select_by, run_id, start)
@@ -135,7 +127,8 @@ class AdaptJob:
     name: str  # to register under
     device: DeviceName
     test: LabelledSplit | None
-    limits: tuple[int, float | None]  # processes that load images; seconds for the epochs
+    # processes that load images, seconds for the epochs, and the guide's table
+    limits: tuple[int, float | None, GuideRef | None]
     policy: DecisionPolicy
     stated: tuple[str, str]  # source and target, as they were stated
     block: str | None  # the block that tells people of the verdict
@@ -143,6 +136,17 @@ class AdaptJob:
     skipped: tuple[str, ...]  # images that cannot be read
     origin: GuideOrigin | None = None  # of the guide
     guide: MadeGuide | None = None
+
+    def prepared(
+        self, profile: TargetProfile, source: ModelRef, predictions: PredictionsRef
+    ) -> AdaptJob:
+        """With the target's profile, and the guide's table where there is a guide."""
+        plan, policy = self.plan, self.policy
+        made = make_guide(
+            self.origin, source, predictions, plan, self.manifest, policy, self.device
+        )
+        limits = (*self.limits[:2], made.ref if made else None)
+        return replace(self, profile=profile, guide=made, limits=limits)
 
     def contest(self, chosen: Candidate, source: ModelRef, adaptation: Adaptation) -> Contest:
         """The candidate, and what it is judged on."""
@@ -185,7 +189,7 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
         name=name,
         device=device,
         test=test,
-        limits=(adaptation.workers, seconds_of(adaptation.budget)),
+        limits=(adaptation.workers, seconds_of(adaptation.budget), None),
         policy=adaptation.decision,
         stated=stated,
         block=adaptation.notify,

@@ -95,18 +95,11 @@ def compare(
     methods = [method for method in methods if method != "source"]
     manifest, model = manifests.manifest_ref(target), model_ref(source)
     origin = asked_guide(adaptation.guide, model)
-    bars = [bar for bar in BARS if fits(bar, model.problem) and bar not in methods]
     manifest, _ = readable_target(model, manifest, adaptation, target)
     test = manifests.evaluation_split(manifest, adaptation.test_split or "test")
     assert test is not None
-    plans = {
-        (m, s): _plan(
-            model, manifest, test.name, m, (settings or {}).get(m, {}), adaptation, s, origin
-        )
-        for m in methods
-        for s in seeds or [0]
-    }
-    plans |= {(bar, 0): _plan_bar(model, manifest, test.name, bar, adaptation) for bar in bars}
+    runs = [(method, seed) for method in methods for seed in seeds or [0]]
+    plans = _plans(model, manifest, test.name, runs, settings or {}, adaptation, origin)
     own = [origin.digest] if origin else []
     key = tracking.run_key("compare", model, manifest, test, list(plans.values()), *own)
     tags = {"prefect.flow_run_id": str(flow_run.id)}
@@ -117,7 +110,7 @@ def compare(
         command = compare_command(
             model.uri, target, methods, seeds or [0], settings or {}, adaptation
         )
-        facts, text = _work_through_methods(shared, methods + bars, plans, command)
+        facts, text = _work_through_methods(shared, plans, command)
         page = report_comparison(facts, text)
     return CompareResult(
         flow_run_id=facts.flow_run_id,
@@ -161,7 +154,6 @@ def _shared(
 
 def _work_through_methods(
     comparison: Comparison,
-    methods: list[str],
     plans: Mapping[tuple[str, int], AdaptPlan | TrainPlan],
     command: str,
 ) -> tuple[ComparisonFacts, str]:
@@ -169,7 +161,7 @@ def _work_through_methods(
     floor = evaluate_source(
         comparison.source, comparison.target, comparison.test, comparison.device
     )
-    own, epochs = _method_rows(comparison, methods, plans, floor.report)
+    own, epochs = _method_rows(comparison, plans, floor.report)
     beside = comparison.guide_alone
     alone = guide_rows(beside.report, beside.change, floor.report.metrics) if beside else []
     rows = row_summaries(source_rows(floor) + alone + own)
@@ -193,7 +185,6 @@ def _work_through_methods(
 
 def _method_rows(
     comparison: Comparison,
-    methods: list[str],
     plans: Mapping[tuple[str, int], AdaptPlan | TrainPlan],
     floor: Report,
 ) -> tuple[list[ComparisonRow], dict[str, tuple[EpochMetrics, ...]]]:
@@ -202,7 +193,7 @@ def _method_rows(
     """
     rows: list[ComparisonRow] = []
     epochs = {}
-    for method in methods:
+    for method in dict.fromkeys(name for name, _ in plans):
         own = {seed: plan for (name, seed), plan in plans.items() if name == method}
         runs = [
             (seed, *compared_run(comparison, plan, floor.metrics)) for seed, plan in own.items()
@@ -210,6 +201,28 @@ def _method_rows(
         rows += method_rows(method, _chosen_by(next(iter(own.values()))), runs, floor.metrics)
         epochs[method] = tuple(metrics for _, _, metrics in runs)
     return rows, epochs
+
+
+def _plans(
+    model: ModelRef,
+    target: ManifestRef,
+    test: str,
+    runs: list[tuple[str, int]],
+    settings: dict[str, dict[str, Any]],
+    adaptation: RunSettings,
+    origin: GuideOrigin | None,
+) -> dict[tuple[str, int], AdaptPlan | TrainPlan]:
+    """The choices of all runs, method by method; those that nobody has asked for come last."""
+    plans = {
+        (method, seed): _plan(
+            model, target, test, method, settings.get(method, {}), adaptation, seed, origin
+        )
+        for method, seed in runs
+    }
+    for bar in BARS:
+        if fits(bar, model.problem) and bar not in {method for method, _ in runs}:
+            plans[bar, 0] = _plan_bar(model, target, test, bar, adaptation)
+    return plans
 
 
 def _plan(
@@ -242,7 +255,8 @@ def _plan_bar(
     model: ModelRef, target: ManifestRef, test: str, bar: str, adaptation: RunSettings
 ) -> AdaptPlan | TrainPlan:
     """A row that nobody has asked for: by its defaults, and its one epoch is the last."""
-    plain = adaptation.model_copy(update={"epochs": None, "select_by": "last"})
+    unasked = {"epochs": None, "select_by": "last", "guide": None}
+    plain = adaptation.model_copy(update=unasked)
     return _plan(model, target, test, bar, {}, plain, 0)
 
 
