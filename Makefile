@@ -37,6 +37,7 @@ demo: setup
 	$(BIN)/sfda demo --problem $(PROBLEM)
 
 test: setup
+	@$(BIN)/python -m compileall -q sfda tasks flows # else some sixty processes compile them, each for itself
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: setup

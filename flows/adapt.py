@@ -16,6 +16,7 @@ from flows.outcome import AdaptResult
 from sfda.adaptation import target as adaptation_target
 from sfda.adaptation.plan import AdaptPlan, kind_of
 from sfda.building_blocks.device import resolve
+from sfda.guides.origin import GuideOrigin
 from sfda.loading import opened as manifests
 from sfda.policy import DecisionPolicy
 from sfda.profiling.findings import TargetProfile
@@ -36,6 +37,7 @@ from tasks import tracking
 from tasks.adapt import adapt_to_target, drop_state, log_attestation
 from tasks.decide import Contest, Decision, pool_for
 from tasks.evaluate import evaluate, log_report
+from tasks.guides import MadeGuide, asked_guide, guide_lines, make_guide
 from tasks.import_model import import_source
 from tasks.ladder import settle_by_steps
 from tasks.next_commands import next_commands
@@ -84,9 +86,19 @@ def adapt(source: str, target: str, adaptation: AdaptSettings = USUAL) -> State[
         show_profile(job.address, predictions, manifests.shift_of(manifest, start))
         profile = job.profile or profile_target(start, predictions, part, adaptation, device)
         log_profile(profile, run_id, job.address)
-        job = replace(job, profile=profile)
+        guide = make_guide(job.origin, start, predictions, plan, manifest, job.policy, device)
+        job = replace(job, profile=profile, guide=guide)
         adapted = adapt_to_target(
-            start, predictions, part, plan, "best", run_id, job.title, device, *job.limits
+            start,
+            predictions,
+            part,
+            plan,
+            "best",
+            run_id,
+            job.title,
+            device,
+            *job.limits,
+            guide.ref if guide else None,
         )
         log_attestation(adapted.confinement, run_id)
         chosen = select(adapted, plan.select_by, run_id, start)
@@ -129,6 +141,8 @@ class AdaptJob:
     block: str | None  # the block that tells people of the verdict
     again: bool  # registered anew
     skipped: tuple[str, ...]  # images that cannot be read
+    origin: GuideOrigin | None = None  # of the guide
+    guide: MadeGuide | None = None
 
     def contest(self, chosen: Candidate, source: ModelRef, adaptation: Adaptation) -> Contest:
         """The candidate, and what it is judged on."""
@@ -160,7 +174,8 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
     tracking.check_name(name)
     manifest, skipped = readable_target(model, manifest, adaptation, stated[1])
     test = manifests.evaluation_split(manifest, adaptation.test_split)
-    plan, profile = plan_by_profile(model, manifest, adaptation, device)
+    origin = asked_guide(adaptation.guide, model)
+    plan, profile = plan_by_profile(model, manifest, adaptation, device, origin)
     return AdaptJob(
         model=model,
         manifest=manifest,
@@ -176,6 +191,7 @@ def _job(source: str, target: str, adaptation: AdaptSettings) -> AdaptJob:
         block=adaptation.notify,
         again=adaptation.again,
         skipped=skipped,
+        origin=origin,
     )
 
 
@@ -243,6 +259,7 @@ def _facts(
         run_id=run_id,
         flow_run_id=str(flow_run.id),
         skipped=job.skipped,
+        guide=guide_lines(job.guide, job.test, sides, job.device),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,7 @@ ALONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrat
 class Job(Config):
     """A target that is looked at again and again; the other keys are those of `refresh_target`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     every: Duration | None = None
     cron: str | None = None
     timezone: str = "UTC"
@@ -148,10 +149,17 @@ def _check(job: Job, file: Path) -> None:
 
 
 def _check_cron(cron: str, timezone: str, where: str) -> None:
+    """Raise BadInput for no schedule, and for one of a day that never comes, such as 30 February:
+    Prefect would look for that day every few seconds, and log that it finds none."""
+    from prefect.server.schemas.schedules import CronSchedule as ServedSchedule
+
     try:
         CronSchedule(cron=cron, timezone=timezone)
-    except ValueError as error:
+        asyncio.run(ServedSchedule(cron=cron, timezone=timezone).get_dates(1))
+    except ValidationError as error:
         raise BadInput(f"{where}: {_first_line(error)}") from None
+    except ValueError:
+        raise BadInput(f"{where}: `{cron}` names no day that comes; write another one") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -19,7 +19,6 @@ from flows.outcome import AdaptResult
 from sfda.adaptation.target_versions import (
     RefreshPolicy,
     TargetCheck,
-    TargetRecord,
     added_images,
     check_target,
     drift_of,
@@ -34,7 +33,7 @@ from sfda.decision import refresh
 from sfda.decision.drift import Drift
 from sfda.loading import opened as manifests
 from sfda.loading.unreadable import NothingReadable
-from sfda.manifests.growing import Change
+from sfda.manifests.growing import Change, TargetRecord
 from sfda.refs import ManifestRef, ModelRef
 from sfda.settings import AdaptSettings
 from tasks import tracking

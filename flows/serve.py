@@ -33,7 +33,7 @@ def serve(
     with servers(*ports) as urls:
         if not os.environ.get("PREFECT_API_URL"):
             os.environ[CLIENT] = prefect_secret()
-            os.environ.setdefault("PREFECT_UI_URL", urls["prefect_url"].partition("/open?")[0])
+            os.environ.setdefault("PREFECT_UI_URL", urls["prefect_address"])
             os.environ["PREFECT_API_URL"] = urls["prefect_api"]  # before prefect reads it
         from prefect.exceptions import TerminationSignal
         from prefect.runner import Runner

@@ -30,7 +30,7 @@ from postgres import PostgresError, make_databases, server_command, server_user
 from sfda.state_folder import PERSONS_UMASK, log_file, private_folder
 from tasks.prefect_runtime.deployed import DEPLOYED
 from tasks.prefect_runtime.home import DEFAULTS
-from tasks.prefect_runtime.pages import free_port
+from tasks.prefect_runtime.page_addresses import free_port
 from tasks.prefect_runtime.stated import packages
 
 SECRETS = {

@@ -137,6 +137,7 @@ class ModelSpec(Config):
     head: Literal["bottleneck", "plain"] = "bottleneck"  # SHOT's, or the network's own
     bottleneck_dim: int = 256
     bottleneck_dropout: float = Field(0.0, ge=0, lt=1)
+    gaussian_head: bool = False  # classification: a closed-form score beside the last layer
     binary_logit: bool = False  # segmentation: the head has one output, of the second class
     config: dict[str, Any] | None = None  # detection: the model part of an mmdet configuration
     skeleton: Skeleton | None = None  # pose: `classes` are the joints

@@ -23,7 +23,7 @@ from sfda.config import Config, merged
 from sfda.documents import cut_off
 from sfda.errors import BadInput
 from sfda.policy import DecisionPolicy
-from sfda.refs import Views
+from sfda.refs import InputSpec, Views
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -144,6 +144,37 @@ class Schedule(Config):
 Prior = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class GuideSettings(Config):
+    """A frozen second model, or a table of answers that were made elsewhere."""
+
+    uri: str = Field(
+        "self",
+        description="csv:FILE, timm:ARCH@FILE, torchvision:ARCH@FILE, clip:ARCH@FILE, a model's "
+        "address, a bundle folder, or self",
+    )
+    classes: str | None = Field(
+        None, description="a YAML file: which of the guide's classes are which of the model's"
+    )
+    names: str | None = Field(
+        None, description="of clip: a file with better names of the classes, one a line"
+    )
+    templates: str | None = Field(
+        None, description="of clip: a file of sentences, one a line, each with one {}"
+    )
+    temperature: Positive | Literal["match"] | None = Field(
+        None, description="divides its logits; match: to the source's spread; none: by its kind"
+    )
+    quick_gelu: bool | None = Field(
+        None, description="of clip: whether the weights were trained with QuickGELU"
+    )
+    input: InputSpec | None = Field(
+        None, description="of timm and torchvision: how it wants its images; none: as its arch"
+    )
+
+
 class RunSettings(Config):
     """What every run on a target can be asked for, whichever its method."""
 
@@ -160,6 +191,9 @@ class RunSettings(Config):
     )
     prior: Prior | None = Field(
         None, description="shares of the target's classes, where they are known; none: unknown"
+    )
+    guide: GuideSettings | None = Field(
+        None, description="a second opinion that guided methods learn from; none: nobody's"
     )
     decision: DecisionPolicy = Field(
         DecisionPolicy(), description="when the result becomes champion, and what is vetoed"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -53,6 +54,28 @@ class TargetBatch:
 
 
 @dataclass(frozen=True)
+class Guide:
+    """What a frozen second model, or a table of answers, says of every row of the target: constant,
+    and no network. Probabilities are softmax(logits), in the order of the model's classes.
+    """
+
+    digest: str  # of the table
+    logits: Float[Tensor, "N C"]  # complete: where it does not name a class, the source's share
+    answered: Bool[Tensor, " N"]  # false: it says nothing of this row
+    features: Float[Tensor, "N G"] | None = None  # as its encoder gives them
+    text: Float[Tensor, "C G"] | None = None  # unit rows of its text encoder
+    derived: bool = False  # logits are nearest centroids of the source's predictions
+
+    def on(self, device: torch.device) -> Guide:
+        """The same, its tensors on a device."""
+        features, text = (
+            None if value is None else value.to(device) for value in (self.features, self.text)
+        )
+        logits, answered = self.logits.to(device), self.answered.to(device)
+        return replace(self, logits=logits, answered=answered, features=features, text=text)
+
+
+@dataclass(frozen=True)
 class TargetInfo:
     """What a method may know of the target set beforehand.
 
@@ -68,6 +91,7 @@ class TargetInfo:
     source_ratios: Float[Tensor, " C"] | None = None  # of pixels by class, from the source's card
     labelled: Int[Tensor, " L"] | None = None  # rows that a person has labelled, if any
     whole: bool = True  # a view shows its image as it is, and not a tile of it
+    guide: Guide | None = None  # what a second model says of every row
 
     @property
     def may_be_unknown(self) -> bool:

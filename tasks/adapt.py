@@ -12,6 +12,7 @@ from sfda.adaptation.plan import AdaptPlan
 from sfda.adaptation.sandboxed import adapt_in_sandbox
 from sfda.adaptation.worker import Order
 from sfda.building_blocks.device import DeviceName, choose
+from sfda.guides.table import GuideRef
 from sfda.loading.opened import open_unlabelled, stamps_of
 from sfda.manifests.digests import key_of
 from sfda.refs import Adaptation, Attestation, ModelRef, PredictionsRef, SplitRef
@@ -42,19 +43,21 @@ def adapt_to_target(
     device: DeviceName = "auto",
     workers: int = 0,
     budget: float | None = None,
+    guide: GuideRef | None = None,
 ) -> Adaptation:
     """Candidates of one run, in order. The target is opened without its labels.
 
     The work is done in a process of its own that can read the target, the source model and its own
     state, and nothing else, where the kernel offers that. `budget` is the time in seconds that the
-    epochs may take together.
+    epochs may take together, `guide` the table that the plan's guide has of the target.
     """
     chosen = choose(device)
     bundle = locate(source.uri)
     # decodes what is not decoded yet, before access is limited
     opened = open_unlabelled(target.manifest, target.split, read_spec(bundle), seen=target.seen)
     code = code_digest()  # reads every source file
-    work = key_of(source=source.sha256, plan=plan, keep=keep, device=chosen.type, code=code)
+    own = {} if guide is None else {"guide": guide.sha256}
+    work = key_of(source=source.sha256, plan=plan, keep=keep, device=chosen.type, code=code, **own)
     order = Order(
         source=source,
         bundle=str(bundle),
@@ -69,6 +72,7 @@ def adapt_to_target(
         workers=workers,
         budget=budget,
         threads=torch.get_num_threads(),
+        guide=guide,
     )
     if chosen.type == "cuda":
         torch.cuda.empty_cache()  # the other process needs it

@@ -16,6 +16,7 @@ from sfda.state_folder import home, one_at_a_time
 from sfda.weights.bundle import read_verified, write_bundle
 from sfda.weights.interpolate import RUNGS, between
 from sfda.weights.load import load_exactly
+from sfda.weights.shapes import bundle_shapes
 from tasks.decide import Contest, Decision, gather_evidence, settle
 from tasks.prefect_runtime.retry import SERVERS
 from tasks.register import register_model
@@ -41,6 +42,8 @@ def settle_by_steps(
     policy = contest.policy
     if not policy.ladder or decision.verdict.kind not in ("hold", "reject"):
         return version, decision
+    if not _of_one_form(model_ref(decision.champion), contest.candidate):
+        return version, decision  # no weights lie between networks of other parts
     for number, step in enumerate(RUNGS, start=1):
         model = rung(model_ref(decision.champion), contest.candidate, step)
         stricter = policy.model_copy(update={"alpha": policy.alpha / 2**number})
@@ -54,6 +57,12 @@ def settle_by_steps(
         )
         return made, settle(made, lower, asked.promote, run_id, device)
     return version, decision
+
+
+def _of_one_form(first: ModelRef, second: ModelRef) -> bool:
+    """Whether two models have the same tensors."""
+    one, other = (bundle_shapes(Path(locate(ref.uri)).resolve(), ".") for ref in (first, second))
+    return one == other
 
 
 @task(name="smaller step", **SERVERS)

@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from sfda.adaptation.plan import AdaptPlan, make_plan
 from sfda.building_blocks.device import DeviceName, choose, to_device
+from sfda.guides.origin import GuideOrigin
 from sfda.loading.opened import manifest_ref, open_part, shift_of
 from sfda.profiling import target as profiling
 from sfda.profiling.findings import TargetProfile
@@ -64,27 +65,37 @@ def profile_once(
 
 
 def plan_by_profile(
-    model: ModelRef, manifest: ManifestRef, adaptation: AdaptSettings, device: DeviceName
+    model: ModelRef,
+    manifest: ManifestRef,
+    adaptation: AdaptSettings,
+    device: DeviceName,
+    guide: GuideOrigin | None = None,
 ) -> tuple[AdaptPlan, TargetProfile | None]:
     """The plan of an adaptation; where its method is `auto`, the profile that it follows, too.
 
     Raises BadInput.
     """
-    plan = _usual_plan(model, manifest, adaptation)
+    plan = _usual_plan(model, manifest, adaptation, guide)
     if adaptation.method != AUTO:
         return plan, None
     part = plan.on(manifest)
     predictions = pseudo_label(model, part, device)
     profile = profile_target(model, predictions, part, adaptation, device)
     advised = followed(adaptation, profile.recommendation)
-    return make_plan(model, manifest, advised, bundle=locate(model.uri)), profile
+    made = make_plan(model, manifest, advised, bundle=locate(model.uri), guide=guide)
+    return made, profile
 
 
-def _usual_plan(model: ModelRef, manifest: ManifestRef, adaptation: AdaptSettings) -> AdaptPlan:
+def _usual_plan(
+    model: ModelRef,
+    manifest: ManifestRef,
+    adaptation: AdaptSettings,
+    guide: GuideOrigin | None = None,
+) -> AdaptPlan:
     """The plan with the method that `auto` takes where nothing speaks against it."""
     method = usual_method(model.problem, shift_of(manifest, model), adaptation.method)
     asked = adaptation.model_copy(update={"method": method})
-    return make_plan(model, manifest, asked, bundle=locate(model.uri))
+    return make_plan(model, manifest, asked, bundle=locate(model.uri), guide=guide)
 
 
 def log_profile(profile: TargetProfile, run_id: str, name: str) -> None:

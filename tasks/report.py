@@ -59,6 +59,7 @@ class RunFacts(Config):
     run_id: str
     flow_run_id: str
     skipped: tuple[str, ...] = ()  # images that cannot be read
+    guide: tuple[str, ...] = ()  # what is known of the guide
 
 
 def report_run(facts: RunFacts) -> str | None:
@@ -233,6 +234,7 @@ def report_of(facts: RunFacts, now: datetime) -> RunReport:
         chosen_by=facts.plan.select_by,
         cut=adaptation.warning,
         skipped=facts.skipped,
+        guide=facts.guide,
         confinement=adaptation.confinement,
         profile=facts.profile,
         lineage=_lineage(facts),

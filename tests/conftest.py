@@ -31,16 +31,43 @@ collect_ignore = ["plugin"]  # a distribution of its own, which tests install
 
 
 @pytest.fixture(scope="session")
-def prefect_api() -> Iterator[None]:
-    """One Prefect server for all flow tests of this worker."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
+def template_prefect(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PREFECT_HOME with a migrated, empty database, for copies: migrating one takes seconds. It
+    is made once for all workers.
+    """
+    from tasks.prefect_runtime.served import make_database
 
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "prefect"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(folder))
+        make_database()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_api(template_prefect: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Prefect server for all flow tests of this worker."""
+    from prefect.settings import (
+        PREFECT_API_BLOCKS_REGISTER_ON_START,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
+    from prefect.testing import utilities
+
+    folder = tmp_path_factory.mktemp("prefect-server")
+    shutil.copy(template_prefect / "prefect.db", folder / "prefect-test.db")
     with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        pytest.MonkeyPatch.context() as patch,
+        temporary_settings({PREFECT_API_BLOCKS_REGISTER_ON_START: False}),
     ):
-        yield
+        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
+        with (
+            utilities.prefect_test_harness(server_startup_timeout=120),
+            temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        ):
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,10 @@ from flows.cli.options import (
     DeviceOption,
     EpochsOption,
     GrowingTargetArgument,
+    GuideClassesOption,
+    GuideNamesOption,
+    GuideOption,
+    GuideSettingsOption,
     JsonOption,
     MethodOption,
     NotifyOption,
@@ -51,6 +55,7 @@ from flows.cli.parsing import (
     read_shares,
     settings_by_method,
     stated,
+    stated_guide,
     stated_policy,
 )
 from flows.cli.session import session
@@ -72,6 +77,10 @@ def adapt(
     again: AgainOption = False,
     decision: DecisionOption = None,
     prior: PriorOption = None,
+    guide: GuideOption = None,
+    guide_classes: GuideClassesOption = None,
+    guide_names: GuideNamesOption = None,
+    guide_set: GuideSettingsOption = None,
     notify: NotifyOption = None,
     budget: TimeBudgetOption = None,
     skip_unreadable: SkipUnreadableOption = None,
@@ -101,6 +110,7 @@ def adapt(
             decision=stated_policy(decision),
             prior=read_shares(prior),
             notify=notify,
+            guide=stated_guide(guide, guide_classes, guide_names, guide_set),
             skip_unreadable=skip_unreadable,
         )
         usual = {"promote": promote, "again": again, "device": device, "workers": workers}
@@ -123,6 +133,10 @@ def compare(
     epochs: EpochsOption = None,
     split: UnsetSplitOption = None,
     test_split: TestSplitOption = None,
+    guide: GuideOption = None,
+    guide_classes: GuideClassesOption = None,
+    guide_names: GuideNamesOption = None,
+    guide_set: GuideSettingsOption = None,
     skip_unreadable: SkipUnreadableOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = 0,
@@ -144,6 +158,7 @@ def compare(
             split=split,
             test_split=test_split,
             seeds=read_seeds(seeds) if seeds else None,
+            guide=stated_guide(guide, guide_classes, guide_names, guide_set),
             skip_unreadable=skip_unreadable,
         )
         usual = {"methods": chosen, "device": device, "workers": workers}

@@ -65,6 +65,20 @@ DecisionOption = Annotated[
 PriorOption = Annotated[
     list[str] | None, typer.Option("--prior", help="a class's share of the target, CLASS=0.2")
 ]
+GuideOption = Annotated[
+    str | None,
+    typer.Option("--guide", help="csv:FILE, timm:ARCH@FILE, clip:ARCH@FILE, a model, self"),
+]
+GuideClassesOption = Annotated[
+    Path | None, typer.Option("--guide-classes", help="YAML: which of its classes are which")
+]
+GuideNamesOption = Annotated[
+    Path | None, typer.Option("--guide-names", help="of clip: names of the classes, one a line")
+]
+GuideSettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--guide-set", help="temperature=match, quick_gelu=true, templates=FILE"),
+]
 NotifyOption = Annotated[
     str | None, typer.Option("--notify", help="a Prefect block: slack-webhook/NAME")
 ]

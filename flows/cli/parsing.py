@@ -132,6 +132,19 @@ def stated_policy(file: Path | None) -> dict[str, Any] | None:
     return read_policy(file).model_dump() if file else None
 
 
+def stated_guide(
+    uri: str | None, classes: Path | None, names: Path | None, pairs: list[str] | None
+) -> dict[str, Any] | None:
+    """The settings of a guide, by the options that state them; None where there is none. Raises
+    BadInput.
+    """
+    own = read_settings(pairs, "--guide-set")
+    own |= {n: str(file) for n, file in (("classes", classes), ("names", names)) if file}
+    if uri is None and own:
+        raise BadInput("--guide-classes, --guide-names and --guide-set go with --guide")
+    return None if uri is None else {"uri": uri, **own}
+
+
 def read_shares(pairs: list[str] | None) -> dict[str, float] | None:
     """`CLASS=0.2` pairs as shares; None where there are none. Raises BadInput.
 

@@ -13,6 +13,7 @@ from sfda import plugins
 from sfda.config import Config, merged
 from sfda.decision.vetoes import Expected, effective
 from sfda.errors import BadInput, listed
+from sfda.guides.origin import GuideOrigin, refuse_lacking
 from sfda.loading.opened import open_ref
 from sfda.loading.pool import learning_part
 from sfda.manifests.class_matching import ClassShift, class_shift
@@ -21,7 +22,7 @@ from sfda.manifests.schema import Manifest
 from sfda.methods._base import Method, MethodConfig
 from sfda.policy import VetoLimits
 from sfda.problems.registry import PROBLEMS
-from sfda.refs import ManifestRef, ModelRef, SplitRef, Views
+from sfda.refs import Digest, ManifestRef, ModelRef, SplitRef, Views
 from sfda.settings import AUTO, AdaptSettings, Prior
 from sfda.types import Regime
 from sfda.validators._base import Validator
@@ -97,6 +98,7 @@ class AdaptPlan(Config):
     select_by: str
     regime: Regime | None
     answers: str | None = None  # digest of the annotations of single rows of the split
+    guide: Digest | None = None  # of the guide that it learns from, and how its answers are taken
     source_ratios: tuple[float, ...] | None = None  # of the card, which no model's digest covers
     validators: dict[str, dict[str, Any]] = {}  # settings by name, of those that are stated
     limits: VetoLimits = VetoLimits()
@@ -109,12 +111,18 @@ class AdaptPlan(Config):
 
 
 def make_plan(
-    source: ModelRef, target: ManifestRef, adaptation: AdaptSettings, *, bundle: Path
+    source: ModelRef,
+    target: ManifestRef,
+    adaptation: AdaptSettings,
+    *,
+    bundle: Path,
+    guide: GuideOrigin | None = None,
 ) -> AdaptPlan:
     """All choices made and checked, before anything is loaded. Raises BadInput.
 
     `bundle` is the source's folder: a segmenter's card tells its class ratios. Which images are
-    held out (`sfda.loading.pool`) is remembered from now on.
+    held out (`sfda.loading.pool`) is remembered from now on. `guide` is the origin of the
+    settings' guide.
     """
     problem, split = PROBLEMS[source.problem], adaptation.split
     method = adaptation.method or problem.default_method
@@ -143,6 +151,7 @@ def make_plan(
         select_by=by,
         regime=shift.regime,
         answers=_annotations_digest(manifest, split, kind_of(method).labelled_rows),
+        guide=_guide_digest(method, adaptation, guide),
         source_ratios=_class_ratios(bundle) if "class_ratio" in problem.card_parts else None,
         validators=_validator_settings(stated, scores, source.problem),
         limits=adaptation.decision.vetoes,
@@ -182,10 +191,26 @@ def _validator_settings(
     return stated
 
 
+def fits(method: str, problem: str) -> bool:
+    """Whether a method serves a problem."""
+    return problem in kind_of(method).problems
+
+
 def kind_of(method: str) -> type[Method]:
     """The class of a method."""
     kind: type[Method] = plugins.load("methods", method)
     return kind
+
+
+def _guide_digest(method: str, adaptation: AdaptSettings, guide: GuideOrigin | None) -> str | None:
+    """Digest of the guide that a method takes. Raises BadInput where it lacks what that needs."""
+    kind = kind_of(method)
+    if adaptation.guide is not None and guide is None:
+        raise BadInput(
+            "`sfda adapt`, `refresh` and `compare` alone take a guide; leave it out here"
+        )
+    refuse_lacking(kind.needs_guide, guide, method)
+    return guide.digest if guide and (kind.needs_guide or kind.takes_guide) else None
 
 
 def _annotations_digest(manifest: Manifest, split: str, labelled_rows: str) -> str | None:

@@ -20,7 +20,7 @@ from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.sandbox import process
 from sfda.sandbox.attest import NETWORK
-from sfda.sandbox.crossing import opened_within, read_within
+from sfda.sandbox.crossing import read_within
 from sfda.sandbox.leftovers import remove_tree
 from sfda.sandbox.messages import Message, Unacceptable, plain, refused, valid
 from sfda.state_folder import disk_errors
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sfda.adaptation.worker import Order
     from sfda.loading.progress import ProgressBar
     from sfda.refs import Adaptation, Attestation, ModelSpec
+    from sfda.weights.shapes import Shapes
 
 log = logging.getLogger("sfda")
 MOST_LOG = 1 << 20  # characters of one run's log
@@ -78,6 +79,7 @@ def adapt_in_sandbox(order: Order, watch: Watch) -> tuple[Adaptation, Attestatio
         sealed = stack.enter_context(_emptied(folder.with_suffix(".sealed")))
         modules = linked(by_name, sealed)
         read = [sealed, Path(order.bundle), Path(order.predictions.folder), *_seal(order, sealed)]
+        read += [Path(order.guide.folder)] if order.guide else []
         inner = order.model_copy(update={"sealed": str(sealed)})
         job = process.SandboxJob(
             work="sfda.adaptation.worker:work_in_sandbox",
@@ -256,10 +258,12 @@ def taken_over(result: Message, order: Order) -> Adaptation:
 
 def _check_weights(bundle: Path, order: Order) -> None:
     """Whether a candidate is the source's network with other numbers. Raises BadInput."""
+    from sfda.adaptation.plan import kind_of
     from sfda.weights.bundle import read_spec
     from sfda.weights.bundle_files import CODE_FILE, SPEC, WEIGHTS, check_code, is_of_system
+    from sfda.weights.shapes import bundle_shapes
 
-    source, own = Path(order.bundle), _tensors(bundle.parent, bundle.name)
+    source, own = Path(order.bundle), bundle_shapes(bundle.parent, bundle.name)
     # a card would be taken along
     names = {name for name in os.listdir(bundle) if not is_of_system(name)}
     if more := sorted(names - {SPEC, WEIGHTS, CODE_FILE}):
@@ -269,25 +273,23 @@ def _check_weights(bundle: Path, order: Order) -> None:
         check_code(bundle, spec.code)
     except BadInput as error:
         raise Unacceptable(f"a model that cannot be used ({error})") from None
-    if _fixed(spec) != _fixed(read_spec(source)):
+    form, tensors = _expected(source, kind_of(order.plan.method).adapted_spec(read_spec(source)))
+    if _fixed(spec) != _fixed(form):
         raise Unacceptable(f"another kind of network than the source's ({bundle})")
-    if own != _tensors(source.resolve(), "."):
+    if own != tensors:
         raise Unacceptable(f"tensors of other names or shapes than the source's ({bundle})")
 
 
-def _tensors(folder: Path, bundle: str) -> dict[str, tuple[object, tuple[int, ...]]]:
-    """Type (all of floating point are one) and shape of every tensor, by name."""
-    from sfda.weights.bundle_files import MOST_BYTES, WEIGHTS
-    from sfda.weights.tensor_file import TensorFile
+def _expected(source: Path, form: ModelSpec) -> tuple[ModelSpec, Shapes]:
+    """Spec and tensors of what a method makes of a source, whose spec it has put in this form."""
+    from sfda.problems.registry import PROBLEMS, read_bundle
+    from sfda.weights.bundle import read_spec
+    from sfda.weights.shapes import bundle_shapes, network_shapes
 
-    try:
-        with opened_within(folder, f"{bundle}/{WEIGHTS}", limit=MOST_BYTES[WEIGHTS]) as file:
-            entries = TensorFile(file).entries
-    except BadInput:
-        raise
-    except ValueError as error:
-        raise Unacceptable(f"weights that cannot be read ({plain(str(error), 200)})") from None
-    return {n: (e.kind.is_floating_point or e.kind, e.shape) for n, e in entries.items()}
+    if form == read_spec(source):
+        return form, bundle_shapes(source.resolve(), ".")
+    network, _ = read_bundle(source)
+    return form, network_shapes(PROBLEMS[form.problem].in_form_of(network, form))
 
 
 def _fixed(spec: ModelSpec) -> dict[str, Any]:

@@ -23,7 +23,14 @@ from sfda.errors import BadInput, for_terminal
 from sfda.formats.image_files import image_files
 from sfda.loading.opened import manifest_ref
 from sfda.manifests.digests import file_digest
-from sfda.manifests.growing import Change, Marks, compare_marks, marks_of, survey
+from sfda.manifests.growing import (
+    Change,
+    Marks,
+    TargetRecord,
+    compare_marks,
+    marks_of,
+    survey,
+)
 from sfda.manifests.opening import open_manifest
 from sfda.manifests.rows import read_split
 from sfda.manifests.write import put
@@ -64,23 +71,6 @@ class RefreshPolicy(Config):
     def wants(self, change: Change, size: int) -> bool:
         """Whether so many changes to a target that had `size` files are enough."""
         return change.count >= self.least(size)
-
-
-class TargetRecord(Config):
-    """What is remembered of a target between two checks: `state.json` in its folder."""
-
-    target: str
-    version: int = 0
-    manifest: ManifestRef | None = None
-    marks: Marks = {}  # of the newest version
-    labels: str | None = None  # digest of the file of labels that it was made with
-    answers: str | None = None  # digest of all annotations of it then
-    adapted: int = 0  # the version that was last adapted to
-    adapted_marks: Marks = {}
-    adapted_answers: str | None = None
-    model: str | None = None  # digest of the champion that `profile` is of
-    profile: Profile | None = None
-    images: int = 0  # that the profile is of
 
 
 class TargetCheck(Config):

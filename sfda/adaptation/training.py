@@ -230,10 +230,10 @@ class Training:
         check_score(scores, self.select_by, curves.epoch)
         with disk_errors(f"weights and state below {self.folder}"):
             weights = epoch_folder(self.folder, curves.epoch)
-            digest = write_bundle(weights, adapted, self.spec.model_copy(update={"reject": reject}))
-            more = {"scores": scores, "sha256": digest, "weights": str(weights)}
-            vetoes = tuple(text[:300] for text in against[:20])
-            epoch = Epoch(**curves._asdict(), **more, spent=self._spent(), vetoes=vetoes)
+            spec = self.method.adapted_spec(self.spec).model_copy(update={"reject": reject})
+            more = {"sha256": write_bundle(weights, adapted, spec), "weights": str(weights)}
+            judged = {"vetoes": tuple(text[:300] for text in against[:20]), "spent": self._spent()}
+            epoch = Epoch(**curves._asdict(), **more, **judged, scores=scores)
             self.history.append(epoch)
             self._forget_worse()
             if state is not None:

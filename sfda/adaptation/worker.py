@@ -21,6 +21,9 @@ from sfda.adaptation.training import Training, Watch
 from sfda.building_blocks.device import DeviceName, choose, to_device
 from sfda.config import Config
 from sfda.decision.vetoes import SUREST, Expected, figures_of
+from sfda.guides.complete import complete_guide
+from sfda.guides.encoder import gathered
+from sfda.guides.table import GuideRef, read_table
 from sfda.inference.pieces import halving
 from sfda.inference.predictions import verify_predictions
 from sfda.loading.annotated_rows import (
@@ -36,9 +39,17 @@ from sfda.loading.scan import scan, scan_views
 from sfda.loading.sealed import open_sealed
 from sfda.methods._base import Method
 from sfda.problems.registry import PROBLEMS, read_bundle
-from sfda.refs import Adaptation, MetricPoint, ModelRef, ModelSpec, PredictionsRef, SplitRef
+from sfda.refs import (
+    Adaptation,
+    MetricPoint,
+    ModelRef,
+    ModelSpec,
+    PredictionsRef,
+    SplitRef,
+)
 from sfda.sandbox.process import Send
 from sfda.sandbox.tensor_files import share_by_files
+from sfda.types import Scan, TargetInfo
 
 log = logging.getLogger("sfda")
 _EVERY = 0.1  # seconds between two words on how far it is
@@ -60,6 +71,7 @@ class Order(Config):
     workers: int
     budget: float | None
     threads: int  # of torch on the processor
+    guide: GuideRef | None = None  # the table of the plan's guide
     sealed: str | None = None  # the folder that a restricted process has its target from
 
 
@@ -119,6 +131,10 @@ def _training(
             framed, opened.images, spec, views, seed=plan.seed, device=chosen
         )
         info = replace(info, labelled=torch.from_numpy(annotated.rows).to(chosen))
+    look = problem.replaying(
+        scan(opened.images, spec.input, device=chosen), order.predictions, spec
+    )
+    info = _with_guide(info, order, look, network, chosen)
     algorithm = kind(network, info, settings)
     to_device(algorithm, chosen)
     if not kind.moves_views:
@@ -127,7 +143,6 @@ def _training(
         algorithm.pairs = scan_views(
             opened.images, spec.input, views, seed=plan.seed, device=chosen
         )
-    scan_target = scan(opened.images, spec.input, device=chosen)
     return Training(
         folder=folder,
         method=algorithm,
@@ -154,7 +169,7 @@ def _training(
             algorithm,
             settings.schedule.batch_size,
         ),
-        scan=problem.replaying(scan_target, order.predictions, spec),
+        scan=look,
         schedule=settings.schedule,
         seed=plan.seed,
         scorer=make_scorer(
@@ -177,6 +192,19 @@ def _training(
         falls_back=True,
         parts=parts,
     )
+
+
+def _with_guide(
+    info: TargetInfo, order: Order, look: Scan, network: nn.Module, device: torch.device
+) -> TargetInfo:
+    """With the guide's table, completed by what the source model says. Raises BadInput."""
+    ref = order.guide
+    if ref is None or order.plan.guide is None:
+        return info
+    table = read_table(Path(ref.folder), ref.sha256)
+    logits = gathered(look(to_device(network, device)), info.size)[1]
+    guide = complete_guide(table, logits, ref.temperature, ref.sha256)
+    return replace(info, guide=guide.on(device))
 
 
 def watched_for(order: Order) -> Watched:

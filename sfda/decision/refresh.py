@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from sfda.adaptation.target_versions import RefreshPolicy, TargetCheck, TargetRecord, rewritten
+from sfda.adaptation.target_versions import RefreshPolicy, TargetCheck, rewritten
 from sfda.decision.drift import Drift
+from sfda.manifests.growing import TargetRecord
 
 Outcome = Literal["unchanged", "waiting", "announced", "adapted", "busy"]
 

@@ -11,6 +11,7 @@ from sfda.config import Config
 from sfda.errors import BadInput
 from sfda.formats.image_files import image_files
 from sfda.manifests.digests import file_digests
+from sfda.refs import ManifestRef, Profile
 from sfda.state_folder import Stamp, as_stamp
 
 log = logging.getLogger("sfda")
@@ -47,6 +48,23 @@ class Change(Config):
         """
         parts = {"added": self.added, "removed": self.removed, "altered": self.altered}
         return ", ".join(f"{len(v)} {k}" for k, v in parts.items() if v) or "nothing"
+
+
+class TargetRecord(Config):
+    """What is remembered of a target between two checks: `state.json` in its folder."""
+
+    target: str
+    version: int = 0
+    manifest: ManifestRef | None = None
+    marks: Marks = {}  # of the newest version
+    labels: str | None = None  # digest of the file of labels that it was made with
+    answers: str | None = None  # digest of all annotations of it then
+    adapted: int = 0  # the version that was last adapted to
+    adapted_marks: Marks = {}
+    adapted_answers: str | None = None
+    model: str | None = None  # digest of the champion that `profile` is of
+    profile: Profile | None = None
+    images: int = 0  # that the profile is of
 
 
 def survey(

@@ -15,7 +15,7 @@ from sfda.building_blocks.norm import keep_statistics
 from sfda.config import Config, merged
 from sfda.errors import BadInput
 from sfda.problems.registry import PROBLEMS, ProblemsOfNetworks, annotated_loss
-from sfda.refs import Share
+from sfda.refs import ModelSpec, Share
 from sfda.settings import Schedule
 from sfda.types import Clock, Losses, Scan, SeenViews, TargetBatch, TargetInfo
 
@@ -25,7 +25,8 @@ target's entropies into two clusters."""
 
 
 Learns = Literal["network", "statistics", "nothing"]
-"""What an adaptation changes: parameters by gradient, statistics of norms alone, nothing at all."""
+"""What an adaptation changes: parameters by gradient; what the target's statistics alone fix, of
+norms or of classes; nothing at all."""
 
 
 class MethodConfig(Config):
@@ -68,6 +69,9 @@ class Method(nn.Module):
     labelled_steps: int = (
         0  # steps of an epoch over labelled rows alone; 0: it learns from the target
     )
+    needs_guide: ClassVar[frozenset[str]] = frozenset()
+    """What it needs of a guide, of logits, features and text; it is in `target.guide`."""
+    takes_guide: ClassVar[bool] = False  # and uses one where there is one, though it needs none
     pairs: Callable[[nn.Module], Iterable[SeenViews]] | None = None
     """Every target sample once, with a weak and a strong view of it, for methods whose `views` asks
     for strong ones; None where there is no such look."""
@@ -164,6 +168,12 @@ class Method(nn.Module):
     def own_rejection(self) -> Rejection | None:
         """The same where the settings leave it to the method."""
         return None
+
+    @classmethod
+    def adapted_spec(cls, spec: ModelSpec) -> ModelSpec:
+        """The spec of what it deploys, from the source's: another one where it adds to the network,
+        which the spec must then say."""
+        return spec
 
     def parameter_groups(self, schedule: Schedule) -> list[dict[str, Any]]:
         """Every trained parameter in exactly one group: one group a part of the network."""

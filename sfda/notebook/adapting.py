@@ -285,6 +285,6 @@ def _keep_outputs(source: LoadedModel, opened: Opened, file: Path, device: Devic
 def _taken(source: LoadedModel, chosen: Candidate) -> LoadedModel:
     """The chosen epoch's weights in a network like the source."""
     tensors, spec = read_verified(Path(str(chosen.weights)), sha256=chosen.sha256)
-    network = copy.deepcopy(source.network)
+    network = source.problem.in_form_of(copy.deepcopy(source.network), spec)
     load_exactly(network, tensors)
     return source.with_network(network.eval(), spec)

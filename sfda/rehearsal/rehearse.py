@@ -131,7 +131,7 @@ class Rehearser:
 
     def _network_of(self, weights: str) -> _Model:
         tensors, spec = read_verified(Path(weights))
-        network = copy.deepcopy(self.network)
+        network = PROBLEMS[spec.problem].in_form_of(copy.deepcopy(self.network), spec)
         load_exactly(network, tensors)
         return _Model(network.eval(), spec)
 

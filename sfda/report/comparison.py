@@ -12,6 +12,7 @@ from sfda.problems.report_metrics import main_metric, metrics_of, score_of
 from sfda.refs import SOURCE_EPOCH, Adaptation, Metrics, Report
 
 SOURCE_THRESHOLD = 0.5  # at which GLC evaluates source models on open targets
+GUIDE_ALONE = "guide alone"
 # of which the oracle picks one
 ORACLE_THRESHOLDS = tuple(round(0.02 * i, 2) for i in range(1, 50))
 
@@ -130,6 +131,17 @@ def source_rows(source: SourceOnly) -> list[ComparisonRow]:
             (f"source, rejects above {SOURCE_THRESHOLD}", source.report.metrics),
             (f"source, rejects above {source.threshold} (oracle)", source.best.metrics),
         ]
+    before = source.report.metrics
+    return [row for name, metrics in versions for row in _fixed_rows(name, metrics, before, 0.0)]
+
+
+def guide_rows(report: Report, change: float, source: Metrics) -> list[ComparisonRow]:
+    """What a guide's own answers are worth; `change` is the share other than the source's."""
+    return _fixed_rows(GUIDE_ALONE, report.metrics, source, change)
+
+
+def _fixed_rows(name: str, metrics: Metrics, source: Metrics, change: float) -> list[ComparisonRow]:
+    """Rows of what no epoch was chosen of."""
     return [
         ComparisonRow(
             method=name,
@@ -138,13 +150,12 @@ def source_rows(source: SourceOnly) -> list[ComparisonRow]:
             selected=(metrics[metric],),
             last=(metrics[metric],),
             oracle=(metrics[metric],),
-            source=source.report.metrics[metric],
+            source=source[metric],
             selected_epochs=(0,),
             selected_by="labels" if "oracle" in name else "nothing",
             seconds=(0.0,),
-            changed=(0.0,),
+            changed=(change,),
         )
-        for name, metrics in versions
         for metric in metrics_of(metrics)
     ]
 

@@ -70,6 +70,7 @@ class RunReport:
     command: str  # that does the same again
     files: Mapping[str, str]  # that it names, and what they hold
     skipped: tuple[str, ...] = ()  # images that cannot be read, each with why
+    guide: tuple[str, ...] = ()  # what is known of the guide, a line each
 
 
 def run_page(report: RunReport) -> str:
@@ -206,6 +207,7 @@ def warnings_of(report: RunReport) -> Iterator[str]:
         yield report.cut
     if report.skipped:
         yield "Images were left out, which cannot be read: " + "; ".join(report.skipped)
+    yield from (text[:1].upper() + text[1:] for text in report.guide)
     if report.confinement is not None and not report.confinement.enforced:
         yield f"The adapting process was not confined: {report.confinement.says}"
     if report.profile is not None:

@@ -27,7 +27,7 @@ def adapt_command(source: str, target: str, plan: AdaptPlan, asked: AdaptSetting
             words += [f"--{name.replace('_', '-')}", str(value)]
     for name, value in setting_lines(asked.overrides):
         words += ["--set", f"{name}={value}"]
-    words += _views(asked)
+    words += _views(asked) + _guide(asked)
     for name, share in (asked.prior or {}).items():
         words += ["--prior", f"{name}={share!r}"]
     if asked.decision != DecisionPolicy():
@@ -51,7 +51,7 @@ def compare_command(
     words += _shared(asked)
     for name, value in setting_lines(settings):
         words += ["--set", f"{name}={value}"]
-    return shlex.join([*words, *_views(asked)])
+    return shlex.join([*words, *_views(asked), *_guide(asked)])
 
 
 def tune_command(
@@ -83,6 +83,16 @@ def _shared(asked: RunSettings) -> list[str]:
         if value != getattr(usual, name):
             words += [f"--{name.replace('_', '-')}", str(value)]
     return words
+
+
+def _guide(asked: RunSettings) -> list[str]:
+    if asked.guide is None:
+        return []
+    own = asked.guide.model_dump(mode="json", exclude_none=True)
+    words = ["--guide", str(own.pop("uri"))]
+    for name in ("classes", "names"):
+        words += [f"--guide-{name}", str(own.pop(name))] if name in own else []
+    return words + [word for n, v in setting_lines(own) for word in ("--guide-set", f"{n}={v}")]
 
 
 def _views(asked: RunSettings) -> list[str]:

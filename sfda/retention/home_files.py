@@ -22,6 +22,7 @@ from sfda.sandbox.leftovers import remove_tree
 from sfda.state_folder import if_nobody_works
 
 OTHER = "requests, audits, targets, data, secrets"
+LOCKED_CACHES = ("predictions", "guides", "parts", "cards", "priors", "imported", "rungs")
 KIND_OF_TOP = {
     "mlartifacts": "MLflow",
     "mlflow.db": "MLflow",
@@ -30,10 +31,7 @@ KIND_OF_TOP = {
     "reports": "reports",
     "pictures": "reports",
     "logs": "logs",
-    **dict.fromkeys(
-        ("decoded", "predictions", "parts", "cards", "priors", "imported", "fetched", "rungs"),
-        "caches",
-    ),
+    **dict.fromkeys(("decoded", "fetched", *LOCKED_CACHES), "caches"),
     "digests.sqlite3": "caches",
 }
 VERSIONS = "registered versions"  # in mlartifacts/models
@@ -57,10 +55,7 @@ RULES = {
     "mlartifacts/models": Rule("leftovers", "never"),
     "decoded": Rule("caches", "use"),
     "fetched": Rule("caches", "use"),
-    **dict.fromkeys(
-        ("predictions", "parts", "cards", "priors", "imported", "rungs"),
-        Rule("caches", "use", locked=True),
-    ),
+    **dict.fromkeys(LOCKED_CACHES, Rule("caches", "use", locked=True)),
 }
 LEFT_BEHIND = re.compile(r"\..+|.+\.sealed")  # what a killed command was writing
 LEFT_AFTER = 86400.0  # seconds after which nobody writes it any more

@@ -188,7 +188,8 @@ def labelled_rows_add_their_loss_and_leave_statistics_alone(trial: Trial) -> Non
         if name in before:
             require(torch.equal(value, before[name]), f"labelled rows moved {name}")
     what = f"learns = '{trial.kind.learns}' and labelled_rows = '{way}'"
-    require(trial.learns == (way != "none"), f"{what}: 'none' is for what trains nothing")
+    require(not trial.learns or way != "none", f"{what}: 'none' is for what trains nothing")
+    require(trial.learns or way != "added", f"{what}: 'added' is for what trains")
 
 
 METHOD_CHECKS: tuple[Callable[[Trial], None], ...] = (

@@ -18,7 +18,7 @@ from sfda.errors import BadInput
 from sfda.methods._base import Method
 from sfda.problems.registry import PROBLEMS
 from sfda.testing.toys import Toy
-from sfda.types import Batches, Clock, EpochEnd, Labelled, State, StepEnd, TargetBatch
+from sfda.types import Batches, Clock, EpochEnd, Guide, Labelled, State, StepEnd, TargetBatch
 
 LABELLED_EVERY = 2  # of a toy's rows one is labelled, where a method learns from such
 TRIAL_ROWS = 24
@@ -136,12 +136,23 @@ class Trial:
         info = self.toy.info()
         if self.kind.labelled_rows == "own":
             info = replace(info, labelled=self.rows)
+        if self.kind.needs_guide:
+            info = replace(info, guide=self.guide)
         return self.kind(self.toy.source(), info, self.kind.Config.from_settings(inputs))
 
     @property
     def learns(self) -> bool:
         """Whether it trains parameters."""
         return self.kind.learns == "network"
+
+    @cached_property
+    def guide(self) -> Guide:
+        """A second opinion on the toy's target: of the source model, before the shift."""
+        x, _ = self.toy.images(0.0, seed=1)
+        with torch.no_grad():
+            out = self.toy.source()(x)
+        answered = torch.ones(len(x), dtype=torch.bool)
+        return Guide("toy", out.logits, answered, features=out.features)
 
     @property
     def rows(self) -> Tensor:

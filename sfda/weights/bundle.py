@@ -44,7 +44,7 @@ from sfda.weights.checkpoints import check_finite
 from sfda.weights.tensor_file import TensorFile, strict_json
 
 # of specs, since version 0.1.0
-NEW_FIELDS = ("card_sha256", "code", "arch_settings", "cut", "padding")
+NEW_FIELDS = ("card_sha256", "code", "arch_settings", "cut", "padding", "gaussian_head")
 
 MOST_HELD = 1 << 29  # bytes of weights that a process holds on to, for each of two models
 

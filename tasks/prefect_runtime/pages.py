@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sfda.errors import BadInput
 from sfda.sandbox.leftovers import facts_of, live_processes
 from sfda.state_folder import home, log_file, private_folder
+from tasks.prefect_runtime.page_addresses import alone, listening, new_name
 from tasks.prefect_runtime.secrets import SERVER, own_server, prefect_secret
 from tasks.prefect_runtime.served import TIED
 from tasks.prefect_runtime.server import server_command
@@ -48,20 +49,13 @@ def wait_for_signal() -> None:
     ended.wait()
 
 
-def free_port(preferred: int) -> int:
-    """`preferred` if nobody listens there, else a free port."""
-    with _bound(preferred) as probe:
-        return int(probe.getsockname()[1])
+class _Page(NamedTuple):
+    """A page behind the proxy: what the proxy is told of it, and its addresses."""
 
-
-def _bound(preferred: int) -> socket.socket:
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        made.bind(("127.0.0.1", preferred))
-    except OSError:
-        made.bind(("127.0.0.1", 0))
-    return made
+    record: dict[str, Any]
+    address: str  # for programs
+    origin: str  # for browsers
+    link: str
 
 
 @dataclass
@@ -71,14 +65,14 @@ class _Processes:
     ends: ExitStack
     logs: Path
     secret: str
+    host: str = field(default_factory=new_name)
     pages: list[dict[str, Any]] = field(default_factory=list)
     sockets: list[socket.socket] = field(default_factory=list)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def listen(self, preferred: int) -> tuple[socket.socket, str]:
+    def listen(self) -> tuple[socket.socket, str]:
         """A socket that listens before its server is there: nobody can take its port meanwhile."""
-        made = self.ends.enter_context(_bound(preferred))
-        made.listen(128)
+        made = self.ends.enter_context(listening(0))
         return made, f"http://127.0.0.1:{made.getsockname()[1]}"
 
     def start(
@@ -100,18 +94,24 @@ class _Processes:
         self.running[name] = process
         return process
 
-    def page(self, name: str, preferred: int) -> tuple[dict[str, Any], str, str]:
-        """A page behind the proxy: what the proxy is told of it, its origin, its first link.
+    def page(self, name: str, preferred: int) -> _Page:
+        """A page behind the proxy.
 
         Another user may have taken its port: that it has another one is said.
         """
-        listener, origin = self.listen(preferred)
-        if preferred and listener.getsockname()[1] != preferred:
+        listener, twin = alone(preferred)
+        self.ends.enter_context(listener)
+        if twin is not None:
+            self.ends.enter_context(twin)
+        port = listener.getsockname()[1]
+        address = f"http://127.0.0.1:{port}"
+        if preferred and port != preferred:
             taken = "port %d is taken, maybe by another user: %s's page is at %s"
-            log.warning(taken, preferred, name, origin)
-        key = secrets.token_urlsafe(32)
+            log.warning(taken, preferred, name, address)
+        key, origin = secrets.token_urlsafe(32), f"http://{self.host}:{port}"
         record = {
             "descriptor": listener.fileno(),
+            "name": self.host,
             "secret": self.secret,
             "key": key,
             "paths": PATHS[name],
@@ -119,7 +119,7 @@ class _Processes:
         }
         self.pages.append(record)
         self.sockets.append(listener)
-        return record, origin, f"{origin}/open?key={key}"
+        return _Page(record, address, origin, f"{origin}/open?key={key}")
 
     def proxy(self) -> None:
         """Start what stands before the pages. Its secrets go to it by a pipe."""
@@ -134,36 +134,37 @@ class _Processes:
 def servers(mlflow_port: int, prefect_port: int) -> Iterator[dict[str, str]]:
     """Both servers, answering, until the block ends. Raises BadInput if one does not start.
 
-    `mlflow_url` and `prefect_url` are links that open the pages, once; `prefect_api` is the
-    address for programs, which need this home's secret. A server of the user's own is named as it
-    is.
+    `mlflow_url` and `prefect_url` are links that open the pages, once; `mlflow_address` and
+    `prefect_address` lead a browser that is let in to the same pages, and last from one start to
+    the next; `prefect_api` is the address for programs, which need this home's secret. A server of
+    the user's own is named as it is, by the links alone.
     """
     store, api = os.environ["MLFLOW_TRACKING_URI"], os.environ.get("PREFECT_API_URL")
     logs = home() / "logs"
     private_folder(logs)
-    urls, origins = {}, {}
+    urls: dict[str, str] = {}
+    pages: dict[str, _Page] = {}
     with ExitStack() as ends:
         all_of_them = _Processes(ends, logs, prefect_secret())
         if store.startswith(("http://", "https://")):
             urls["mlflow_url"] = store
         else:
-            record, origins["mlflow"], urls["mlflow_url"] = all_of_them.page("mlflow", mlflow_port)
-            record["upstream"] = _start_mlflow(all_of_them, store, origins["mlflow"])
+            page = pages["mlflow"] = all_of_them.page("mlflow", mlflow_port)
+            page.record["upstream"] = _start_mlflow(all_of_them, store, page.origin)
         if api:
             urls |= {"prefect_url": api.removesuffix("/api"), "prefect_api": api}
         else:
-            record, origins["prefect"], urls["prefect_url"] = all_of_them.page(
-                "prefect", prefect_port
-            )
-            upstream = _start_prefect(all_of_them, origins["prefect"])
-            record |= {"upstream": upstream, "tells_secret": True}
+            page = pages["prefect"] = all_of_them.page("prefect", prefect_port)
+            upstream = _start_prefect(all_of_them, page.origin)
+            page.record.update(upstream=upstream, tells_secret=True)
             urls["prefect_api"] = f"{upstream}/api"
-            for address in (upstream, origins["prefect"]):
+            for address in (upstream, page.address):
                 ends.enter_context(own_server(address))
-        if origins:
+        if pages:
             all_of_them.proxy()
-        for name, origin in origins.items():
-            _wait(name, origin, all_of_them)
+        for name, page in pages.items():
+            urls[f"{name}_url"], urls[f"{name}_address"] = page.link, page.address
+            _wait(name, page.address, all_of_them)
         yield urls
 
 
@@ -195,7 +196,7 @@ def _start_mlflow(processes: _Processes, store: str, origin: str) -> str:
 
 def _start_prefect(processes: _Processes, origin: str) -> str:
     """Prefect's server, which demands the secret; its address."""
-    listener, address = processes.listen(0)
+    listener, address = processes.listen()
     env = {
         SERVER: processes.secret,
         "PREFECT__SERVER_FINAL": "1",
@@ -207,10 +208,10 @@ def _start_prefect(processes: _Processes, origin: str) -> str:
     return address
 
 
-def _wait(name: str, origin: str, processes: _Processes) -> None:
+def _wait(name: str, address: str, processes: _Processes) -> None:
     basic = base64.b64encode(processes.secret.encode()).decode()
     request = urllib.request.Request(
-        origin + HEALTH[name], headers={"Authorization": f"Basic {basic}"}
+        address + HEALTH[name], headers={"Authorization": f"Basic {basic}"}
     )
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     needed = [processes.running[one] for one in (name, "proxy")]

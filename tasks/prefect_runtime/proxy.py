@@ -17,18 +17,27 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 
 import httpx
 import uvicorn
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from tasks.prefect_runtime.page_policy import DATA, GUARDS, HOP, NOT_DOWN, NOT_UP, PAGE, is_page
+from tasks.prefect_runtime.bounded_log import bound_log
+from tasks.prefect_runtime.page_policy import (
+    HOP,
+    NOT_DOWN,
+    NOT_UP,
+    cookies_of,
+    guards,
+    is_ambiguous,
+    is_page,
+    named_in,
+)
 from tasks.prefect_runtime.peers import Peers
 from tasks.prefect_runtime.served import end_with_input
 from tasks.prefect_runtime.websocket_relay import relay
@@ -45,6 +54,7 @@ class Page:
     """One server behind its own port: who may ask it, and what its answers may do in a browser."""
 
     port: int
+    name: str  # of the host that browsers ask, which nobody had before: `pages.new_name`
     upstream: str  # http://127.0.0.1:PORT, or the path of a UNIX socket
     secret: str  # user:password, which opens the door to programs
     key: str  # of the first link
@@ -67,7 +77,9 @@ class Page:
             timeout=httpx.Timeout(300, connect=10),
             trust_env=False,
         )
-        self.origin = f"http://127.0.0.1:{self.port}"
+        self.address = f"127.0.0.1:{self.port}"  # for programs: a browser may know it as another's
+        self.host = f"{self.name}:{self.port}"
+        self.origin = f"http://{self.host}"
         self.cookie = f"sfda_{self.port}"  # cookies do not tell ports apart
         self.basic = "Basic " + base64.b64encode(self.secret.encode()).decode()
 
@@ -82,8 +94,8 @@ class Page:
 
     async def _answer(self, request: Request) -> Response:
         path, headers = request.url.path, request.headers
-        if headers.get("host") != f"127.0.0.1:{self.port}":
-            return PlainTextResponse(f"This page is {self.origin} alone.\n", 421)
+        if headers.get("host") not in (self.host, self.address):
+            return PlainTextResponse("This page has another address.\n", 421)
         if is_ambiguous(request):
             return PlainTextResponse("This is no address of a page.\n", 400)
         if self._is_program(headers):
@@ -91,6 +103,8 @@ class Page:
                 return JSONResponse({"link": self._link()})
         elif not self._is_user(request):
             return PlainTextResponse(STRANGER + "\n", 403)
+        elif headers.get("host") == self.address:
+            return self._lead_on(request)
         elif path == "/open" and request.method == "GET":
             return self._open(request)
         elif not self._has_session(headers):
@@ -103,10 +117,22 @@ class Page:
             return await self._pass_on(request)
         except HTTPException as refusal:
             return PlainTextResponse("This is too large.\n", refusal.status_code)
+        except ClientDisconnect:
+            return Response(status_code=400)  # that nobody hears
         except (httpx.InvalidURL, httpx.LocalProtocolError):
             return PlainTextResponse("This cannot be passed on.\n", 400)
         except httpx.TransportError:
             return PlainTextResponse("The server behind this page does not answer.\n", 502)
+
+    def _lead_on(self, request: Request) -> Response:
+        """From the address by number, which may be bookmarked, to the page itself: a browser may
+        still run scripts there, of a server that another user had at this port before."""
+        path = request.scope["path"]
+        if request.method != "GET" or path == "/open" or not is_page(path):
+            return PlainTextResponse(SHUT + "\n", 401)
+        query = request.scope["query_string"]
+        target = request.scope["raw_path"] + (b"?" + query if query else b"")
+        return Response(status_code=307, headers={"Location": self.origin + target.decode("ascii")})
 
     def _open(self, request: Request) -> Response:
         """Open a session by an unused key; a browser that only looks ahead does not use it."""
@@ -137,7 +163,7 @@ class Page:
         return self.peers.is_ours(client and tuple(client), server and tuple(server))
 
     def _has_session(self, headers: Headers) -> bool:
-        cookie = _cookies(headers).get(self.cookie)
+        cookie = cookies_of(headers).get(self.cookie)
         return cookie is not None and any(
             hmac.compare_digest(cookie.encode(), session.encode()) for session in self.sessions
         )
@@ -170,24 +196,24 @@ class Page:
         response.raw_headers = list(self._downward(answer.headers))
         return response
 
-    def _upward(self, headers: Headers) -> list[tuple[str, str]]:
-        hop = HOP | NOT_UP | _named(headers.get("connection", ""))
+    def _upward(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        hop = HOP | NOT_UP | named_in(headers.get("connection", ""))
         passed = [
             (name, value)
             for name, value in headers.items()
             if name not in hop and not name.startswith("x-forwarded-")
         ]
-        others = {name: value for name, value in _cookies(headers).items() if name != self.cookie}
+        others = {name: value for name, value in cookies_of(headers).items() if name != self.cookie}
         if others:
             passed.append(("cookie", "; ".join(f"{name}={v}" for name, v in others.items())))
         if "accept-encoding" not in headers:
             passed.append(("accept-encoding", "identity"))
         if self.tells_secret:
             passed.append(("authorization", self.basic))
-        return passed
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in passed]
 
     def _downward(self, headers: httpx.Headers) -> Iterable[tuple[bytes, bytes]]:
-        hop = HOP | NOT_DOWN | _named(headers.get("connection", ""))
+        hop = HOP | NOT_DOWN | named_in(headers.get("connection", ""))
         for name, value in headers.multi_items():
             if name in hop or name.startswith(("access-control-", "cross-origin-")):
                 continue
@@ -196,47 +222,20 @@ class Page:
             yield name.encode("latin-1"), value.encode("latin-1")
 
     def _guard(self, path: str, response: Response) -> None:
-        is_page = re.fullmatch(self.paths, path)
-        policy = PAGE.format(port=self.port, more=self.scripts) if is_page else DATA
-        response.headers["Content-Security-Policy"] = policy
-        response.headers["X-Frame-Options"] = "DENY" if is_page else "SAMEORIGIN"
-        for name, value in GUARDS.items():
-            response.headers[name] = value
+        scripts = self.scripts if re.fullmatch(self.paths, path) else None
+        response.headers.update(guards(self.host, scripts))
 
     async def _websocket(self, link: WebSocket) -> None:
         origin = link.headers.get("origin")
-        own = self._has_session(link.headers) and origin == self.origin and self._is_user(link)
+        host = link.headers.get("host")
+        own = host == self.host and origin == self.origin and self._has_session(link.headers)
+        own = own and self._is_user(link)
         program = origin is None and self.tells_secret  # the server behind asks it for the secret
-        foreign = link.headers.get("host") != f"127.0.0.1:{self.port}" or is_ambiguous(link)
+        foreign = host not in (self.host, self.address) or is_ambiguous(link)
         if foreign or not (own or program):
             await link.close(1008)
             return
         await relay(link, str(self.base), self.secret if own else None)
-
-
-def is_ambiguous(call: HTTPConnection) -> bool:
-    """Whether the server behind may read an address, or where its body ends, otherwise than we do:
-    what is no path, leads upwards or to an empty name at its start, or says its length twice."""
-    raw = call.scope.get("raw_path") or call.url.path.encode()
-    path = call.scope["path"].replace("\\", "/")
-    dots = {".", ".."} & {segment.partition(";")[0] for segment in path.split("/")}
-    lengths = call.headers.getlist("content-length")
-    twice = len(lengths) > 1 or (lengths and "transfer-encoding" in call.headers)
-    odd_length = bool(lengths) and not (lengths[0].isascii() and lengths[0].isdigit())
-    odd_path = not raw.startswith(b"/") or raw.startswith(b"//") or bool(dots)
-    return bool(odd_path or twice or odd_length)
-
-
-def _cookies(headers: Headers) -> dict[str, str]:
-    try:
-        return {name: one.value for name, one in SimpleCookie(headers.get("cookie", "")).items()}
-    except CookieError:
-        return {}
-
-
-def _named(connection: str) -> set[str]:
-    """Headers that hold for one connection alone, as it says itself."""
-    return {name.strip().lower() for name in connection.split(",")}
 
 
 async def _bounded(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -278,6 +277,7 @@ def main() -> None:
     sockets = []
     records = json.loads(sys.stdin.readline())
     end_with_input()
+    bound_log()
     for record in records:
         sockets.append(socket.socket(fileno=record.pop("descriptor")))
         page = Page(port=sockets[-1].getsockname()[1], **record)

@@ -20,6 +20,7 @@ from typing import Any
 
 from sfda.state_folder import one_at_a_time, private_file
 from tasks.databases import bring_up_to_date
+from tasks.prefect_runtime.bounded_log import bound_log
 from tasks.prefect_runtime.folder_settings import ignore_folder_settings
 
 TIED = "--tied"
@@ -120,6 +121,7 @@ def main() -> None:
         end_with_input()
         words = words[1:]
     ignore_folder_settings()
+    bound_log()
     if words[0] == PREFECT:
         leave_folder()
         make_database()

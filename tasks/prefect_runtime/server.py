@@ -22,7 +22,12 @@ from tasks.prefect_runtime.stated import packages, states_address
 PATIENCE = 3.0  # seconds to end politely; a command is to be gone in five
 END_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 ENDS_WITH_COMMAND = "SFDA_SERVER_ENDS_WITH_COMMAND"  # in the environment: nobody can look later
-OWN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+OWN = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "0",  # seconds in a new home, for the pages' forms
+}
 
 
 def start_server(log: Path) -> subprocess.Popen[bytes] | None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from sfda.adaptation.target_versions import TargetRecord
 from sfda.annotation.waiting import Waiting, waiting
 from sfda.config import Config
+from sfda.manifests.growing import TargetRecord
 from sfda.state_folder import home
 from tasks import tracking
 from tasks.prefect_runtime.store_address import check_prefect_server

@@ -30,10 +30,8 @@ def fetch(uri: str) -> Path:
     try:
         if local.is_dir():
             return local
-        if store_uri().startswith("sqlite:"):  # where it lies
-            _refuse_far_source(uri)
-            folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store_uri())
-            return Path(folder)
+        if store_uri().startswith("sqlite:"):
+            return _folder_here(uri)
         local.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=local.parent, prefix=".fetching.") as beside:
             part = _copied(uri, Path(beside, "model"))
@@ -57,13 +55,17 @@ def _repository(uri: str) -> ArtifactRepository:
     return repository
 
 
-def _refuse_far_source(uri: str) -> None:
-    """Raise BadInput for a model of a store on this machine whose files are said to be elsewhere: a
-    row may name any address, and it would be asked.
+def _folder_here(uri: str) -> Path:
+    """Where a model of a store on this machine lies. Raises BadInput where its files are said to be
+    elsewhere: a row may name any address, and it would be asked.
     """
     repository = _repository(uri)
     if not isinstance(repository, LocalArtifactRepository):
         raise _too_far(uri, repository)
+    if uri.startswith("models:/"):
+        return Path(repository.download_artifacts(""))
+    # what a run has logged as a model is with the run, or with the model
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store_uri()))
 
 
 def _too_far(uri: str, repository: ArtifactRepository) -> BadInput:

@@ -100,8 +100,8 @@ class Home:
 class World:
     """Data, a source bundle and homes to work in."""
 
-    def __init__(self, folder: Path, template: Path) -> None:
-        self.folder, self.template = folder, template
+    def __init__(self, folder: Path, store: Path, prefect: Path) -> None:
+        self.folder, self._store, self._prefect = folder, store, prefect
         self.source = small.write(folder, "source", small.source_arrays(), small.SOURCE)
         self.target = small.write(folder, "target", small.target_arrays(), small.TARGET)
         self.bundle = folder / "toy"
@@ -111,16 +111,25 @@ class World:
         """A new home."""
         made = Home(self.folder / "homes" / name)
         made.path.mkdir(parents=True)
-        shutil.copy(self.template, made.path / "mlflow.db")
+        shutil.copy(self._store, made.path / "mlflow.db")
+        return made
+
+    def used_home(self, name: str) -> Home:
+        """The same after a first command: with Prefect's database, too."""
+        made = self.home(name)
+        shutil.copytree(self._prefect, made.path / "prefect")
         return made
 
 
 @pytest.fixture(scope="session")
 def world(
-    tmp_path_factory: pytest.TempPathFactory, template_store: Path, prefect_api: None
+    tmp_path_factory: pytest.TempPathFactory,
+    template_store: Path,
+    template_prefect: Path,
+    prefect_api: None,
 ) -> World:
     """One for all flow tests of this worker."""
-    return World(tmp_path_factory.mktemp("world"), template_store)
+    return World(tmp_path_factory.mktemp("world"), template_store, template_prefect)
 
 
 Stages = list[tuple[str, str]]

@@ -20,6 +20,10 @@ from typing import Any
 
 import pytest
 
+from tasks.prefect_runtime import proxy
+from tasks.prefect_runtime.page_addresses import new_name
+from tests.tasks.test_proxy import serving
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.slow,
@@ -112,6 +116,8 @@ class Served:
         import httpx
 
         user, _, password = (self.home / "secrets" / "prefect").read_text().strip().partition(":")
+        for name in ("mlflow", "prefect"):  # programs do not find the name
+            url = url.replace(getattr(self, name), self.said[f"{name}_address"])
         answer = httpx.request(
             "GET" if body is None else "POST", url, json=body, auth=(user, password),
             trust_env=False, timeout=60,
@@ -299,6 +305,46 @@ def test_an_artifact_that_is_a_page_runs_nothing(served, browser):
     browser.get(f"{served.mlflow}/get-artifact?path=page.html&run_uuid={served.said['run']}")
     time.sleep(1)
     assert browser.title != "ran"
+
+
+WORKER = """
+self.addEventListener('install', () => self.skipWaiting());
+self.addEventListener('activate', event => event.waitUntil(clients.claim()));
+self.addEventListener('fetch', event => event.respondWith(fetch(event.request)));
+"""
+POST = """
+const done = arguments[0];
+fetch('/api/x', {method: 'POST', body: '{}'}).then(answer => done(answer.status), done);
+"""
+
+
+def test_whoever_had_the_port_before_has_nothing_of_the_page(browser, tmp_path):
+    """A tab of theirs is still open, and their service worker works at that port for ever."""
+    (tmp_path / "index.html").write_text(
+        "<script>navigator.serviceWorker.register('w.js')</script>"
+    )
+    (tmp_path / "w.js").write_text(WORKER)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as before:
+        threading.Thread(target=before.serve_forever, daemon=True).start()
+        port = before.server_port
+        browser.get(f"http://127.0.0.1:{port}/")
+        browser.execute_async_script("navigator.serviceWorker.ready.then(arguments[0])")
+        before.shutdown()
+    tab = browser.current_window_handle
+    front = socket.create_server(("127.0.0.1", port))
+    page = proxy.Page(port, new_name(), "http://127.0.0.1:9", "sfda:hidden", "key")
+    with serving(proxy.application({port: page}), front):
+        browser.switch_to.new_window("tab")
+        browser.get(f"{page.origin}/open?key=key")
+        assert "does not answer" in browser.find_element("tag name", "body").text
+        assert len(page.sessions) == 1
+        assert browser.execute_async_script(POST) == 502  # it was let in
+        browser.close()
+        browser.switch_to.window(tab)
+        assert browser.execute_async_script(POST) == 401
+        browser.refresh()
+        assert browser.current_url == f"{page.origin}/"  # led to, where none of theirs runs
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import small
 from conftest import World, sfda
-from test_kill_and_resume import Jobs, migrated_database
+from test_kill_and_resume import Jobs
 
 from sfda.sandbox import forkserver
 from sfda.sandbox.landlock import abi
@@ -190,8 +190,7 @@ def test_a_command_adapts_in_such_a_process(
     words += [w for k, v in small.FAST.items() for w in ("--set", f"schedule.{k}={v}")]
     with world.home("forkserver-here").entered():
         expected = sfda(*words).json
-    home = world.home("forkserver")
-    migrated_database(home)
+    home = world.used_home("forkserver")
     (tmp_path / "sitecustomize.py").write_text(SPY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("SFDA_SPAWNED", str(tmp_path / "spawned"))

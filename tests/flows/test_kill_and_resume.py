@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -41,17 +39,25 @@ def words(world: World) -> list[str]:
 class Jobs:
     """Starts `sfda` as a user does, in a process group of its own that ends with the test."""
 
-    def __init__(self, home: Home, world: World, inputs: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        world: World,
+        inputs: list[str] | None = None,
+        *,
+        server: str | None = None,  # each of them starts one of its own
+    ) -> None:
         self.home, self.words = home, inputs or words(world)
+        self.env = {"SFDA_HOME": str(home.path), "OMP_NUM_THREADS": "1"}
+        self.env |= {"PREFECT_API_URL": server} if server else {}
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *more: str) -> subprocess.Popen[str]:
         unset = {name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_"))}
         env = {name: value for name, value in os.environ.items() if name not in unset}
-        env |= {"SFDA_HOME": str(self.home.path), "OMP_NUM_THREADS": "1"}
         job = subprocess.Popen(
             [sys.executable, "-c", MAIN, *self.words, *more],
-            env=env,
+            env=env | self.env,
             cwd=self.home.path,
             stdout=subprocess.PIPE,
             stderr=(self.home.path / f"stderr-{len(self.started)}").open("w"),
@@ -71,23 +77,9 @@ class Jobs:
             job.wait()
 
 
-def migrated_database(home: Home) -> None:
-    """A copy of the test server's database, since migrating a new one takes ten seconds."""
-    from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL as URL
-
-    remaining = home.path / "prefect" / "prefect.db"
-    remaining.parent.mkdir()
-    with (
-        contextlib.closing(sqlite3.connect(str(URL.value()).partition(":///")[2])) as theirs,
-        contextlib.closing(sqlite3.connect(remaining)) as ours,
-    ):
-        theirs.backup(ours)
-
-
 @pytest.fixture
 def jobs(world: World) -> Iterator[Jobs]:
-    made = Jobs(world.home("killed"), world)
-    migrated_database(made.home)
+    made = Jobs(world.used_home("killed"), world)
     yield made
     made.end()
 
@@ -148,7 +140,11 @@ def test_a_killed_job_started_again_ends_as_the_undisturbed_one(world, jobs):
 
 
 def test_nothing_is_promoted_by_a_kill_and_two_jobs_do_not_promote_against_one_champion(world):
-    """Jobs wait at the lock of promotions, which this test holds: they are registered by then."""
+    """Jobs of one server wait at the lock of promotions, which this test holds: they are registered
+    by then.
+    """
+    from prefect.settings import PREFECT_API_URL
+
     settings = [
         word
         for name, value in (small.FAST | {"epochs": 4}).items()
@@ -157,8 +153,7 @@ def test_nothing_is_promoted_by_a_kill_and_two_jobs_do_not_promote_against_one_c
     better = ["adapt", "--source", str(world.bundle), "--target", str(world.target), "--method",
               "aad", "--name", "toy", *settings, "--set", "lr_scale.backbone=1", "--promote",
               "--json"]  # fmt: skip
-    jobs = Jobs(world.home("promoting"), world, better)
-    migrated_database(jobs.home)
+    jobs = Jobs(world.home("promoting"), world, better, server=str(PREFECT_API_URL.value()))
 
     def wait_for(count: int, *started: subprocess.Popen[str]) -> None:
         def registered() -> bool:

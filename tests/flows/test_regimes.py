@@ -81,7 +81,7 @@ def test_a_comparison_on_an_open_target_has_the_source_at_its_best_threshold(sho
     names = {method for method, _ in rows}
     floor = "source, rejects above 0.5"
     (oracle,) = (name for name in names if "(oracle)" in name)
-    assert names == {floor, oracle, "shot", "bn"}
+    assert names == {floor, oracle, "shot", "bn", "gda"}
     assert {metric for _, metric in rows} == {"h_score", "os_star", "unk", "os"}
     assert rows[oracle, "h_score"]["selected"] >= rows[floor, "h_score"]["selected"]
     assert rows["shot", "h_score"]["source"] == rows[floor, "h_score"]["selected"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,12 +65,13 @@ def test_a_request_waits_for_the_server_and_the_server_ends_with_the_command(tmp
     assert address.startswith("http://127.0.0.1:")
     assert answer == "None []"  # no exception to report
     assert ends(int(number))
-    assert (tmp_path / "prefect" / "prefect.db").is_file()
+    assert (tmp_path / "prefect" / "prefect.db").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.flow
-def test_the_server_refuses_whoever_does_not_know_the_secret(tmp_path):
+def test_the_server_refuses_whoever_does_not_know_the_secret(tmp_path, template_prefect):
     """Another user's shell: it sees the port and every argument, but not the environment."""
+    shutil.copytree(template_prefect, tmp_path / "prefect")
     job = start(tmp_path, "wait")
     try:
         assert job.stdout
@@ -94,7 +96,6 @@ def test_the_server_refuses_whoever_does_not_know_the_secret(tmp_path):
         for process in (job.pid, int(number)):
             assert password.encode() not in Path(f"/proc/{process}/cmdline").read_bytes()
         assert password not in (tmp_path / "server.log").read_text()
-        assert (tmp_path / "prefect" / "prefect.db").stat().st_mode & 0o777 == 0o600
     finally:
         job.kill()
         job.communicate()

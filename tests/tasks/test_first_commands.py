@@ -16,31 +16,48 @@ from fastapi import HTTPException
 from tasks.prefect_runtime.served import ask_nobody_for_collections
 
 PREFECT = "from tasks.prefect_runtime.served import make_database; make_database()"
-SERVER = """
+SERVERS = """
 import sys
 from tasks.prefect_runtime.served import main
-sys.argv = ["served", "uvicorn", "--version"]
-main()
+for module in ("uvicorn", "mlflow"):
+    sys.argv = ["served", module, "--version"]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, end
 """
-MLFLOW = "; from tasks.tracking.store import client; client()"
 
 
-def test_both_databases_are_made_once(tmp_path: Path) -> None:
+def test_both_databases_are_made_once_and_nothing_of_the_current_folder_is_imported(
+    tmp_path: Path,
+) -> None:
+    """Prefect's migrations put "." before all else that is searched for modules."""
+    for name in ("uvicorn", "asyncpg", "psycopg"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'a').write(__name__)")
     env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    env |= {"PREFECT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db"}
+    store = tmp_path / "m.db"
+    env |= {"PREFECT_HOME": "prefect", "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{store}"}
     both = [
         subprocess.Popen(
-            [sys.executable, "-P", "-c", PREFECT + MLFLOW], env=env, stderr=subprocess.PIPE
+            [sys.executable, "-P", "-c", SERVERS],
+            env=env,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for _ in range(2)
     ]
     for process in both:
-        errors = process.communicate()[1]
+        output, errors = process.communicate()
         assert process.returncode == 0, errors.decode()
-    assert list(tmp_path.glob("database-*[0-9]"))
-    for name in ("prefect.db", "m.db"):
-        with closing(sqlite3.connect(tmp_path / name)) as made:
-            assert made.execute("SELECT version_num FROM alembic_version").fetchone(), name
+        assert b"uvicorn" in output
+    assert not (tmp_path / "ran").exists()
+    folder = tmp_path / "prefect"
+    assert list(folder.glob("database-*[0-9]"))
+    assert (folder / "prefect.db").stat().st_mode & 0o777 == 0o600
+    for file in (folder / "prefect.db", store):
+        with closing(sqlite3.connect(file)) as made:
+            assert made.execute("SELECT version_num FROM alembic_version").fetchone(), file
 
 
 def test_a_database_that_a_person_names_is_left_to_them(tmp_path: Path) -> None:
@@ -52,24 +69,6 @@ def test_a_database_that_a_person_names_is_left_to_them(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-P", "-c", PREFECT], env=env, check=False)
     assert done.returncode == 0
     assert not list(tmp_path.iterdir())
-
-
-def test_prefect_s_migrations_import_nothing_of_the_current_folder(tmp_path: Path) -> None:
-    for name in ("uvicorn", "asyncpg", "psycopg"):
-        (tmp_path / f"{name}.py").write_text("open('ran', 'a').write(__name__)")
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    env |= {"PREFECT_HOME": "prefect"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", SERVER],
-        env=env,
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert b"uvicorn" in done.stdout
-    assert not (tmp_path / "ran").exists()
-    assert (tmp_path / "prefect" / "prefect.db").is_file()
 
 
 def test_prefect_s_page_is_answered_from_files_alone(monkeypatch: pytest.MonkeyPatch) -> None:

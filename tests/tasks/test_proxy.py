@@ -32,6 +32,7 @@ from tasks.prefect_runtime.peers import Peers
 SECRET = "sfda:hidden"
 BASIC = "Basic " + base64.b64encode(SECRET.encode()).decode()
 KEY = "first-key"
+NAME = "sfda-1.localhost"
 BIG = 3_000_000
 
 
@@ -114,7 +115,10 @@ class Served:
         return self.page.origin
 
     def ask(self, path: str, method: str = "GET", **more: Any) -> httpx.Response:
-        return httpx.request(method, self.origin + path, trust_env=False, **more)
+        """As a browser asks, which finds the page's name on this machine."""
+        headers = {"host": self.page.host} | more.pop("headers", {})
+        url = f"http://{self.page.address}{path}"
+        return httpx.request(method, url, trust_env=False, headers=headers, **more)
 
     def cookie(self) -> dict[str, str]:
         opened = self.ask(f"/open?key={self.page.key}")
@@ -122,8 +126,9 @@ class Served:
         return {"cookie": opened.headers["set-cookie"].partition(";")[0]}
 
     def link(self, **more: Any) -> Any:
-        address = self.origin.replace("http", "ws") + "/api/events/out?a=1"
-        return connect(address, subprotocols=["prefect"], proxy=None, **more)  # type: ignore[list-item]
+        address = f"ws://{more.pop('host', self.page.host)}/api/events/out?a=1"
+        line = socket.create_connection(("127.0.0.1", self.page.port), 10)
+        return connect(address, sock=line, subprotocols=["prefect"], proxy=None, **more)  # type: ignore[list-item]
 
 
 @pytest.fixture
@@ -151,7 +156,13 @@ def running() -> Iterator[Served]:
         ends.enter_context(serving(fake, behind))
         front, own = listening()
         page = proxy.Page(
-            own, f"http://127.0.0.1:{port}", SECRET, KEY, tells_secret=True, paths=r"/(?!api/).*"
+            own,
+            NAME,
+            f"http://127.0.0.1:{port}",
+            SECRET,
+            KEY,
+            tells_secret=True,
+            paths=r"/(?!api/).*",
         )
         ends.enter_context(serving(proxy.application({own: page}), front))
         yield Served(page)
@@ -191,15 +202,37 @@ def test_a_program_comes_in_by_the_secret_and_gets_new_links(served):
     assert served.ask("/link", "POST").status_code == 401
     link = served.ask("/link", "POST", headers=program).json()["link"]
     assert link.startswith(f"{served.origin}/open?key=")
-    assert httpx.get(link, trust_env=False).status_code == 303
-    assert httpx.get(link, trust_env=False).status_code == 401
+    path = link.removeprefix(served.origin)
+    assert served.ask(path).status_code == 303
+    assert served.ask(path).status_code == 401
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost", "127.0.0.1", "127.0.0.1:1"])
+@pytest.mark.parametrize("host", ["evil.example", "localhost", "127.0.0.1", "127.0.0.1:1", NAME])
 def test_a_foreign_host_is_refused(served, host):
     headers = served.cookie() | {"host": host}
     assert served.ask("/", headers=headers).status_code == 421
     assert served.ask("/", headers={"authorization": BASIC, "host": host}).status_code == 421
+
+
+def test_by_the_number_of_its_port_a_page_opens_nothing_and_is_led_to(served):
+    """Another user may have served there before: a tab left open, a service worker still would."""
+    by_number = served.cookie() | {"host": served.page.address}
+    same = {"origin": f"http://{served.page.address}", "sec-fetch-site": "same-origin"}
+    for path, method in (("/api/x", "GET"), ("/api/x", "POST"), ("/x", "POST")):
+        assert served.ask(path, method, headers=by_number | same).status_code == 401
+    served.page.links = {KEY: time.monotonic() + 60}
+    assert served.ask(f"/open?key={KEY}", headers=by_number).status_code == 401
+    assert served.page.links  # it was not used up
+    led = served.ask("/runs/flow-run/1?tab=%20a", headers=by_number)
+    assert led.status_code == 307
+    assert led.headers["location"] == f"{served.origin}/runs/flow-run/1?tab=%20a"
+    with (
+        pytest.raises(InvalidStatus),
+        served.link(host=served.page.address, origin=same["origin"], additional_headers=by_number),
+    ):
+        pass
+    program = {"authorization": BASIC, "host": served.page.address}
+    assert served.ask("/api/x", "PATCH", headers=program, json={}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -258,7 +291,7 @@ def test_every_answer_says_what_it_may(served, path):
             assert policy[0].startswith("sandbox;")
         else:
             assert "default-src 'self'" in policy[0]
-            assert f"connect-src 'self' ws://127.0.0.1:{served.page.port} blob:;" in policy[0]
+            assert f"connect-src 'self' ws://{served.page.host} blob:;" in policy[0]
             assert "frame-ancestors 'none'" in policy[0]
         assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
         assert answer.headers["referrer-policy"] == "no-referrer"
@@ -273,6 +306,7 @@ def test_the_secret_is_put_in_and_the_session_left_out(served):
     headers = {
         "cookie": f"{session['cookie']}; theme=dark", "referer": f"{served.origin}/open?key=1",
         "x-forwarded-for": "1.2.3.4", "connection": "x-mine", "x-mine": "1", "x-kept": "1",
+        "x-name": "Zo\xeb".encode("latin-1"),
     }  # fmt: skip
     answer = served.ask("/a%2Fb?c=%20d", headers=headers)
     heard = answer.json()
@@ -280,6 +314,7 @@ def test_the_secret_is_put_in_and_the_session_left_out(served):
     assert heard["headers"]["authorization"] == BASIC
     assert heard["headers"]["cookie"] == "theme=dark"
     assert heard["headers"]["x-kept"] == "1"
+    assert heard["headers"]["x-name"] == "Zo\xeb"
     assert not {"referer", "x-forwarded-for", "x-mine", "origin"} & set(heard["headers"])
     assert "x-hop" not in answer.headers
     assert BASIC not in str(answer.headers)
@@ -356,7 +391,7 @@ def test_a_cookie_or_link_in_the_hands_of_another_user_opens_nothing(served, mon
 def test_another_user_with_the_cookie_is_refused(served):
     """The same with real sockets."""
     headers = served.cookie()
-    words = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{served.page.port}\r\n"
+    words = f"GET / HTTP/1.1\r\nHost: {served.page.host}\r\n"
     words += f"Cookie: {headers['cookie']}\r\nConnection: close\r\n\r\n"
     program = (
         "import os, socket, sys\n"
@@ -410,8 +445,7 @@ def test_a_body_that_ends_in_two_places_is_refused(served):
 
 def raw(served, first, more=""):
     """The first bytes of the answer to a program that writes by itself."""
-    host = f"127.0.0.1:{served.page.port}"
-    words = f"{first} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {BASIC}\r\n"
+    words = f"{first} HTTP/1.1\r\nHost: {served.page.host}\r\nAuthorization: {BASIC}\r\n"
     with socket.create_connection(("127.0.0.1", served.page.port), 10) as line:
         line.sendall(f"{words}{more}Connection: close\r\n\r\n0\r\n\r\n".encode())
         return line.recv(12)
@@ -419,7 +453,9 @@ def raw(served, first, more=""):
 
 def test_scripts_of_a_page_may_what_it_needs_and_data_never():
     front, own = listening()
-    page = proxy.Page(own, "http://127.0.0.1:9", SECRET, KEY, paths="/", scripts=" 'unsafe-eval'")
+    page = proxy.Page(
+        own, NAME, "http://127.0.0.1:9", SECRET, KEY, paths="/", scripts=" 'unsafe-eval'"
+    )
     with serving(proxy.application({own: page}), front):
         policy = [Served(page).ask(path).headers["content-security-policy"] for path in ("/", "/x")]
     assert "script-src 'self' 'unsafe-eval';" in policy[0]
@@ -428,7 +464,7 @@ def test_scripts_of_a_page_may_what_it_needs_and_data_never():
 
 def test_a_server_that_is_away_is_told_of():
     front, own = listening()
-    page = proxy.Page(own, "http://127.0.0.1:9", SECRET, KEY)
+    page = proxy.Page(own, NAME, "http://127.0.0.1:9", SECRET, KEY)
     with serving(proxy.application({own: page}), front):
         answer = Served(page).ask("/", headers={"authorization": BASIC})
     assert answer.status_code == 502

@@ -119,7 +119,9 @@ else:
     if sys.argv[1] == "late":
         import pydantic_settings
     ignore_folder_settings()
-    import flows.adapt, mlflow
+    import prefect.flows, mlflow
+    if sys.argv[1] == "command":
+        import flows.adapt
 print("done")
 """
 

@@ -51,6 +51,12 @@ class Classification(Problem["Classifier", "Tensor", "ClassOutput", "Seen"]):
 
         return Classifier
 
+    def in_form_of(self, network: Classifier, spec: ModelSpec) -> Classifier:
+        """With a Gaussian head, where the spec has one."""
+        from sfda.problems.classification.gaussian_head import fitted_head, with_head
+
+        return with_head(network, fitted_head(network, None)) if spec.gaussian_head else network
+
     def replaying(self, scan: Scan, ref: PredictionsRef, spec: ModelSpec) -> Scan:
         """Reads the kept logits as long as the network is still the source model."""
         from sfda.problems.classification.inference import replaying

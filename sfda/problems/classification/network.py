@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from jaxtyping import Float
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sfda.building_blocks.precision import exact
 from sfda.errors import BadInput
 from sfda.networks import registry
 from sfda.networks.input_defaults import usual_dropout
@@ -97,6 +100,45 @@ class Classifier(ThreeParts):
         return ClassOutput(*self.features_and_logits(images))
 
 
+class GaussianHead(nn.Module):
+    """A last layer, and a linear score of unit features beside it (GDA, arXiv:2402.04087).
+
+    `own_share` 0: the score alone; 1: the layer's logits and the score, brought row by row to the
+    spread that they have over the classes. A class that is not active never wins. As made it gives
+    the layer's logits.
+    """
+
+    active: Bool[Tensor, " C"]
+    own_share: Float[Tensor, ""]
+
+    def __init__(self, base: nn.Module, feature_dim: int, classes: int) -> None:
+        super().__init__()
+        self.base = base
+        self.weight = nn.Parameter(torch.zeros(classes, feature_dim))
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.register_buffer("active", torch.ones(classes, dtype=torch.bool))
+        self.register_buffer("own_share", torch.ones(()))
+
+    def forward(self, z: Tensor) -> Float[Tensor, "B C"]:
+        """Finite logits: a class that is not active lies 10,000 below all others."""
+        own: Tensor = self.base(z).float()
+        with exact():
+            score = F.linear(F.normalize(pool(z.float()), dim=1), self.weight, self.bias)
+            ratio = spread_ratio(score[:, self.active], own[:, self.active])
+            out = torch.where(self.own_share > 0, own + ratio * score, score)
+            return torch.where(self.active, out, out.amin(1, keepdim=True) - 1e4)
+
+
+def spread_ratio(scores: Float[Tensor, "B C"], like: Float[Tensor, "B C"]) -> Float[Tensor, "B 1"]:
+    """What brings each row of scores to the spread of `like`: std(like) / std(scores), sample
+    deviations over the classes, the second with floor 1e-6 (Co-learn++, arXiv:2405.02954).
+
+    >>> spread_ratio(torch.tensor([[0.0, 50.0]]), torch.tensor([[0.0, 2.0]]))
+    tensor([[0.0400]])
+    """
+    return like.std(1, keepdim=True) / scores.std(1, keepdim=True).clamp_min(1e-6)
+
+
 def pool(z: Tensor) -> Float[Tensor, "B D"]:
     """Vectors as they are, maps averaged over their pixels."""
     return z.mean((2, 3)) if z.ndim == 4 else z
@@ -142,7 +184,10 @@ def build_from_spec(spec: ModelSpec) -> Classifier:
     """The classifier that a bundle's weights fit, with random weights. Raises BadInput."""
     classes = len(spec.classes)
     parts = registry.cut_classifier(spec, registry.native_network(spec, classes, "classes"))
-    return _assembled(parts, classes, spec.head, spec.bottleneck_dim, spec.bottleneck_dropout)
+    made = _assembled(parts, classes, spec.head, spec.bottleneck_dim, spec.bottleneck_dropout)
+    if spec.gaussian_head:
+        made.head = GaussianHead(made.head, made.feature_dim, classes)
+    return made
 
 
 def defaults(arch: str) -> tuple[InputSpec | None, Views]:

@@ -84,9 +84,10 @@ class Batches:
         return -(-(len(self.x) if rows is None else len(rows)) // self.size)
 
     def epoch(self, epoch: int, rows: Tensor | None = None) -> Iterator[TargetBatch]:
-        """All rows in batches."""
-        order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(epoch))
-        for part in order.split(self.size):
+        """Those rows in batches."""
+        every = torch.arange(len(self.x)) if rows is None else rows
+        order = torch.randperm(len(every), generator=torch.Generator().manual_seed(epoch))
+        for part in every[order].split(self.size):
             yield batch(self.x, part)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sfda.adaptation.target_versions import RefreshPolicy, TargetCheck, TargetRecord
+from sfda.adaptation.target_versions import RefreshPolicy, TargetCheck
 from sfda.decision.refresh import at_second_sight
-from sfda.manifests.growing import Change, FileMark
+from sfda.manifests.growing import Change, FileMark, TargetRecord
 
 MARK = FileMark(size=1, time=1, sha256="0" * 64)
 
