@@ -112,7 +112,8 @@ def save_state(folder: Path, state: State, history: History) -> None:
         "optimizer": dict(state.optimizer) if state.optimizer else None,
         "history": json.dumps([epoch.model_dump() for epoch in history]),
     }
-    with part.open("wb") as file:  # given a path, torch would hide what the disk says
+    part.unlink(missing_ok=True)  # a link would be followed
+    with part.open("xb") as file:  # given a path, torch would hide what the disk says
         torch.save(document, file)
     os.replace(part, folder / "state.pt")
 
@@ -159,7 +160,9 @@ def write_history(folder: Path, history: History) -> str:
     text = json.dumps([epoch.model_dump() for epoch in history], indent=1)
     part = folder / ".history"
     with disk_errors(str(part)):
-        part.write_text(text)
+        part.unlink(missing_ok=True)  # that a kill has left, or a link
+        with part.open("x") as file:
+            file.write(text)
         os.replace(part, folder / "history.json")
     return file_digest(folder / "history.json")
 
