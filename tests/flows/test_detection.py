@@ -175,7 +175,10 @@ def test_an_mmdet_checkpoint_is_imported_adapted_and_served(shop, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--method", "shot"), "shot is not for detection; for that there are ft, lpld"),
+        (
+            ("--method", "shot"),
+            "shot is not for detection; for that there are bn, fixed_labels, ft, lpld",
+        ),
         (("--set", "boxes.emty=skip"), "there is no 'boxes.emty'; did you mean 'empty'"),
         (("--set", "threshold=2"), "threshold = 2 is refused"),
     ],
