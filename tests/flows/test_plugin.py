@@ -149,13 +149,18 @@ def test_a_file_of_ones_own_adapts_in_the_sandbox(
     ],
 )
 def test_a_file_that_cannot_be_used_ends_with_one_message(
-    world: World, tmp_path: Path, option: str, text: str | None, message: str
+    world: World,
+    template_store: Path,
+    tmp_path: Path,
+    option: str,
+    text: str | None,
+    message: str,
 ) -> None:
     if text is not None:
         (tmp_path / "mine.py").write_text(text)
     home = Home(tmp_path / "home")
     home.path.mkdir()
-    shutil.copy(world.template, home.path / "mlflow.db")
+    shutil.copy(template_store, home.path / "mlflow.db")
     words = ["--source", world.bundle, "--target", world.target, option, f"{tmp_path}/mine.py:Mine"]
     with home.entered():
         output = sfda(*ADAPT, *words)
