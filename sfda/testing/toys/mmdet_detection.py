@@ -13,7 +13,8 @@ from sfda.networks.mmdet import mmdet_detector
 from sfda.testing.toys import detection as squares
 
 PROBLEM, NAMES, SIZE, SIDE = squares.PROBLEM, squares.NAMES, squares.SIZE, squares.SIDE
-FAST, MILD, SLACK = squares.FAST, squares.MILD, squares.SLACK
+FAST, MILD = squares.FAST, squares.MILD
+SLACK = 0.1  # one box is 0.05 to 0.1 of AP50, and a processor's rounding decides which are found
 ROUNDING = squares.ROUNDING
 
 Batches = squares.Batches

@@ -133,9 +133,7 @@ def test_a_step_is_the_supervised_losses_and_a_tenth_of_the_distillation(kit: An
 def test_nothing_sure_teaches_nothing_and_is_said() -> None:
     x, _ = toydet.images(0.3, seed=1)
     method = made("lpld", threshold=1.0)
-    losses = method.losses(toydet.batch(x, [0, 1]), Clock(0, 1, 1))
-    assert all(float(term.detach()) == 0 for term in losses.values())
-    torch.stack(list(losses.values())).sum().backward()
+    assert method.losses(toydet.batch(x, [0, 1]), Clock(0, 1, 1)) == {}  # no step is taken
     method.after_step(Clock(0, 1, 1))
     assert "never sure enough" in method.status()
 
