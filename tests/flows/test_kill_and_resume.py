@@ -49,7 +49,10 @@ class Jobs:
     ) -> None:
         self.home, self.words = home, inputs or words(world)
         self.env = {"SFDA_HOME": str(home.path), "OMP_NUM_THREADS": "1"}
-        self.env |= {"PREFECT_API_URL": server} if server else {}
+        if server:
+            secret = os.environ.get("PREFECT_API_AUTH_STRING")  # that this process's server demands
+            self.env |= {"PREFECT_API_URL": server}
+            self.env |= {"PREFECT_API_AUTH_STRING": secret} if secret else {}
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *more: str) -> subprocess.Popen[str]:
